@@ -1,0 +1,1 @@
+"""Spectrim: audio spectrogram transformers that drop the patches that do not matter."""

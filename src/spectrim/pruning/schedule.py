@@ -1,0 +1,89 @@
+"""What each block does with its tokens, and how the keep rate falls during training. Numbers only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spectrim.config import SpectrimConfig
+from spectrim.pruning.select import count_kept
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What one block is to do.
+
+    Attributes:
+        patches_in: patches that enter; all of them and the extra tokens are keys and values.
+        patches_kept: patches alive after the selection; equal to ``patches_in`` where nothing is pruned.
+        keep_rate: the rate of this block; 1 where nothing is pruned.
+        emits: the tokens that are computed on: ``"all"``, ``"extra"`` or ``"patches"``. In the last block only
+            those that the head reads.
+        criterion: what ranks the patches, by its own name.
+        reference_compat: gather as the public code does.
+    """
+
+    patches_in: int
+    patches_kept: int
+    keep_rate: float
+    emits: str
+    criterion: str
+    reference_compat: bool
+
+    @property
+    def prunes(self) -> bool:
+        """Whether patches are selected in this block."""
+        return self.keep_rate < 1.0
+
+
+def plan_blocks(
+    config: SpectrimConfig,
+    patches: int,
+    keep_rate: float | list[float] | None = None,
+    *,
+    full_output: bool = False,
+) -> tuple[BlockPlan, ...]:
+    """Plan every block of a forward pass. The model runs this plan and `spectrim.macs` counts it.
+
+    Args:
+        config: of the model.
+        patches: patches that enter block 0.
+        keep_rate: instead of the configured one.
+        full_output: compute every token in the last block too, because the caller asked for hidden states.
+
+    Returns:
+        One plan a block.
+    """
+    rates = config.keep_rates(keep_rate)
+    last = config.num_hidden_layers - 1
+    read_by_head = "extra" if config.pooling == "extra_tokens" else "patches"
+    plans = []
+    for block in range(config.num_hidden_layers):
+        rate = rates.get(block, 1.0)
+        kept = _count(patches, rate, config)
+        emits = read_by_head if block == last and not full_output else "all"
+        criterion = config.resolved_criterion
+        plans.append(BlockPlan(patches, kept, rate, emits, criterion, config.reference_compat))
+        patches = kept
+    return tuple(plans)
+
+
+def _count(patches: int, rate: float, config: SpectrimConfig) -> int:
+    if rate == 1.0:
+        return patches
+    kept = count_kept(patches, rate)
+    return kept - config.extra_tokens if config.reference_compat else kept
+
+
+def cosine_keep_rate(progress: float, target: float) -> float:
+    """Keep rate during annealing: a cosine from 1 down to ``target`` (EViT, Liang et al. 2022).
+
+    Args:
+        progress: how far annealing is, 0 (begins) to 1 (done); values outside are clamped.
+        target: the keep rate to end at, in (0, 1].
+
+    Returns:
+        target + (1 − target)·(1 + cos(π·progress)) / 2.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    return target + (1.0 - target) * 0.5 * (1.0 + math.cos(math.pi * progress))

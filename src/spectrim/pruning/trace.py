@@ -1,0 +1,61 @@
+"""What was kept: scores and survivors of every block, on the grid of the spectrogram."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TokenTrace(NamedTuple):
+    """Scores and survivors per block, on the (F, T) grid of patches, F low frequencies first, for every backbone.
+
+    Attributes:
+        scores: one (batch, F, T) float tensor a block: the criterion's score in that block, NaN where the patch
+            was gone before it.
+        kept: one (batch, F, T) bool tensor a block: whether the patch is alive after it.
+    """
+
+    scores: tuple[Tensor, ...]
+    kept: tuple[Tensor, ...]
+
+
+def grid_order(grid: tuple[int, int], patch_order: str, device: torch.device | None = None) -> Tensor:
+    """Grid index f·T + t of every patch, in the order in which a backbone lines them up; (F·T,) int64."""
+    frequency, time = grid
+    table = torch.arange(frequency * time, device=device).reshape(frequency, time)
+    return (table if patch_order == "frequency_major" else table.T).reshape(-1)
+
+
+def scatter_to_grid(values: Tensor, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Put per-token values back on the grid.
+
+    Args:
+        values: (batch, n) float.
+        patches: (batch, n) grid index of each token; negative where a token is no living patch.
+        grid: (F, T).
+
+    Returns:
+        (batch, F, T), NaN where no token came from.
+    """
+    frequency, time = grid
+    size = frequency * time
+    target = values.new_full((values.shape[0], size + 1), math.nan)
+    slot = torch.where(patches < 0, torch.full_like(patches, size), patches)
+    return target.scatter(1, slot, values)[:, :size].reshape(-1, frequency, time)
+
+
+def alive_on_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mark the living patches on the grid.
+
+    Args:
+        patches: (batch, n) grid index of each token; negative where a token is no living patch.
+        grid: (F, T).
+
+    Returns:
+        (batch, F, T) bool.
+    """
+    ones = torch.ones(patches.shape, device=patches.device)
+    return ~scatter_to_grid(ones, patches, grid).isnan()

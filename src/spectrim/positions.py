@@ -1,0 +1,190 @@
+"""Position tables: the fixed sin-cos one, and fitting any table to a shorter or longer input.
+
+A table is (1, extra + F·T, width), its patches in the order in which the backbone lines them up.
+
+There are two ways to lay the sin-cos codes on the patches of AudioMAE. `sincos_position_table` gives each patch the
+code of its own time and frequency. The released AudioMAE fills its table as if the patches were frequency-major,
+although they are time-major: place i of the sequence carries the code of (time i mod T, frequency i div T). Its
+weights were trained with that, so such a table is recognised and continued by its own rule.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spectrim.config import SpectrimConfig
+from spectrim.errors import InputShapeError, InvalidSetting, one_of
+
+POSITION_METHODS = ("auto", "middle", "first", "interpolate", "reference_compat")
+"""How a table can be fitted; see `adapt_position_table`."""
+
+SAME_RULE = 2.5e-3
+"""Largest difference at which a table counts as sin-cos codes: rounding to bfloat16 stays below it."""
+
+
+def sincos_codes(places: Tensor, width: int) -> Tensor:
+    """Sine and cosine codes of places along one axis (Vaswani et al., 2017; halves as in MAE, He et al., 2022).
+
+    Args:
+        places: (n,) float64.
+        width: of a code; even.
+
+    Returns:
+        (n, width) float64: sin(p·ω_k) for k = 0 … width/2 − 1, then cos, with ω_k = 10000^(−2k/width).
+    """
+    exponent = torch.arange(width // 2, dtype=torch.float64) / (width / 2)
+    angle = places.unsqueeze(1) * 10000.0**-exponent
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def _sincos_table(time: Tensor, frequency: Tensor, width: int, extra: int) -> Tensor:
+    """(n,) times and frequencies → (1, extra + n, width) float32; the extra tokens' places are zero."""
+    if width % 4:
+        raise InvalidSetting("hidden_size", width, "a multiple of 4 for sin-cos positions")
+    codes = [sincos_codes(axis.reshape(-1).double(), width // 2) for axis in (time, frequency)]
+    return functional.pad(torch.cat(codes, dim=1), (0, 0, extra, 0)).float().unsqueeze(0)
+
+
+def sincos_position_table(config: SpectrimConfig) -> Tensor:
+    """The 2-D sin-cos table: half of a code is the patch's place in time, half its place in frequency.
+
+    Args:
+        config: gives the grid, the patch order, the width (a multiple of 4) and the number of extra tokens.
+
+    Returns:
+        (1, extra + F·T, width) float32; zero for the extra tokens.
+
+    Raises:
+        InvalidSetting: the width is no multiple of 4.
+    """
+    frequency, time = torch.meshgrid(*(torch.arange(size) for size in config.grid), indexing="ij")
+    if config.patch_order == "time_major":
+        frequency, time = frequency.T, time.T
+    return _sincos_table(time, frequency, config.hidden_size, config.extra_tokens)
+
+
+def audiomae_position_table(config: SpectrimConfig, row: int | None = None) -> Tensor:
+    """The table as the released AudioMAE fills it: place i carries the code of (time i mod row, frequency i div row).
+
+    Args:
+        config: gives the number of patches, the width and the number of extra tokens.
+        row: time patches of the input that the weights were trained with; None for those of ``config``.
+
+    Returns:
+        (1, extra + F·T, width) float32; zero for the extra tokens.
+
+    Raises:
+        InvalidSetting: the width is no multiple of 4.
+    """
+    row = config.grid[1] if row is None else row
+    place = torch.arange(config.num_patches)
+    return _sincos_table(place % row, place // row, config.hidden_size, config.extra_tokens)
+
+
+def adapt_position_table(
+    table: Tensor, config_from: SpectrimConfig, config_to: SpectrimConfig, method: str = "auto"
+) -> Tensor:
+    """Fit a position table to another number of patches.
+
+    Args:
+        table: (1, extra + F·T, width) in the patch order of ``config_from``.
+        config_from: of the model that the table belongs to.
+        config_to: of the model that it is for; the same width and extra tokens.
+        method: ``"middle"`` keeps the middle time patches (AST, Gong et al. 2021), ``"first"`` the first ones,
+            ``"interpolate"`` stretches bilinearly, ``"reference_compat"`` cuts as the public code of the paper does
+            for AudioMAE, where a time-major sequence is read as frequency-major and patches get other patches'
+            positions. ``"auto"``: AST: middle if shorter, bilinear if longer; AudioMAE: a table of sin-cos codes is
+            computed anew by its own rule (patches that were there before keep their codes), another one is cut to
+            the first time patches or stretched.
+
+    Returns:
+        (1, extra + F'·T', width) in the patch order of ``config_to``, of the dtype of ``table``.
+
+    Raises:
+        InputShapeError: the table does not fit ``config_from``, or the two models differ in width or extra tokens.
+        InvalidSetting: unknown method, or one that only cuts where the input is longer or has other mel bins.
+    """
+    if method not in POSITION_METHODS:
+        raise InvalidSetting("positions", method, one_of(POSITION_METHODS))
+    _check_shapes(table, config_from, config_to)
+    if config_from.grid == config_to.grid and config_from.patch_order == config_to.patch_order:
+        return table.clone()
+    if method == "auto":
+        recomputed = _recompute(table, config_from, config_to) if config_from.backbone == "audiomae" else None
+        if recomputed is not None:
+            return recomputed
+        method = _auto_method(config_from, config_to)
+    if method != "interpolate":
+        _check_only_shorter(method, config_from, config_to)
+    extra = config_from.extra_tokens
+    as_read = "frequency_major" if method == "reference_compat" else config_from.patch_order
+    as_written = "frequency_major" if method == "reference_compat" else config_to.patch_order
+    grid = _to_grid(table[:, extra:], config_from.grid, as_read)
+    frequency, time = config_to.grid
+    if method == "interpolate":
+        fitted = functional.interpolate(grid.float(), size=(frequency, time), mode="bilinear").to(table.dtype)
+    else:
+        start = grid.shape[3] // 2 - time // 2 if method == "middle" else 0
+        fitted = grid[:, :, :, start : start + time]
+    return torch.cat([table[:, :extra], _to_sequence(fitted, as_written)], dim=1)
+
+
+def _check_shapes(table: Tensor, config_from: SpectrimConfig, config_to: SpectrimConfig) -> None:
+    expected = (1, config_from.extra_tokens + config_from.num_patches, config_from.hidden_size)
+    if tuple(table.shape) != expected:
+        raise InputShapeError(f"the position table has shape {tuple(table.shape)}; its model's is {expected}")
+    for field in ("hidden_size", "extra_tokens"):
+        old, new = getattr(config_from, field), getattr(config_to, field)
+        if old != new:
+            raise InputShapeError(f"the position table is for {field}={old}; it cannot be fitted to {field}={new}")
+
+
+def _check_only_shorter(method: str, config_from: SpectrimConfig, config_to: SpectrimConfig) -> None:
+    (frequency, time), (new_frequency, new_time) = config_from.grid, config_to.grid
+    if new_frequency != frequency or new_time > time:
+        allowed = (
+            f"'auto' or 'interpolate' here: {method!r} only cuts time patches, and the checkpoint has "
+            f"{frequency}×{time} (frequency × time) where {new_frequency}×{new_time} are wanted"
+        )
+        raise InvalidSetting("positions", method, allowed)
+
+
+def _auto_method(config_from: SpectrimConfig, config_to: SpectrimConfig) -> str:
+    (frequency, time), (new_frequency, new_time) = config_from.grid, config_to.grid
+    if new_frequency != frequency or new_time > time:
+        return "interpolate"
+    return "first" if config_from.backbone == "audiomae" else "middle"
+
+
+def _recompute(table: Tensor, config_from: SpectrimConfig, config_to: SpectrimConfig) -> Tensor | None:
+    """The table of ``config_to`` by the rule that made ``table``, or None if no rule did."""
+    if config_from.hidden_size % 4:
+        return None
+    if _same(table, sincos_position_table(config_from)):
+        patches = sincos_position_table(config_to)
+    elif config_from.grid[0] == config_to.grid[0] and _same(table, audiomae_position_table(config_from)):
+        patches = audiomae_position_table(config_to, row=config_from.grid[1])
+    else:
+        return None
+    extra = config_from.extra_tokens
+    return torch.cat([table[:, :extra], patches[:, extra:].to(table)], dim=1)
+
+
+def _same(table: Tensor, rule: Tensor) -> bool:
+    return bool((table.float().cpu() - rule).abs().max() < SAME_RULE)
+
+
+def _to_grid(patches: Tensor, grid: tuple[int, int], order: str) -> Tensor:
+    """(1, F·T, width) → (1, width, F, T)."""
+    frequency, time = grid
+    if order == "frequency_major":
+        return patches.unflatten(1, (frequency, time)).permute(0, 3, 1, 2)
+    return patches.unflatten(1, (time, frequency)).permute(0, 3, 2, 1)
+
+
+def _to_sequence(grid: Tensor, order: str) -> Tensor:
+    """(1, width, F, T) → (1, F·T, width)."""
+    axes = (0, 2, 3, 1) if order == "frequency_major" else (0, 3, 2, 1)
+    return grid.permute(*axes).flatten(1, 2)

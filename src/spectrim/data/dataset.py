@@ -1,0 +1,142 @@
+"""What every data set opens as: clips with targets, read from disk one at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from spectrim import audio
+from spectrim.errors import AudioError, DataError, InvalidSetting
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("train", "validation", "test")
+BAD_SHARE = 0.05
+"""Share of a part's files that may be missing, or unreadable, before it is an error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One example.
+
+    Attributes:
+        waveform: (n,) float32, mono, 16 kHz, full scale at ±1.
+        target: (labels,) float32; 1 for each label that the clip has, else 0.
+        id: the file's name within the data set.
+    """
+
+    waveform: NDArray[np.float32]
+    target: NDArray[np.float32]
+    id: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file of a data set.
+
+    Attributes:
+        path: where it is.
+        labels: numbers of its labels.
+        id: its name within the data set.
+    """
+
+    path: Path
+    labels: tuple[int, ...]
+    id: str
+
+
+@dataclass
+class AudioDataset(Dataset[Clip]):
+    """A part of a data set: `Clip`s by number.
+
+    A file that cannot be read is named once, with the reason, in the log and in `broken`, and another clip
+    stands in for it from then on: always the same one, so that a resumed run sees the same data.
+
+    Args:
+        recordings: the files that are there.
+        labels: names of all labels, in the order of the targets.
+        multi_label: whether a clip can have several labels.
+        missing: ids of files that the data set's lists name but the disk does not hold; they are named in the log.
+        bad_share: share of the files that may be missing, and share that may be unreadable; one always may.
+
+    Attributes:
+        broken: id → reason of the files found unreadable so far, in this process.
+
+    Raises:
+        DataError: there is nothing in the part, or too much of it is missing.
+        InvalidSetting: ``bad_share`` is not a share.
+    """
+
+    recordings: Sequence[Recording]
+    labels: list[str]
+    multi_label: bool
+    missing: Sequence[str] = ()
+    bad_share: float = BAD_SHARE
+    broken: dict[str, str] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bad_share <= 1:
+            raise InvalidSetting("bad_share", self.bad_share, "a share from 0 to 1")
+        if self.missing:
+            named = _some(self.missing)
+            logger.warning("%d files are missing and left out: %s", len(self.missing), named)
+            total = len(self.recordings) + len(self.missing)
+            if len(self.missing) > self._bearable(total):
+                raise DataError(
+                    f"{len(self.missing)} of {total} files are missing, more than bad_share={self.bad_share:g}: {named}"
+                )
+        if not self.recordings:
+            raise DataError("this part of the data set holds no clips")
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int) -> Clip:
+        """Read a clip; raises `DataError` when too many files turned out unreadable."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        for step in range(len(self)):
+            recording = self.recordings[(index + step) % len(self)]
+            if recording.id in self.broken:
+                continue
+            try:
+                samples = audio.read(recording.path).samples
+            except AudioError as error:
+                self._report(recording, error)
+                continue
+            return Clip(samples, self.target(recording), recording.id)
+        raise DataError(f"none of the {len(self)} files can be read; the last: {_last(self.broken)}")
+
+    def target(self, recording: Recording) -> NDArray[np.float32]:
+        """The target (labels,) of a recording."""
+        target = np.zeros(len(self.labels), dtype=np.float32)
+        target[list(recording.labels)] = 1
+        return target
+
+    def _report(self, recording: Recording, error: AudioError) -> None:
+        self.broken[recording.id] = error.reason
+        logger.warning("%s is replaced by another clip: %s", recording.path, error.reason)
+        if len(self.broken) > self._bearable(len(self)):
+            raise DataError(
+                f"{len(self.broken)} of {len(self)} files cannot be read, more than bad_share={self.bad_share:g}; "
+                f"the last: {_last(self.broken)}"
+            ) from error
+
+    def _bearable(self, total: int) -> int:
+        return max(1, int(self.bad_share * total))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _last(broken: dict[str, str]) -> str:
+    name, reason = next(reversed(broken.items()))
+    return f"{name}: {reason}"

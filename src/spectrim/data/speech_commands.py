@@ -1,0 +1,75 @@
+"""Speech Commands V2 (Warden, 2018, arXiv 1804.03209): 35 words, one-second clips, official lists of the parts.
+
+On disk: ``word/speaker_nohash_k.wav``, ``validation_list.txt``, ``testing_list.txt``; training is what
+neither list names. ``_background_noise_`` is no class.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
+from spectrim.errors import DataError, InvalidSetting, one_of
+
+WORDS = (
+    *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go"),
+    *("happy", "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven"),
+    *("sheila", "six", "stop", "three", "tree", "two", "up", "visual", "wow", "yes", "zero"),
+)
+"""The labels, in the order of the targets."""
+
+BACKGROUND = "_background_noise_"
+LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+
+
+def open_speech_commands(root: str | Path, part: str, *, bad_share: float = BAD_SHARE) -> AudioDataset:
+    """Open a part of Speech Commands V2, or of a miniature in its layout.
+
+    Args:
+        root: the folder that holds the folders of words.
+        part: ``"train"``, ``"validation"`` or ``"test"``.
+        bad_share: share of the clips that may be missing or unreadable.
+
+    Raises:
+        InvalidSetting: unknown part.
+        DataError: folders of words or the lists are not there, or too many clips are missing.
+    """
+    if part not in PARTS:
+        raise InvalidSetting("part", part, one_of(PARTS))
+    root = Path(root)
+    _check_layout(root)
+    present = {f"{word}/{name}" for word in WORDS for name in _wav_names(root / word)}
+    listed = {name: _read_list(root / file) for name, file in LISTS.items()}
+    wanted = sorted(present.difference(*listed.values()) if part == "train" else listed[part])
+    numbers = {word: number for number, word in enumerate(WORDS)}
+    recordings = [Recording(root / name, (numbers[name.split("/")[0]],), name) for name in wanted if name in present]
+    missing = [name for name in wanted if name not in present]
+    return AudioDataset(recordings, list(WORDS), multi_label=False, missing=missing, bad_share=bad_share)
+
+
+def _check_layout(root: Path) -> None:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    lacking = [name for name in WORDS if not (root / name).is_dir()]
+    lacking += [name for name in LISTS.values() if not (root / name).is_file()]
+    if lacking:
+        raise DataError(f"{root} is not Speech Commands V2: it lacks {', '.join(lacking)}")
+
+
+def _wav_names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.name.endswith(".wav")]
+
+
+def _read_list(path: Path) -> set[str]:
+    names = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        word, slash, file = name.partition("/")
+        if word not in WORDS or not slash or not file or "/" in file:
+            raise DataError(f"{path}, line {number}: {name!r} is not word/file.wav with one of the {len(WORDS)} words")
+        names.add(name)
+    return names

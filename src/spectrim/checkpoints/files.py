@@ -1,0 +1,240 @@
+"""From a path or hub id to named tensors on the CPU. No code that a file may hold is ever run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spectrim.errors import CheckpointError
+
+EMBEDDED = "spectrim-mini"
+"""Name of the model that the package ships."""
+
+WHOLE_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+HUB_SAFE = ["*.json", "class_labels_indices.csv", "model.safetensors", "model-*-of-*.safetensors"]
+HUB_PICKLED = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "*.pth", "*.pt"]
+
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+    zipfile.BadZipFile,
+    MemoryError,
+    safetensors.SafetensorError,
+)
+"""What torch and safetensors raise on files that are damaged or no checkpoints at all."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a checkpoint's files say, before anything is made of it.
+
+    Attributes:
+        name: the path or hub id as it was given.
+        weights: named tensors on the CPU; a ``module.`` that stands before every name is taken off.
+        config: ``config.json`` beside the weights, or an empty dictionary.
+        extractor: ``preprocessor_config.json``, likewise.
+        label_file: ``class_labels_indices.csv`` beside the weights, if there is one.
+        arguments: the command line that the checkpoint was trained with, where it was pickled along.
+    """
+
+    name: str
+    weights: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    extractor: Mapping[str, Any]
+    label_file: Path | None
+    arguments: Mapping[str, Any]
+
+
+def read_source(source: str | os.PathLike[str]) -> Source:
+    """Find and read a checkpoint.
+
+    Args:
+        source: a directory, a file, a hub id ``owner/name``, or ``"spectrim-mini"``.
+
+    Raises:
+        CheckpointError: nothing is there, or it cannot be read, or it would run code.
+    """
+    place = _locate(source)
+    folder = place if place.is_dir() else place.parent
+    weights: dict[str, Tensor] = {}
+    arguments: dict[str, Any] = {}
+    for file in _weight_files(place):
+        loaded, said = _read_weights(file)
+        weights |= loaded
+        arguments |= said
+    if weights and all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    label_file = folder / "class_labels_indices.csv"
+    return Source(
+        name=os.fspath(source),
+        weights=weights,
+        config=_read_json(folder / "config.json"),
+        extractor=_read_json(folder / "preprocessor_config.json"),
+        label_file=label_file if label_file.is_file() else None,
+        arguments=arguments,
+    )
+
+
+def _locate(source: str | os.PathLike[str]) -> Path:
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    name = os.fspath(source)
+    if name == EMBEDDED:
+        embedded = Path(str(resources.files("spectrim"))) / "assets" / EMBEDDED
+        if not embedded.is_dir():
+            raise CheckpointError(f"{EMBEDDED} is missing from this installation; install spectrim again")
+        return embedded
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in WEIGHT_SUFFIXES:
+        return _download(name)
+    raise CheckpointError(
+        f"{name}: no such file or directory; give a path to a checkpoint, a hub id like owner/name, or {EMBEDDED}"
+    )
+
+
+def _download(name: str) -> Path:
+    """The needed files of a hub repository, from the hub or its cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=HUB_SAFE))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*HUB_SAFE, *HUB_PICKLED]))
+    except (OSError, ValueError, HTTPError) as error:
+        raise CheckpointError(
+            f"{name}: no such path here, and the Hugging Face hub did not give it ({_first_line(error)}). "
+            "Check the name and the network, or download the repository elsewhere and give its directory"
+        ) from error
+    return folder
+
+
+def _weight_files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    for name in WHOLE_WEIGHTS:
+        file = place / name
+        if file.is_file():
+            return _shards(file) if name.endswith(".index.json") else [file]
+    files = sorted(file for file in place.iterdir() if file.suffix in WEIGHT_SUFFIXES and file.is_file())
+    if len(files) == 1:
+        return files
+    if files:
+        names = ", ".join(file.name for file in files[:8])
+        raise CheckpointError(f"{place}: has several weight files ({names}); name the one to load")
+    expected = f"{WHOLE_WEIGHTS[0]}, {WHOLE_WEIGHTS[2]} or one .pth"
+    raise CheckpointError(f"{place}: a directory without weights; expected {expected} in it")
+
+
+def _shards(index: Path) -> list[Path]:
+    table = _read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise CheckpointError(f"{index}: is no index of weight files: its weight_map is missing or empty")
+    names = sorted(set(table.values()))
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: names a weight file outside its own directory: {name}")
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index}: the weight file {name} that it names is missing; download it too")
+    return [index.parent / name for name in names]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file}: is not valid JSON ({_first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: must hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of one file, and the command line in it, if any."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(9)
+        if size == 0:
+            raise CheckpointError(f"{file}: is empty")
+        loaded: object = load_file(file) if _is_safetensors(start, size) else _unpickle(file)
+    except UNREADABLE as error:
+        raise CheckpointError(_why_unreadable(file, error)) from error
+    return _unwrap(file, loaded)
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size
+
+
+def _unpickle(file: Path) -> object:
+    """Tensors, plain containers and argparse.Namespace; anything else in the pickle is refused by torch."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+
+
+def _why_unreadable(file: Path, error: BaseException) -> str:
+    text = str(error)
+    named = re.search(r"GLOBAL ([\w.]+)", text)
+    if named or "Unsupported class" in text or "reduce for unrecognized function" in text:
+        what = f"code ({named.group(1)})" if named else "code"
+        return (
+            f"{file}: refused, its pickle holds {what} besides weights, which loading would run. Only tensors and "
+            "argparse.Namespace are read; where you trust it, save its state_dict() alone with torch.save"
+        )
+    return f"{file}: cannot be read as a checkpoint; it is damaged, cut short or something else ({_first_line(error)})"
+
+
+def _unwrap(file: Path, loaded: object) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dictionary out of what was saved: itself, or under ``model`` or ``state_dict``."""
+    arguments: dict[str, Any] = {}
+    if isinstance(loaded, Mapping):
+        if isinstance(loaded.get("args"), argparse.Namespace):
+            arguments = dict(vars(loaded["args"]))
+        for wrapper in ("model", "state_dict"):
+            if isinstance(loaded.get(wrapper), Mapping):
+                loaded = loaded[wrapper]
+                break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, not a dictionary of named weights")
+    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    if odd:
+        raise CheckpointError(f"{file}: is no dictionary of named weights: {odd[0]!r} is not a tensor")
+    return dict(loaded), arguments
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

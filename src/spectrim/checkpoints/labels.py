@@ -1,0 +1,103 @@
+"""Names for the outputs of a head."""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from spectrim.checkpoints.files import Source
+from spectrim.errors import CheckpointError, InvalidSetting
+
+_WORDS = (
+    "backward follow five bed zero on learn two house tree dog stop seven eight down six forward cat right visual "
+    "four wow no nine off three left marvin yes up sheila happy bird go one"
+)
+SPEECH_COMMANDS = tuple(_WORDS.split())
+"""Speech Commands V2's 35 words in the order in which AST, and the paper's code after it, number them."""
+
+
+@cache
+def audioset_labels() -> tuple[str, ...]:
+    """AudioSet's 527 class names (Gemmeke et al., 2017) in the order of its ``class_labels_indices.csv``."""
+    table = resources.files("spectrim") / "assets" / "audioset_labels.csv"
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return tuple(row["display_name"] for row in rows)
+
+
+def read_label_file(file: Path) -> list[str]:
+    """Names from a ``class_labels_indices.csv`` (columns index, mid, display_name), in the order of the index.
+
+    Raises:
+        CheckpointError: a column is missing, or the indices are not 0, 1, 2, …
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = sorted((int(row["index"]), row["display_name"].strip()) for row in csv.DictReader(stream))
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error, OSError) as error:
+        raise CheckpointError(f"{file}: is no table of labels with the columns index, mid, display_name") from error
+    if [index for index, _ in rows] != list(range(len(rows))):
+        raise CheckpointError(f"{file}: its index column must count 0, 1, 2, … without gaps")
+    return [name for _, name in rows]
+
+
+def label_names(source: Source, count: int, *, speech_commands: bool) -> list[str]:
+    """Name the outputs of a head, from the best thing that says so.
+
+    Args:
+        source: its config's ``id2label`` comes first, then the label file beside it.
+        count: number of outputs. AudioSet's names stand for 527 outputs that nothing names.
+        speech_commands: whether 35 outputs that nothing names are AST's Speech Commands.
+
+    Returns:
+        One name an output; ``LABEL_0`` … where nothing is known.
+
+    Raises:
+        CheckpointError: config.json names another number of outputs than the head has.
+    """
+    named = _names_in_config(source.config, source.name)
+    if named is not None:
+        if len(named) != count:
+            raise CheckpointError(f"{source.name}: config.json names {len(named)} labels, but the head has {count}")
+        return named
+    if source.label_file is not None:
+        named = read_label_file(source.label_file)
+        if len(named) == count:
+            return named
+        warnings.warn(
+            f"{source.label_file} names {len(named)} labels, but the head has {count}: it is not used", stacklevel=4
+        )
+    if count == len(audioset_labels()):
+        return list(audioset_labels())
+    if count == len(SPEECH_COMMANDS) and speech_commands:
+        return list(SPEECH_COMMANDS)
+    return [f"LABEL_{index}" for index in range(count)]
+
+
+def _names_in_config(config: Mapping[str, Any], name: str) -> list[str] | None:
+    """Names out of ``id2label``; None where there are none but LABEL_0, LABEL_1, …"""
+    table = config.get("id2label")
+    if not isinstance(table, dict) or not table:
+        return None
+    try:
+        names = [str(table[key]) for key in sorted(table, key=int)]
+        indices = sorted(int(key) for key in table)
+    except ValueError as error:
+        raise CheckpointError(f"{name}: id2label in config.json must have numbers as keys") from error
+    if indices != list(range(len(names))):
+        raise CheckpointError(f"{name}: id2label in config.json must count 0, 1, 2, … without gaps")
+    return None if all(re.fullmatch(r"LABEL_\d+", label) for label in names) else names
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """Raise `InvalidSetting` unless ``labels`` are different, non-empty names; return them as a list."""
+    names = [labels] if isinstance(labels, str) else list(labels)
+    fine = bool(names) and all(isinstance(name, str) and name for name in names)
+    if isinstance(labels, str) or not fine or len(set(names)) != len(names):
+        raise InvalidSetting("labels", labels, "a list of different names, one an output of the new head")
+    return names

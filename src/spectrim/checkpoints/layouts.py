@@ -1,0 +1,123 @@
+"""One entry a checkpoint layout: how to recognise it, what it says about the model, what its weights are called.
+
+A layout does not touch tensors. It names, for every weight that it must hold, the place in `AudioTransformer`; the
+loader turns that into tensors and refuses whatever is missing or left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spectrim.checkpoints import hf_ast, vit
+from spectrim.checkpoints.files import Source
+from spectrim.checkpoints.sizes import cuts_spectrograms
+from spectrim.config import SpectrimConfig
+from spectrim.errors import CheckpointError
+
+AUDIOMAE_LICENCE = (
+    "these weights come from AudioMAE, whose licence is CC BY-NC 4.0: no commercial use, whatever a mirror's page says"
+)
+
+
+class LicenceNotice(UserWarning):
+    """The weights just loaded may not be used for everything."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way in which people save checkpoints.
+
+    Attributes:
+        detect: whether a checkpoint has this layout, by its keys and shapes.
+        fields: the configuration of the model that the checkpoint is of; its labels are found elsewhere.
+        names: (source, configuration) → {name of each weight that must be there: its place in our model}.
+            What goes to ``attention.qkv`` is split, what goes to ``attention.key`` and ``.value`` is joined.
+        ignored: regular expressions for keys that are there for another purpose.
+        fresh: beginnings of the places in our model that the layout has no weights for.
+        transposed: whether the patch projection is (time, frequency) and not (frequency, time).
+        speech_commands: whether 35 outputs that nothing names are AST's Speech Commands.
+        licence: what to say when such weights are loaded.
+    """
+
+    detect: Callable[[Source], bool]
+    fields: Callable[[Source], SpectrimConfig]
+    names: Callable[[Source, SpectrimConfig], dict[str, str]]
+    ignored: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    transposed: bool = False
+    speech_commands: bool = False
+    licence: str | None = None
+
+
+def _is_spectrim(source: Source) -> bool:
+    known = "embeddings.position_table" in source.weights
+    return known and cuts_spectrograms(source, "embeddings.projection.weight")
+
+
+def _spectrim_fields(source: Source) -> SpectrimConfig:
+    if source.config.get("model_type") != SpectrimConfig.model_type:
+        raise CheckpointError(f"{source.name}: these are Spectrim's weights, but their config.json is not beside them")
+    return SpectrimConfig.from_dict(dict(source.config))
+
+
+def _spectrim_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
+    names = ["embeddings.cls_token", "embeddings.position_table", *_both("embeddings.projection", "norm")]
+    names += ["embeddings.dist_token"] if config.extra_tokens == 2 else []
+    names += _both("head.norm", "head.linear") if config.head_norm else _both("head.linear")
+    for block in range(config.num_hidden_layers):
+        inside = ("norm1", "norm2", "attention.output", "mlp.up", "mlp.down")
+        names += _both(*(f"blocks.{block}.{module}" for module in inside))
+        projections = _both(f"blocks.{block}.attention.query", f"blocks.{block}.attention.key_value")
+        names += projections if config.qkv_bias else projections[::2]
+    return {name: name for name in names}
+
+
+def _both(*modules: str) -> list[str]:
+    return [f"{module}.{kind}" for module in modules for kind in ("weight", "bias")]
+
+
+LAYOUTS: dict[str, Layout] = {
+    "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names),
+    "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names),
+    "official-ast": Layout(
+        vit.is_official_ast,
+        vit.official_ast_fields,
+        vit.official_ast_names,
+        ignored=(r"v\.head(_dist)?\.(weight|bias)",),
+        speech_commands=True,
+    ),
+    "paper-audiomae": Layout(
+        vit.is_paper_audiomae,
+        vit.paper_audiomae_fields,
+        vit.audiomae_names(norm=True, head=True),
+        transposed=True,
+        speech_commands=True,
+        licence=AUDIOMAE_LICENCE,
+    ),
+    "audiomae-finetuned": Layout(
+        vit.is_audiomae_finetuned,
+        vit.audiomae_fields,
+        vit.audiomae_names(norm=True, head=True),
+        transposed=True,
+        licence=AUDIOMAE_LICENCE,
+    ),
+    "audiomae-pretrained": Layout(
+        vit.is_audiomae_pretrained,
+        vit.audiomae_fields,
+        vit.audiomae_names(norm=False, head=False),
+        ignored=(r"norm\.(weight|bias)", r"decoder_.*", r"mask_token"),
+        fresh=("norm.", "head."),
+        transposed=True,
+        licence=AUDIOMAE_LICENCE,
+    ),
+    "audiomae-timm": Layout(
+        vit.is_audiomae_encoder,
+        vit.audiomae_fields,
+        vit.audiomae_names(norm=True, head=False),
+        fresh=("head.",),
+        transposed=True,
+        licence=AUDIOMAE_LICENCE,
+    ),
+}
+"""Every layout that is understood, the narrower before the wider: the first whose detector says yes is it."""

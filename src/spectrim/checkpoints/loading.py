@@ -1,0 +1,325 @@
+"""Load a checkpoint into `AudioTransformer`: every weight used, every weight filled, or nothing loaded."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+
+from spectrim.checkpoints.files import Source, read_source
+from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
+from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
+from spectrim.checkpoints.vit import PAPER_DATA_SETS
+from spectrim.config import SpectrimConfig, check_keep_rate
+from spectrim.errors import CheckpointError, InvalidSetting, one_of
+from spectrim.model import AudioTransformer
+from spectrim.positions import POSITION_METHODS, adapt_position_table
+
+FURTHER_SETTINGS = ("reference_compat", "drop_padding", "random_seed", "drop_path_rate", "mean", "std", "padding")
+"""Fields of the configuration that `from_pretrained` takes besides its named arguments."""
+
+DESCRIBED = (
+    *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
+    *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding"),
+    *("problem_type", "keep_rate", "prune_at", "criterion"),
+)
+"""Fields of the configuration that `describe` shows."""
+
+HEAD = "head.linear.weight"
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A checkpoint whose layout is known, with nothing converted yet.
+
+    Attributes:
+        source: its files.
+        layout_name: in `LAYOUTS`.
+        layout: that entry.
+        config: what it says about the model, with its labels.
+        names: name of each weight that must be there → its place in our model.
+        outputs: number of outputs of its head; 0 if it has none.
+    """
+
+    source: Source
+    layout_name: str
+    layout: Layout
+    config: SpectrimConfig
+    names: Mapping[str, str] = field(repr=False)
+    outputs: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.source.name} (layout {self.layout_name})"
+
+
+def from_pretrained(
+    source: str | os.PathLike[str],
+    *,
+    keep_rate: float | Sequence[float] | None = None,
+    prune_at: Sequence[int] | None = None,
+    criterion: str | None = None,
+    labels: Sequence[str] | None = None,
+    frames: int | None = None,
+    positions: str = "auto",
+    **settings: Any,
+) -> AudioTransformer:
+    """Load AST or AudioMAE weights in any layout of `LAYOUTS`, and prune them.
+
+    None leaves a setting as the checkpoint says. Checkpoints of others say nothing of pruning: keep rate 1, blocks
+    3, 6 and 9, the backbone's own score; only the paper's AudioMAE carries its rate and blocks along. Where nothing
+    says the front end's mean and std, AudioSet's stand, with zeros as padding; the paper's AST, which pads with the
+    clip's minimum, is saved just as the official one, so say ``padding="minimum"`` for it.
+
+    Args:
+        source: a directory, a file, a hub id ``owner/name``, or ``"spectrim-mini"``, the model in the package.
+        keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block.
+        prune_at: the pruning blocks, counted from 0.
+        criterion: what ranks the patches; see `spectrim.pruning.criteria`.
+        labels: replace the head by a fresh one for these labels. Needed where the checkpoint has no head.
+        frames: length of the input, in frames of 10 ms, if it is to differ from the checkpoint's.
+        positions: how the position table is then fitted; see `spectrim.positions.adapt_position_table`.
+        **settings: any of `FURTHER_SETTINGS`, as in `SpectrimConfig`.
+
+    Returns:
+        The model in evaluation mode, float32, on the CPU.
+
+    Raises:
+        InvalidSetting: a setting is out of range; before any weight is read, as far as it can be told.
+        CheckpointError: unknown layout, missing or unexpected weights, wrong shapes, or a file that cannot be
+            read or would run code.
+    """
+    given = {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion, **settings}
+    given = {name: value for name, value in given.items() if value is not None}
+    _check_settings(given, frames, positions)
+    names = None if labels is None else check_labels(labels)
+    checkpoint = _open(source)
+    stored = checkpoint.config
+    if names is not None:
+        stored = _with_labels(stored, names, None)
+    elif not checkpoint.outputs:
+        raise CheckpointError(f"{checkpoint.title}: is an encoder without a head; give labels=[…] for a fresh one")
+    wanted = _with_settings(stored, {**given, **({"max_length": frames} if frames else {})})
+    state = _convert(checkpoint, stored, fresh_head=names is not None)
+    place = "embeddings.position_table"
+    state[place] = adapt_position_table(state[place], stored, wanted, positions)
+    model = _empty(wanted)
+    model.load_state_dict(state, strict=True, assign=True)
+    _warn(checkpoint, settings, fresh_head=names is not None)
+    return model.eval()
+
+
+def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Say what a checkpoint holds, without building a model.
+
+    Args:
+        source: as for `from_pretrained`.
+
+    Returns:
+        A flat dictionary: ``source``, ``layout``, ``backbone``, sizes, ``labels`` (number of outputs, 0 without a
+        head), ``label_names``, ``parameters``, front end, pruning, and ``licence`` (None where we know of no limit).
+
+    Raises:
+        CheckpointError: as for `from_pretrained`.
+    """
+    checkpoint = _open(source)
+    config, weights = checkpoint.config, checkpoint.source.weights
+    return {
+        "source": checkpoint.source.name,
+        "layout": checkpoint.layout_name,
+        **{name: getattr(config, name) for name in DESCRIBED},
+        "grid": config.grid,
+        "parameters": sum(weights[name].numel() for name in checkpoint.names if name in weights),
+        "labels": checkpoint.outputs,
+        "label_names": [config.id2label[index] for index in range(checkpoint.outputs)],
+        "licence": checkpoint.layout.licence,
+    }
+
+
+def _check_settings(given: Mapping[str, Any], frames: int | None, positions: str) -> None:
+    """Refuse what no checkpoint can make right."""
+    for name in given:
+        if name not in ("keep_rate", "prune_at", "criterion", *FURTHER_SETTINGS):
+            raise InvalidSetting(name, given[name], f"no such setting here; there are {', '.join(FURTHER_SETTINGS)}")
+    if positions not in POSITION_METHODS:
+        raise InvalidSetting("positions", positions, one_of(POSITION_METHODS))
+    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 16):
+        raise InvalidSetting("frames", frames, "a whole number of at least 16 frames (of 10 ms)")
+    alone = dict(given)
+    blocks = alone.pop("prune_at", ())
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
+        raise InvalidSetting("prune_at", blocks, "a list of block numbers")
+    for block in blocks:
+        if isinstance(block, bool) or not isinstance(block, int) or block < 0:
+            raise InvalidSetting("prune_at", block, "block numbers from 0")
+    rate = alone.pop("keep_rate", 1.0)
+    for value in rate if isinstance(rate, list | tuple) else [rate]:
+        check_keep_rate(value)
+    if "prune_at" in given:
+        alone |= {"keep_rate": rate, "prune_at": list(blocks), "num_hidden_layers": max([11, *blocks]) + 1}
+    alone["criterion"] = given.get("criterion", "intensity" if "reference_compat" in given else "auto")
+    SpectrimConfig(**alone)
+
+
+def _open(source: str | os.PathLike[str]) -> _Checkpoint:
+    """Read a checkpoint, recognise it, and understand what it says about its model."""
+    read = read_source(source)
+    layout_name = next((name for name, layout in LAYOUTS.items() if layout.detect(read)), None)
+    if layout_name is None:
+        some = ", ".join(sorted(read.weights)[:5])
+        raise CheckpointError(
+            f"{read.name}: has none of the known layouts ({', '.join(LAYOUTS)}); its weights are named {some}, …"
+        )
+    layout = LAYOUTS[layout_name]
+    try:
+        config = layout.fields(read)
+    except (InvalidSetting, StrictDataclassError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{read.name} (layout {layout_name}): its settings make no model: {error}") from error
+    names = layout.names(read, config)
+    head = next(
+        (read.weights[theirs] for theirs, ours in names.items() if ours == HEAD and theirs in read.weights), None
+    )
+    outputs = head.shape[0] if head is not None and head.ndim == 2 else 0
+    if outputs:
+        called = label_names(read, outputs, speech_commands=layout.speech_commands)
+        config = _with_labels(config, called, config.problem_type)
+    return _Checkpoint(read, layout_name, layout, config, names, outputs)
+
+
+def _with_labels(config: SpectrimConfig, labels: list[str], problem_type: str | None) -> SpectrimConfig:
+    """The configuration for other labels; AudioSet's are not exclusive, others are taken to be."""
+    changed = copy.deepcopy(config)
+    changed.id2label = dict(enumerate(labels))
+    changed.label2id = {name: index for index, name in changed.id2label.items()}
+    multiple = len(labels) == len(audioset_labels())
+    usual = "multi_label_classification" if multiple else "single_label_classification"
+    changed.problem_type = problem_type or usual
+    return changed
+
+
+def _with_settings(config: SpectrimConfig, settings: Mapping[str, Any]) -> SpectrimConfig:
+    changed = copy.deepcopy(config)
+    for name, value in settings.items():
+        setattr(changed, name, list(value) if isinstance(value, tuple) else value)
+    changed.check()
+    return changed
+
+
+def _empty(config: SpectrimConfig) -> AudioTransformer:
+    """A model whose weights have shapes but no memory yet, so that none can stay random."""
+    with torch.device("meta"):
+        return AudioTransformer(config)
+
+
+def _convert(checkpoint: _Checkpoint, config: SpectrimConfig, *, fresh_head: bool) -> dict[str, Tensor]:
+    """The state dictionary of our model, complete and checked.
+
+    Args:
+        checkpoint: what was read.
+        config: the checkpoint's, or for a fresh head with other labels.
+        fresh_head: leave the checkpoint's head and initialise one.
+
+    Raises:
+        CheckpointError: keys or shapes do not fit, or weights are not finite numbers.
+    """
+    names, weights = checkpoint.names, checkpoint.source.weights
+    unused = {theirs for theirs, ours in names.items() if ours.startswith("head.")} if fresh_head else set()
+    missing = names.keys() - unused - weights.keys()
+    ignored = checkpoint.layout.ignored
+    unexpected = [k for k in weights.keys() - names.keys() if not any(re.fullmatch(rule, k) for rule in ignored)]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{checkpoint.title}: nothing loaded, the weights do not fit. "
+            f"Missing: {_listed(missing)}. Unexpected: {_listed(unexpected)}"
+        )
+    pieces = {ours: _plain(checkpoint, theirs) for theirs, ours in names.items() if theirs not in unused}
+    if checkpoint.layout.transposed:
+        pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].transpose(2, 3).contiguous()
+    state = _join_projections(pieces, config)
+    expected = {name: tuple(value.shape) for name, value in _empty(config).state_dict().items()}
+    unfilled = expected.keys() - state.keys()
+    may_be_fresh = (*checkpoint.layout.fresh, *(("head.",) if fresh_head else ()))
+    if not all(name.startswith(may_be_fresh) for name in unfilled):
+        raise CheckpointError(f"{checkpoint.title}: nothing loaded, nothing fills {_listed(unfilled)}")
+    state |= _fresh(unfilled, expected, config)
+    wrong = [
+        f"{name} is {tuple(state[name].shape)} where {shape} is expected"
+        for name, shape in expected.items()
+        if tuple(state[name].shape) != shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{checkpoint.title}: nothing loaded, shapes do not fit: {_listed(wrong)}")
+    return state
+
+
+def _plain(checkpoint: _Checkpoint, name: str) -> Tensor:
+    """One weight as a float32 copy, refused if it is no array of finite numbers."""
+    value = checkpoint.source.weights[name].detach()
+    if value.layout is not torch.strided or value.device.type != "cpu" or not value.is_floating_point():
+        raise CheckpointError(f"{checkpoint.title}: {name} is no plain array of floating-point numbers")
+    value = value.to(torch.float32, copy=True).contiguous()
+    broken = int((~value.isfinite()).sum())
+    if broken:
+        raise CheckpointError(f"{checkpoint.title}: {name} has {broken} values that are NaN or infinite; it is damaged")
+    return value
+
+
+def _join_projections(pieces: dict[str, Tensor], config: SpectrimConfig) -> dict[str, Tensor]:
+    """Bring query, key and value, joined or apart, to our query and key_value (key rows first)."""
+    state = dict(pieces)
+    for block in range(config.num_hidden_layers):
+        attention = f"blocks.{block}.attention."
+        for kind in ("weight", "bias"):
+            joined = state.pop(f"{attention}qkv.{kind}", None)
+            key, value = state.pop(f"{attention}key.{kind}", None), state.pop(f"{attention}value.{kind}", None)
+            if joined is not None:
+                width = config.hidden_size
+                state[f"{attention}query.{kind}"] = joined[:width].clone()
+                state[f"{attention}key_value.{kind}"] = joined[width:].clone()
+            elif key is not None and value is not None:
+                state[f"{attention}key_value.{kind}"] = torch.cat([key, value])
+    return state
+
+
+def _fresh(names: set[str], shapes: Mapping[str, tuple[int, ...]], config: SpectrimConfig) -> dict[str, Tensor]:
+    """Initial weights of a head (and, for a pre-trained AudioMAE, of the norm before it)."""
+    state = {name: torch.zeros(shapes[name]) for name in names}
+    for name, value in state.items():
+        if name == HEAD:
+            nn.init.trunc_normal_(value, std=config.head_init_std)
+        elif name.endswith("norm.weight"):
+            value.fill_(1.0)
+    return state
+
+
+def _warn(checkpoint: _Checkpoint, settings: Mapping[str, Any], *, fresh_head: bool) -> None:
+    """Say what a user would not find out otherwise."""
+    source, layout = checkpoint.source, checkpoint.layout
+    if layout.licence:
+        warnings.warn(f"{source.name}: {layout.licence}", LicenceNotice, stacklevel=3)
+    said = (
+        checkpoint.layout_name == "spectrim"
+        or "mean" in settings
+        or not {"mean", "do_normalize"}.isdisjoint(source.extractor)
+    )
+    said = said or source.arguments.get("dataset") in PAPER_DATA_SETS
+    if not said and not fresh_head and checkpoint.outputs != len(audioset_labels()):
+        warnings.warn(
+            f"{checkpoint.title} does not say with which mean and std its log-mel was normalised; AudioSet's are "
+            "taken. If it was trained with others, give mean= and std=",
+            stacklevel=3,
+        )
+
+
+def _listed(names: set[str] | list[str]) -> str:
+    first = sorted(names)[:6]
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(first) + more if first else "none"

@@ -1,0 +1,129 @@
+"""The ViT naming that the official AST, AudioMAE, the paper's code and timm share."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from spectrim.checkpoints.files import Source
+from spectrim.checkpoints.sizes import (
+    count_positions,
+    cuts_spectrograms,
+    grid_from_positions,
+    sizes_of,
+    weights_and_biases,
+)
+from spectrim.config import SpectrimConfig, ast_base, audiomae_base
+from spectrim.errors import CheckpointError
+
+BLOCK = {
+    "norm1": "norm1",
+    "attn.qkv": "attention.qkv",
+    "attn.proj": "attention.output",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.up",
+    "mlp.fc2": "mlp.down",
+}
+"""{their module: our module} inside a block; ``qkv`` is split when the weights are converted."""
+
+PAPER_DATA_SETS: dict[str, dict[str, float]] = {
+    "audioset": {"mean": -4.2677393, "std": 4.5689974},
+    "esc50": {"mean": -6.6268077, "std": 5.358466},
+    "spc2": {"mean": -6.845978, "std": 5.5654526},
+    "voxceleb1": {"mean": -6.370, "std": 3.074},
+}
+"""Front-end statistics of the paper's data sets, by their names in its checkpoints' arguments."""
+
+
+def _names(config: SpectrimConfig, prefix: str, modules: Mapping[str, str]) -> dict[str, str]:
+    modules = {f"{prefix}patch_embed.proj": "embeddings.projection", **modules}
+    for block in range(config.num_hidden_layers):
+        modules |= {f"{prefix}blocks.{block}.{t}": f"blocks.{block}.{o}" for t, o in BLOCK.items()}
+    return {
+        f"{prefix}cls_token": "embeddings.cls_token",
+        f"{prefix}pos_embed": "embeddings.position_table",
+        **weights_and_biases(modules, config.qkv_bias),
+    }
+
+
+def _sizes(source: Source, prefix: str) -> dict[str, Any]:
+    sizes = sizes_of(source, f"{prefix}patch_embed.proj.weight", f"{prefix}blocks.", "mlp.fc1.weight")
+    return {**sizes, "qkv_bias": f"{prefix}blocks.0.attn.qkv.bias" in source.weights}
+
+
+def is_official_ast(source: Source) -> bool:
+    """Recognise the official AST, and with it the paper's AST, which saves the same."""
+    return "v.dist_token" in source.weights and cuts_spectrograms(source, "v.patch_embed.proj.weight")
+
+
+def official_ast_fields(source: Source) -> SpectrimConfig:
+    """The model from the shapes; nothing else is in such a file."""
+    sizes = _sizes(source, "v.")
+    positions = count_positions(source, "v.pos_embed", extra=2)
+    return ast_base(**sizes, **grid_from_positions(source, positions, sizes["patch_size"]))
+
+
+def official_ast_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
+    """Their names → ours."""
+    modules = {"v.norm": "norm", "mlp_head.0": "head.norm", "mlp_head.1": "head.linear"}
+    return {"v.dist_token": "embeddings.dist_token", **_names(config, "v.", modules)}
+
+
+def _is_audiomae(source: Source) -> bool:
+    known = {"cls_token", "pos_embed"} <= source.weights.keys()
+    return known and cuts_spectrograms(source, "patch_embed.proj.weight")
+
+
+def is_audiomae_pretrained(source: Source) -> bool:
+    """Recognise the self-supervised AudioMAE: a norm over tokens, and usually a decoder."""
+    return _is_audiomae(source) and not {"mask_token", "norm.weight"}.isdisjoint(source.weights)
+
+
+def is_audiomae_finetuned(source: Source) -> bool:
+    """Recognise a fine-tuned AudioMAE; timm's fine-tuned copies have the same names."""
+    return _is_audiomae(source) and {"fc_norm.weight", "head.weight"} <= source.weights.keys()
+
+
+def is_paper_audiomae(source: Source) -> bool:
+    """Recognise a fine-tuned AudioMAE of the paper by the arguments saved along."""
+    return is_audiomae_finetuned(source) and "base_keep_rate" in source.arguments
+
+
+def is_audiomae_encoder(source: Source) -> bool:
+    """Recognise timm's pre-trained AudioMAE: the norm of the pooled vector, and no head."""
+    return _is_audiomae(source) and "fc_norm.weight" in source.weights
+
+
+def _audiomae_settings(source: Source) -> dict[str, Any]:
+    sizes = _sizes(source, "")
+    patch = sizes["patch_size"]
+    time, rest = divmod(count_positions(source, "pos_embed", extra=1), 128 // patch)
+    if rest:
+        raise CheckpointError(f"{source.name}: its position table is no whole number of columns of {128 // patch}")
+    data_set = str(source.arguments.get("dataset"))
+    settings = {"max_length": time * patch, "frequency_stride": patch, "time_stride": patch}
+    return {**sizes, **settings, **PAPER_DATA_SETS.get(data_set, {})}
+
+
+def audiomae_fields(source: Source) -> SpectrimConfig:
+    """The model from the shapes, its statistics from the saved arguments where they name the data set."""
+    return audiomae_base(**_audiomae_settings(source))
+
+
+def paper_audiomae_fields(source: Source) -> SpectrimConfig:
+    """As fine-tuned AudioMAE, with the padding of the paper's code and the pruning that it was trained with."""
+    settings = _audiomae_settings(source)
+    blocks = source.arguments.get("drop_loc", settings["prune_at"])
+    try:
+        blocks = ast.literal_eval(blocks) if isinstance(blocks, str) else blocks
+        pruning = {"keep_rate": source.arguments["base_keep_rate"], "prune_at": list(blocks)}
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise CheckpointError(f"{source.name}: its argument drop_loc={blocks!r} is no list of blocks") from error
+    return audiomae_base(**{**settings, **pruning, "padding": "minimum"})
+
+
+def audiomae_names(*, norm: bool, head: bool) -> Callable[[Source, SpectrimConfig], dict[str, str]]:
+    """A function for their names → ours, with or without the pooled vector's norm and the head."""
+    modules = {**({"fc_norm": "norm"} if norm else {}), **({"head": "head.linear"} if head else {})}
+    return lambda _, config: _names(config, "", modules)

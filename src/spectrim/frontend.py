@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Number
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz
 from transformers.utils import TensorType, logging
 
 from spectrim.config import PADDINGS, SpectrimConfig
-from spectrim.errors import AudioError, InputShapeError, InvalidSetting, one_of
+from spectrim.errors import InputShapeError, InvalidSetting, one_of
+from spectrim.waveforms import Batch, as_clips, as_float, check_clips
 
 FRAME_LENGTH_SECONDS = 0.025
 FRAME_SHIFT_SECONDS = 0.010
@@ -36,31 +37,19 @@ LOWEST_FREQUENCY = 20.0
 """Lower end of the first mel filter, in hertz."""
 MEL_FLOOR = 2.0**-23
 """Smallest mel energy before the logarithm: the float32 epsilon, as in Kaldi."""
-LARGEST_SAMPLE = 1e15
-"""Samples beyond this would overflow the float32 power spectrum."""
-
 CHUNK_FRAMES = {"cpu": 256}
 """Frames processed at once, by device type: on a CPU the 1 MB of a chunk's spectrum stays in cache."""
 CHUNK_FRAMES_ELSEWHERE = 1 << 16
 
-FULL_SCALE = {
-    torch.uint8: 2.0**7,
-    torch.int8: 2.0**7,
-    torch.int16: 2.0**15,
-    torch.int32: 2.0**31,
-}
-"""What an integer sample is divided by, as soundfile and scipy read them; uint8 is centred at 128 first."""
+FRONTEND_FIELDS = ("max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding")
+"""Settings of a `Frontend`: fields of `SpectrimConfig` and of `SpectrimFeatureExtractor`, too."""
 
-INTEGER_ARRAYS = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
-
-Waveform: TypeAlias = Tensor | np.ndarray
-Batch: TypeAlias = Waveform | Sequence[Waveform]
-_Array = TypeVar("_Array", float, np.ndarray)
+_Number = TypeVar("_Number", float, np.ndarray)
 
 logger = logging.get_logger(__name__)
 
 
-def frame_seconds(index: _Array) -> _Array:
+def frame_seconds(index: _Number) -> _Number:
     """Time at which frame ``index`` starts, in seconds; it ends 25 ms later.
 
     Args:
@@ -171,8 +160,8 @@ class Frontend(nn.Module):
                 an infinity or a sample beyond 1e15; names the waveform by its place in the batch.
             InputShapeError: the batch is empty, or a waveform has more than one dimension.
         """
-        clips = _as_clips(waveforms, self.window.device)
-        _check_clips(clips, self.frame_length, self.sampling_rate)
+        clips = as_clips(waveforms, self.window.device)
+        check_clips(clips, self.frame_length, self.sampling_rate)
         longest = (self.max_length - 1) * self.frame_shift + self.frame_length
         clips = [clip[:longest] for clip in clips]
         frames = [count_frames(len(clip), self.sampling_rate) for clip in clips]
@@ -205,55 +194,65 @@ class Frontend(nn.Module):
         batch, samples = waveforms.shape
         if samples < self.frame_length:
             raise InputShapeError(f"waveforms has {samples} samples; one frame takes {self.frame_length}")
-        slots = (samples + self.frame_shift - 1) // self.frame_shift
-        padded = functional.pad(_as_float(waveforms), (0, slots * self.frame_shift - samples))
+        waveforms = as_float(waveforms)
+        if torch.compiler.is_compiling():
+            with _without_autocast(waveforms.device.type):
+                padded = functional.pad(waveforms, (0, self.fft_length - self.frame_length + 1))
+                return self._chunk(padded, *self._tables(waveforms))
+        slots = math.ceil(samples / self.frame_shift)
+        padded = functional.pad(waveforms, (0, slots * self.frame_shift - samples))
         rows = self._rows(padded.reshape(-1)).reshape(batch, slots, self.num_mel_bins)
-        return rows[:, : 1 + (samples - self.frame_length) // self.frame_shift]
+        return rows[:, : count_frames(samples, self.sampling_rate)]
 
     def _rows(self, samples: Tensor) -> Tensor:
-        """Log-mel values of every frame of clips laid end to end, each padded to whole frame shifts.
+        """Log-mel values of clips laid end to end: (frames · shift,) → (frames, num_mel_bins).
 
-        Frame k starts at sample k·shift; the last few of each clip reach past its end and are for the caller to drop.
-        One long row keeps a ragged batch as cheap as an even one, and lets chunks span clips.
-
-        Args:
-            samples: (frames · shift,) floating point.
-
-        Returns:
-            (frames, num_mel_bins), float64 if ``samples`` is, else float32.
+        Each clip is padded to whole frame shifts, and frame k starts at sample k · shift. The last few frames of each
+        clip reach past its end: the caller drops them. One long row keeps a ragged batch as cheap as an even one.
         """
-        window, filters = self.window, self.mel_filters
-        if samples.device != window.device:
-            window, filters = self._constants(samples.device)
-        filters = filters.to(samples.dtype)
-        frames = samples.shape[0] // self.frame_shift
+        tables = self._tables(samples)
+        frames = len(samples) // self.frame_shift
         overhang = self.fft_length - self.frame_shift + 1
         samples = functional.pad(samples, (0, overhang))
+        size = CHUNK_FRAMES.get(samples.device.type, CHUNK_FRAMES_ELSEWHERE)
+        rows = []
         with _without_autocast(samples.device.type):
-            if torch.compiler.is_compiling():
-                return self._chunk(samples, window, filters)
-            size = CHUNK_FRAMES.get(samples.device.type, CHUNK_FRAMES_ELSEWHERE)
-            rows = []
             for first in range(0, frames, size):
                 end = min(first + size, frames) * self.frame_shift + overhang
-                rows.append(self._chunk(samples[first * self.frame_shift : end], window, filters))
+                rows.append(self._chunk(samples[first * self.frame_shift : end], *tables))
         return torch.cat(rows)
 
     def _chunk(self, samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
-        """Log-mel values of a few frames: (frames · shift + overhang,) → (frames, num_mel_bins).
+        """Log-mel values of the frames of a few samples.
 
         The pre-emphasis of a frame without its mean is the pre-emphasis of the signal less 0.03 of that mean, so the
         signal is filtered once and not once a frame. The Hann window is zero at the first sample, the only one whose
         pre-emphasis differs, so frames are cut from the second on; a power spectrum does not see that shift.
+
+        Args:
+            samples: (..., n + fft_length - frame_length + 1): the n samples that the frames lie in, and as many more
+                as the window's zeros reach over.
+            window: (fft_length,), from its second sample on.
+            filters: (fft_length / 2 + 1, num_mel_bins).
+
+        Returns:
+            (..., frames, num_mel_bins) of the type of ``filters``.
         """
         samples = samples.to(window.dtype)
-        means = samples[: self.frame_length - self.fft_length - 1]
-        means = means.unfold(0, self.frame_length, self.frame_shift).mean(1, keepdim=True)
-        emphasised = samples[1:] - PRE_EMPHASIS * samples[:-1]
-        frames = emphasised.unfold(0, self.fft_length, self.frame_shift)
+        covered = samples[..., : self.frame_length - self.fft_length - 1]
+        means = covered.unfold(-1, self.frame_length, self.frame_shift).mean(-1, keepdim=True)
+        emphasised = samples[..., 1:] - PRE_EMPHASIS * samples[..., :-1]
+        frames = emphasised.unfold(-1, self.fft_length, self.frame_shift)
         spectrum = torch.fft.rfft((frames - (1.0 - PRE_EMPHASIS) * means) * window)
         power = (spectrum.real.square() + spectrum.imag.square()).to(filters.dtype)
         return (power @ filters).clamp(min=MEL_FLOOR).log()
+
+    def _tables(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Window and mel filters on the device of these samples, the filters in their precision."""
+        window, filters = self.window, self.mel_filters
+        if samples.device != window.device:
+            window, filters = self._constants(samples.device)
+        return window, filters.to(samples.dtype)
 
     def _assemble(self, rows: Tensor, starts: Tensor, frames: Tensor) -> FrontendOutput:
         """Cut each clip's frames out of the long row, fill up with the padding value, normalise."""
@@ -266,21 +265,14 @@ class Frontend(nn.Module):
         return FrontendOutput((values - self.mean) / (2.0 * self.std), frames)
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        precision = torch.float32 if device.type == "mps" else torch.float64
-        window, filters = (
-            torch.from_numpy(array).to(precision).to(device)
-            for array in _window_and_filters(self.num_mel_bins, self.sampling_rate)
-        )
-        return window, filters
+        kind = torch.float32 if device.type == "mps" else torch.float64
+        window, filters = _window_and_filters(self.num_mel_bins, self.sampling_rate)
+        return torch.from_numpy(window).to(kind).to(device), torch.from_numpy(filters).to(kind).to(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frontend:
         """Follow a move to another device, not a cast."""
         self.window, self.mel_filters = self._constants(fn(torch.empty(0)).device)
         return self
-
-
-FRONTEND_FIELDS = ("max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding")
-"""Settings of a `Frontend`: fields of `SpectrimConfig` and of `SpectrimFeatureExtractor`, too."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -292,16 +284,9 @@ def _window_and_filters(num_mel_bins: int, sampling_rate: int) -> tuple[np.ndarr
     window[: length - 1] = window_function(length, "hann", periodic=False)[1:]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At least one mel filter", category=UserWarning)
-        filters = mel_filter_bank(
-            num_frequency_bins=fft_length // 2 + 1,
-            num_mel_filters=num_mel_bins,
-            min_frequency=LOWEST_FREQUENCY,
-            max_frequency=sampling_rate / 2,
-            sampling_rate=sampling_rate,
-            norm=None,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )
+        span = {"min_frequency": LOWEST_FREQUENCY, "max_frequency": sampling_rate / 2, "sampling_rate": sampling_rate}
+        shape = {"mel_scale": "kaldi", "triangularize_in_mel_space": True}
+        filters = mel_filter_bank(fft_length // 2 + 1, num_mel_bins, **span, **shape)
     return window, filters
 
 
@@ -323,86 +308,6 @@ def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
     return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
 
 
-def _as_clips(waveforms: Batch, device: torch.device) -> list[Tensor]:
-    """Bring a batch in any of its forms to 1-D floating-point tensors on one device."""
-    if isinstance(waveforms, Tensor | np.ndarray):
-        if waveforms.ndim not in (1, 2):
-            shape = tuple(waveforms.shape)
-            raise InputShapeError(f"waveforms has shape {shape}; wanted: (batch, samples), mono")
-        waveforms = [waveforms] if waveforms.ndim == 1 else list(waveforms)
-    if len(waveforms) == 0:
-        raise InputShapeError("waveforms is empty; wanted: at least one waveform")
-    clips = [_as_tensor(clip, f"waveform {index}") for index, clip in enumerate(waveforms)]
-    for given in waveforms:
-        if isinstance(given, Tensor):
-            device = given.device
-            break
-    precise = all(clip.dtype == torch.float64 for clip in clips)
-    return [clip.to(device, torch.float64 if precise else torch.float32) for clip in clips]
-
-
-def _as_tensor(clip: Waveform, name: str) -> Tensor:
-    """Bring one waveform to a 1-D floating-point tensor; only tensors keep float64."""
-    if isinstance(clip, list | tuple):
-        try:
-            clip = np.asarray(clip, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise AudioError(name, f"not a sequence of numbers ({error})") from error
-    if isinstance(clip, np.ndarray):
-        clip = _tensor_of_array(clip, name)
-    if not isinstance(clip, Tensor):
-        raise AudioError(name, f"is a {type(clip).__name__}; wanted: an array or tensor")
-    if clip.dim() != 1:
-        shape = tuple(clip.shape)
-        raise InputShapeError(f"{name} has shape {shape}; wanted: (samples,), mono: mix the channels down first")
-    if not clip.is_floating_point() and clip.dtype not in FULL_SCALE:
-        raise AudioError(name, _bad_type(clip.dtype))
-    return _as_float(clip)
-
-
-def _tensor_of_array(clip: np.ndarray, name: str) -> Tensor:
-    if clip.dtype.kind == "f":
-        return torch.from_numpy(clip.astype(np.float32))
-    native = clip.dtype.newbyteorder("=")
-    if clip.dtype.kind not in "iu" or native not in INTEGER_ARRAYS:
-        raise AudioError(name, _bad_type(clip.dtype))
-    return torch.from_numpy(clip.astype(native))
-
-
-def _bad_type(dtype: torch.dtype | np.dtype) -> str:
-    known = ", ".join(str(array) for array in INTEGER_ARRAYS)
-    return f"has samples of type {str(dtype).removeprefix('torch.')}; wanted: floating point, or {known}"
-
-
-def _as_float(samples: Tensor) -> Tensor:
-    """Scale integer samples to ±1; float64 stays, every other type becomes float32."""
-    if samples.dtype in FULL_SCALE:
-        scaled = samples.to(torch.float32)
-        if samples.dtype == torch.uint8:
-            scaled = scaled - 128.0
-        return scaled / FULL_SCALE[samples.dtype]
-    return samples if samples.dtype == torch.float64 else samples.to(torch.float32)
-
-
-def _check_clips(clips: list[Tensor], frame_length: int, sampling_rate: int) -> None:
-    """Raise `AudioError` for the first clip from which no honest spectrogram can be made."""
-    for index, clip in enumerate(clips):
-        if len(clip) < frame_length:
-            milliseconds = f"{1000 * len(clip) / sampling_rate:.4g} ms long ({len(clip)} samples)"
-            shortest = f"one frame takes {1000 * FRAME_LENGTH_SECONDS:g} ms ({frame_length} samples)"
-            reason = f"{milliseconds}; {shortest}" if len(clip) else f"empty: 0 ms long; {shortest}"
-            raise AudioError(f"waveform {index}", reason)
-    extremes = torch.stack([torch.stack(clip.detach().aminmax()) for clip in clips]).cpu()
-    for index, (low, high) in enumerate(extremes.tolist()):
-        if low >= -LARGEST_SAMPLE and high <= LARGEST_SAMPLE:
-            continue
-        clip = clips[index]
-        milliseconds = f"{1000 * len(clip) / sampling_rate:.4g} ms long"
-        bad = int((~torch.isfinite(clip)).sum())
-        what = f"{bad} of its samples are NaN or infinite" if bad else f"has samples beyond ±{LARGEST_SAMPLE:g}"
-        raise AudioError(f"waveform {index}", f"{what} ({milliseconds})")
-
-
 @functools.lru_cache(maxsize=16)
 def _cached_frontend(settings: tuple[tuple[str, Any], ...]) -> Frontend:
     return Frontend(**dict(settings))
@@ -414,12 +319,7 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
     Called like ``ASTFeatureExtractor``; saved as ``preprocessor_config.json``. `Frontend` does the work.
 
     Args:
-        sampling_rate: of the waveforms, in hertz.
-        num_mel_bins: mel bins of the output.
-        max_length: frames of the output.
-        mean: subtracted from the log-mel values.
-        std: the difference is divided by twice this.
-        padding: ``"zero"`` or ``"minimum"``, see `Frontend`.
+        sampling_rate, num_mel_bins, max_length, mean, std, padding: see `Frontend`.
         **kwargs: what every ``SequenceFeatureExtractor`` has.
 
     Raises:

@@ -6,7 +6,8 @@ eSpeak NG is GPL-3, so it is an optional extra (``pip install 'spectrim[synthesi
 The library keeps state between two calls (phase of the voice source, position in the flutter table), so the
 same call gives other samples the second time. `Espeak.say` therefore loads the library afresh for each
 utterance and unloads it afterwards. That costs 0.5 ms, because `Espeak` gives it a copy of the English part
-of its data in which it finds each voice without searching.
+of its data in which it finds each voice without searching. The library is a copy too, so that nobody else in the
+process keeps it loaded.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Manner:
 
 
 class Espeak:
-    """eSpeak NG with a private copy of its English data; use it as a context manager, which removes the copy.
+    """eSpeak NG with a private copy of itself; use it as a context manager, which removes the copy.
 
     Raises:
         MissingExtra: espeakng-loader is not installed.
@@ -89,8 +90,9 @@ class Espeak:
             loader: Any = importlib.import_module("espeakng_loader")
         except ImportError as error:
             raise MissingExtra("espeakng-loader", "synthesis", "Speech synthesis") from error
-        self._library_path: str = loader.get_library_path()
         self._directory = tempfile.TemporaryDirectory(prefix="spectrim-espeak-")
+        library = Path(loader.get_library_path())
+        self._library_path = shutil.copyfile(library, Path(self._directory.name) / library.name)
         self._data = Path(self._directory.name) / "espeak-ng-data"
         _copy_english(Path(loader.get_data_path()), self._data)
 
@@ -103,7 +105,7 @@ class Espeak:
         self.close()
 
     def close(self) -> None:
-        """Remove the copy of the data."""
+        """Remove the copy."""
         self._directory.cleanup()
 
     @property
@@ -137,7 +139,7 @@ class Espeak:
                 pieces.append(ctypes.string_at(samples, 2 * count))
             return 0
 
-        library = ctypes.CDLL(self._library_path)
+        library = ctypes.CDLL(str(self._library_path))
         try:
             status = self._speak(library, text, manner, _Callback(collect))
         finally:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -246,11 +247,20 @@ def _write_clips(root: Path, jobs: list[_Job], workers: int, progress: Progress 
             if progress is not None:
                 progress(done, len(jobs))
         return
-    with ProcessPoolExecutor(min(workers, len(chunks)), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), _worker_context()) as pool:
         for count in pool.map(_write_chunk, chunks):
             done += count
             if progress is not None:
                 progress(done, len(jobs))
+
+
+def _worker_context() -> BaseContext:
+    """Workers that import this module once for all of them where the system can, else each for itself."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _write_chunk(arguments: tuple[Path, list[_Job]]) -> int:

@@ -1,0 +1,1 @@
+"""What a model listens to: numbers about the patches it keeps, and pictures of them."""

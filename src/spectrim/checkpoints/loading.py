@@ -243,7 +243,7 @@ def _convert(checkpoint: _Checkpoint, config: SpectrimConfig, *, fresh_head: boo
     pieces = {ours: _plain(checkpoint, theirs) for theirs, ours in names.items() if theirs not in unused}
     if checkpoint.layout.transposed:
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].transpose(2, 3).contiguous()
-    state = _join_projections(pieces, config)
+    state = _join_projections(pieces, config, checkpoint.title)
     expected = {name: tuple(value.shape) for name, value in _empty(config).state_dict().items()}
     unfilled = expected.keys() - state.keys()
     may_be_fresh = (*checkpoint.layout.fresh, *(("head.",) if fresh_head else ()))
@@ -266,13 +266,13 @@ def _plain(checkpoint: _Checkpoint, name: str) -> Tensor:
     if value.layout is not torch.strided or value.device.type != "cpu" or not value.is_floating_point():
         raise CheckpointError(f"{checkpoint.title}: {name} is no plain array of floating-point numbers")
     value = value.to(torch.float32, copy=True).contiguous()
-    broken = int((~value.isfinite()).sum())
-    if broken:
+    if value.numel() and not all(bound.isfinite() for bound in value.aminmax()):
+        broken = int((~value.isfinite()).sum())
         raise CheckpointError(f"{checkpoint.title}: {name} has {broken} values that are NaN or infinite; it is damaged")
     return value
 
 
-def _join_projections(pieces: dict[str, Tensor], config: SpectrimConfig) -> dict[str, Tensor]:
+def _join_projections(pieces: dict[str, Tensor], config: SpectrimConfig, title: str) -> dict[str, Tensor]:
     """Bring query, key and value, joined or apart, to our query and key_value (key rows first)."""
     state = dict(pieces)
     for block in range(config.num_hidden_layers):
@@ -285,6 +285,11 @@ def _join_projections(pieces: dict[str, Tensor], config: SpectrimConfig) -> dict
                 state[f"{attention}query.{kind}"] = joined[:width].clone()
                 state[f"{attention}key_value.{kind}"] = joined[width:].clone()
             elif key is not None and value is not None:
+                if key.shape != value.shape:
+                    raise CheckpointError(
+                        f"{title}: nothing loaded, shapes do not fit: the key's {kind} in block {block} is "
+                        f"{tuple(key.shape)}, the value's {tuple(value.shape)}"
+                    )
                 state[f"{attention}key_value.{kind}"] = torch.cat([key, value])
     return state
 

@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,10 @@ def interleaved(
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles of timings, in milliseconds."""
-    low, middle, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    """Median and quartiles of timings, in milliseconds; the quartiles lie within what was measured."""
+    low, middle, high = [seconds[0]] * 3
+    if len(seconds) > 1:
+        low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return {"median_ms": middle * 1e3, "q1_ms": low * 1e3, "q3_ms": high * 1e3}
 
 
@@ -113,14 +116,11 @@ def run(
         the system does not tell).
 
     Raises:
-        InvalidSetting: a keep rate, batch size or number of repeats is out of range.
+        InvalidSetting: a keep rate, batch size or number of repeats is out of range or missing, or torch finds no
+            such device.
     """
     rates, batches = list(keep_rates), list(batch_sizes)
-    for batch in batches:
-        if batch < 1:
-            raise InvalidSetting("batch_sizes", batch, "1 or more")
-    if repeats < 1:
-        raise InvalidSetting("repeats", repeats, "1 or more")
+    _check(rates, batches, repeats, device)
     counts = {rate: macs(model, keep_rate=rate) for rate in rates}
     model = copy.deepcopy(model).to(device).eval()
     size = (model.config.max_length, model.config.num_mel_bins)
@@ -136,7 +136,7 @@ def run(
         return call
 
     cases = {(batch, rate): passing(batch, rate) for batch in batches for rate in rates}
-    wait = torch.cuda.synchronize if device.startswith("cuda") else None
+    wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else None
     memory = {case: peak_memory_mb(call, device) for case, call in cases.items()}
     seconds = interleaved(cases, repeats=repeats, synchronise=wait, on_round=on_round)
     rows = []
@@ -157,6 +157,21 @@ def run(
             }
         )
     return {"environment": environment(device), "repeats": repeats, "rows": rows}
+
+
+def _check(rates: Sequence[float], batches: Sequence[int], repeats: int, device: str) -> None:
+    """Raise `InvalidSetting` for what cannot be measured; `macs` checks the keep rates themselves."""
+    if not rates:
+        raise InvalidSetting("keep_rates", rates, "at least one number in (0, 1]")
+    if not batches:
+        raise InvalidSetting("batch_sizes", batches, "at least one number from 1")
+    for batch in batches:
+        if batch < 1:
+            raise InvalidSetting("batch_sizes", batch, "1 or more")
+    if repeats < 1:
+        raise InvalidSetting("repeats", repeats, "1 or more")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidSetting("device", device, "cpu: torch finds no CUDA device here")
 
 
 def peak_memory_mb(call: Callable[[], object], device: str = "cpu") -> float | None:

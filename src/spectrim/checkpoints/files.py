@@ -32,8 +32,15 @@ WHOLE_WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-HUB_SAFE = ["*.json", "class_labels_indices.csv", "model.safetensors", "model-*-of-*.safetensors"]
-HUB_PICKLED = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "*.pth", "*.pt"]
+HUB_SAFE = [
+    "config.json",
+    "preprocessor_config.json",
+    "class_labels_indices.csv",
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+]
+HUB_PICKLED = ["pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model-*-of-*.bin", "*.pth", "*.pt"]
 
 UNREADABLE = (
     pickle.UnpicklingError,

@@ -22,6 +22,24 @@ PATCH_STATISTICS = ("intensity", "variation")
 PADDINGS = ("zero", "minimum")
 PATCH_ORDERS = ("frequency_major", "time_major")
 POOLINGS = ("extra_tokens", "mean_patches")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
+SWITCHES = ("position_trainable", "head_norm", "qkv_bias", "reference_compat", "drop_padding")
+LEAST_WHOLE_NUMBERS = {
+    "hidden_size": 1,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "patch_size": 1,
+    "num_mel_bins": 1,
+    "max_length": 1,
+    "frequency_stride": 1,
+    "time_stride": 1,
+    "extra_tokens": 1,
+    "sampling_rate": 1,
+    "random_seed": 0,
+    "num_labels": 1,
+}
+"""The smallest value of every field that is a whole number."""
 
 
 class SpectrimConfig(PreTrainedConfig):
@@ -106,9 +124,8 @@ class SpectrimConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.prune_at = list(self.prune_at)
-        if isinstance(self.keep_rate, tuple):
-            self.keep_rate = list(self.keep_rate)
+        self.prune_at = as_plain_list(self.prune_at)
+        self.keep_rate = as_plain_list(self.keep_rate)
         self.check()
 
     @property
@@ -158,18 +175,23 @@ class SpectrimConfig(PreTrainedConfig):
     def check(self) -> None:
         """Raise `InvalidSetting` for the first field that is out of range."""
         self._check_names()
+        self._check_numbers()
         self._check_sizes()
+        if not isinstance(self.prune_at, list | tuple):
+            raise InvalidSetting("prune_at", self.prune_at, "a list of block numbers")
+        for block in self.prune_at:
+            if not _is_whole(block) or not 0 <= block < self.num_hidden_layers:
+                raise InvalidSetting("prune_at", block, f"block numbers from 0 to {self.num_hidden_layers - 1}")
         if len(set(self.prune_at)) != len(self.prune_at):
             raise InvalidSetting("prune_at", self.prune_at, "each block once")
-        for block in self.prune_at:
-            if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < self.num_hidden_layers:
-                raise InvalidSetting("prune_at", block, f"block numbers from 0 to {self.num_hidden_layers - 1}")
         self.keep_rates()
         if self.reference_compat and self.criterion not in PATCH_STATISTICS:
             allowed = (
                 f"False, unless criterion is {one_of(PATCH_STATISTICS)}: only there the public code's gather is wrong"
             )
             raise InvalidSetting("reference_compat", True, allowed)
+        if self.reference_compat and self.drop_padding:
+            raise InvalidSetting("drop_padding", True, "False with reference_compat: the public code knows no padding")
 
     def _check_names(self) -> None:
         for field, allowed in (
@@ -181,17 +203,27 @@ class SpectrimConfig(PreTrainedConfig):
         ):
             if getattr(self, field) not in allowed:
                 raise InvalidSetting(field, getattr(self, field), one_of(allowed))
+        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
+            raise InvalidSetting("problem_type", self.problem_type, f"None, or {one_of(PROBLEM_TYPES)}")
+        for field in SWITCHES:
+            if not isinstance(getattr(self, field), bool):
+                raise InvalidSetting(field, getattr(self, field), "True or False")
+
+    def _check_numbers(self) -> None:
+        for field, least in LEAST_WHOLE_NUMBERS.items():
+            if not _is_whole(getattr(self, field)) or getattr(self, field) < least:
+                raise InvalidSetting(field, getattr(self, field), f"a whole number, at least {least}")
+        for field in ("layer_norm_eps", "head_norm_eps", "initializer_range", "head_init_std"):
+            if not _is_finite(getattr(self, field)) or getattr(self, field) < 0:
+                raise InvalidSetting(field, getattr(self, field), "a number, at least 0")
+        if not _is_finite(self.drop_path_rate) or not 0 <= self.drop_path_rate < 1:
+            raise InvalidSetting("drop_path_rate", self.drop_path_rate, "a number in [0, 1)")
+        if not _is_finite(self.mean):
+            raise InvalidSetting("mean", self.mean, "a finite number")
+        if not _is_finite(self.std) or self.std <= 0:
+            raise InvalidSetting("std", self.std, "a finite number above 0")
 
     def _check_sizes(self) -> None:
-        for field in (
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "patch_size",
-        ):
-            if getattr(self, field) < 1:
-                raise InvalidSetting(field, getattr(self, field), "a positive number")
         if self.hidden_size % self.num_attention_heads:
             allowed = f"a multiple of num_attention_heads={self.num_attention_heads}"
             raise InvalidSetting("hidden_size", self.hidden_size, allowed)
@@ -200,12 +232,23 @@ class SpectrimConfig(PreTrainedConfig):
         if self.num_mel_bins < self.patch_size:
             raise InvalidSetting("num_mel_bins", self.num_mel_bins, f"at least patch_size={self.patch_size} bins")
         for field in ("frequency_stride", "time_stride"):
-            if not 1 <= getattr(self, field) <= self.patch_size:
+            if getattr(self, field) > self.patch_size:
                 raise InvalidSetting(field, getattr(self, field), f"1 to patch_size={self.patch_size}")
-        if not self.std > 0 or not math.isfinite(self.mean):
-            raise InvalidSetting("mean, std", (self.mean, self.std), "a finite mean and a positive std")
-        if self.extra_tokens not in (1, 2):
+        if self.extra_tokens > 2:
             raise InvalidSetting("extra_tokens", self.extra_tokens, "1 ([CLS]) or 2 ([CLS], [DIST])")
+
+
+def as_plain_list(value: Any) -> Any:
+    """Copy a sequence of settings into a list, as ``config.json`` holds it; anything else stays as it is."""
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_keep_rate(value: float) -> None:

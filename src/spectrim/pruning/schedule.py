@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from spectrim.config import SpectrimConfig
+from spectrim.errors import InvalidSetting
 from spectrim.pruning.select import count_kept
 
 
@@ -53,6 +54,9 @@ def plan_blocks(
 
     Returns:
         One plan a block.
+
+    Raises:
+        InvalidSetting: a keep rate is out of range, or with ``reference_compat`` too low for the head to get tokens.
     """
     rates = config.keep_rates(keep_rate)
     last = config.num_hidden_layers - 1
@@ -72,7 +76,13 @@ def _count(patches: int, rate: float, config: SpectrimConfig) -> int:
     if rate == 1.0:
         return patches
     kept = count_kept(patches, rate)
-    return kept - config.extra_tokens if config.reference_compat else kept
+    if not config.reference_compat:
+        return kept
+    least = 1 if config.pooling == "mean_patches" else 0
+    if kept - config.extra_tokens < least:
+        allowed = f"higher with reference_compat: of {patches} patches only {kept} tokens are left, none for the head"
+        raise InvalidSetting("keep_rate", rate, allowed)
+    return kept - config.extra_tokens
 
 
 def cosine_keep_rate(progress: float, target: float) -> float:

@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from spectrim.blocks import Block, BlockOutput, Embeddings, Head
-from spectrim.config import SpectrimConfig
+from spectrim.config import SpectrimConfig, as_plain_list
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.positions import sincos_position_table
 from spectrim.pruning.criteria import PATCH_CRITERIA, random_scores
@@ -100,6 +100,8 @@ class AudioTransformer(PreTrainedModel):
     ) -> AudioTransformer:
         """Change the operating point; None leaves a setting as it is. No weight changes.
 
+        The model gets a new configuration: another model built from the same one keeps its own settings.
+
         Args:
             keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number or one a block.
             prune_at: the pruning blocks, counted from 0.
@@ -118,10 +120,9 @@ class AudioTransformer(PreTrainedModel):
         given = {name: value for name, value in locals().items() if name != "self" and value is not None}
         changed = copy.deepcopy(self.config)
         for name, value in given.items():
-            setattr(changed, name, list(value) if isinstance(value, tuple) else value)
+            setattr(changed, name, as_plain_list(value))
         changed.check()
-        for name in given:
-            setattr(self.config, name, getattr(changed, name))
+        self.config = changed
         return self
 
     @can_return_tuple
@@ -153,7 +154,9 @@ class AudioTransformer(PreTrainedModel):
             `AudioTransformerOutput`; a tuple with ``return_dict=False``.
 
         Raises:
-            InputShapeError: the input is not (batch, max_length, num_mel_bins).
+            InputShapeError: the input is not (batch, max_length, num_mel_bins), ``visible_patches`` not
+                (batch, k) int64, or ``num_frames`` missing or not (batch,) with ``drop_padding``.
+            InvalidSetting: ``keep_rate`` is out of range.
         """
         tokens, static = self._enter(input_values, num_frames, visible_patches)
         show_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -164,13 +167,15 @@ class AudioTransformer(PreTrainedModel):
             keep_rate,
             full_output=show_states,
         )
-        states, maps, scores, kept = [tokens.values], [], [], []
+        states, maps, scores, kept = [tokens.values] if show_states else [], [], [], []
         for block, plan in zip(self.blocks, plans, strict=True):
             entered = tokens
             out = block(entered.values, plan, entered.rank, entered.valid, output_token_trace, show_maps)
             tokens = self._advance(entered, plan, out)
-            states.append(out.tokens)
-            maps.append(out.attention)
+            if show_states:
+                states.append(out.tokens)
+            if show_maps:
+                maps.append(out.attention)
             if output_token_trace:
                 scores.append(self._score_grid(entered, static, out.scores))
                 kept.append(alive_on_grid(tokens.patches, self.config.grid))
@@ -201,22 +206,41 @@ class AudioTransformer(PreTrainedModel):
         patches = functional.pad(order, (extra, 0), value=-1).expand(batch, -1)
         valid = None
         if visible_patches is not None:
-            index = self._sequence_index(visible_patches)
+            index = self._sequence_index(visible_patches, batch)
             values, patches = take_tokens(values, index, extra), take_tokens(patches, index, extra)
         if config.drop_padding:
-            if num_frames is None:
-                raise InputShapeError("drop_padding=True needs num_frames, the number of real frames of each clip")
-            start = patches[:, extra:] % config.grid[1] * config.time_stride
-            padding = start >= num_frames.to(values.device).clamp(min=1).unsqueeze(1)
+            padding = self._padding(patches[:, extra:], num_frames)
             index, valid = real_first(padding, int((~padding).sum(dim=1).max()))
             values, patches = take_tokens(values, index, extra), take_tokens(patches, index, extra)
             patches = patches.masked_fill(functional.pad(~valid, (extra, 0), value=False), -1)
         static = self._static_scores(input_values)
-        rank = None if static is None else static.flatten(1).gather(1, patches[:, extra:].clamp(min=0))
+        rank = None if static is None else take_patches(static.flatten(1), patches[:, extra:].clamp(min=0))
         return _Tokens(values, patches, rank, valid), static
 
-    def _sequence_index(self, visible_patches: Tensor) -> Tensor:
+    def _padding(self, patches: Tensor, num_frames: Tensor | None) -> Tensor:
+        """(batch, n) bool: which of these patches start past the end of their clip.
+
+        A clip of which nothing else is left (too short, or all that is real is masked) keeps what it has: a mean of no
+        patch would be NaN.
+        """
+        if num_frames is None or tuple(num_frames.shape) != (patches.shape[0],):
+            given = "missing" if num_frames is None else f"of shape {tuple(num_frames.shape)}"
+            raise InputShapeError(
+                f"num_frames is {given}; drop_padding=True needs the number of real frames of each clip, "
+                f"({patches.shape[0]},)"
+            )
+        start = patches % self.config.grid[1] * self.config.time_stride
+        padding = start >= num_frames.to(patches.device).clamp(min=1).unsqueeze(1)
+        return padding & ~padding.all(dim=1, keepdim=True)
+
+    def _sequence_index(self, visible_patches: Tensor, batch: int) -> Tensor:
         """Grid indices → places in the backbone's sequence."""
+        shape = tuple(visible_patches.shape)
+        if len(shape) != 2 or shape[0] != batch or shape[1] == 0 or visible_patches.dtype != torch.int64:
+            raise InputShapeError(
+                f"visible_patches has shape {shape} and type {visible_patches.dtype}; wanted: ({batch}, 1 or more) "
+                "grid indices of type torch.int64"
+            )
         if self.config.patch_order == "frequency_major":
             return visible_patches
         frequency, time = self.config.grid

@@ -80,7 +80,8 @@ def _as_tensor(clip: Waveform, name: str) -> Tensor:
 
 def _tensor_of_array(clip: np.ndarray, name: str) -> Tensor:
     if clip.dtype.kind == "f":
-        return torch.from_numpy(clip.astype(np.float32))
+        with np.errstate(over="ignore"):
+            return torch.from_numpy(clip.astype(np.float32))
     native = clip.dtype.newbyteorder("=")
     if clip.dtype.kind not in "iu" or native not in INTEGER_ARRAYS:
         raise AudioError(name, _bad_type(clip.dtype))

@@ -1,0 +1,99 @@
+"""Time the front end beside transformers' ASTFeatureExtractor on 10 s clips, on the CPU.
+
+    python benchmarks/frontend.py --json benchmarks/results/frontend.json
+
+Both turn the same waveforms into the same normalised log-mel spectrograms; the largest difference is in the output.
+The calls are interleaved, so that what else the machine does hits all of them alike. Times are per clip.
+ASTFeatureExtractor uses torchaudio where that is installed and NumPy otherwise: the output says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import ASTFeatureExtractor
+from transformers.utils import is_speech_available
+
+from spectrim.benchmark import environment, interleaved, spread
+from spectrim.frontend import SpectrimFeatureExtractor
+
+RATE = 16000
+SECONDS = 10
+PEER = "ASTFeatureExtractor"
+
+
+def clips(count: int) -> list[np.ndarray]:
+    """Seeded noise of changing level: (160000,) float32 each. Neither front end's time depends on the content."""
+    generator = np.random.default_rng(0)
+    level = 0.1 * np.abs(np.sin(np.linspace(0, 40, SECONDS * RATE)))
+    return [(generator.standard_normal(SECONDS * RATE) * level).astype(np.float32) for _ in range(count)]
+
+
+def measure(batches: list[int], repeats: int) -> dict[str, Any]:
+    """Time both front ends at each batch size.
+
+    Returns:
+        A dictionary for JSON: the rows, the machine and versions, and the largest difference of the outputs.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="At least one mel filter")
+        peer = ASTFeatureExtractor()
+    ours = SpectrimFeatureExtractor()
+    waves = clips(max(batches))
+    cases = {}
+    for batch in batches:
+        for name, extractor in ((PEER, peer), ("spectrim", ours)):
+            cases[name, batch] = lambda extractor=extractor, batch=batch: extractor(
+                waves[:batch], sampling_rate=RATE, return_tensors="np"
+            )
+    difference = max(
+        float(np.abs(cases[PEER, batch]()["input_values"] - cases["spectrim", batch]()["input_values"]).max())
+        for batch in batches
+    )
+    seconds = interleaved(cases, repeats=repeats)
+    rows = []
+    for (name, batch), times in seconds.items():
+        per_clip = [time / batch for time in times]
+        ratios = [theirs / mine for theirs, mine in zip(seconds[PEER, batch], times, strict=True)]
+        row = {"front_end": name, "batch": batch, **spread(per_clip), "min_ms": min(per_clip) * 1e3}
+        rows.append({**row, "speed_up": statistics.median(ratios)})
+    return {
+        "what": f"ms per clip of {SECONDS} s; speed_up: median over rounds of {PEER}'s time divided by this one's",
+        "peer_uses": "torchaudio" if is_speech_available() else "numpy",
+        "repeats": repeats,
+        "largest_difference": difference,
+        "rows": rows,
+        "environment": environment(),
+    }
+
+
+def main() -> None:
+    """Parse, measure, write, show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="threads of torch; its own choice without")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    result = measure(arguments.batch_sizes, arguments.repeats)
+    text = json.dumps(result, indent=2) + "\n"
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        beside = arguments.json.with_suffix(".part")
+        beside.write_text(text)
+        beside.replace(arguments.json)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,70 @@
-"""Spectrim: audio spectrogram transformers that drop the patches that do not matter."""
+"""Spectrim: audio spectrogram transformers that drop the patches that do not matter.
+
+>>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
+
+Importing it makes transformers' Auto classes and pipelines know the model and its feature extractor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import sys
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spectrim.checkpoints import from_pretrained
+    from spectrim.config import SpectrimConfig
+    from spectrim.counting import macs
+    from spectrim.errors import SpectrimError
+    from spectrim.frontend import Frontend, SpectrimFeatureExtractor
+    from spectrim.model import AudioTransformer, AudioTransformerOutput
+    from spectrim.pruning.trace import TokenTrace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioTransformer",
+    "AudioTransformerOutput",
+    "Frontend",
+    "SpectrimConfig",
+    "SpectrimError",
+    "SpectrimFeatureExtractor",
+    "TokenTrace",
+    "from_pretrained",
+    "macs",
+]
+
+_HOMES = {
+    "AudioTransformer": "model",
+    "AudioTransformerOutput": "model",
+    "Frontend": "frontend",
+    "SpectrimConfig": "config",
+    "SpectrimError": "errors",
+    "SpectrimFeatureExtractor": "frontend",
+    "TokenTrace": "pruning.trace",
+    "from_pretrained": "checkpoints",
+    "macs": "counting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spectrim' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"spectrim.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _is_light() -> bool:
+    """Whether torch can wait: in the command `spectrim`, which answers --help first, and in worker processes."""
+    program = PurePath(sys.argv[0] if getattr(sys, "argv", None) else "").stem
+    return program == "spectrim" or multiprocessing.parent_process() is not None
+
+
+if not _is_light():
+    for _module in ("model", "frontend"):
+        importlib.import_module(f"spectrim.{_module}")

@@ -25,6 +25,9 @@ class InvalidSetting(SpectrimError, ValueError):
         self.value = value
         self.allowed = allowed
 
+    def __reduce__(self) -> tuple[type[InvalidSetting], tuple[str, Any, str]]:
+        return type(self), (self.field, self.value, self.allowed)
+
 
 class InputShapeError(SpectrimError, ValueError):
     """A tensor does not have the shape that the model or front end was built for."""
@@ -60,6 +63,10 @@ class MissingExtra(SpectrimError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}; install it with: pip install 'spectrim[{extra}]'")
+        self.arguments = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str, str]]:
+        return type(self), self.arguments
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -16,14 +16,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from spectrim.augment import smooth_targets, structured_mask
-from spectrim.checkpoints import from_pretrained
+from spectrim.checkpoints import describe, from_pretrained
 from spectrim.config import BUILDERS
 from spectrim.data import DATA_SETS, Clip
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.metrics import METRICS
 from spectrim.model import AudioTransformer
-from spectrim.pruning.schedule import cosine_keep_rate
+from spectrim.pruning.schedule import cosine_from_one
 from spectrim.recipe import PruningSettings, Recipe
 
 
@@ -45,7 +45,7 @@ def annealed_keep_rate(pruning: PruningSettings, epoch: float) -> float:
         return 1.0
     if pruning.shrink_epochs == 0.0:
         return pruning.keep_rate
-    return cosine_keep_rate((epoch - pruning.shrink_start) / pruning.shrink_epochs, pruning.keep_rate)
+    return cosine_from_one((epoch - pruning.shrink_start) / pruning.shrink_epochs, pruning.keep_rate)
 
 
 class Collator:
@@ -67,6 +67,10 @@ class PruningTrainer(Trainer):
 
     Evaluation runs at the keep rate that training has reached, without masking.
     """
+
+    model: AudioTransformer
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:
         self.recipe = recipe
@@ -125,15 +129,10 @@ class PruningTrainer(Trainer):
             def share(step: int) -> float:
                 if step < warmup:
                     return (step + 1) / (warmup + 1)
-                progress = (step - warmup) / max(1.0, num_training_steps - warmup)
-                return cosine_keep_rate(progress, settings.final_share) if settings.final_share else _cosine(progress)
+                return cosine_from_one((step - warmup) / max(1.0, num_training_steps - warmup), settings.final_share)
 
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.create_optimizer(), share)
         return self.lr_scheduler
-
-
-def _cosine(progress: float) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def decays(name: str, weight: Tensor) -> bool:
@@ -167,17 +166,22 @@ def build_model(recipe: Recipe, init: str | None, labels: Sequence[str], multi_l
         multi_label: whether a clip can have several labels.
     """
     fields = dict(recipe.model.fields)
-    pruning = {"prune_at": recipe.pruning.prune_at, "criterion": recipe.pruning.criterion}
+    prune_at, criterion = recipe.pruning.prune_at, recipe.pruning.criterion
     problem = "multi_label_classification" if multi_label else "single_label_classification"
     if init is None:
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        return AudioTransformer(BUILDERS[recipe.model.builder](**fields, **pruning, **names, problem_type=problem))
-    model = from_pretrained(init, frames=fields.pop("max_length", None), keep_rate=1.0, **pruning)
-    if list(model.config.id2label.values()) != list(labels):
-        model = from_pretrained(init, frames=model.config.max_length, keep_rate=1.0, labels=labels, **pruning)
-    for name, value in fields.items():
-        setattr(model.config, name, value)
-    model.config.check()
+        build = BUILDERS[recipe.model.builder]
+        return AudioTransformer(build(**fields, prune_at=prune_at, criterion=criterion, **names, problem_type=problem))
+    has_them = describe(init)["label_names"] == list(labels)
+    model = from_pretrained(
+        init,
+        keep_rate=1.0,
+        prune_at=prune_at,
+        criterion=criterion,
+        labels=None if has_them else labels,
+        frames=fields.pop("max_length", None),
+        **fields,
+    )
     model.config.problem_type = problem
     return model
 

@@ -85,12 +85,12 @@ def _count(patches: int, rate: float, config: SpectrimConfig) -> int:
     return kept - config.extra_tokens
 
 
-def cosine_keep_rate(progress: float, target: float) -> float:
-    """Keep rate during annealing: a cosine from 1 down to ``target`` (EViT, Liang et al. 2022).
+def cosine_from_one(progress: float, target: float) -> float:
+    """A cosine from 1 down to ``target``: the keep rate while it is annealed (EViT, Liang et al., 2022).
 
     Args:
-        progress: how far annealing is, 0 (begins) to 1 (done); values outside are clamped.
-        target: the keep rate to end at, in (0, 1].
+        progress: how far along, 0 (begins) to 1 (done); values outside are clamped.
+        target: where to end.
 
     Returns:
         target + (1 − target)·(1 + cos(π·progress)) / 2.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.gridspec import GridSpec
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.textpath import text_to_path
 from numpy.typing import ArrayLike, NDArray
 
 from spectrim.config import SpectrimConfig
@@ -46,8 +49,6 @@ END_OF_SOUND: dict[str, Any] = {"color": "#00b4c4", "linewidth": 1.6, "linestyle
 LABELS_SHOWN = 5
 LABEL_INCHES = (1.9, 0.37)
 """Width of the labels' column beside the panels, height of their row above them."""
-CHARACTERS_PER_INCH = 15
-TITLE_CHARACTERS_PER_INCH = 10
 WIDEST_SQUARE = 2.5
 """Up to this ratio of width to height the panels stand side by side, beyond it one below the other."""
 
@@ -198,7 +199,7 @@ def _compose(
     beside, above = (LABEL_INCHES[0] * clip.upright, LABEL_INCHES[1] * (not clip.upright)) if labels else (0.0, 0.0)
     inches = (columns * width + beside + 1.2, rows * height + above + 0.9)
     figure = Figure(figsize=inches, layout="constrained")
-    figure.suptitle(_shortened(title, int(inches[0] * TITLE_CHARACTERS_PER_INCH)), fontsize=LARGE, parse_math=False)
+    figure.suptitle(_fitted(title, inches[0] - 0.4, LARGE, keep_end=True), fontsize=LARGE, parse_math=False)
     grid = GridSpec(
         rows + (above > 0),
         columns + (beside > 0),
@@ -231,12 +232,21 @@ def _compose(
     return figure
 
 
-def _shortened(text: str, longest: int) -> str:
-    """Leave out the middle of a text that is too long."""
-    if len(text) <= longest:
+def _fitted(text: str, inches: float, size: float, *, keep_end: bool = False) -> str:
+    """Shorten a text that would be wider than this: leave out its end, or its middle."""
+    font = FontProperties(size=size)
+
+    def shortened(left: int) -> str:
+        head = left // 2 if keep_end else left
+        return text[:head].rstrip() + "…" + text[len(text) - (left - head) :]
+
+    def points(shown: str) -> float:
+        return text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0]
+
+    widest = 72.0 * inches
+    if points(text) <= widest:
         return text
-    head = longest // 2 - 1
-    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
+    return shortened(bisect_right(range(len(text)), widest, key=lambda left: points(shortened(left))) - 1)
 
 
 def _draw_panel(axis: Axes, clip: _Clip, area: NDArray[np.bool_], name: str) -> None:
@@ -306,8 +316,7 @@ def _draw_labels(axis: Axes, labels: Sequence[tuple[str, float]], size: tuple[fl
         share = min(max(score, 0.0), 1.0)
         axis.add_patch(Rectangle((x, y + 0.2), bar, 0.09, facecolor="none", edgecolor="0.6", linewidth=0.5))
         axis.add_patch(Rectangle((x, y + 0.2), bar * share, 0.09, facecolor=COLOURS(0.3), linewidth=0))
-        longest = int((slot - 0.15) * CHARACTERS_PER_INCH)
-        shown = name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+        shown = _fitted(name, slot - 0.1, SMALL)
         axis.text(x, y + 0.13, shown, fontsize=SMALL, va="baseline", parse_math=False)
         axis.text(x + bar + 0.05, y + 0.245, _score_text(score), fontsize=SMALL, va="center")
     axis.set_title("top labels", fontsize=NORMAL, loc="left")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from spectrim.counting import macs
+from spectrim.counting import MacCount, macs
 from spectrim.errors import InvalidSetting
 from spectrim.model import AudioTransformer
 
@@ -141,22 +141,22 @@ def run(
     seconds = interleaved(cases, repeats=repeats, synchronise=wait, on_round=on_round)
     rows = []
     for (batch, rate), times in seconds.items():
-        timing, base = spread(times), statistics.median(seconds[batch, rates[0]])
-        rows.append(
-            {
-                "keep_rate": rate,
-                "batch_size": batch,
-                "paper_macs": counts[rate].paper,
-                "executed_macs": counts[rate].executed,
-                **timing,
-                "ms_per_clip": timing["median_ms"] / batch,
-                "clips_per_second": batch / timing["median_ms"] * 1e3,
-                "speed_up": base * 1e3 / timing["median_ms"],
-                "macs_ratio": counts[rates[0]].executed / counts[rate].executed,
-                "peak_memory_mb": memory[batch, rate],
-            }
-        )
+        timing = {"batch_size": batch, **spread(times), "peak_memory_mb": memory[batch, rate]}
+        base = statistics.median(seconds[batch, rates[0]])
+        rows.append({"keep_rate": rate, **timing, **_derived(timing, 1e3 * base, counts[rate], counts[rates[0]])})
     return {"environment": environment(device), "repeats": repeats, "rows": rows}
+
+
+def _derived(timing: dict[str, Any], base_ms: float, count: MacCount, base: MacCount) -> dict[str, float]:
+    """Counts, rates and ratios of a row; ``base`` is the first keep rate at the same batch size."""
+    return {
+        "paper_macs": count.paper,
+        "executed_macs": count.executed,
+        "ms_per_clip": timing["median_ms"] / timing["batch_size"],
+        "clips_per_second": timing["batch_size"] / timing["median_ms"] * 1e3,
+        "speed_up": base_ms / timing["median_ms"],
+        "macs_ratio": base.executed / count.executed,
+    }
 
 
 def _check(rates: Sequence[float], batches: Sequence[int], repeats: int, device: str) -> None:

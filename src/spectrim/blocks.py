@@ -148,7 +148,7 @@ class Block(GradientCheckpointingLayer):
         Args:
             tokens: (batch, extra + n, width).
             plan: what to keep and what to compute.
-            rank: (batch, n) scores of a patch criterion, or None.
+            rank: (batch, n) ranks by a patch criterion, or None.
             valid: (batch, n) bool, False for empty slots, or None.
             read_scores: return the criterion's scores also where nothing is pruned.
             read_attention: return the attention map of the tokens that go on.

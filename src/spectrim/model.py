@@ -20,7 +20,7 @@ from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.positions import sincos_position_table
 from spectrim.pruning.criteria import PATCH_CRITERIA, random_scores
 from spectrim.pruning.schedule import BlockPlan, plan_blocks
-from spectrim.pruning.select import real_first, take_patches, take_tokens, tokens_going_on
+from spectrim.pruning.select import distinct_ranks, real_first, take_patches, take_tokens, tokens_going_on
 from spectrim.pruning.trace import TokenTrace, alive_on_grid, grid_order, scatter_to_grid
 
 
@@ -50,7 +50,7 @@ class _Tokens:
     Attributes:
         values: (batch, extra + n, width).
         patches: (batch, extra + n) grid index of each token, −1 for extra tokens and empty slots.
-        rank: (batch, n) scores of a patch criterion for the living patches; None for attention criteria.
+        rank: (batch, n) ranks of the living patches by a patch criterion; None for attention criteria.
         valid: (batch, n) bool, False for slots that only fill a ragged batch up; None where there are none.
     """
 
@@ -68,6 +68,7 @@ class AudioTransformer(PreTrainedModel):
         >>> logits = model(frontend(waveforms).input_values).logits
     """
 
+    config: SpectrimConfig
     config_class = SpectrimConfig
     base_model_prefix = "spectrim"
     main_input_name = "input_values"
@@ -214,7 +215,9 @@ class AudioTransformer(PreTrainedModel):
             values, patches = take_tokens(values, index, extra), take_tokens(patches, index, extra)
             patches = patches.masked_fill(functional.pad(~valid, (extra, 0), value=False), -1)
         static = self._static_scores(input_values)
-        rank = None if static is None else take_patches(static.flatten(1), patches[:, extra:].clamp(min=0))
+        rank = None
+        if static is not None:
+            rank = take_patches(distinct_ranks(static.flatten(1)), patches[:, extra:].clamp(min=0))
         return _Tokens(values, patches, rank, valid), static
 
     def _padding(self, patches: Tensor, num_frames: Tensor | None) -> Tensor:

@@ -17,6 +17,23 @@ def count_kept(patches: int, keep_rate: float) -> int:
     return math.ceil(keep_rate * patches)
 
 
+def distinct_ranks(scores: Tensor) -> Tensor:
+    """Replace scores by ranks that never tie, so that a clip's survivors do not depend on who else is in the batch.
+
+    Patches of digital silence or of padding have the same intensity; which of them a top-k picks is its own affair
+    and changes with the number of patches.
+
+    Args:
+        scores: (batch, n).
+
+    Returns:
+        (batch, n) float32, 0 for the lowest to n − 1 for the highest; which of equal scores ranks higher depends on
+        the scores of this clip alone.
+    """
+    order = scores.argsort(dim=1, descending=True)
+    return (scores.shape[1] - 1 - order.argsort(dim=1)).to(torch.float32)
+
+
 def top_patches(scores: Tensor, count: int, *, ordered: bool = False) -> Tensor:
     """Indices of the ``count`` patches with the highest score.
 

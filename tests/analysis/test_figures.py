@@ -315,6 +315,13 @@ def test_a_grid_of_another_model_is_refused(tmp_path: Path) -> None:
         )
 
 
+def test_a_file_name_that_is_not_text_can_be_a_title(tmp_path: Path, drawn: Callable[[], Figure]) -> None:
+    config = ast_base(**ONE_SECOND)
+    title = b"caf\xe9.wav".decode(errors="surrogateescape")
+    explain_picture(spectrogram(config), [], config, [], title, None, tmp_path / "a.png")
+    assert drawn().get_suptitle() == "caf?.wav"
+
+
 def test_silence_and_constant_input_are_drawn_without_a_warning(tmp_path: Path) -> None:
     config = ast_base(**ONE_SECOND)
     with warnings.catch_warnings():

@@ -108,7 +108,7 @@ def explain_picture(
         kept: for each stage its name, e.g. ``"after block 3"``, and (F, T) bool, True where the patch is alive.
         config: of the model: says patches, strides, mel bins and how to undo the normalising.
         labels: names and scores, best first; the first `LABELS_SHOWN` are drawn.
-        title: above the picture, e.g. the file's name.
+        title: above the picture, e.g. the file's name; whatever in it is not text becomes a question mark.
         num_frames: how many frames hold sound, the others are padding; None if all do.
         path: file to write, in the format of its ending (`FORMATS`); appears whole or not at all.
 
@@ -121,6 +121,7 @@ def explain_picture(
         OSError: the file cannot be written.
     """
     target = Path(path)
+    title = title.encode(errors="replace").decode()
     if target.suffix.lower().lstrip(".") not in FORMATS:
         raise InvalidSetting("path", str(path), f"a file name that ends in {one_of('.' + name for name in FORMATS)}")
     clip = _prepare(np.asarray(log_mel, dtype=np.float64), config, num_frames)

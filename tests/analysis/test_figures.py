@@ -150,6 +150,20 @@ def test_colours_stand_for_the_power_in_decibels(tmp_path: Path, drawn: Callable
     np.testing.assert_allclose(pixels(panels(drawn())[0]), expected, atol=0.02)
 
 
+@pytest.mark.parametrize(("padding", "extend"), [(0.0, "neither"), (9.0, "max"), (-99.0, "min")])
+def test_padding_does_not_set_the_colours(
+    padding: float, extend: str, tmp_path: Path, drawn: Callable[[], Figure]
+) -> None:
+    config = ast_base(**ONE_SECOND, mean=0.0, std=0.5)
+    log_mel = np.random.default_rng(0).uniform(-5.0, 5.0, (128, 128))
+    log_mel[98:] = padding
+    explain_picture(log_mel, [], config, [], "clip", 98, tmp_path / "a.png")
+    bar = next(axis for axis in drawn().axes if axis.get_ylabel() == "Mel-band power (dB)")
+    sound = 10 * np.log10(np.exp(log_mel[:98]))
+    assert bar.get_ylim() == pytest.approx((sound.min(), sound.max()))
+    assert bar._colorbar.extend == extend
+
+
 @pytest.mark.parametrize("hertz", [250.0, 500.0, 1000.0, 2000.0, 4000.0])
 def test_a_tone_lies_at_its_tick(hertz: float, tmp_path: Path, drawn: Callable[[], Figure]) -> None:
     config = ast_base(**ONE_SECOND)
@@ -218,6 +232,7 @@ def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
         (STRIDE_10, 3),
         ({"max_length": 512}, 1),
         ({"max_length": 300, "time_stride": 12}, 3),
+        ({"max_length": 200}, 3),
     ],
 )
 def test_texts_are_readable_inside_the_picture_and_apart(

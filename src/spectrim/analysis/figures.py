@@ -52,6 +52,9 @@ LABEL_INCHES = (1.9, 0.37)
 WIDEST_SQUARE = 2.5
 """Up to this ratio of width to height the panels stand side by side, beyond it one below the other."""
 
+WIDEST_ROW = 8.5
+"""Width of the panels in a row, in inches."""
+
 SMALL, NORMAL, LARGE = 8.0, 9.0, 10.5
 """Font sizes, in points."""
 
@@ -62,7 +65,8 @@ class _Clip:
 
     Attributes:
         decibels: (mels, frames).
-        norm: decibels → [0, 1].
+        low: decibels of the darkest colour.
+        high: decibels of the lightest colour, the loudest point of the sound.
         seen: (mels, frames) bool: inside at least one patch.
         seconds: length of the drawn input.
         end: where the sound ends and padding begins, in seconds; None without padding.
@@ -70,11 +74,17 @@ class _Clip:
     """
 
     decibels: NDArray[np.float64]
-    norm: Normalize
+    low: float
+    high: float
     seen: NDArray[np.bool_]
     seconds: float
     end: float | None
     config: SpectrimConfig
+
+    @property
+    def norm(self) -> Normalize:
+        """Decibels → [0, 1]."""
+        return Normalize(self.low, self.high, clip=True)
 
     @property
     def upright(self) -> bool:
@@ -180,7 +190,8 @@ def _prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: i
     quietest = max(float(decibels[:, :real].min()), loudest - RANGE_DECIBELS)
     return _Clip(
         decibels=decibels,
-        norm=Normalize(min(quietest, loudest - 1.0), loudest, clip=True),
+        low=min(quietest, loudest - 1.0),
+        high=loudest,
         seen=kept_area(np.ones(config.grid_for(frames), dtype=bool), config, frames),
         seconds=float(frame_seconds(frames)),
         end=float(frame_seconds(real)) if real < frames else None,
@@ -194,9 +205,9 @@ def _compose(
     """Lay out and fill the figure: square panels in rows, the labels to their right; wide ones below each other."""
     panels = 1 + len(stages)
     mels, frames = clip.decibels.shape
-    columns = min(panels, 4) if clip.upright else 1
-    rows = math.ceil(panels / columns)
     width, height = (1.75 * max(1.0, frames / mels), 1.85) if clip.upright else (6.6, 1.3)
+    rows = math.ceil(panels / int(WIDEST_ROW / width))
+    columns = math.ceil(panels / rows)
     beside, above = (LABEL_INCHES[0] * clip.upright, LABEL_INCHES[1] * (not clip.upright)) if labels else (0.0, 0.0)
     inches = (columns * width + beside + 1.2, rows * height + above + 0.9)
     figure = Figure(figsize=inches, layout="constrained")
@@ -292,9 +303,9 @@ def _hertz_ticks(config: SpectrimConfig, apart: float) -> tuple[list[float], lis
 
 def _draw_colour_bar(figure: Figure, axes: Sequence[Axes], clip: _Clip, thickness: float) -> None:
     """Put a colour bar to the right of the panels; ``thickness`` as a share of its length."""
-    clipped = clip.decibels.min() < (clip.norm.vmin or 0.0)
+    below, above = clip.decibels.min() < clip.low, clip.decibels.max() > clip.high
     scale = ScalarMappable(clip.norm, COLOURS)
-    extend = "min" if clipped else "neither"
+    extend = {(True, False): "min", (False, True): "max", (True, True): "both"}.get((below, above), "neither")
     bar = figure.colorbar(scale, ax=list(axes), extend=extend, pad=0.015, fraction=0.05, aspect=1.0 / thickness)
     bar.set_label("Mel-band power (dB)", fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL, length=2.5)

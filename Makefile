@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit benchmark clean
+.PHONY: demo test lint types unit full-size benchmark clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
@@ -26,6 +26,14 @@ types: $(VENV)/.installed
 
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# Heavier checks, run by hand and recorded.
+full-size: $(VENV)/.installed
+	SPECTRIM_FULL_SIZE=1 $(BIN)/python -m pytest
+
+benchmark: $(VENV)/.installed
+	$(BIN)/python benchmarks/frontend.py --json benchmarks/results/frontend.json
+	$(BIN)/python benchmarks/ast_base.py --json benchmarks/results/ast_base.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

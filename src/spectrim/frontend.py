@@ -12,29 +12,40 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Number
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoFeatureExtractor, BatchFeature, SequenceFeatureExtractor
-from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz, window_function
 from transformers.utils import TensorType, logging
 
 from spectrim.config import PADDINGS, SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
+from spectrim.filterbank import (
+    bands,
+    count_frames,
+    frame_samples,
+    frame_seconds,
+    mel_frequencies,
+    window_and_filters,
+)
 from spectrim.waveforms import Batch, as_clips, as_float, check_clips
 
-FRAME_LENGTH_SECONDS = 0.025
-FRAME_SHIFT_SECONDS = 0.010
+__all__ = [
+    "Frontend",
+    "FrontendOutput",
+    "SpectrimFeatureExtractor",
+    "count_frames",
+    "frame_seconds",
+    "mel_frequencies",
+]
+
 PRE_EMPHASIS = 0.97
-LOWEST_FREQUENCY = 20.0
-"""Lower end of the first mel filter, in hertz."""
 MEL_FLOOR = 2.0**-23
 """Smallest mel energy before the logarithm: the float32 epsilon, as in Kaldi."""
 CHUNK_FRAMES = {"cpu": 256}
@@ -44,38 +55,7 @@ CHUNK_FRAMES_ELSEWHERE = 1 << 16
 FRONTEND_FIELDS = ("max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding")
 """Settings of a `Frontend`: fields of `SpectrimConfig` and of `SpectrimFeatureExtractor`, too."""
 
-_Number = TypeVar("_Number", float, np.ndarray)
-
 logger = logging.get_logger(__name__)
-
-
-def frame_seconds(index: _Number) -> _Number:
-    """Time at which frame ``index`` starts, in seconds; it ends 25 ms later.
-
-    Args:
-        index: frame number from 0; an array, and fractions, are fine.
-    """
-    return index * FRAME_SHIFT_SECONDS
-
-
-def mel_frequencies(num_mel_bins: int = 128, sampling_rate: int = 16000) -> np.ndarray:
-    """Centre frequency of every mel bin, lowest first.
-
-    Returns:
-        (num_mel_bins,) float64, in hertz.
-    """
-    low, high = hertz_to_mel(np.array([LOWEST_FREQUENCY, sampling_rate / 2]), mel_scale="kaldi")
-    return mel_to_hertz(np.linspace(low, high, num_mel_bins + 2)[1:-1], mel_scale="kaldi")
-
-
-def count_frames(num_samples: int, sampling_rate: int = 16000) -> int:
-    """Frames of 25 ms, one every 10 ms, that fit wholly into this many samples."""
-    length, shift = _frame_samples(sampling_rate)
-    return 1 + (num_samples - length) // shift if num_samples >= length else 0
-
-
-def _frame_samples(sampling_rate: int) -> tuple[int, int]:
-    return sampling_rate * 25 // 1000, sampling_rate * 10 // 1000
 
 
 class FrontendOutput(NamedTuple):
@@ -132,11 +112,12 @@ class Frontend(nn.Module):
         self.std = std
         self.padding = padding
         _check_settings(self)
-        self.frame_length, self.frame_shift = _frame_samples(sampling_rate)
+        self.frame_length, self.frame_shift = frame_samples(sampling_rate)
         self.fft_length = 1 << (self.frame_length - 1).bit_length()
         window, filters = self._constants(torch.device("cpu"))
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("mel_filters", filters, persistent=False)
+        self._bands = bands(window_and_filters(num_mel_bins, sampling_rate)[1])
 
     @classmethod
     def from_config(cls, config: SpectrimConfig) -> Frontend:
@@ -170,7 +151,8 @@ class Frontend(nn.Module):
         pieces = []
         for clip, width in zip(clips, slots, strict=True):
             pieces += [clip, silence[: width * self.frame_shift - len(clip)]]
-        rows = self._rows(torch.cat(pieces))
+        chunks = self._chunks(torch.cat(pieces))
+        rows = torch.cat([*chunks, chunks[0].new_zeros(1, self.num_mel_bins)])
         starts = np.cumsum([0, *slots[:-1]])
         return self._assemble(rows, torch.from_numpy(starts).to(rows.device), torch.tensor(frames, device=rows.device))
 
@@ -201,11 +183,11 @@ class Frontend(nn.Module):
                 return self._chunk(padded, *self._tables(waveforms))
         slots = math.ceil(samples / self.frame_shift)
         padded = functional.pad(waveforms, (0, slots * self.frame_shift - samples))
-        rows = self._rows(padded.reshape(-1)).reshape(batch, slots, self.num_mel_bins)
+        rows = torch.cat(self._chunks(padded.reshape(-1))).reshape(batch, slots, self.num_mel_bins)
         return rows[:, : count_frames(samples, self.sampling_rate)]
 
-    def _rows(self, samples: Tensor) -> Tensor:
-        """Log-mel values of clips laid end to end: (frames · shift,) → (frames, num_mel_bins).
+    def _chunks(self, samples: Tensor) -> list[Tensor]:
+        """Log-mel values of clips laid end to end: (frames · shift,) → (frames, num_mel_bins) in chunks.
 
         Each clip is padded to whole frame shifts, and frame k starts at sample k · shift. The last few frames of each
         clip reach past its end: the caller drops them. One long row keeps a ragged batch as cheap as an even one.
@@ -215,12 +197,12 @@ class Frontend(nn.Module):
         overhang = self.fft_length - self.frame_shift + 1
         samples = functional.pad(samples, (0, overhang))
         size = CHUNK_FRAMES.get(samples.device.type, CHUNK_FRAMES_ELSEWHERE)
-        rows = []
+        chunks = []
         with _without_autocast(samples.device.type):
             for first in range(0, frames, size):
                 end = min(first + size, frames) * self.frame_shift + overhang
-                rows.append(self._chunk(samples[first * self.frame_shift : end], *tables))
-        return torch.cat(rows)
+                chunks.append(self._chunk(samples[first * self.frame_shift : end], *tables))
+        return chunks
 
     def _chunk(self, samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
         """Log-mel values of the frames of a few samples.
@@ -241,11 +223,12 @@ class Frontend(nn.Module):
         samples = samples.to(window.dtype)
         covered = samples[..., : self.frame_length - self.fft_length - 1]
         means = covered.unfold(-1, self.frame_length, self.frame_shift).mean(-1, keepdim=True)
-        emphasised = samples[..., 1:] - PRE_EMPHASIS * samples[..., :-1]
+        emphasised = torch.sub(samples[..., 1:], samples[..., :-1], alpha=PRE_EMPHASIS)
         frames = emphasised.unfold(-1, self.fft_length, self.frame_shift)
-        spectrum = torch.fft.rfft((frames - (1.0 - PRE_EMPHASIS) * means) * window)
-        power = (spectrum.real.square() + spectrum.imag.square()).to(filters.dtype)
-        return (power @ filters).clamp(min=MEL_FLOOR).log()
+        spectrum = torch.fft.rfft((frames - (1.0 - PRE_EMPHASIS) * means).mul_(window))
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).to(filters.dtype)
+        energies = [power[..., bins] @ filters[bins, mels] for bins, mels in self._bands]
+        return torch.cat(energies, dim=-1).clamp(min=MEL_FLOOR).log()
 
     def _tables(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Window and mel filters on the device of these samples, the filters in their precision."""
@@ -255,39 +238,26 @@ class Frontend(nn.Module):
         return window, filters.to(samples.dtype)
 
     def _assemble(self, rows: Tensor, starts: Tensor, frames: Tensor) -> FrontendOutput:
-        """Cut each clip's frames out of the long row, fill up with the padding value, normalise."""
+        """Normalise, lay out each clip's frames, fill up with padding; the last row is what a zero frame holds."""
+        rows = (rows - self.mean).div_(2.0 * self.std)
         position = torch.arange(self.max_length, device=rows.device)
-        real = (position < frames[:, None])[..., None]
-        index = torch.minimum(position, frames[:, None] - 1) + starts[:, None]
-        values = rows[index]
-        fill = values.amin(dim=(1, 2), keepdim=True) if self.padding == "minimum" else values.new_zeros(())
-        values = torch.where(real, values, fill)
-        return FrontendOutput((values - self.mean) / (2.0 * self.std), frames)
+        real = position < frames[:, None]
+        index = torch.where(real, starts[:, None] + position, len(rows) - 1)
+        values = rows.index_select(0, index.flatten()).unflatten(0, index.shape)
+        if self.padding == "minimum":
+            smallest = values.masked_fill(~real[..., None], math.inf).amin(dim=(1, 2), keepdim=True)
+            values = torch.where(real[..., None], values, smallest)
+        return FrontendOutput(values, frames)
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         kind = torch.float32 if device.type == "mps" else torch.float64
-        window, filters = _window_and_filters(self.num_mel_bins, self.sampling_rate)
-        return torch.from_numpy(window).to(kind).to(device), torch.from_numpy(filters).to(kind).to(device)
+        window, filters = window_and_filters(self.num_mel_bins, self.sampling_rate)
+        return torch.tensor(window, dtype=kind, device=device), torch.tensor(filters, dtype=kind, device=device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frontend:
         """Follow a move to another device, not a cast."""
         self.window, self.mel_filters = self._constants(fn(torch.empty(0)).device)
         return self
-
-
-@functools.lru_cache(maxsize=16)
-def _window_and_filters(num_mel_bins: int, sampling_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make a Hann window from its second sample on, zero-padded to the FFT length, and (bins, mels) filters."""
-    length, _ = _frame_samples(sampling_rate)
-    fft_length = 1 << (length - 1).bit_length()
-    window = np.zeros(fft_length)
-    window[: length - 1] = window_function(length, "hann", periodic=False)[1:]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="At least one mel filter", category=UserWarning)
-        span = {"min_frequency": LOWEST_FREQUENCY, "max_frequency": sampling_rate / 2, "sampling_rate": sampling_rate}
-        shape = {"mel_scale": "kaldi", "triangularize_in_mel_space": True}
-        filters = mel_filter_bank(fft_length // 2 + 1, num_mel_bins, **span, **shape)
-    return window, filters
 
 
 def _check_settings(frontend: Frontend) -> None:

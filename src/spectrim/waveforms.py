@@ -81,7 +81,7 @@ def _as_tensor(clip: Waveform, name: str) -> Tensor:
 def _tensor_of_array(clip: np.ndarray, name: str) -> Tensor:
     if clip.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return torch.from_numpy(clip.astype(np.float32))
+            return torch.from_numpy(clip.astype(np.float32, order="C", copy=not clip.flags.writeable))
     native = clip.dtype.newbyteorder("=")
     if clip.dtype.kind not in "iu" or native not in INTEGER_ARRAYS:
         raise AudioError(name, _bad_type(clip.dtype))

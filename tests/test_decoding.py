@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
-from decoders_that_die import decode, endless
+from decoders import decode, endless
 
 from spectrim.audio import Window, iterate_windows
 from spectrim.decoding import Event, decode_files, default_workers
@@ -159,7 +159,7 @@ def test_a_script_without_a_main_guard_can_use_it_and_its_workers_die_with_it(tm
         sys.argv[0] = "spectrim"
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import psutil
-        from decoders_that_die import endless
+        from decoders import endless
         from spectrim.decoding import decode_files
         events = decode_files([{path!r}], endless)
         print(next(events)[1].start, psutil.Process().children()[0].pid, flush=True)

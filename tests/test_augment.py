@@ -38,3 +38,8 @@ def test_smoothing_moves_that_share_to_all_labels() -> None:
     targets = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     assert torch.allclose(smooth_targets(targets, 0.2), torch.tensor([[0.05, 0.85, 0.05, 0.05]]))
     assert torch.equal(smooth_targets(targets, 0.0), targets)
+
+
+def test_smoothing_of_several_labels_moves_each_towards_one_half() -> None:
+    targets = torch.tensor([[1.0, 1.0, 0.0]])
+    assert torch.allclose(smooth_targets(targets, 0.2, multi_label=True), torch.tensor([[0.9, 0.9, 0.1]]))

@@ -50,6 +50,8 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("model.builder=ast-huge", ["model.builder", "ast-huge", "ast-base"]),
         ("model.fields.hidden=3", ["model.fields.hidden", "hidden_size"]),
         ("pruning.criterion=loudness", ["pruning.criterion", "loudness", "intensity"]),
+        ("pruning={keep_rate: 0.5, shrink_start: 9, shrink_epochs: 2}", ["shrink_start", "11", "optimiser.epochs=10"]),
+        ("optimiser.warmup_epochs=11", ["optimiser.warmup_epochs", "11", "10"]),
         ("optimiser.name=sgd", ["optimiser.name", "sgd", "adamw"]),
         ("seed", ["seed", "field=value"]),
         ("seed.x=1", ["seed", "no fields of its own"]),

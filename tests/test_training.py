@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,19 @@ import soundfile
 import torch
 
 from spectrim.checkpoints import from_pretrained
+from spectrim.data import DATA_SETS, AudioDataset, Recording
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import InvalidSetting
 from spectrim.recipe import PruningSettings, Recipe
-from spectrim.training import PruningTrainer, annealed_keep_rate, build_model, decays, train
+from spectrim.training import (
+    MetricsLog,
+    PruningTrainer,
+    annealed_keep_rate,
+    build_model,
+    decays,
+    train,
+    training_arguments,
+)
 
 STEPS_PER_EPOCH = 5
 
@@ -51,6 +61,10 @@ def recipe(**changes: Any) -> Recipe:
         "augment": {"mask_time": 0.4, "mask_frequency": 0.2, "label_smoothing": 0.1},
     }
     return Recipe(**{**tree, **changes})
+
+
+def a_part(labels: list[str], multi_label: bool = False) -> AudioDataset:
+    return AudioDataset([Recording(Path("none.wav"), (0,), "none")], labels, multi_label)
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +109,59 @@ def test_a_killed_run_resumes_to_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         train(recipe(), words, output)
     assert not (output / "model").exists()
+    torn = output / "checkpoints" / "checkpoint-7"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
     monkeypatch.setattr(PruningTrainer, "training_step", step)
     train(recipe(), words, output, resume=True)
     unbroken = from_pretrained(finished / "model").state_dict()
     resumed = from_pretrained(output / "model").state_dict()
     for name, weight in unbroken.items():
         assert torch.equal(weight, resumed[name]), name
+
+
+def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 5}\n{"step": 8}\n{"st')
+    state = SimpleNamespace(is_world_process_zero=True, global_step=5)
+    MetricsLog(log, PruningSettings()).on_train_begin(None, state, None)
+    assert log.read_text() == '{"step": 5}\n'
+
+
+def test_another_run_is_not_resumed(words: Path, finished: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"recipe\.optimiser\.batch_size is 7; allowed: 14, with which"):
+        train(recipe(optimiser={"batch_size": 7, "epochs": 2, "learning_rate": 2e-3}), words, finished, resume=True)
+
+
+def test_a_run_can_stop_early_on_the_course_of_a_longer_one(words: Path, tmp_path: Path) -> None:
+    optimiser = {"batch_size": 14, "epochs": 4, "stop_after_epochs": 0.4, "warmup_epochs": 1}
+    train(recipe(optimiser=optimiser), words, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert max(row["step"] for row in rows) == 2
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-2").is_dir()
+
+
+@pytest.mark.parametrize(("epochs", "every", "steps"), [(1, 1, 5), (3, 0.5, 2), (1, 0.01, 1), (2, 5, 25)])
+def test_evaluation_comes_every_so_many_steps(tmp_path: Path, epochs: int, every: float, steps: int) -> None:
+    short = recipe(optimiser={"batch_size": 14, "epochs": epochs}, evaluation={"every_epochs": every})
+    arguments = training_arguments(short, tmp_path, 70)
+    assert (arguments.eval_steps, arguments.save_steps) == (steps, steps)
+
+
+@pytest.mark.parametrize(("epoch", "masked"), [(0.3, True), (0.4, False), (1.0, False)])
+def test_masking_ends_where_the_keep_rate_begins_to_fall(epoch: float, masked: bool, tmp_path: Path) -> None:
+    model = build_model(recipe(), None, a_part(["a", "b"]))
+    arguments = training_arguments(recipe(), tmp_path, 70)
+    trainer = PruningTrainer(model=model, args=arguments, eval_dataset=a_part(["a"]), recipe=recipe())
+    trainer.state.epoch = epoch
+    inputs = {"input_values": torch.zeros(2, 32, 128), "labels": torch.eye(2)}
+    assert ("visible_patches" in trainer._augmented(inputs)) is masked
+
+
+def test_the_data_set_says_what_the_recipe_does_not(tmp_path: Path) -> None:
+    config = build_model(recipe(model={"builder": "ast-tiny"}), None, a_part(["a", "b"])).config
+    entry = DATA_SETS["spoken-commands"]
+    assert (config.mean, config.std, config.max_length) == (entry.mean, entry.std, entry.max_length)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(words: Path, finished: Path) -> None:
@@ -117,14 +178,16 @@ def test_an_unknown_data_set_is_named_before_any_work(tmp_path: Path) -> None:
 def test_training_from_a_checkpoint_keeps_a_fitting_head_and_replaces_another(finished: Path) -> None:
     saved = from_pretrained(finished / "model")
     further = recipe(model={"fields": {"max_length": 32, "drop_path_rate": 0.1}})
-    same = build_model(further, str(finished / "model"), list(WORDS), multi_label=False)
+    same = build_model(further, str(finished / "model"), a_part(list(WORDS)))
     assert torch.equal(same.head.linear.weight, saved.head.linear.weight)
     assert same.blocks[-1].drop_path.rate == pytest.approx(0.1)
-    other = build_model(further, str(finished / "model"), ["a", "b"], multi_label=True)
+    other = build_model(further, str(finished / "model"), a_part(["a", "b"], multi_label=True))
     assert other.head.linear.weight.shape == (2, 32)
     assert other.config.problem_type == "multi_label_classification"
     assert torch.equal(other.blocks[3].mlp.up.weight, saved.blocks[3].mlp.up.weight)
-    assert other.config.keep_rate == 1.0
+    assert other.config.keep_rate == further.pruning.keep_rate
+    with pytest.raises(InvalidSetting, match=r"model\.fields\.hidden_size is 64; allowed: 32"):
+        build_model(recipe(model={"fields": {"hidden_size": 64}}), str(finished / "model"), a_part(["a"]))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +213,7 @@ def test_without_a_length_the_keep_rate_falls_at_once() -> None:
 
 
 def test_only_matrices_decay_and_neither_tokens_nor_positions() -> None:
-    model = build_model(recipe(), None, ["a", "b"], multi_label=False)
+    model = build_model(recipe(), None, a_part(["a", "b"]))
     decayed = {name for name, weight in model.named_parameters() if decays(name, weight)}
     assert "blocks.0.mlp.up.weight" in decayed
     assert "embeddings.projection.weight" in decayed

@@ -8,7 +8,6 @@ Importing it makes transformers' Auto classes and pipelines know the model and i
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -60,9 +59,8 @@ def __dir__() -> list[str]:
 
 
 def _is_light() -> bool:
-    """Whether torch can wait: in the command `spectrim`, which answers --help first, and in worker processes."""
-    program = PurePath(sys.argv[0] if getattr(sys, "argv", None) else "").stem
-    return program == "spectrim" or multiprocessing.parent_process() is not None
+    """Whether torch can wait: in the command `spectrim`, which answers --help first, and in its decoding workers."""
+    return PurePath(sys.argv[0] if getattr(sys, "argv", None) else "").name in ("spectrim", "spectrim.exe")
 
 
 if not _is_light():

@@ -29,6 +29,13 @@ def structured_mask(
     return (row.unsqueeze(2) * columns + column.unsqueeze(1)).flatten(1)
 
 
-def smooth_targets(targets: Tensor, share: float) -> Tensor:
-    """Label smoothing (Szegedy et al., 2016) of (batch, labels) targets: share/labels goes to every label."""
-    return targets * (1.0 - share) + share / targets.shape[1]
+def smooth_targets(targets: Tensor, share: float, *, multi_label: bool = False) -> Tensor:
+    """Label smoothing (Szegedy et al., 2016).
+
+    Args:
+        targets: (batch, labels).
+        share: how much of each target is spread, in [0, 1).
+        multi_label: the labels are yes-or-no questions of their own: each moves towards one half. Otherwise they are
+            one question, and share/labels goes to every label.
+    """
+    return targets * (1.0 - share) + share / (2 if multi_label else targets.shape[1])

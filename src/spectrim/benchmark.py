@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from spectrim.counting import MacCount, macs
+from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting
 from spectrim.model import AudioTransformer
 
@@ -106,7 +107,7 @@ def run(
         keep_rates: in (0, 1]; ratios are against the first of them.
         batch_sizes: clips per forward pass.
         repeats: timed passes of each case.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         on_round: called with (rounds done, rounds in all).
 
     Returns:
@@ -122,6 +123,7 @@ def run(
     rates, batches = list(keep_rates), list(batch_sizes)
     _check(rates, batches, repeats, device)
     counts = {rate: macs(model, keep_rate=rate) for rate in rates}
+    device = str(resolve_device(device))
     model = copy.deepcopy(model).to(device).eval()
     size = (model.config.max_length, model.config.num_mel_bins)
     generator = torch.Generator().manual_seed(0)
@@ -170,8 +172,7 @@ def _check(rates: Sequence[float], batches: Sequence[int], repeats: int, device:
             raise InvalidSetting("batch_sizes", batch, "1 or more")
     if repeats < 1:
         raise InvalidSetting("repeats", repeats, "1 or more")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InvalidSetting("device", device, "cpu: torch finds no CUDA device here")
+    resolve_device(device)
 
 
 def peak_memory_mb(call: Callable[[], object], device: str = "cpu") -> float | None:

@@ -171,11 +171,11 @@ class AudioTransformer(PreTrainedModel):
         states, maps, scores, kept = [tokens.values] if show_states else [], [], [], []
         for block, plan in zip(self.blocks, plans, strict=True):
             entered = tokens
-            out = block(entered.values, plan, entered.rank, entered.valid, output_token_trace, show_maps)
+            out = BlockOutput(*block(entered.values, plan, entered.rank, entered.valid, output_token_trace, show_maps))
             tokens = self._advance(entered, plan, out)
             if show_states:
                 states.append(out.tokens)
-            if show_maps:
+            if out.attention is not None:
                 maps.append(out.attention)
             if output_token_trace:
                 scores.append(self._score_grid(entered, static, out.scores))

@@ -20,6 +20,7 @@ from spectrim.audio import Samples, Window, iterate_windows, window_samples
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
 from spectrim.decoding import LOOK_AHEAD, Event, decode_files
+from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.frontend import Frontend, FrontendOutput
 from spectrim.model import AudioTransformer
@@ -140,22 +141,6 @@ class Tagger:
         if self.config.problem_type == "regression":
             return logits.float()
         return logits.float().softmax(dim=-1)
-
-
-def resolve_device(name: str = "auto") -> torch.device:
-    """The device that is meant; ``"auto"`` is CUDA where it works, else the CPU.
-
-    Raises:
-        InvalidSetting: there is no such device here.
-    """
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
-    here = ["auto", "cpu", *(["cuda"] if cuda else []), *(f"cuda:{index}" for index in range(cuda))]
-    if name not in here:
-        why = "" if cuda or not name.startswith("cuda") else "; torch sees no usable CUDA device here"
-        raise InvalidSetting("device", name, one_of(here) + why)
-    return torch.device(name)
 
 
 def predict(

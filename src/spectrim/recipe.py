@@ -24,7 +24,10 @@ class _Strict(BaseModel):
 
 
 class ModelSettings(_Strict):
-    """The model to build when no checkpoint is given, and fields of `SpectrimConfig` to set in either case."""
+    """The model to build when no checkpoint is given; fields of `SpectrimConfig` that differ from the builder's.
+
+    The data set's mean, std and length stand where ``fields`` says nothing. With a checkpoint, sizes must agree.
+    """
 
     builder: str = "ast-base"
     fields: dict[str, Any] = Field(default_factory=dict)
@@ -38,7 +41,10 @@ class DataSettings(_Strict):
 
 
 class OptimiserSettings(_Strict):
-    """Optimiser, and the course of the learning rate: linear warm-up, then a cosine to ``final_share`` of the peak."""
+    """Optimiser, and the course of the learning rate: linear warm-up, then a cosine to ``final_share`` of the peak.
+
+    ``stop_after_epochs`` ends the run early on the course of the whole of ``epochs``.
+    """
 
     name: Literal["adam", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
@@ -46,6 +52,7 @@ class OptimiserSettings(_Strict):
     weight_decay: float = Field(default=0.0, ge=0.0)
     batch_size: PositiveInt = 64
     epochs: PositiveFloat = 10
+    stop_after_epochs: PositiveFloat | None = None
     warmup_epochs: float = Field(default=0.0, ge=0.0)
     final_share: float = Field(default=0.0, ge=0.0, le=1.0)
     max_grad_norm: float = Field(default=1.0, ge=0.0)
@@ -104,6 +111,14 @@ class Recipe(_Strict):
             raise InvalidSetting("model.builder", self.model.builder, one_of(BUILDERS))
         if self.pruning.criterion not in CRITERION_NAMES:
             raise InvalidSetting("pruning.criterion", self.pruning.criterion, one_of(CRITERION_NAMES))
+        pruning, optimiser = self.pruning, self.optimiser
+        end = pruning.shrink_start + pruning.shrink_epochs
+        if pruning.keep_rate < 1.0 and end > optimiser.epochs:
+            allowed = f"a start and a length that end within optimiser.epochs={optimiser.epochs:g}"
+            raise InvalidSetting("pruning.shrink_start + pruning.shrink_epochs", end, allowed)
+        if optimiser.warmup_epochs > optimiser.epochs:
+            allowed = f"up to optimiser.epochs={optimiser.epochs:g}"
+            raise InvalidSetting("optimiser.warmup_epochs", optimiser.warmup_epochs, allowed)
         known = set(SpectrimConfig.__dataclass_fields__)
         for field in self.model.fields:
             if field not in known:
@@ -148,9 +163,9 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in seen:
         raise InvalidSetting("base", str(path), "a recipe that does not start from itself")
     if not path.is_file():
-        raise InvalidSetting("recipe", str(path), "a YAML file; the shipped ones are in recipes/")
+        raise InvalidSetting("recipe", str(path), "a YAML file; the repository's are in recipes/")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InvalidSetting("recipe", str(path), f"valid YAML ({error})") from error
     if not isinstance(tree, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,24 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
+from transformers.trainer_utils import EvalPrediction
 
 from spectrim.augment import smooth_targets, structured_mask
 from spectrim.checkpoints import describe, from_pretrained
+from spectrim.checkpoints.loading import FURTHER_SETTINGS
 from spectrim.config import BUILDERS
-from spectrim.data import DATA_SETS, Clip
+from spectrim.data import DATA_SETS, AudioDataset, Clip
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.metrics import METRICS
 from spectrim.model import AudioTransformer
 from spectrim.pruning.schedule import cosine_from_one
 from spectrim.recipe import PruningSettings, Recipe
+from spectrim.whole import write_json, write_text
+
+CHECKPOINTS = "checkpoints"
+TEST_KEEP_RATES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+"""The keep rates at which a trained model is tested: dense, and those of the paper."""
 
 
 def annealed_keep_rate(pruning: PruningSettings, epoch: float) -> float:
@@ -91,14 +98,17 @@ class PruningTrainer(Trainer):
         rate = self.keep_rate()
         inputs = {**inputs, "keep_rate": rate}
         if model.training:
-            inputs = self._augmented(inputs, rate)
+            inputs = self._augmented(inputs)
         outputs = model(**inputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def _augmented(self, inputs: dict[str, Any], rate: float) -> dict[str, Any]:
+    def _augmented(self, inputs: dict[str, Any]) -> dict[str, Any]:
         augment, config = self.recipe.augment, self.model.config
-        inputs["labels"] = smooth_targets(inputs["labels"], augment.label_smoothing)
-        if rate == 1.0 and (augment.mask_time or augment.mask_frequency):
+        several = config.problem_type == "multi_label_classification"
+        inputs["labels"] = smooth_targets(inputs["labels"], augment.label_smoothing, multi_label=several)
+        pruning = self.recipe.pruning
+        dense = pruning.keep_rate == 1.0 or (self.state.epoch or 0.0) < pruning.shrink_start
+        if dense and (augment.mask_time or augment.mask_frequency):
             values = inputs["input_values"]
             inputs["visible_patches"] = structured_mask(
                 values.shape[0], config.grid, augment.mask_time, augment.mask_frequency, values.device
@@ -141,57 +151,87 @@ def decays(name: str, weight: Tensor) -> bool:
 
 
 class MetricsLog(TrainerCallback):
-    """Append everything that the Trainer logs to ``metrics.jsonl``, with the keep rate of that moment."""
+    """Append everything that the Trainer logs to ``metrics.jsonl``, with the keep rate of that moment.
+
+    Rows of steps that a resumed run does again are dropped first.
+    """
 
     def __init__(self, path: Path, pruning: PruningSettings) -> None:
         self.path = path
         self.pruning = pruning
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the rows up to the step that training starts from."""
+        if state.is_world_process_zero and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= state.global_step]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write one line."""
         if state.is_world_process_zero:
             rate = annealed_keep_rate(self.pruning, state.epoch or 0.0)
             row = {"step": state.global_step, "epoch": state.epoch, "keep_rate": rate, **(logs or {})}
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 
 
-def build_model(recipe: Recipe, init: str | None, labels: Sequence[str], multi_label: bool) -> AudioTransformer:
-    """The model to train: a checkpoint with a head for these labels, or a fresh one from the recipe's builder.
+class StopEarly(TrainerCallback):
+    """End training after a number of epochs, with a checkpoint, while the learning rate is on a longer course."""
+
+    def __init__(self, epochs: float) -> None:
+        self.epochs = epochs
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop once the epochs are done."""
+        if state.epoch is not None and state.epoch >= self.epochs - 1e-9:
+            control.should_save = control.should_evaluate = control.should_training_stop = True
+
+
+def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTransformer:
+    """The model to train: a checkpoint with a head for a data set, or a fresh one from the recipe's builder.
 
     Args:
-        recipe: says builder, fields, and pruning blocks.
+        recipe: says builder, fields, and pruning; the model carries its keep rate, which training overrides.
         init: what `spectrim.from_pretrained` takes, or None for random weights.
-        labels: names of the labels; a checkpoint's head is kept where it has the same ones.
-        multi_label: whether a clip can have several labels.
+        part: says the labels; a checkpoint's head is kept where it has the same ones.
+
+    Raises:
+        InvalidSetting: a size in the recipe is not that of the checkpoint.
     """
-    fields = dict(recipe.model.fields)
-    prune_at, criterion = recipe.pruning.prune_at, recipe.pruning.criterion
-    problem = "multi_label_classification" if multi_label else "single_label_classification"
+    entry, pruning = DATA_SETS[recipe.data.name], recipe.pruning
+    problem = "multi_label_classification" if part.multi_label else "single_label_classification"
     if init is None:
-        names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        build = BUILDERS[recipe.model.builder]
-        return AudioTransformer(build(**fields, prune_at=prune_at, criterion=criterion, **names, problem_type=problem))
-    has_them = describe(init)["label_names"] == list(labels)
+        names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
+        settings = {"keep_rate": pruning.keep_rate, "prune_at": pruning.prune_at, "criterion": pruning.criterion}
+        fields = {"mean": entry.mean, "std": entry.std, "max_length": entry.max_length, **recipe.model.fields}
+        return AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
+    described = describe(init)
+    given = dict(recipe.model.fields)
+    frames = given.pop("max_length", None)
+    further = {name: given.pop(name) for name in FURTHER_SETTINGS if name in given}
+    for name, value in given.items():
+        if described.get(name, value) != value:
+            raise InvalidSetting(f"model.fields.{name}", value, f"{described[name]!r}, as in the checkpoint {init}")
     model = from_pretrained(
         init,
-        keep_rate=1.0,
-        prune_at=prune_at,
-        criterion=criterion,
-        labels=None if has_them else labels,
-        frames=fields.pop("max_length", None),
-        **fields,
+        keep_rate=pruning.keep_rate,
+        prune_at=pruning.prune_at,
+        criterion=pruning.criterion,
+        labels=None if described["label_names"] == list(part.labels) else part.labels,
+        frames=frames,
+        **further,
     )
     model.config.problem_type = problem
     return model
 
 
-def training_arguments(recipe: Recipe, output: Path, metric: str) -> TrainingArguments:
-    """The recipe in the Trainer's words."""
+def training_arguments(recipe: Recipe, output: Path, clips: int) -> TrainingArguments:
+    """The recipe in the Trainer's words, for a training part of this many clips."""
     optimiser, evaluation = recipe.optimiser, recipe.evaluation
-    every = min(1.0, evaluation.every_epochs / optimiser.epochs)
+    every = max(1, round(evaluation.every_epochs * math.ceil(clips / optimiser.batch_size)))
     return TrainingArguments(
-        output_dir=str(output / "checkpoints"),
+        output_dir=str(output / CHECKPOINTS),
         per_device_train_batch_size=optimiser.batch_size,
         per_device_eval_batch_size=evaluation.batch_size,
         num_train_epochs=optimiser.epochs,
@@ -202,79 +242,110 @@ def training_arguments(recipe: Recipe, output: Path, metric: str) -> TrainingArg
         save_steps=every,
         save_total_limit=2,
         logging_steps=50,
-        metric_for_best_model=metric,
         seed=recipe.seed,
         data_seed=recipe.seed,
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=[],
         dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
 
 
 def train(
     recipe: Recipe, data: str | Path, output: str | Path, *, init: str | None = None, resume: bool = False
 ) -> dict[str, Any]:
-    """Run a recipe: train, evaluate on the test part dense and pruned, save the model.
+    """Run a recipe: train, evaluate the last weights on the test part dense and pruned, save the model.
 
     Args:
         recipe: from `load_recipe`.
         data: root of the data set on disk.
-        output: folder of the run: ``recipe.json``, ``metrics.jsonl``, ``checkpoints/``, ``model/``, ``results.json``.
+        output: folder of the run: ``run.json``, ``metrics.jsonl``, ``checkpoints/``, ``model/``, ``results.json``.
         init: checkpoint to start from, or None.
-        resume: continue from the newest checkpoint in ``output``.
+        resume: continue the run in ``output`` from its newest whole checkpoint.
 
     Returns:
         What ``results.json`` holds.
 
     Raises:
-        InvalidSetting: unknown data set; or ``output`` already holds a run and ``resume`` is False.
+        InvalidSetting: unknown data set; ``output`` already holds a run and ``resume`` is False; or the run in it has
+            another recipe, data or start.
     """
     output = Path(output)
     if recipe.data.name not in DATA_SETS:
         raise InvalidSetting("data.name", recipe.data.name, one_of(DATA_SETS))
-    if not resume and (output / "checkpoints").is_dir():
-        raise InvalidSetting("--output", str(output), "a folder without a run in it, or --resume to continue that run")
     entry = DATA_SETS[recipe.data.name]
+    run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
+    _check_run(run, output, resume)
     parts = {p: entry.open(data, p, **recipe.data.options) for p in ("train", "validation", "test")}
     transformers.set_seed(recipe.seed)
-    model = build_model(recipe, init, parts["train"].labels, parts["train"].multi_label)
+    model = build_model(recipe, init, parts["train"])
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "recipe.json", recipe.model_dump())
+    write_json(output / "run.json", run)
     metric = METRICS[entry.metric]
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         return {entry.metric: metric(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))}
 
+    stop = recipe.optimiser.stop_after_epochs
     trainer = PruningTrainer(
         model=model,
-        args=training_arguments(recipe, output, entry.metric),
+        args=training_arguments(recipe, output, len(parts["train"])),
         recipe=recipe,
         data_collator=Collator(Frontend.from_config(model.config)),
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],
         compute_metrics=compute_metrics,
-        callbacks=[MetricsLog(output / "metrics.jsonl", recipe.pruning)],
+        callbacks=[MetricsLog(output / "metrics.jsonl", recipe.pruning), *([StopEarly(stop)] if stop else [])],
     )
-    newest = get_last_checkpoint(str(output / "checkpoints")) if resume and (output / "checkpoints").is_dir() else None
-    trainer.train(resume_from_checkpoint=newest)
+    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     results = test_at_keep_rates(trainer, parts["test"], entry.metric)
-    results |= {
-        "init": init,
-        "training_clips": len(parts["train"]),
-        "training_seconds": trainer.state.log_history[-1].get("train_runtime"),
-    }
-    model.set_pruning(keep_rate=recipe.pruning.keep_rate)
+    results["training_clips"] = len(parts["train"])
+    results["replaced_clips"] = {name: part.broken for name, part in parts.items() if part.broken}
+    results["missing_clips"] = {name: list(part.missing) for name, part in parts.items() if part.missing}
     save_model(model, output / "model")
     write_json(output / "results.json", results)
     return results
 
 
+def _check_run(run: dict[str, Any], output: Path, resume: bool) -> None:
+    """Refuse to overwrite a run, and to go on with another than the one that is there."""
+    if not resume:
+        if (output / "run.json").exists() or (output / CHECKPOINTS).is_dir():
+            raise InvalidSetting(
+                "output", str(output), "a folder without a run in it, or --resume to continue that run"
+            )
+        return
+    if not (output / "run.json").is_file():
+        return
+    before = _flat(json.loads((output / "run.json").read_text(encoding="utf-8")))
+    for name, value in _flat(run).items():
+        if before.get(name) != value:
+            raise InvalidSetting(name, value, f"{before.get(name)!r}, with which the run in {output} was begun")
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return flat
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run; one that a kill left unfinished is passed over.
+
+    The Trainer writes ``trainer_state.json`` last.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
 def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[str, Any]:
-    """The metric on a data set part, dense and at the keep rates 0.9 to 0.3, without annealing or masking."""
+    """The metric on a data set part at `TEST_KEEP_RATES` and the trained one, without annealing or masking."""
     trained = trainer.recipe
     rows = {}
-    for rate in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3):
+    for rate in sorted({*TEST_KEEP_RATES, trained.pruning.keep_rate}, reverse=True):
         pruning = trained.pruning.model_copy(update={"keep_rate": rate, "shrink_start": 0.0, "shrink_epochs": 0.0})
         trainer.recipe = trained.model_copy(update={"pruning": pruning})
         rows[str(rate)] = trainer.predict(part).metrics[f"test_{metric}"]
@@ -284,26 +355,12 @@ def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[
 
 def save_model(model: AudioTransformer, path: Path) -> None:
     """Save a model with its feature extractor, whole or not at all."""
-    beside = path.with_name(path.name + ".partial")
+    beside, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
+    for leftover in (beside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(beside)
     SpectrimFeatureExtractor.from_config(model.config).save_pretrained(beside)
     if path.exists():
-        old = path.with_name(path.name + ".old")
         path.rename(old)
-        beside.rename(path)
-        _remove(old)
-    else:
-        beside.rename(path)
-
-
-def _remove(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON beside, then rename."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
-    beside.replace(path)
+    beside.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

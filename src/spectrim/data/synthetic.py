@@ -189,10 +189,11 @@ def _whole(target: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
+        if target.is_dir():
+            target.rmdir()
         staging.replace(target)
-    except BaseException:
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def _check_absent(target: Path) -> None:

@@ -30,7 +30,7 @@ def distinct_ranks(scores: Tensor) -> Tensor:
         (batch, n) float32, 0 for the lowest to n − 1 for the highest; which of equal scores ranks higher depends on
         the scores of this clip alone.
     """
-    order = scores.argsort(dim=1, descending=True)
+    order = scores.argsort(dim=1, descending=True, stable=True)
     return (scores.shape[1] - 1 - order.argsort(dim=1)).to(torch.float32)
 
 

@@ -1,0 +1,165 @@
+"""Who may import whom: downward only. Read from the source, so that imports inside functions count too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import spectrim
+
+SOURCE = Path(spectrim.__file__).parent
+
+LEVELS = (
+    ("errors", "whole"),
+    ("config", "devices"),
+    ("pruning",),
+    ("blocks", "positions", "filterbank", "waveforms"),
+    ("model", "audio", "frontend"),
+    ("checkpoints", "data", "metrics", "augment", "counting", "recipe"),
+    ("training", "pretraining", "analysis", "benchmark", "export", "decoding", "selection"),
+    ("explain", "demo"),
+    ("predict", "__init__"),
+    ("about", "terminal", "writers"),
+    ("sinks",),
+    ("cli",),
+    ("__main__",),
+)
+"""Lowest first. A module imports from the levels below its own, and a package from itself. ``__init__`` is the
+package's list of public names."""
+
+HEAVY = {"torch", "transformers", "matplotlib", "sklearn", "scipy", "accelerate", "onnx", "onnxruntime"}
+FOREIGN = {"torchaudio", "torchvision", "torchcodec", "timm"}
+ENCODER = ("model.py", "blocks.py", "positions.py", "pruning")
+
+
+def modules() -> dict[str, Path]:
+    """Every module, by its name without ``spectrim.``; a package by its own name."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    return found
+
+
+MODULES = modules()
+LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+def imported(tree: ast.AST, path: Path) -> Iterator[str]:
+    """Full names of all that a piece of source imports; ``from a import b`` gives ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} line {node.lineno}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(name: str) -> str | None:
+    """The module of ours that an imported name lives in, None for others' modules."""
+    if name.split(".")[0] != "spectrim":
+        return None
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts = parts[:-1]
+    return ".".join(parts) or "__init__"
+
+
+def edges(name: str) -> set[str]:
+    path = MODULES[name]
+    return {target for full in imported(ast.parse(path.read_text()), path) if (target := own(full)) is not None}
+
+
+def part(name: str) -> str:
+    return name.split(".")[0]
+
+
+def test_every_module_has_its_level() -> None:
+    unplaced = sorted({part(name) for name in MODULES} - LEVEL_OF.keys())
+    assert not unplaced, f"say in LEVELS where these belong: {unplaced}"
+    assert len(LEVEL_OF) == sum(len(names) for names in LEVELS)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_down(name: str) -> None:
+    for target in edges(name):
+        same_package = part(target) == part(name)
+        assert same_package or LEVEL_OF[part(target)] < LEVEL_OF[part(name)], f"{name} imports {target}"
+
+
+def test_no_module_needs_itself() -> None:
+    graph = {name: edges(name) - {name} for name in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle: {' → '.join((*way, name))}"
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_criteria_and_pruning_know_no_model() -> None:
+    allowed = {"errors", "config", "pruning"}
+    for name in MODULES:
+        if part(name) == "pruning":
+            assert {part(target) for target in edges(name)} <= allowed
+
+
+def test_only_select_gathers_tokens() -> None:
+    for path in MODULES.values():
+        place = path.relative_to(SOURCE)
+        if place.parts[0] in ENCODER and place.name != "select.py":
+            names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            assert not names & {"gather", "index_select", "take_along_dim"}, f"{place} gathers"
+
+
+def test_what_has_no_builds_everywhere_is_not_used() -> None:
+    for path in MODULES.values():
+        roots = {name.split(".")[0] for name in imported(ast.parse(path.read_text()), path)}
+        assert not roots & FOREIGN, path
+        assert "espeakng_loader" not in roots or path.name == "espeak.py"
+
+
+def at_import(path: Path) -> ast.Module:
+    """The source without the bodies of functions and without what only type checkers read."""
+    tree = ast.parse(path.read_text())
+    tree.body = [
+        node
+        for node in tree.body
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    ]
+    return tree
+
+
+def test_the_command_line_starts_light() -> None:
+    waiting, seen = ["cli"], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name == "__init__":
+            continue
+        seen.add(name)
+        for full in imported(at_import(MODULES[name]), MODULES[name]):
+            assert full.split(".")[0] not in HEAVY, f"{name} imports {full} before --help can answer"
+            if (target := own(full)) is not None:
+                waiting.append(target)
+    assert "errors" in seen
+
+
+def test_the_library_raises_and_never_asserts() -> None:
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            where = f"{path.relative_to(SOURCE)} line {getattr(node, 'lineno', 0)}"
+            assert not isinstance(node, ast.Assert), f"{where}: assert"
+            if isinstance(node, ast.ExceptHandler):
+                caught = "" if node.type is None else ast.unparse(node.type)
+                assert caught not in ("", "Exception", "BaseException"), f"{where}: catches everything"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec"), f"{where}: {node.func.id}"

@@ -22,6 +22,7 @@ from spectrim.errors import InvalidSetting, one_of
 from spectrim.model import AudioTransformer
 from spectrim.predict import FilePrediction
 from spectrim.selection import Selection
+from spectrim.whole import write_json
 
 CSV_COLUMNS = ("file", "part", "start", "end", "rank", "label", "score", "error")
 """A row is one label. ``part`` is "file" for the aggregate and "window" for an entry of the timeline, which is written
@@ -191,16 +192,11 @@ class OutputFile:
     def _opened(self) -> BinaryIO:
         if self._file is None:
             if not self.partial.exists():
-                self._begin()
+                write_json(self.record, self._settings)
             self._file = self.partial.open("ab")
             if self._file.tell() == 0:
                 self._file.write(RENDERERS[self._form][0]().encode())
         return self._file
-
-    def _begin(self) -> None:
-        beside = self.record.with_name(self.record.name + ".new")
-        beside.write_text(json.dumps(self._settings, indent=1) + "\n")
-        beside.replace(self.record)
 
     def _continue(self) -> None:
         try:

@@ -37,11 +37,10 @@ def main() -> None:
     ).eval()
     theirs.set_attn_implementation("sdpa")
     rows = [row for batch in options.batch_sizes for row in measure(ours, theirs, batch, options.repeats)]
-    result = {
+    facts = {
         "frames": options.frames,
         "repeats": options.repeats,
         "environment": benchmark.environment(),
-        "rows": rows,
     }
     write_json(options.json, {**facts, "rows": rows})
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from spectrim import __version__
 from spectrim.errors import InvalidSetting, SpectrimError, one_of
+
+if TYPE_CHECKING:
+    from spectrim.predict import FilePrediction
+    from spectrim.sinks import Sink
+    from spectrim.terminal import FileProgress
 
 FAILURE, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -173,14 +178,7 @@ def predict(
             workers=workers, explain=explain, on_window=bar.hear,
         )  # fmt: skip
         try:
-            with closing(predictions):
-                for prediction in predictions:
-                    sink.write(prediction)
-                    bar.finish_file()
-                    if prediction.error is not None:
-                        failed += 1
-                        complain(bar.bar.console, f"{prediction.path}: {prediction.error}")
-            sink.finish()
+            failed += pass_on(predictions, sink, bar)
         except KeyboardInterrupt as error:
             sink.close()
             kept = f"; {output}.partial holds them, --resume continues" if output and bar.files else ""
@@ -192,6 +190,22 @@ def predict(
         raise typer.Exit(FAILURE)
     if output is not None:
         complain(console, f"{total} files are in {output}")
+
+
+def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgress) -> int:
+    """Give predictions to where they go, and say which files have failed; how many those are."""
+    from spectrim.terminal import complain
+
+    failed = 0
+    with closing(predictions):
+        for prediction in predictions:
+            sink.write(prediction)
+            bar.finish_file()
+            if prediction.error is not None:
+                failed += 1
+                complain(bar.bar.console, f"{prediction.path}: {prediction.error}")
+    sink.finish()
+    return failed
 
 
 def predict_form(form: str | None, output: Path | None, resume: bool) -> str:

@@ -187,10 +187,6 @@ def predict(
         InvalidSetting: a setting is out of range, or there is not one file; before any work.
         CheckpointError: the model cannot be loaded; likewise.
     """
-    if aggregate not in AGGREGATES:
-        raise InvalidSetting("aggregate", aggregate, one_of(AGGREGATES))
-    if batch_size < 1:
-        raise InvalidSetting("batch_size", batch_size, "1 or more")
     target = resolve_device(device)
     selection = paths if isinstance(paths, Selection) else select_files(paths)
     if not isinstance(model, AudioTransformer):
@@ -199,9 +195,9 @@ def predict(
     rate = model.config.sampling_rate
     length, distance = check_windows(tagger, window, hop)
     cutter = partial(decode, window_seconds=length, hop_seconds=distance, sampling_rate=rate)
+    batches = _Batches(tagger, batch_size, aggregate)
     room = max(LOOK_AHEAD, 2 * batch_size * window_samples(length, distance, rate)[0])
     events = decode_files(selection.files, cutter, workers=workers, look_ahead=room)
-    batches = _Batches(tagger, batch_size, aggregate)
     if explain is not None:
         from spectrim.explain import window_painter
 
@@ -258,6 +254,10 @@ class _Batches:
     """Windows of many files in, predictions in the order of the files out."""
 
     def __init__(self, tagger: Tagger, size: int, aggregate: str) -> None:
+        if aggregate not in AGGREGATES:
+            raise InvalidSetting("aggregate", aggregate, one_of(AGGREGATES))
+        if size < 1:
+            raise InvalidSetting("batch_size", size, "1 or more")
         self.tagger = tagger
         self.size = size
         self.aggregate = aggregate

@@ -124,6 +124,8 @@ class SpectrimConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        if self.id2label and not getattr(self, "label2id", None):
+            self.label2id = {name: number for number, name in self.id2label.items()}
         self.prune_at = as_plain_list(self.prune_at)
         self.keep_rate = as_plain_list(self.keep_rate)
         self.check()

@@ -304,7 +304,7 @@ class AudioTransformer(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
+        std = self.config.head_init_std if module is self.head.linear else self.config.initializer_range
         if isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -320,8 +320,6 @@ class AudioTransformer(PreTrainedModel):
                 init.trunc_normal_(module.position_table, std=std)
             else:
                 init.copy_(module.position_table, sincos_position_table(self.config))
-        elif isinstance(module, Head):
-            init.trunc_normal_(module.linear.weight, std=self.config.head_init_std)
 
 
 AutoConfig.register(SpectrimConfig.model_type, SpectrimConfig)

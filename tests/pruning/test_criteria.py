@@ -1,0 +1,147 @@
+"""Scores against formulas written out, for any chunking, mask and type."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spectrim.pruning import criteria
+from spectrim.pruning.criteria import (
+    ATTENTION_CRITERIA,
+    PATCH_CRITERIA,
+    attention_map,
+    cls_attention,
+    intensity,
+    mean_attention,
+    random_scores,
+    variation,
+)
+
+
+def projections(patches: int, extra: int, heads: int = 3, batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(patches)
+    shape = (batch, heads, extra + patches, 5)
+    return tuple(2.0 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+
+
+def whole_map(queries: Tensor, keys: Tensor, seen: Tensor | None = None) -> np.ndarray:
+    """(batch, heads, q, n) attention in NumPy, with columns that are not seen at zero."""
+    logits = np.einsum("bhqd,bhkd->bhqk", queries.numpy(), keys.numpy()) / np.sqrt(queries.shape[-1])
+    powers = np.exp(logits)
+    if seen is not None:
+        powers = powers * seen.numpy()[:, None, None, :]
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def additive(seen: Tensor) -> Tensor:
+    return torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, -torch.inf)[:, None, None]
+
+
+def test_the_map_is_the_softmax_of_scaled_products() -> None:
+    queries, keys = projections(9, 2)
+    found = attention_map(queries, keys)
+    np.testing.assert_allclose(found.numpy(), whole_map(queries, keys), rtol=1e-12)
+    seen = torch.ones(2, 11, dtype=torch.bool)
+    seen[0, 5:8] = False
+    masked = attention_map(queries, keys, additive(seen)).numpy()
+    np.testing.assert_allclose(masked, whole_map(queries, keys, seen), rtol=1e-12)
+    assert (masked[0, :, :, 5:8] == 0).all()
+
+
+@pytest.mark.parametrize("extra", [1, 2])
+@pytest.mark.parametrize("patches", [1, 2, 127, 128, 129, 300])
+def test_scores_are_the_unchunked_formula(patches: int, extra: int) -> None:
+    queries, keys = projections(patches, extra)
+    whole = whole_map(queries, keys)
+    by_class = whole[:, :, 0, extra:].mean(axis=1)
+    by_patches = whole[:, :, extra:, extra:].mean(axis=(1, 2))
+    np.testing.assert_allclose(cls_attention(queries, keys, extra).numpy(), by_class, rtol=1e-12)
+    np.testing.assert_allclose(cls_attention(queries[:, :, :1], keys, extra).numpy(), by_class, rtol=1e-12)
+    np.testing.assert_allclose(mean_attention(queries, keys, extra).numpy(), by_patches, rtol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10_000])
+def test_the_size_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, keys = projections(150, 1)
+    seen = torch.rand(2, 151) > 0.3
+    seen[:, :1] = True
+    usual = [mean_attention(queries, keys, 1, mask) for mask in (None, additive(seen))]
+    monkeypatch.setattr(criteria, "QUERY_CHUNK", chunk)
+    for mask, wanted in zip((None, additive(seen)), usual, strict=True):
+        torch.testing.assert_close(mean_attention(queries, keys, 1, mask), wanted, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(ATTENTION_CRITERIA))
+def test_masked_patches_are_neither_keys_nor_queries(name: str) -> None:
+    score = ATTENTION_CRITERIA[name].score
+    queries, keys = projections(140, 2)
+    seen = torch.ones(2, 142, dtype=torch.bool)
+    seen[0, 60:] = False
+    seen[1, 100:130] = False
+    found = score(queries, keys, 2, additive(seen))
+    for item in range(2):
+        places = seen[item].nonzero().flatten()
+        alone = score(queries[item : item + 1, :, places], keys[item : item + 1, :, places], 2, None)[0]
+        torch.testing.assert_close(found[item, places[2:] - 2], alone, rtol=1e-12, atol=0)
+    assert (found[~seen[:, 2:]] == 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(ATTENTION_CRITERIA))
+def test_half_precision_projections_give_float32_scores(name: str) -> None:
+    score = ATTENTION_CRITERIA[name].score
+    queries, keys = projections(200, 2)
+    exact = score(queries, keys, 2, None)
+    for dtype in (torch.bfloat16, torch.float16):
+        found = score(queries.to(dtype), keys.to(dtype), 2, None)
+        assert found.dtype == torch.float32
+        assert ((found - exact).abs() / exact).max() < 0.2
+    assert exact.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", sorted(ATTENTION_CRITERIA))
+def test_the_score_says_truly_which_queries_it_reads(name: str) -> None:
+    criterion = ATTENTION_CRITERIA[name]
+    queries, keys = projections(20, 2)
+    changed = queries.clone()
+    changed[:, :, 1:] += 1.0
+    same = torch.equal(criterion.score(queries, keys, 2, None), criterion.score(changed, keys, 2, None))
+    assert same == (criterion.queries == "class")
+
+
+@pytest.mark.parametrize(("frequency_stride", "time_stride"), [(16, 16), (10, 10), (12, 7)])
+def test_patch_statistics_are_those_of_each_patch(frequency_stride: int, time_stride: int) -> None:
+    values = torch.randn(2, 100, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows, columns = (64 - 16) // frequency_stride + 1, (100 - 16) // time_stride + 1
+    means, deviations = (np.empty((2, rows, columns)) for _ in range(2))
+    for item in range(2):
+        for f in range(rows):
+            for t in range(columns):
+                frames = values.numpy()[item, t * time_stride : t * time_stride + 16]
+                patch = frames[:, f * frequency_stride : f * frequency_stride + 16]
+                means[item, f, t], deviations[item, f, t] = patch.mean(), patch.std(ddof=1)
+    settings = (values, 16, frequency_stride, time_stride)
+    np.testing.assert_allclose(intensity(*settings).numpy(), means, rtol=1e-12)
+    np.testing.assert_allclose(variation(*settings).numpy(), deviations, rtol=1e-12)
+    assert {"intensity": intensity, "variation": variation} == PATCH_CRITERIA
+
+
+def test_random_scores_are_one_fixed_table_that_touches_no_generator() -> None:
+    torch_before, python_before = torch.get_rng_state(), random.getstate()
+    one = random_scores(1, 50, 3, torch.device("cpu"))
+    many = random_scores(4, 50, 3, torch.device("cpu"))
+    assert torch.equal(many, one.expand(4, -1))
+    assert ((many >= 0) & (many < 1)).all() and len(set(one[0].tolist())) == 50
+    assert not torch.equal(one, random_scores(1, 50, 4, torch.device("cpu")))
+    assert torch.equal(torch.get_rng_state(), torch_before) and random.getstate() == python_before
+
+
+def test_fresh_random_scores_follow_torch_and_differ_from_clip_to_clip() -> None:
+    torch.manual_seed(1)
+    first = random_scores(3, 50, 0, torch.device("cpu"), fresh=True)
+    assert not torch.equal(first[0], first[1])
+    torch.manual_seed(1)
+    assert torch.equal(first, random_scores(3, 50, 9, torch.device("cpu"), fresh=True))

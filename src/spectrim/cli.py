@@ -189,7 +189,7 @@ def predict(
         complain(console, f"{failed} of {total} files could not be tagged")
         raise typer.Exit(FAILURE)
     if output is not None:
-        complain(console, f"{total} files are in {output}")
+        complain(console, f"{total} file{'s are' if total > 1 else ' is'} in {output}")
 
 
 def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgress) -> int:

@@ -143,7 +143,7 @@ def test_what_cannot_be_measured_is_refused_by_name(model: AudioTransformer, set
 
 def test_a_missing_device_is_refused_by_name(model: AudioTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InvalidSetting, match="no CUDA device"):
+    with pytest.raises(InvalidSetting, match="no usable CUDA device"):
         benchmark.run(model, device="cuda")
 
 

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model that knows the packaged clips' labels and whose answers differ between clips."""
-    torch.manual_seed(3)
+    torch.manual_seed(0)
     words = DATA_SETS["speech-commands"].labels
     config = ast_base(
         hidden_size=32,

@@ -73,8 +73,11 @@ def run(*arguments: object, stdin: bytes | None = None) -> tuple[int, str, str]:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """The command line in a process of its own."""
-    code = "import sys; sys.argv[0] = 'spectrim'; from spectrim.cli import main; main()"
+    """The command line in a process of its own, which Ctrl-C reaches even where the tests run in the background."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "sys.argv[0] = 'spectrim'; from spectrim.cli import main; main()"
+    )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 

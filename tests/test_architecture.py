@@ -24,6 +24,7 @@ LEVELS = (
     ("predict", "__init__"),
     ("about", "terminal", "writers"),
     ("sinks",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

@@ -142,3 +142,22 @@ def test_the_mlp_and_the_head_are_their_formulas() -> None:
     torch.testing.assert_close(
         bare(tokens[:, 0]), linear(tokens[:, 0], dict(bare.named_parameters()), "linear"), **EXACT
     )
+
+
+def test_stochastic_depth_falls_on_both_branches_one_by_one() -> None:
+    """With rate 0.5 a clip has each branch either not at all or twice."""
+    block = Block(small_config("ast"), 0.5).double().train()
+    plan = plan_blocks(small_config("ast"), 20)[0]
+    clip = torch.randn(1, 22, 64, dtype=torch.float64)
+    torch.manual_seed(0)
+    out = block(clip.expand(64, -1, -1), plan).tokens
+    normed = block.norm1(clip)
+    attended = block.attention(block.attention.queries(normed), *block.attention.keys_values(normed), None)
+    found = 0
+    for attention, mlp in ((0, 0), (0, 2), (2, 0), (2, 2)):
+        middle = clip + attention * attended
+        wanted = middle + mlp * block.mlp(block.norm2(middle))
+        same = int(((out - wanted).abs().amax(dim=(1, 2)) < 1e-10).sum())
+        assert same > 5
+        found += same
+    assert found == 64

@@ -26,7 +26,7 @@ def fresh_compiler() -> Iterator[None]:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_compiles_as_one_graph_with_pruning_on(backbone: str) -> None:
-    model = small_model(backbone, keep_rate=0.6, num_hidden_layers=3, prune_at=[1, 2])
+    model = small_model(backbone, keep_rate=0.6, num_hidden_layers=2, prune_at=[0, 1])
     compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
     with torch.no_grad():
         for batch in (2, 3):
@@ -49,11 +49,11 @@ def test_compiled_training_has_the_same_gradients() -> None:
 
 
 def test_a_compiled_model_follows_an_annealed_keep_rate() -> None:
-    model = small_model("ast", num_hidden_layers=2, prune_at=[0])
+    model = small_model("ast", num_hidden_layers=1, prune_at=[0])
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     values = clips(model.config)
     with torch.no_grad():
-        for keep_rate in (1.0, 0.93, 0.81, 0.7):
+        for keep_rate in (1.0, 0.93, 0.7):
             found, wanted = compiled(values, keep_rate=keep_rate).logits, model(values, keep_rate=keep_rate).logits
             torch.testing.assert_close(found, wanted, **CLOSE)
         model.set_pruning(keep_rate=0.5)
@@ -77,7 +77,7 @@ def test_compiled_patch_criteria_and_masks_agree(criterion: str) -> None:
 @pytest.mark.parametrize("criterion", ["auto", "intensity"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_exports_with_any_batch_size(backbone: str, criterion: str) -> None:
-    model = small_model(backbone, keep_rate=0.6, num_hidden_layers=3, prune_at=[1, 2], criterion=criterion)
+    model = small_model(backbone, keep_rate=0.6, num_hidden_layers=2, prune_at=[0, 1], criterion=criterion)
     batch = torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad():
         program = torch.export.export(

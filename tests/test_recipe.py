@@ -17,9 +17,7 @@ def test_every_shipped_recipe_is_valid_and_makes_a_model(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert recipe.data.name in DATA_SETS
-    config = BUILDERS[recipe.model.builder](**recipe.model.fields, prune_at=recipe.pruning.prune_at)
-    assert config.max_length == DATA_SETS[recipe.data.name].max_length
-    assert config.mean == pytest.approx(DATA_SETS[recipe.data.name].mean, abs=1e-6)
+    BUILDERS[recipe.model.builder](**recipe.model.fields, prune_at=recipe.pruning.prune_at)
 
 
 def test_there_are_shipped_recipes() -> None:
@@ -51,7 +49,7 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("model.fields.hidden=3", ["model.fields.hidden", "hidden_size"]),
         ("pruning.criterion=loudness", ["pruning.criterion", "loudness", "intensity"]),
         ("pruning={keep_rate: 0.5, shrink_start: 9, shrink_epochs: 2}", ["shrink_start", "11", "optimiser.epochs=10"]),
-        ("optimiser.warmup_epochs=11", ["optimiser.warmup_epochs", "11", "10"]),
+        ("schedule.warmup_epochs=11", ["schedule.warmup_epochs", "11", "10"]),
         ("optimiser.name=sgd", ["optimiser.name", "sgd", "adamw"]),
         ("seed", ["seed", "field=value"]),
         ("seed.x=1", ["seed", "no fields of its own"]),

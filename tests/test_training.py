@@ -11,20 +11,13 @@ import pytest
 import soundfile
 import torch
 
+from spectrim.augment import apply
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import DATA_SETS, AudioDataset, Recording
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import InvalidSetting
 from spectrim.recipe import PruningSettings, Recipe
-from spectrim.training import (
-    MetricsLog,
-    PruningTrainer,
-    annealed_keep_rate,
-    build_model,
-    decays,
-    train,
-    training_arguments,
-)
+from spectrim.training import PruningTrainer, annealed_keep_rate, build_model, build_trainer, prepare, train
 
 STEPS_PER_EPOCH = 5
 
@@ -120,42 +113,39 @@ def test_a_killed_run_resumes_to_the_same_weights(
         assert torch.equal(weight, resumed[name]), name
 
 
-def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
-    log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 5}\n{"step": 8}\n{"st')
-    state = SimpleNamespace(is_world_process_zero=True, global_step=5)
-    MetricsLog(log, PruningSettings()).on_train_begin(None, state, None)
-    assert log.read_text() == '{"step": 5}\n'
-
-
 def test_another_run_is_not_resumed(words: Path, finished: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"recipe\.optimiser\.batch_size is 7; allowed: 14, with which"):
         train(recipe(optimiser={"batch_size": 7, "epochs": 2, "learning_rate": 2e-3}), words, finished, resume=True)
 
 
 def test_a_run_can_stop_early_on_the_course_of_a_longer_one(words: Path, tmp_path: Path) -> None:
-    optimiser = {"batch_size": 14, "epochs": 4, "stop_after_epochs": 0.4, "warmup_epochs": 1}
-    train(recipe(optimiser=optimiser), words, tmp_path / "run")
+    optimiser = {"batch_size": 14, "epochs": 4, "stop_after_epochs": 0.4}
+    train(recipe(optimiser=optimiser, schedule={"warmup_epochs": 1}), words, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert max(row["step"] for row in rows) == 2
     assert (tmp_path / "run" / "checkpoints" / "checkpoint-2").is_dir()
 
 
-@pytest.mark.parametrize(("epochs", "every", "steps"), [(1, 1, 5), (3, 0.5, 2), (1, 0.01, 1), (2, 5, 25)])
-def test_evaluation_comes_every_so_many_steps(tmp_path: Path, epochs: int, every: float, steps: int) -> None:
-    short = recipe(optimiser={"batch_size": 14, "epochs": epochs}, evaluation={"every_epochs": every})
-    arguments = training_arguments(short, tmp_path, 70)
-    assert (arguments.eval_steps, arguments.save_steps) == (steps, steps)
-
-
-@pytest.mark.parametrize(("epoch", "masked"), [(0.3, True), (0.4, False), (1.0, False)])
-def test_masking_ends_where_the_keep_rate_begins_to_fall(epoch: float, masked: bool, tmp_path: Path) -> None:
-    model = build_model(recipe(), None, a_part(["a", "b"]))
-    arguments = training_arguments(recipe(), tmp_path, 70)
-    trainer = PruningTrainer(model=model, args=arguments, eval_dataset=a_part(["a"]), recipe=recipe())
+@pytest.mark.parametrize(("epoch", "dense"), [(0.3, True), (0.4, False), (1.0, False)])
+def test_masking_ends_where_the_keep_rate_begins_to_fall(
+    epoch: float, dense: bool, words: Path, tmp_path: Path
+) -> None:
+    job = prepare(recipe(augment={"mask_time": 0.4, "time_mask": 8, "noise": True}), words, tmp_path)
+    trainer = build_trainer(job, progress=False, say=None)
     trainer.state.epoch = epoch
-    inputs = {"input_values": torch.zeros(2, 32, 128), "labels": torch.eye(2)}
-    assert ("visible_patches" in trainer._augmented(inputs)) is masked
+    seen: dict[str, Any] = {}
+
+    def note(**inputs: Any) -> SimpleNamespace:
+        seen.update(inputs)
+        return SimpleNamespace(loss=torch.zeros(()))
+
+    batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])
+    trainer.compute_loss(type("Model", (), {"training": True, "__call__": lambda _, **inputs: note(**inputs)})(), batch)
+    drawn = {name: batch[name] for name in ("stripes", "noise", "roll") if dense or name != "stripes"}
+    config = job.model.config
+    assert ("visible_patches" in seen) is dense
+    assert torch.equal(seen["input_values"], apply(batch["input_values"], drawn, -config.mean / (2 * config.std)))
+    assert seen["keep_rate"] == annealed_keep_rate(job.recipe.pruning, epoch)
 
 
 def test_the_data_set_says_what_the_recipe_does_not(tmp_path: Path) -> None:
@@ -210,11 +200,3 @@ def test_annealing_is_a_cosine_from_one_to_the_target(every: str, epoch: float, 
 def test_without_a_length_the_keep_rate_falls_at_once() -> None:
     pruning = PruningSettings(keep_rate=0.5, shrink_start=1)
     assert [annealed_keep_rate(pruning, epoch) for epoch in (0.9, 1.0)] == [1.0, 0.5]
-
-
-def test_only_matrices_decay_and_neither_tokens_nor_positions() -> None:
-    model = build_model(recipe(), None, a_part(["a", "b"]))
-    decayed = {name for name, weight in model.named_parameters() if decays(name, weight)}
-    assert "blocks.0.mlp.up.weight" in decayed
-    assert "embeddings.projection.weight" in decayed
-    assert not {n for n in decayed if n.endswith("bias") or "norm" in n or "token" in n or "position" in n}

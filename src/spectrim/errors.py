@@ -58,6 +58,10 @@ class DataError(SpectrimError):
     """A data set on disk is not in the layout that its name promises."""
 
 
+class TrainingDiverged(SpectrimError):
+    """The loss is no longer a number; the newest checkpoint is from before."""
+
+
 class MissingExtra(SpectrimError, ImportError):
     """An optional dependency is not installed."""
 

@@ -1,4 +1,4 @@
-"""Training with an annealed keep rate, on transformers' Trainer: resume, progress and devices are its work."""
+"""Fine-tuning and training with an annealed keep rate, on transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,42 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalPrediction
 
-from spectrim.augment import smooth_targets, structured_mask
+from spectrim.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
+from spectrim.cards import write_card
 from spectrim.checkpoints import describe, from_pretrained
 from spectrim.checkpoints.loading import FURTHER_SETTINGS
-from spectrim.config import BUILDERS
-from spectrim.data import DATA_SETS, AudioDataset, Clip
+from spectrim.config import BUILDERS, SpectrimConfig
+from spectrim.data import DATA_SETS, PARTS, AudioDataset, Clip
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.metrics import METRICS
 from spectrim.model import AudioTransformer
 from spectrim.pruning.schedule import cosine_from_one
 from spectrim.recipe import PruningSettings, Recipe
-from spectrim.whole import write_json, write_text
+from spectrim.runs import (
+    CHECKPOINTS,
+    RunCourse,
+    RunLog,
+    RunTrainer,
+    Say,
+    begin_run,
+    check_run,
+    is_main_process,
+    newest_checkpoint,
+    refuse_another_run,
+    run_arguments,
+    tensorboard_callback,
+)
+from spectrim.whole import write_json
 
-CHECKPOINTS = "checkpoints"
-TEST_KEEP_RATES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-"""The keep rates at which a trained model is tested: dense, and those of the paper."""
+MAY_DIFFER_IN_A_BRANCH = (
+    *("recipe.name", "recipe.description", "recipe.pruning.keep_rate", "recipe.optimiser.stop_after_epochs"),
+    *("recipe.evaluation.test_keep_rates",),
+)
+"""Settings in which a run may differ from the one whose beginning it shares."""
 
 
 def annealed_keep_rate(pruning: PruningSettings, epoch: float) -> float:
@@ -56,36 +74,48 @@ def annealed_keep_rate(pruning: PruningSettings, epoch: float) -> float:
 
 
 class Collator:
-    """A list of clips → one batch on the CPU: log-mel (batch, frames, mels) and targets (batch, labels)."""
+    """A list of clips → one batch on the CPU.
 
-    def __init__(self, frontend: Frontend) -> None:
+    Gives ``input_values`` (batch, frames, mels), ``labels`` (batch, labels), ``num_frames`` (batch,) and ``counted``
+    (batch,), False for clips that stand in for unreadable ones; and for training clips what `spectrim.augment.draw`
+    gives.
+    """
+
+    def __init__(self, frontend: Frontend, recipe: Recipe, config: SpectrimConfig) -> None:
         self.frontend = frontend
+        self.augment = recipe.augment
+        self.frames, self.mels, self.grid = config.max_length, config.num_mel_bins, config.grid
+        self.multi_label = config.problem_type == "multi_label_classification"
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         """Make the batch."""
         with torch.no_grad():
             features = self.frontend([torch.as_tensor(clip.waveform) for clip in clips])
         targets = torch.as_tensor(np.stack([clip.target for clip in clips]))
-        return {"input_values": features.input_values, "labels": targets, "num_frames": features.num_frames}
+        batch = {
+            "input_values": features.input_values,
+            "num_frames": features.num_frames,
+            "counted": torch.tensor([not getattr(clip, "stand_in", False) for clip in clips]),
+        }
+        training = [clip for clip in clips if isinstance(clip, TrainingClip)]
+        if training:
+            targets = smooth_targets(targets, self.augment.label_smoothing, multi_label=self.multi_label)
+            batch |= draw(self.augment, training, self.frames, self.mels, self.grid)
+        return {**batch, "labels": targets}
 
 
-class PruningTrainer(Trainer):
-    """Trainer whose forward passes follow a recipe's keep rate and patch masking.
+class PruningTrainer(RunTrainer):
+    """Trainer whose forward passes follow a recipe's keep rate and augmentations.
 
-    Evaluation runs at the keep rate that training has reached, without masking.
+    Evaluation runs at ``evaluation_rate``, without augmentations.
     """
 
     model: AudioTransformer
-    optimizer: torch.optim.Optimizer | None
-    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:
         self.recipe = recipe
-        super().__init__(*args, **kwargs)
-
-    def keep_rate(self) -> float:
-        """The keep rate at this step."""
-        return annealed_keep_rate(self.recipe.pruning, self.state.epoch or 0.0)
+        self.evaluation_rate = recipe.pruning.keep_rate
+        super().__init__(*args, optimiser_settings=recipe.optimiser, schedule_settings=recipe.schedule, **kwargs)
 
     def compute_loss(
         self,
@@ -95,97 +125,29 @@ class PruningTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Loss of a batch; see `Trainer.compute_loss`."""
-        rate = self.keep_rate()
-        inputs = {**inputs, "keep_rate": rate}
+        drawn = {name: value for name, value in inputs.items() if name in ("stripes", "noise", "roll")}
+        seen = {name: value for name, value in inputs.items() if name not in (*drawn, "counted")}
+        rate = self.evaluation_rate
         if model.training:
-            inputs = self._augmented(inputs)
-        outputs = model(**inputs)
+            epoch, pruning = self.state.epoch or 0.0, self.recipe.pruning
+            rate = annealed_keep_rate(pruning, epoch)
+            if pruning.keep_rate < 1.0 and epoch >= pruning.shrink_start:
+                seen.pop("visible_patches", None)
+                drawn.pop("stripes", None)
+            config = self.model.config
+            seen["input_values"] = apply(seen["input_values"], drawn, -config.mean / (2.0 * config.std))
+        outputs = model(**seen, keep_rate=rate)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def _augmented(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        augment, config = self.recipe.augment, self.model.config
-        several = config.problem_type == "multi_label_classification"
-        inputs["labels"] = smooth_targets(inputs["labels"], augment.label_smoothing, multi_label=several)
-        pruning = self.recipe.pruning
-        dense = pruning.keep_rate == 1.0 or (self.state.epoch or 0.0) < pruning.shrink_start
-        if dense and (augment.mask_time or augment.mask_frequency):
-            values = inputs["input_values"]
-            inputs["visible_patches"] = structured_mask(
-                values.shape[0], config.grid, augment.mask_time, augment.mask_frequency, values.device
-            )
-        return inputs
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The recipe's optimiser; biases, norms, tokens and positions are not decayed."""
-        if self.optimizer is None:
-            settings = self.recipe.optimiser
-            named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-            groups = [
-                {"params": [w for n, w in named if decays(n, w)], "weight_decay": settings.weight_decay},
-                {"params": [w for n, w in named if not decays(n, w)], "weight_decay": 0.0},
-            ]
-            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
-            self.optimizer = kind(groups, lr=settings.learning_rate, betas=settings.betas)
-        return self.optimizer
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Linear warm-up, then a cosine to ``final_share`` of the peak, per step."""
-        if self.lr_scheduler is None:
-            settings = self.recipe.optimiser
-            warmup = num_training_steps * settings.warmup_epochs / settings.epochs
-
-            def share(step: int) -> float:
-                if step < warmup:
-                    return (step + 1) / (warmup + 1)
-                return cosine_from_one((step - warmup) / max(1.0, num_training_steps - warmup), settings.final_share)
-
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.create_optimizer(), share)
-        return self.lr_scheduler
-
-
-def decays(name: str, weight: Tensor) -> bool:
-    """Whether weight decay applies to a parameter: only to matrices, and not to tokens and the position table."""
-    return weight.ndim > 1 and not name.endswith(("_token", "position_table"))
-
-
-class MetricsLog(TrainerCallback):
-    """Append everything that the Trainer logs to ``metrics.jsonl``, with the keep rate of that moment.
-
-    Rows of steps that a resumed run does again are dropped first.
-    """
-
-    def __init__(self, path: Path, pruning: PruningSettings) -> None:
-        self.path = path
-        self.pruning = pruning
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the rows up to the step that training starts from."""
-        if state.is_world_process_zero and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= state.global_step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write one line."""
-        if state.is_world_process_zero:
-            rate = annealed_keep_rate(self.pruning, state.epoch or 0.0)
-            row = {"step": state.global_step, "epoch": state.epoch, "keep_rate": rate, **(logs or {})}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-class StopEarly(TrainerCallback):
-    """End training after a number of epochs, with a checkpoint, while the learning rate is on a longer course."""
-
-    def __init__(self, epochs: float) -> None:
-        self.epochs = epochs
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop once the epochs are done."""
-        if state.epoch is not None and state.epoch >= self.epochs - 1e-9:
-            control.should_save = control.should_evaluate = control.should_training_stop = True
+def problem_type(recipe: Recipe, part: AudioDataset) -> str:
+    """The configuration's word for a recipe's loss on a data set."""
+    several = part.multi_label if recipe.loss == "auto" else recipe.loss == "binary_cross_entropy"
+    if part.multi_label and not several:
+        raise InvalidSetting(
+            "loss", recipe.loss, f"binary_cross_entropy: clips of {recipe.data.name} have several labels"
+        )
+    return "multi_label_classification" if several else "single_label_classification"
 
 
 def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTransformer:
@@ -200,7 +162,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         InvalidSetting: a size in the recipe is not that of the checkpoint.
     """
     entry, pruning = DATA_SETS[recipe.data.name], recipe.pruning
-    problem = "multi_label_classification" if part.multi_label else "single_label_classification"
+    problem = problem_type(recipe, part)
     if init is None:
         names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
         settings = {"keep_rate": pruning.keep_rate, "prune_at": pruning.prune_at, "criterion": pruning.criterion}
@@ -226,140 +188,203 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     return model
 
 
-def training_arguments(recipe: Recipe, output: Path, clips: int) -> TrainingArguments:
-    """The recipe in the Trainer's words, for a training part of this many clips."""
-    optimiser, evaluation = recipe.optimiser, recipe.evaluation
-    every = max(1, round(evaluation.every_epochs * math.ceil(clips / optimiser.batch_size)))
-    return TrainingArguments(
-        output_dir=str(output / CHECKPOINTS),
-        per_device_train_batch_size=optimiser.batch_size,
-        per_device_eval_batch_size=evaluation.batch_size,
-        num_train_epochs=optimiser.epochs,
-        max_grad_norm=optimiser.max_grad_norm,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=2,
-        logging_steps=50,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to=[],
-        dataloader_num_workers=0,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
+@dataclass(frozen=True)
+class Job:
+    """What a run works with.
+
+    Attributes:
+        recipe: what to do.
+        output: folder of the run.
+        init: checkpoint to start from, or None.
+        metric: by its name in `spectrim.metrics.METRICS`.
+        parts: of the data set, by `spectrim.data.PARTS`.
+        model: to be trained.
+    """
+
+    recipe: Recipe
+    output: Path
+    init: str | None
+    metric: str
+    parts: dict[str, AudioDataset]
+    model: AudioTransformer
+
+
+def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None) -> Job:
+    """Open the data and build the model of a run; errors as `train`."""
+    if recipe.data.name not in DATA_SETS:
+        raise InvalidSetting("data.name", recipe.data.name, one_of(DATA_SETS))
+    entry = DATA_SETS[recipe.data.name]
+    parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
+    transformers.set_seed(recipe.seed)
+    return Job(recipe, Path(output), init, entry.metric, parts, build_model(recipe, init, parts["train"]))
 
 
 def train(
-    recipe: Recipe, data: str | Path, output: str | Path, *, init: str | None = None, resume: bool = False
+    recipe: Recipe,
+    data: str | Path,
+    output: str | Path,
+    *,
+    init: str | None = None,
+    resume: bool = False,
+    branch_of: str | Path | None = None,
+    progress: bool = False,
+    say: Say | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe: train, evaluate the last weights on the test part dense and pruned, save the model.
+    """Run a recipe: train, choose the weights, test them dense and pruned, save the model.
 
     Args:
         recipe: from `load_recipe`.
         data: root of the data set on disk.
-        output: folder of the run: ``run.json``, ``metrics.jsonl``, ``checkpoints/``, ``model/``, ``results.json``.
+        output: folder of the run, see `spectrim.runs`; at the end also ``model/`` and ``results.json``.
         init: checkpoint to start from, or None.
-        resume: continue the run in ``output`` from its newest whole checkpoint.
+        resume: continue the run in ``output`` from its newest whole checkpoint, or begin it.
+        branch_of: folder of a run of the same recipe with another keep rate that was stopped before its keep rate
+            fell: this run goes on from there, and ends as if it had run from the beginning.
+        progress: draw a bar.
+        say: is told what is logged, line by line.
 
     Returns:
         What ``results.json`` holds.
 
     Raises:
-        InvalidSetting: unknown data set; ``output`` already holds a run and ``resume`` is False; or the run in it has
-            another recipe, data or start.
+        InvalidSetting: unknown data set; ``output`` already holds a run and ``resume`` is False; the run in it has
+            another recipe, data or start; or the settings do not suit the data, the checkpoint or the machine.
+        DataError: the data set is not there, or too much of it is missing or unreadable.
+        TrainingDiverged: the loss is no longer a number.
     """
     output = Path(output)
-    if recipe.data.name not in DATA_SETS:
-        raise InvalidSetting("data.name", recipe.data.name, one_of(DATA_SETS))
-    entry = DATA_SETS[recipe.data.name]
     run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
-    _check_run(run, output, resume)
-    parts = {p: entry.open(data, p, **recipe.data.options) for p in ("train", "validation", "test")}
-    transformers.set_seed(recipe.seed)
-    model = build_model(recipe, init, parts["train"])
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "run.json", run)
-    metric = METRICS[entry.metric]
+    if branch_of is not None:
+        _check_branch(recipe, run, Path(branch_of))
+    check_run(run, output, resume=resume)
+    job = prepare(recipe, data, output, init)
+    trainer = build_trainer(job, progress=progress, say=say)
+    begin_run(run, output)
+    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
+    if newest is None and branch_of is not None:
+        newest = _copy_checkpoint(Path(branch_of), output)
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    return _conclude(trainer, job)
+
+
+def _check_branch(recipe: Recipe, run: dict[str, Any], trunk: Path) -> None:
+    written = trunk / "run.json"
+    if not written.is_file():
+        raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
+    refuse_another_run(run, json.loads(written.read_text(encoding="utf-8")), trunk, apart_from=MAY_DIFFER_IN_A_BRANCH)
+    if recipe.evaluation.choose == "best" and recipe.evaluation.first_epoch < recipe.pruning.shrink_start:
+        raise InvalidSetting(
+            "evaluation.first_epoch", recipe.evaluation.first_epoch,
+            f"at least pruning.shrink_start={recipe.pruning.shrink_start:g} for a branch, which does not know the "
+            "evaluations before",
+        )  # fmt: skip
+
+
+def _copy_checkpoint(trunk: Path, output: Path) -> Path:
+    """Bring the last checkpoint of a run into another's folder, whole."""
+    newest = newest_checkpoint(trunk / CHECKPOINTS)
+    if newest is None:
+        raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")
+    target = output / CHECKPOINTS / newest.name
+    if is_main_process():
+        beside = target.with_name(".partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(newest, beside)
+        beside.rename(target)
+    return target
+
+
+def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTrainer:
+    """The Trainer of a run."""
+    recipe, model, metric = job.recipe, job.model, job.metric
+    course, evaluation = recipe.optimiser, recipe.evaluation
+    clips: Dataset[Any] = TrainingClips(job.parts["train"], recipe.augment, recipe.seed)
+    arguments = run_arguments(
+        job.output,
+        course,
+        clips=len(job.parts["train"]),
+        every_epochs=evaluation.every_epochs,
+        first_epoch=evaluation.first_epoch,
+        evaluation_batch=evaluation.batch_size,
+        metric=f"eval_{metric}" if evaluation.choose == "best" else None,
+        greater_is_better=True,
+        workers=recipe.workers,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    arguments.label_names = ["labels", "counted"]
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        return {entry.metric: metric(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))}
+        targets, counted = (np.asarray(part) for part in prediction.label_ids)
+        scores = np.asarray(prediction.predictions)
+        return {metric: METRICS[metric](scores[counted], targets[counted])}
 
-    stop = recipe.optimiser.stop_after_epochs
-    trainer = PruningTrainer(
+    def facts(epoch: float) -> dict[str, float]:
+        return {"keep_rate": annealed_keep_rate(recipe.pruning, epoch)}
+
+    return PruningTrainer(
         model=model,
-        args=training_arguments(recipe, output, len(parts["train"])),
+        args=arguments,
         recipe=recipe,
-        data_collator=Collator(Frontend.from_config(model.config)),
-        train_dataset=parts["train"],
-        eval_dataset=parts["validation"],
+        data_collator=Collator(Frontend.from_config(model.config), recipe, model.config),
+        train_dataset=clips,
+        eval_dataset=job.parts["validation"],
         compute_metrics=compute_metrics,
-        callbacks=[MetricsLog(output / "metrics.jsonl", recipe.pruning), *([StopEarly(stop)] if stop else [])],
+        callbacks=[
+            RunCourse(clips, course.stop_after_epochs),
+            RunLog(job.output, facts, say if is_main_process() else None),
+            *tensorboard_callback(recipe.tensorboard, job.output),
+        ],
     )
-    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
-    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    results = test_at_keep_rates(trainer, parts["test"], entry.metric)
-    results["training_clips"] = len(parts["train"])
-    results["replaced_clips"] = {name: part.broken for name, part in parts.items() if part.broken}
-    results["missing_clips"] = {name: list(part.missing) for name, part in parts.items() if part.missing}
-    save_model(model, output / "model")
-    write_json(output / "results.json", results)
+
+
+def _conclude(trainer: PruningTrainer, job: Job) -> dict[str, Any]:
+    """Test the chosen weights, and write model and results."""
+    state, parts = trainer.state, job.parts
+    per_epoch = state.max_steps / job.recipe.optimiser.epochs
+    best = None
+    if state.best_global_step and trainer.args.load_best_model_at_end:
+        best = {
+            "step": state.best_global_step,
+            "epoch": state.best_global_step / per_epoch,
+            f"validation_{job.metric}": state.best_metric,
+        }
+    results = {
+        "chosen": best or {"step": state.global_step, "epoch": state.global_step / per_epoch},
+        **test_at_keep_rates(trainer, parts["test"], job.metric),
+        "training_clips": len(parts["train"]),
+        "replaced_clips": {name: part.broken for name, part in parts.items() if part.broken},
+        "missing_clips": {name: list(part.missing) for name, part in parts.items() if part.missing},
+    }
+    if is_main_process():
+        save_model(job.model, job.output / "model", card=(job.recipe, job.init, results))
+        write_json(job.output / "results.json", results)
+    trainer.accelerator.wait_for_everyone()
     return results
 
 
-def _check_run(run: dict[str, Any], output: Path, resume: bool) -> None:
-    """Refuse to overwrite a run, and to go on with another than the one that is there."""
-    if not resume:
-        if (output / "run.json").exists() or (output / CHECKPOINTS).is_dir():
-            raise InvalidSetting(
-                "output", str(output), "a folder without a run in it, or --resume to continue that run"
-            )
-        return
-    if not (output / "run.json").is_file():
-        return
-    before = _flat(json.loads((output / "run.json").read_text(encoding="utf-8")))
-    for name, value in _flat(run).items():
-        if before.get(name) != value:
-            raise InvalidSetting(name, value, f"{before.get(name)!r}, with which the run in {output} was begun")
-
-
-def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-    return flat
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; one that a kill left unfinished is passed over.
-
-    The Trainer writes ``trainer_state.json`` last.
-    """
-    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
 def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[str, Any]:
-    """The metric on a data set part at `TEST_KEEP_RATES` and the trained one, without annealing or masking."""
-    trained = trainer.recipe
-    rows = {}
-    for rate in sorted({*TEST_KEEP_RATES, trained.pruning.keep_rate}, reverse=True):
-        pruning = trained.pruning.model_copy(update={"keep_rate": rate, "shrink_start": 0.0, "shrink_epochs": 0.0})
-        trainer.recipe = trained.model_copy(update={"pruning": pruning})
+    """The metric on a data set part at the recipe's test keep rates and the trained one."""
+    recipe, rows = trainer.recipe, {}
+    rates = recipe.evaluation.test_keep_rates
+    for rate in sorted({*rates, recipe.pruning.keep_rate} if rates else (), reverse=True):
+        trainer.evaluation_rate = rate
         rows[str(rate)] = trainer.predict(part).metrics[f"test_{metric}"]
-    trainer.recipe = trained
+    trainer.evaluation_rate = recipe.pruning.keep_rate
     return {"metric": metric, "test_clips": len(part), "test": rows}
 
 
-def save_model(model: AudioTransformer, path: Path) -> None:
-    """Save a model with its feature extractor, whole or not at all."""
+def save_model(
+    model: AudioTransformer, path: Path, *, card: tuple[Recipe, str | None, dict[str, Any]] | None = None
+) -> None:
+    """Save a model with its feature extractor and, given recipe, start and results, its card; whole or not at all."""
     beside, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
     for leftover in (beside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(beside)
     SpectrimFeatureExtractor.from_config(model.config).save_pretrained(beside)
+    if card is not None:
+        write_card(beside, model.config, *card)
     if path.exists():
         path.rename(old)
     beside.rename(path)

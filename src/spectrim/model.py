@@ -60,6 +60,29 @@ class _Tokens:
     valid: Tensor | None
 
 
+@dataclass
+class Encoded:
+    """What the blocks make of a batch, before pooling.
+
+    Attributes:
+        values: (batch, extra + n, width) tokens after the last block, before any norm; without those that the head does
+            not read, unless the full output was asked for.
+        patches: (batch, extra + n) grid index f·T + t of each token, −1 for extra tokens and empty slots; with the
+            extra tokens also where ``values`` has none.
+        valid: (batch, n) bool, False for empty slots; None where there are none.
+        hidden_states: see `AudioTransformerOutput`; so the others.
+        attentions: likewise.
+        token_trace: likewise.
+    """
+
+    values: Tensor
+    patches: Tensor
+    valid: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+    token_trace: TokenTrace | None
+
+
 class AudioTransformer(PreTrainedModel):
     """AST or AudioMAE that drops patches, with a classification head.
 
@@ -159,34 +182,73 @@ class AudioTransformer(PreTrainedModel):
                 (batch, k) int64, or ``num_frames`` missing or not (batch,) with ``drop_padding``.
             InvalidSetting: ``keep_rate`` is out of range.
         """
-        tokens, static = self._enter(input_values, num_frames, visible_patches)
         show_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         show_maps = self.config.output_attentions if output_attentions is None else output_attentions
-        plans = plan_blocks(
-            self.config,
-            tokens.patches.shape[1] - self.config.extra_tokens,
+        encoded = self.encode(
+            input_values,
+            num_frames,
             keep_rate,
+            visible_patches,
+            token_trace=output_token_trace,
+            hidden_states=show_states,
+            attentions=show_maps,
             full_output=show_states,
         )
-        states, maps, scores, kept = [tokens.values] if show_states else [], [], [], []
-        for block, plan in zip(self.blocks, plans, strict=True):
-            entered = tokens
-            out = BlockOutput(*block(entered.values, plan, entered.rank, entered.valid, output_token_trace, show_maps))
-            tokens = self._advance(entered, plan, out)
-            if show_states:
-                states.append(out.tokens)
-            if out.attention is not None:
-                maps.append(out.attention)
-            if output_token_trace:
-                scores.append(self._score_grid(entered, static, out.scores))
-                kept.append(alive_on_grid(tokens.patches, self.config.grid))
-        logits = self.head(self._pool(tokens))
+        logits = self.head(self._pool(encoded))
         return AudioTransformerOutput(
             loss=None if labels is None else self._loss(logits, labels),
             logits=logits,
-            hidden_states=tuple(states) if show_states else None,
-            attentions=tuple(maps) if show_maps else None,
-            token_trace=TokenTrace(scores=tuple(scores), kept=tuple(kept)) if output_token_trace else None,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            token_trace=encoded.token_trace,
+        )
+
+    def encode(
+        self,
+        input_values: Tensor,
+        num_frames: Tensor | None = None,
+        keep_rate: float | list[float] | None = None,
+        visible_patches: Tensor | None = None,
+        *,
+        token_trace: bool = False,
+        hidden_states: bool = False,
+        attentions: bool = False,
+        full_output: bool = True,
+    ) -> Encoded:
+        """Run embeddings and blocks: all of `forward` but pooling and head.
+
+        Args:
+            input_values, num_frames, keep_rate, visible_patches: as for `forward`.
+            token_trace: return scores and survivors of every block.
+            hidden_states: return the tokens before and after each block.
+            attentions: return the attention maps.
+            full_output: compute every token in the last block, also those that the head does not read.
+
+        Raises:
+            InputShapeError: as `forward`; so `InvalidSetting`.
+        """
+        tokens, static = self._enter(input_values, num_frames, visible_patches)
+        entering = tokens.patches.shape[1] - self.config.extra_tokens
+        plans = plan_blocks(self.config, entering, keep_rate, full_output=full_output)
+        states, maps, scores, kept = [tokens.values] if hidden_states else [], [], [], []
+        for block, plan in zip(self.blocks, plans, strict=True):
+            entered = tokens
+            out = BlockOutput(*block(entered.values, plan, entered.rank, entered.valid, token_trace, attentions))
+            tokens = self._advance(entered, plan, out)
+            if hidden_states:
+                states.append(out.tokens)
+            if out.attention is not None:
+                maps.append(out.attention)
+            if token_trace:
+                scores.append(self._score_grid(entered, static, out.scores))
+                kept.append(alive_on_grid(tokens.patches, self.config.grid))
+        return Encoded(
+            values=tokens.values,
+            patches=tokens.patches,
+            valid=tokens.valid,
+            hidden_states=tuple(states) if hidden_states else None,
+            attentions=tuple(maps) if attentions else None,
+            token_trace=TokenTrace(scores=tuple(scores), kept=tuple(kept)) if token_trace else None,
         )
 
     def _enter(
@@ -281,7 +343,7 @@ class AudioTransformer(PreTrainedModel):
             raise InvalidSetting("criterion", self.config.criterion, "one that gives scores")
         return scatter_to_grid(scores, entered.patches[:, self.config.extra_tokens :], grid)
 
-    def _pool(self, tokens: _Tokens) -> Tensor:
+    def _pool(self, tokens: Encoded) -> Tensor:
         """What the head reads, (batch, width)."""
         extra = self.config.extra_tokens
         if self.config.pooling == "extra_tokens":

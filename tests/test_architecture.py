@@ -22,7 +22,7 @@ LEVELS = (
     ("augment", "benchmark", "cards"),
     ("runs",),
     ("training", "pretraining", "evaluation", "analysis", "export", "decoding", "selection"),
-    ("explain", "demo"),
+    ("explain", "demo", "reproduction"),
     ("predict", "__init__"),
     ("about", "terminal", "writers"),
     ("sinks",),

@@ -140,7 +140,7 @@ def explain_picture(
     for name, mask in stages:
         if mask.shape != grid:
             raise InputShapeError(f"kept patches {name!r} have shape {mask.shape}; this configuration's grid is {grid}")
-    _save(_compose(clip, stages, labels, title), target)
+    save_figure(_compose(clip, stages, labels, title), target)
     return target
 
 
@@ -367,8 +367,8 @@ def _draw_legend(figure: Figure, clip: _Clip, pruned: bool) -> None:
         )
 
 
-def _save(figure: Figure, target: Path) -> None:
-    """Write beside, then rename."""
+def save_figure(figure: Figure, target: Path) -> None:
+    """Write a figure as its file name ends (png, svg, pdf), beside, then rename; the same figure, the same bytes."""
     kind = target.suffix.lower().lstrip(".")
     beside = target.with_name(target.name + ".partial")
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)

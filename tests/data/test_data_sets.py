@@ -9,10 +9,12 @@ from spectrim.metrics import METRICS
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_every_entry_is_whole(name: str) -> None:
     entry = DATA_SETS[name]
-    assert entry.metric in METRICS
-    assert entry.std > 0
-    assert entry.max_length % 16 == 0
-    assert callable(entry.open)
+    assert entry.metric is None or entry.metric in METRICS
+    assert (entry.metric is None) == (entry.multi_label is None)
+    assert (entry.mean is None) == (entry.std is None) == (entry.max_length is None)
+    assert entry.std is None or entry.std > 0
+    assert entry.max_length is None or entry.max_length % 16 == 0
+    assert "bad_share" in entry.options
     if entry.labels is not None:
         assert len(set(entry.labels)) == len(entry.labels)
 

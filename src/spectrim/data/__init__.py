@@ -1,69 +1,153 @@
 """Data sets: one file for each, one table of them.
 
-A new one is a function ``open_it(root, part, **options) -> AudioDataset`` in a file of its own, an entry in
-`DATA_SETS`, and a recipe.
+A new one is a function ``open_it(root, part, *, bad_share, **options) -> AudioDataset`` in a file of its own, an entry
+in `DATA_SETS`, and a recipe. What openers have in common is in `spectrim.data.layout` and `spectrim.data.splits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from spectrim.data.audioset import open_audioset
 from spectrim.data.dataset import PARTS, AudioDataset, Clip, Recording
+from spectrim.data.esc50 import FOLDS, open_esc50
+from spectrim.data.folder import open_folder
 from spectrim.data.speech_commands import WORDS, open_speech_commands
+from spectrim.data.table import open_table
+from spectrim.data.voxceleb1 import open_voxceleb1
+from spectrim.errors import InvalidSetting, one_of
 
-__all__ = ["DATA_SETS", "PARTS", "AudioDataset", "Clip", "DataSet", "Recording"]
+__all__ = ["DATA_SETS", "PARTS", "AudioDataset", "Clip", "DataSet", "Recording", "find_data_set", "frontend_fields"]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """An entry of `DATA_SETS`.
+    """An entry of `DATA_SETS`. What only the files on disk say is None; an opened part always says it.
 
     Args:
         title: its name in full.
-        labels: names of all labels in the order of the targets; None where only the folder on disk says it.
+        opener: ``opener(root, part, **options)`` → `AudioDataset`; part is one of `PARTS`.
+        labels: names of all labels in the order of the targets.
         multi_label: whether a clip can have several labels.
         metric: name in `spectrim.metrics.METRICS`.
         mean: mean of the log-mel values of its training part, for the front end.
         std: their standard deviation.
         max_length: frames of 10 ms that a model for it looks at.
-        open: ``open(root, part, **options)`` → `AudioDataset`; part is one of `PARTS`.
+        folds: what the option ``fold`` can be, one after another for a cross-validation. Empty where there are none,
+            or only the files say: see `AudioDataset.folds`.
     """
 
     title: str
-    labels: tuple[str, ...] | None
-    multi_label: bool
-    metric: str
-    mean: float
-    std: float
-    max_length: int
-    open: Callable[..., AudioDataset]
+    opener: Callable[..., AudioDataset]
+    labels: tuple[str, ...] | None = None
+    multi_label: bool | None = False
+    metric: str | None = "accuracy"
+    mean: float | None = None
+    std: float | None = None
+    max_length: int | None = None
+    folds: tuple[int, ...] = ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options that it is opened with."""
+        parameters = inspect.signature(self.opener).parameters.values()
+        return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+
+    def open(self, root: str | Path, part: str, **options: Any) -> AudioDataset:
+        """Open a part of it.
+
+        Args:
+            root: where it is on disk.
+            part: one of `PARTS`.
+            options: of its opener.
+
+        Raises:
+            InvalidSetting: unknown part, unknown option, or an option out of range.
+            DataError: the files are not in its layout, or too many are missing.
+        """
+        for name, value in options.items():
+            if name not in self.options:
+                raise InvalidSetting(f"option {name}", value, one_of(self.options))
+        return self.opener(root, part, **options)
 
 
 DATA_SETS: dict[str, DataSet] = {
     "speech-commands": DataSet(
         title="Speech Commands V2, 35 words",
+        opener=open_speech_commands,
         labels=WORDS,
-        multi_label=False,
-        metric="accuracy",
         mean=-6.845978,
         std=5.5654526,
         max_length=128,
-        open=open_speech_commands,
     ),
     "spoken-commands": DataSet(
         title="Speech Commands V2's words spoken by eSpeak NG (see `spectrim.data.synthetic`)",
+        opener=open_speech_commands,
         labels=WORDS,
-        multi_label=False,
-        metric="accuracy",
         mean=-9.364265,
         std=4.263562,
         max_length=128,
-        open=open_speech_commands,
     ),
+    "esc50": DataSet(
+        title="ESC-50, environmental sounds in five folds",
+        opener=open_esc50,
+        mean=-6.6268077,
+        std=5.358466,
+        max_length=512,
+        folds=FOLDS,
+    ),
+    "voxceleb1": DataSet(
+        title="VoxCeleb1, identification of 1,251 speakers",
+        opener=open_voxceleb1,
+        mean=-6.370,
+        std=3.074,
+        max_length=1024,
+    ),
+    "audioset": DataSet(
+        title="AudioSet by AST's manifests",
+        opener=open_audioset,
+        multi_label=True,
+        metric="mAP",
+        mean=-4.2677393,
+        std=4.5689974,
+        max_length=1024,
+    ),
+    "folder": DataSet(title="A folder per class", opener=open_folder),
+    "csv": DataSet(title="A table of clips", opener=open_table, multi_label=None, metric=None),
 }
 """The data sets by the names that recipes and the command line use.
 
-Statistics of Speech Commands are those of the published recipes; those of the spoken miniature were
-measured with `spectrim.data.check` on its 61,250 training clips of seed 0.
+Statistics of Speech Commands, ESC-50, VoxCeleb1 and AudioSet are those of the published recipes; those of the spoken
+miniature were measured with `spectrim.data.check` on its 61,250 training clips of seed 0.
 """
+
+
+def find_data_set(name: str, field: str = "data set") -> DataSet:
+    """The entry of a name; `InvalidSetting` for ``field`` if there is none."""
+    if name not in DATA_SETS:
+        raise InvalidSetting(field, name, one_of(DATA_SETS))
+    return DATA_SETS[name]
+
+
+def frontend_fields(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean, std and max_length for a model's front end: what a recipe says, else what the data set is known for.
+
+    Args:
+        name: in `DATA_SETS`.
+        given: the recipe's ``model.fields``.
+
+    Raises:
+        InvalidSetting: neither says it; names the field and the command that measures it.
+    """
+    entry = find_data_set(name, "data.name")
+    fields = {}
+    for field in ("mean", "std", "max_length"):
+        fields[field] = given.get(field, getattr(entry, field))
+        if fields[field] is None:
+            allowed = f"what `spectrim data check {name} DIR` prints for it: it differs from one {name} to the next"
+            raise InvalidSetting(f"model.fields.{field}", None, allowed)
+    return fields

@@ -114,7 +114,7 @@ def check(name: str, root: str | Path, *, progress: Progress | None = None, **op
     entry = DATA_SETS[name]
     parts = {part: entry.open(root, part, **{**options, "bad_share": 1.0}) for part in PARTS}
     total = sum(len(part) for part in parts.values())
-    statistics = LogMelStatistics(entry.max_length)
+    statistics = LogMelStatistics(entry.max_length or 1024)
     done = 0
     reports = {}
     for part, clips in parts.items():

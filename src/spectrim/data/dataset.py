@@ -29,11 +29,14 @@ class Clip:
         waveform: (n,) float32, mono, 16 kHz, full scale at ±1.
         target: (labels,) float32; 1 for each label that the clip has, else 0.
         id: the file's name within the data set.
+        stand_in: whether this clip replaces another, which cannot be read. An evaluation leaves it out, or it would
+            count twice.
     """
 
     waveform: NDArray[np.float32]
     target: NDArray[np.float32]
     id: str
+    stand_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class AudioDataset(Dataset[Clip]):
     """A part of a data set: `Clip`s by number.
 
     A file that cannot be read is named once, with the reason, in the log and in `broken`, and another clip
-    stands in for it from then on: always the same one, so that a resumed run sees the same data.
+    stands in for it from then on: always the same one, so that a resumed run sees the same data. Such a clip says so
+    by `Clip.stand_in`.
 
     Args:
         recordings: the files that are there.
@@ -64,6 +68,7 @@ class AudioDataset(Dataset[Clip]):
         multi_label: whether a clip can have several labels.
         missing: ids of files that the data set's lists name but the disk does not hold; they are named in the log.
         bad_share: share of the files that may be missing, and share that may be unreadable; one always may.
+        folds: numbers of the folds that the data set is divided into, none where it is not.
 
     Attributes:
         broken: id → reason of the files found unreadable so far, in this process.
@@ -78,16 +83,16 @@ class AudioDataset(Dataset[Clip]):
     multi_label: bool
     missing: Sequence[str] = ()
     bad_share: float = BAD_SHARE
+    folds: tuple[int, ...] = ()
     broken: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.bad_share <= 1:
-            raise InvalidSetting("bad_share", self.bad_share, "a share from 0 to 1")
+        check_bad_share(self.bad_share)
         if self.missing:
-            named = _some(self.missing)
+            named = some(self.missing)
             logger.warning("%d files are missing and left out: %s", len(self.missing), named)
             total = len(self.recordings) + len(self.missing)
-            if len(self.missing) > self._bearable(total):
+            if len(self.missing) > bearable(total, self.bad_share):
                 raise DataError(
                     f"{len(self.missing)} of {total} files are missing, more than bad_share={self.bad_share:g}: {named}"
                 )
@@ -96,6 +101,11 @@ class AudioDataset(Dataset[Clip]):
 
     def __len__(self) -> int:
         return len(self.recordings)
+
+    @property
+    def metric(self) -> str:
+        """What to judge a model by on this data: its name in `spectrim.metrics.METRICS`."""
+        return "mAP" if self.multi_label else "accuracy"
 
     def __getitem__(self, index: int) -> Clip:
         """Read a clip; raises `DataError` when too many files turned out unreadable."""
@@ -110,7 +120,7 @@ class AudioDataset(Dataset[Clip]):
             except AudioError as error:
                 self._report(recording, error)
                 continue
-            return Clip(samples, self.target(recording), recording.id)
+            return Clip(samples, self.target(recording), recording.id, stand_in=step > 0)
         raise DataError(f"none of the {len(self)} files can be read; the last: {_last(self.broken)}")
 
     def target(self, recording: Recording) -> NDArray[np.float32]:
@@ -122,17 +132,26 @@ class AudioDataset(Dataset[Clip]):
     def _report(self, recording: Recording, error: AudioError) -> None:
         self.broken[recording.id] = error.reason
         logger.warning("%s is replaced by another clip: %s", recording.path, error.reason)
-        if len(self.broken) > self._bearable(len(self)):
+        if len(self.broken) > bearable(len(self), self.bad_share):
             raise DataError(
                 f"{len(self.broken)} of {len(self)} files cannot be read, more than bad_share={self.bad_share:g}; "
                 f"the last: {_last(self.broken)}"
             ) from error
 
-    def _bearable(self, total: int) -> int:
-        return max(1, int(self.bad_share * total))
+
+def check_bad_share(share: float) -> None:
+    """Refuse what is no share."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise InvalidSetting("bad_share", share, "a share from 0 to 1")
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def bearable(total: int, bad_share: float) -> int:
+    """How many of ``total`` files may be missing, or unreadable: the share, but always one."""
+    return max(1, int(bad_share * total))
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names of many, and how many more there are."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 

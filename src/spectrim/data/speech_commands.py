@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
-from spectrim.errors import DataError, InvalidSetting, one_of
+from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
+from spectrim.data.layout import check_layout, check_part, open_listed, read_lines
+from spectrim.errors import DataError
 
 WORDS = (
     *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go"),
@@ -35,26 +36,17 @@ def open_speech_commands(root: str | Path, part: str, *, bad_share: float = BAD_
         InvalidSetting: unknown part.
         DataError: folders of words or the lists are not there, or too many clips are missing.
     """
-    if part not in PARTS:
-        raise InvalidSetting("part", part, one_of(PARTS))
+    check_part(part)
     root = Path(root)
-    _check_layout(root)
+    check_layout(root, "Speech Commands V2", folders=WORDS, files=LISTS.values())
     present = {f"{word}/{name}" for word in WORDS for name in _wav_names(root / word)}
     listed = {name: _read_list(root / file) for name, file in LISTS.items()}
     wanted = sorted(present.difference(*listed.values()) if part == "train" else listed[part])
     numbers = {word: number for number, word in enumerate(WORDS)}
-    recordings = [Recording(root / name, (numbers[name.split("/")[0]],), name) for name in wanted if name in present]
-    missing = [name for name in wanted if name not in present]
-    return AudioDataset(recordings, list(WORDS), multi_label=False, missing=missing, bad_share=bad_share)
-
-
-def _check_layout(root: Path) -> None:
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    lacking = [name for name in WORDS if not (root / name).is_dir()]
-    lacking += [name for name in LISTS.values() if not (root / name).is_file()]
-    if lacking:
-        raise DataError(f"{root} is not Speech Commands V2: it lacks {', '.join(lacking)}")
+    recordings = [Recording(root / name, (numbers[name.split("/")[0]],), name) for name in wanted]
+    return open_listed(
+        recordings, WORDS, multi_label=False, bad_share=bad_share, present=lambda recording: recording.id in present
+    )
 
 
 def _wav_names(folder: Path) -> list[str]:
@@ -64,10 +56,7 @@ def _wav_names(folder: Path) -> list[str]:
 
 def _read_list(path: Path) -> set[str]:
     names = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        name = line.strip()
-        if not name:
-            continue
+    for number, name in read_lines(path):
         word, slash, file = name.partition("/")
         if word not in WORDS or not slash or not file or "/" in file:
             raise DataError(f"{path}, line {number}: {name!r} is not word/file.wav with one of the {len(WORDS)} words")

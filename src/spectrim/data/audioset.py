@@ -1,0 +1,97 @@
+"""AudioSet (Gemmeke et al., 2017): 10-second clips, each with some of 527 labels, as AST lists them.
+
+On disk: ``train.json``, ``eval.json`` and ``class_labels_indices.csv`` (columns index, mid, display_name). A manifest
+is ``{"data": [{"wav": path, "labels": "/m/09x0r,/m/05zppz"}, …]}``; labels are mids, and a relative path starts at the
+folder of its manifest. `spectrim.data.manifests` makes manifests from Google's lists of segments.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
+from spectrim.data.layout import check_layout, check_part, open_listed, read_rows, whole_number
+from spectrim.errors import DataError
+
+TRAIN, EVAL, LABELS = "train.json", "eval.json", "class_labels_indices.csv"
+
+
+def open_audioset(
+    root: str | Path,
+    part: str,
+    *,
+    train: str = TRAIN,
+    evaluation: str = EVAL,
+    validation: str | None = None,
+    labels: str = LABELS,
+    bad_share: float = BAD_SHARE,
+) -> AudioDataset:
+    """Open a part of AudioSet, or of a miniature in its layout.
+
+    Args:
+        root: the folder that holds the manifests and the table of labels.
+        part: ``"train"``; ``"test"``, the evaluation segments; or ``"validation"``, the same ones again, since
+            AudioSet has no more parts, and AST and the paper choose the epoch on the clips that they report.
+        train: manifest of the training part, in ``root`` or as an absolute path.
+        evaluation: likewise of the evaluation segments.
+        validation: likewise of clips to choose the epoch on instead.
+        labels: likewise the table of labels.
+        bad_share: share of the clips that may be missing or unreadable.
+
+    Raises:
+        InvalidSetting: unknown part.
+        DataError: the folder is not in this layout, a manifest or the table of labels is wrong somewhere (an unknown
+            mid, e.g.), or too many clips are missing.
+    """
+    check_part(part)
+    root = Path(root)
+    manifests = {"train": train, "validation": validation or evaluation, "test": evaluation}
+    check_layout(root, "AudioSet with AST's manifests", files=[manifests[part], labels])
+    known = read_class_labels(root / labels)
+    numbers = {mid: number for number, mid in enumerate(known)}
+    recordings = _read_manifest(root / manifests[part], numbers)
+    return open_listed(recordings, list(known.values()), multi_label=True, bad_share=bad_share)
+
+
+def read_class_labels(path: Path) -> dict[str, str]:
+    """Mid → display name of the labels in ``class_labels_indices.csv``, in the order of the index.
+
+    Raises:
+        DataError: a column is missing, a mid or a name is there twice, or the indices are not 0, 1, 2, …
+    """
+    rows = [
+        (whole_number(path, line, "index", row["index"]), row["mid"], row["display_name"])
+        for line, row in read_rows(path, ("index", "mid", "display_name"))
+    ]
+    rows.sort()
+    if [index for index, _, _ in rows] != list(range(len(rows))):
+        raise DataError(f"{path}: its index column must count 0, 1, 2, … without gaps")
+    known = {mid: name for _, mid, name in rows}
+    if len(known) != len(rows) or len(set(known.values())) != len(rows):
+        raise DataError(f"{path}: a mid or a display_name is there twice")
+    return known
+
+
+def _read_manifest(path: Path, numbers: dict[str, int]) -> list[Recording]:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    entries = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f'{path} is no manifest: it must be {{"data": [{{"wav": path, "labels": mids}}, …]}}')
+    recordings = []
+    for place, entry in enumerate(entries, start=1):
+        wav, mids = (entry.get("wav"), entry.get("labels")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(wav, str) or not isinstance(mids, str) or not wav:
+            raise DataError(f'{path}, entry {place}: {entry!r} is not {{"wav": path, "labels": mids}}')
+        named = [mid.strip() for mid in mids.split(",")]
+        unknown = [mid for mid in named if mid not in numbers]
+        if unknown:
+            raise DataError(
+                f"{path}, entry {place} ({wav}): {unknown[0]!r} is no mid of the {len(numbers)} in the table of labels"
+            )
+        recordings.append(Recording(path.parent / wav, tuple(sorted({numbers[mid] for mid in named})), wav))
+    return recordings

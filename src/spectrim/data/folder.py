@@ -1,0 +1,92 @@
+"""A folder per class: ``class/any/depth/file.flac``, or ``train/class/…``, ``validation/class/…``, ``test/class/…``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording, some
+from spectrim.data.layout import audio_files, check_layout, check_part
+from spectrim.data.splits import complete
+from spectrim.errors import DataError
+
+PART_FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names of folders that stand for a part, where they hold folders and one of them is for training."""
+
+
+def open_folder(
+    root: str | Path,
+    part: str,
+    *,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    seed: int = 0,
+    bad_share: float = BAD_SHARE,
+) -> AudioDataset:
+    """Open a part of a folder of classes.
+
+    The classes are the folders' names, sorted; names that begin with a dot or an underscore are none. Folders of
+    folders that are named for parts (`PART_FOLDERS`) say which clip belongs where; without one for training, clips are
+    split by seed, about the same share of each class. What is held out where parts are missing: see
+    `spectrim.data.splits.complete`.
+
+    Args:
+        root: the folder.
+        part: ``"train"``, ``"validation"`` or ``"test"``.
+        validation_share: share of the clips that is held out for validation where there is no folder for it.
+        test_share: share of the clips that is held out for test where there is no folder for test or validation.
+        seed: of the split; a file more or less changes it.
+        bad_share: share of the clips that may be unreadable.
+
+    Raises:
+        InvalidSetting: unknown part, or a share that cannot be.
+        DataError: no such folder, no clips in it, or folders of parts and of classes side by side.
+    """
+    check_part(part)
+    root = Path(root)
+    check_layout(root, "a folder of classes")
+    places = _places(root)
+    classes = sorted({folder.name for place in places.values() for folder in _folders(place)})
+    numbers = {name: number for number, name in enumerate(classes)}
+    found = {
+        name: [
+            Recording(path, (numbers[folder.name],), path.relative_to(root).as_posix())
+            for folder in _folders(place)
+            for path in audio_files(folder)
+        ]
+        for name, place in places.items()
+    }
+    if not any(found.values()):
+        raise DataError(f"{root} holds no folders with audio files in them, one folder a class")
+    recordings = complete(
+        found, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=True
+    )
+    return AudioDataset(recordings, classes, multi_label=False, bad_share=bad_share)
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+
+
+def _places(root: Path) -> dict[str, Path]:
+    """Part → its folder; the root alone, as training, where no folders are named for parts."""
+    folders = {folder.name: folder for folder in _folders(root)}
+    here = {part: [name for name in names if name in folders] for part, names in PART_FOLDERS.items()}
+    of_parts = {name for names in here.values() for name in names if _folders(folders[name])}
+    if not of_parts.intersection(here["train"]):
+        if of_parts and of_parts == folders.keys():
+            raise DataError(f"{root} holds {', '.join(sorted(of_parts))} but no folder for training, train")
+        return {"train": root}
+    others = sorted(folders.keys() - of_parts)
+    if others:
+        raise DataError(
+            f"{root} holds folders of parts ({', '.join(sorted(of_parts))}) and others ({some(others)}); "
+            "classes belong into the folders of parts"
+        )
+    for names in here.values():
+        if len(names) > 1:
+            raise DataError(f"{root} holds {' and '.join(names)}, which stand for the same part")
+    return {part: folders[names[0]] for part, names in here.items() if names}

@@ -1,0 +1,106 @@
+"""Which recordings belong to a part where the data set leaves it open: folds, and seeded shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import sklearn.model_selection
+
+from spectrim.data.dataset import Recording
+from spectrim.errors import DataError, InvalidSetting
+
+
+def check_folds(fold: int, validation_fold: int | None, folds: Sequence[int]) -> None:
+    """Refuse folds that are not there, and one fold for two purposes."""
+    allowed = f"one of {', '.join(map(str, folds))}"
+    for field, value in (("fold", fold), ("validation_fold", validation_fold)):
+        if value is None and field == "validation_fold":
+            continue
+        if isinstance(value, bool) or value not in folds:
+            raise InvalidSetting(field, value, allowed)
+    if validation_fold == fold:
+        raise InvalidSetting("validation_fold", validation_fold, f"{allowed}, other than fold={fold}")
+
+
+def in_part(part: str, fold_of_recording: int, fold: int, validation_fold: int | None) -> bool:
+    """Whether a recording belongs to a part when one fold is held out.
+
+    Test is ``fold``. Validation is ``validation_fold``, or ``fold`` again where that is None. Training is what
+    neither of them is.
+    """
+    held_out = {"test": fold, "validation": fold if validation_fold is None else validation_fold}
+    if part in held_out:
+        return fold_of_recording == held_out[part]
+    return fold_of_recording not in held_out.values()
+
+
+def complete(
+    found: Mapping[str, Sequence[Recording]],
+    part: str,
+    *,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+    stratify: bool,
+) -> Sequence[Recording]:
+    """The recordings of a part, those parts made that the data set does not have.
+
+    Given training, validation and test: as they are. Without validation, ``validation_share`` of the training part is
+    held out for it. With a validation part and no test part, the validation part is also the test part. With neither,
+    ``test_share`` of all recordings is held out for test and ``validation_share`` of all for validation.
+
+    Args:
+        found: part → its recordings, for the parts that are given.
+        part: the one that is wanted.
+        validation_share: see above; in (0, 1).
+        test_share: see above; in (0, 1).
+        seed: of what is drawn.
+        stratify: hold out about the same share of each label; each recording then has one.
+
+    Raises:
+        InvalidSetting: a share is out of range, or holds out or leaves fewer recordings than there are labels.
+        DataError: there is no training part, or a label has fewer than two recordings.
+    """
+    for field, share in (("validation_share", validation_share), ("test_share", test_share)):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise InvalidSetting(field, share, "a share between 0 and 1")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InvalidSetting("seed", seed, "a whole number from 0 to 2^32 - 1")
+    if validation_share + test_share >= 1:
+        raise InvalidSetting("validation_share + test_share", validation_share + test_share, "less than 1")
+    parts = {name: recordings for name, recordings in found.items() if recordings}
+    if "train" not in parts:
+        raise DataError(f"there are no training clips, only {' and '.join(parts) or 'nothing'}")
+    total = len(parts["train"])
+    if "validation" not in parts:
+        if "test" not in parts:
+            count = round(test_share * total)
+            parts["train"], parts["test"] = _split(parts["train"], count, "test_share", test_share, seed, stratify)
+        count = round(validation_share * total)
+        parts["train"], parts["validation"] = _split(
+            parts["train"], count, "validation_share", validation_share, seed, stratify
+        )
+    return parts["validation"] if part == "test" and "test" not in parts else parts[part]
+
+
+def _split(
+    recordings: Sequence[Recording], count: int, field: str, share: float, seed: int, stratify: bool
+) -> tuple[list[Recording], list[Recording]]:
+    """Hold out ``count`` recordings by scikit-learn's ``train_test_split``: the rest, and those held out, in order."""
+    numbers = range(len(recordings))
+    labels = [recording.labels[0] for recording in recordings] if stratify else None
+    sizes = Counter(labels or ())
+    if single := [recordings[labels.index(label)].id for label, size in sizes.items() if size < 2 and labels]:
+        raise DataError(
+            f"{len(single)} labels have fewer than two clips left to be split, e.g. that of {single[0]}; "
+            "add clips, or say yourself which belong to train, validation and test"
+        )
+    least = max(1, len(sizes))
+    if not least <= count <= len(recordings) - least:
+        allowed = f"a share that holds out {least} to {len(recordings) - least} of {len(recordings)} clips, not {count}"
+        raise InvalidSetting(field, share, allowed + (", with as many clips as labels on both sides" if sizes else ""))
+    rest, held_out = sklearn.model_selection.train_test_split(
+        numbers, test_size=count, random_state=seed, stratify=labels
+    )
+    return [recordings[number] for number in sorted(rest)], [recordings[number] for number in sorted(held_out)]

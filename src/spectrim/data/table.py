@@ -1,0 +1,134 @@
+"""A table of clips: CSV with the columns path, label or labels, and perhaps split or fold.
+
+``labels`` holds any number of labels, separated by semicolons; ``label`` exactly one. A relative path starts at the
+folder of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
+from spectrim.data.layout import check_layout, check_part, open_listed, read_rows, whole_number
+from spectrim.data.splits import check_folds, complete, in_part
+from spectrim.errors import DataError, InvalidSetting
+
+TABLE = "labels.csv"
+
+
+@dataclass(frozen=True)
+class _Row:
+    path: str
+    labels: tuple[str, ...]
+    split: str | None
+    fold: int | None
+
+
+def open_table(
+    root: str | Path,
+    part: str,
+    *,
+    table: str = TABLE,
+    delimiter: str = ",",
+    label_separator: str = ";",
+    fold: int | None = None,
+    validation_fold: int | None = None,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    seed: int = 0,
+    bad_share: float = BAD_SHARE,
+) -> AudioDataset:
+    """Open a part of a table of clips.
+
+    The labels are all those in the table, sorted. With a column ``labels`` the data set is a multi-label one, and a
+    clip may have none.
+
+    Which part a clip belongs to says the column ``split`` (train, validation, test); or the column ``fold`` (whole
+    numbers), of which one is held out as in ESC-50 (see `spectrim.data.splits.in_part`); or neither, and then clips are
+    split by seed, the same share of each label where clips have one. In a table with both columns ``split`` counts,
+    unless a fold is asked for. What is held out where ``split`` lacks a part: see `spectrim.data.splits.complete`.
+
+    Args:
+        root: the table, or the folder that holds it.
+        part: ``"train"``, ``"validation"`` or ``"test"``.
+        table: the table's name in a folder.
+        delimiter: one character that separates the cells.
+        label_separator: separates the labels in ``labels``.
+        fold: the one that is held out for test; the lowest unless given.
+        validation_fold: the one that is held out for validation; that for test unless given.
+        validation_share: share of the clips that is held out for validation where no column says so.
+        test_share: share of the clips that is held out for test where no column says so.
+        seed: of the split; a row more or less changes it.
+        bad_share: share of the clips that may be missing or unreadable.
+
+    Raises:
+        InvalidSetting: unknown part or fold, or a share, delimiter or separator that cannot be.
+        DataError: there is no such table, a line of it is wrong (names it), or too many clips are missing.
+    """
+    check_part(part)
+    if not isinstance(label_separator, str) or not label_separator:
+        raise InvalidSetting("label_separator", label_separator, "at least one character")
+    path = Path(root)
+    if not path.is_file():
+        check_layout(path, "a folder with a table of clips", files=[table])
+        path = path / table
+    rows, multi_label = _read(path, delimiter, label_separator)
+    labels = sorted({label for row in rows for label in row.labels})
+    numbers = {label: number for number, label in enumerate(labels)}
+    recordings = [
+        Recording(path.parent / row.path, tuple(sorted(numbers[label] for label in row.labels)), row.path)
+        for row in rows
+    ]
+    folds = tuple(sorted({row.fold for row in rows if row.fold is not None}))
+    asked = fold is not None or validation_fold is not None
+    if asked and not folds:
+        raise InvalidSetting("fold", fold if fold is not None else validation_fold, f"none: {path} has no column fold")
+    wanted: Sequence[Recording]
+    if folds and (asked or rows[0].split is None):
+        fold = folds[0] if fold is None else fold
+        check_folds(fold, validation_fold, folds)
+        wanted = [
+            recording
+            for row, recording in zip(rows, recordings, strict=True)
+            if row.fold is not None and in_part(part, row.fold, fold, validation_fold)
+        ]
+    else:
+        found = {
+            name: [recording for row, recording in zip(rows, recordings, strict=True) if row.split in (None, name)]
+            for name in (PARTS if rows[0].split is not None else ("train",))
+        }
+        wanted = complete(
+            found, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=not multi_label
+        )
+    return open_listed(wanted, labels, multi_label=multi_label, bad_share=bad_share, folds=folds)
+
+
+def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row], bool]:
+    """The rows of a table, and whether a clip can have several labels."""
+    rows: list[_Row] = []
+    seen: set[str] = set()
+    multi_label = False
+    for line, cells in read_rows(path, ("path",), delimiter=delimiter):
+        where = f"{path}, line {line}"
+        if ("label" in cells) == ("labels" in cells):
+            raise DataError(f"{path}: its header must have one of the columns label and labels")
+        multi_label = "labels" in cells
+        split, fold = cells.get("split"), cells.get("fold")
+        if multi_label:
+            labels = [label.strip() for label in cells["labels"].split(label_separator) if label.strip()]
+        else:
+            labels = [cells["label"]]
+        if not cells["path"] or "" in labels:
+            raise DataError(f"{where}: the cell for path or label is empty")
+        if cells["path"] in seen:
+            raise DataError(f"{where}: {cells['path']} is there twice")
+        if split is not None and split not in PARTS:
+            raise DataError(f"{where}: split is {split!r}; allowed: {', '.join(PARTS)}")
+        seen.add(cells["path"])
+        number = None if fold is None else whole_number(path, line, "fold", fold)
+        rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number))
+    if not rows:
+        raise DataError(f"{path} holds no clips")
+    return rows, multi_label

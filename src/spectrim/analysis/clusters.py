@@ -70,8 +70,8 @@ PUBLISHED_INTENSITY_BOUNDS: dict[str, tuple[float, ...]] = {
     "speech-commands": (-0.6170, -0.3210, -0.0423, 0.2596),
     "voxceleb1": (-1.0840, -0.3911, 0.0314, 0.4389),
 }
-"""Upper bounds of C1 … C4 for intensity by data set (Lee & Lee, 2025): AudioSet-20K, ESC-50, Speech Commands V2, VoxCeleb-1.
-They hold for log-mel values normalised with that data set's published mean and deviation."""
+"""Upper bounds of C1 … C4 for intensity by data set (Lee & Lee, 2025): AudioSet-20K, ESC-50, Speech Commands V2,
+VoxCeleb-1. They hold for log-mel values normalised with that data set's published mean and deviation."""
 
 
 def published_clusters(name: str) -> Clusters:
@@ -173,7 +173,7 @@ class _Line:
         """Cuts that give every value to its nearest centre, the lower one of two equally near."""
         middles = (centres[1:] + centres[:-1]) / 2
         if self.values.dtype != np.float64:
-            middles = _rounded_down(middles, self.values.dtype)
+            return np.searchsorted(self.values, _rounded_down(middles, self.values.dtype), side="right")
         return np.searchsorted(self.values, middles, side="right")
 
     def means(self, cuts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -3,8 +3,7 @@
 Every reported mean is a ratio of two sums over clips: a mean over clips divides a sum by the number of clips for which
 the quantity exists, a pooled share divides patches by patches. Resampling clips with replacement is drawing how often
 each clip counts, so that the sums of all resamples are one matrix product, (resamples, clips) @ (clips, quantities), in
-batches. `scipy.stats.bootstrap` gives the same intervals, but gathers every quantity of every resample: for the hundreds
-of numbers of one report and 20,000 clips that is thousands of times the memory and hundreds of times the work.
+batches. `scipy.stats.bootstrap` gives the same intervals, but gathers every clip of every quantity in every resample.
 """
 
 from __future__ import annotations

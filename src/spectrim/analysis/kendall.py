@@ -1,8 +1,8 @@
 """Kendall correlation between a patch's score and its cluster, for many clips and blocks at once.
 
-Of two patches i and j with scores s and cluster ranks c, the pair is concordant where (sᵢ − sⱼ)·(cᵢ − cⱼ) > 0, discordant
-where it is below 0, and tied where it is 0. With five clusters at least a fifth of the pairs is tied, so what is done with
-ties decides what the number says: see `paper_form`, `tau_b` and `paper_form_when_shuffled`.
+Of two patches i and j with scores s and cluster ranks c, the pair is concordant where (sᵢ − sⱼ)·(cᵢ − cⱼ) > 0,
+discordant where it is below 0, and tied where it is 0. With five clusters a fifth of the pairs is tied, or more, so
+what is done with ties decides what the number says: see `paper_form`, `tau_b` and `paper_form_when_shuffled`.
 
 Pairs are counted in O(n log n): ordered by score, and by cluster where scores are equal, the discordant pairs are the
 inversions of the clusters, and for K clusters those are K − 1 running counts.
@@ -10,6 +10,7 @@ inversions of the clusters, and for K clusters those are K − 1 running counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -147,12 +148,11 @@ def paper_form_when_shuffled(counts: PairCounts) -> NDArray[np.float64]:
     concordant as often as discordant; so the mean is 1 − (1 − T_s/pairs)·(1 − T_c/pairs), which is T_c/pairs where all
     scores differ. A score that has nothing to do with the clusters reads this, not 0.
     """
-    return 1.0 - (1.0 - quotient(counts.tied_scores, counts.pairs)) * (
-        1.0 - quotient(counts.tied_clusters, counts.pairs)
-    )
+    untied_scores = 1.0 - quotient(counts.tied_scores, counts.pairs)
+    return 1.0 - untied_scores * (1.0 - quotient(counts.tied_clusters, counts.pairs))
 
 
-def shuffled(scores: NDArray[np.floating], *, seed: int) -> NDArray[np.floating]:
+def shuffled(scores: NDArray[np.floating], *, seed: int | Sequence[int]) -> NDArray[np.floating]:
     """Deal each row's scores to its living patches at random; the patches that are gone (NaN) stay gone.
 
     Args:

@@ -74,7 +74,7 @@ def joint_counts(
 ) -> NDArray[np.int64]:
     """How many patches of each pair of clusters there are at each stage.
 
-    Sums over one axis give the counts of the other's clusters; the corner of the lowest ranks holds the low/low patches.
+    Sums over one axis give the counts of the other's clusters; the corner of the lowest ranks holds the low/low ones.
 
     Args:
         present: (n, S, F, T).

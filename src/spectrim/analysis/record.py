@@ -1,0 +1,265 @@
+"""One pass over a data set with a model: what it scored and kept, as batches of arrays or as a record on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectrim.analysis.batches import SHARD_CLIPS, ClipBatch, layout
+from spectrim.analysis.statistics import padded_patches
+from spectrim.analysis.store import INDEX, Store, StoreWriter, read_index
+from spectrim.config import SpectrimConfig, as_plain_list
+from spectrim.data import AudioDataset, Clip
+from spectrim.errors import AudioError, InvalidSetting
+from spectrim.frontend import Frontend, FrontendOutput
+from spectrim.model import AudioTransformer
+from spectrim.pruning.criteria import PATCH_CRITERIA
+from spectrim.runs import refuse_another_run
+
+Progress = Callable[[int, int], object]
+"""Called with how many clips of the data set have been looked at, and how many there are."""
+
+
+def observe(
+    model: AudioTransformer,
+    part: AudioDataset,
+    *,
+    keep_rate: float | Sequence[float] | None = None,
+    batch_size: int = 8,
+    begin: int = 0,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+) -> Iterator[ClipBatch]:
+    """Run a model over a data set and hand out what it did, a batch at a time; nothing is stored.
+
+    Clips that stand in for unreadable files are left out, and so are clips that no spectrogram can be made of: the
+    batches say which. Their order is the data set's, and a clip's numbers depend on no other's beyond float rounding.
+
+    Args:
+        model: in eval mode, on its device.
+        part: of a data set.
+        keep_rate: instead of the model's: one number, or one a pruning block.
+        batch_size: clips in a forward pass; what is held in memory at once.
+        begin: place in the data set to begin at.
+        limit: look only at the first so many clips of the data set; None for all.
+        on_progress: is told how far it is.
+
+    Raises:
+        InvalidSetting: before any work: a keep rate, ``batch_size``, ``begin`` or ``limit`` is out of range, or the
+            model is in training mode.
+        DataError: too many files turn out unreadable.
+    """
+    if model.training:
+        raise InvalidSetting("model.training", True, "False: call model.eval() first")
+    if batch_size < 1:
+        raise InvalidSetting("batch_size", batch_size, "1 or more")
+    if limit is not None and limit < 1:
+        raise InvalidSetting("limit", limit, "1 or more")
+    if begin < 0:
+        raise InvalidSetting("begin", begin, "0 or more")
+    model.config.keep_rates(keep_rate)
+    end = len(part) if limit is None else min(limit, len(part))
+    return _observed(model, part, as_plain_list(keep_rate), batch_size, range(begin, end), on_progress)
+
+
+def _observed(
+    model: AudioTransformer,
+    part: AudioDataset,
+    keep_rate: float | list[float] | None,
+    batch_size: int,
+    places: range,
+    on_progress: Progress | None,
+) -> Iterator[ClipBatch]:
+    frontend = Frontend.from_config(model.config).to(model.device)
+    waiting: list[tuple[int, Clip]] = []
+    left_out: dict[str, str] = {}
+    for place in places:
+        clip = part[place]
+        if _stands_in(clip, part, place):
+            name = part.recordings[place].id
+            left_out[name] = part.broken.get(name, "it cannot be read")
+        else:
+            waiting.append((place, clip))
+        last = place == places[-1]
+        if len(waiting) == batch_size or (last and (waiting or left_out)):
+            yield _run(model, frontend, waiting, len(part.labels), keep_rate, place + 1, left_out)
+            waiting, left_out = [], {}
+            if on_progress is not None:
+                on_progress(place + 1, places.stop)
+
+
+def _stands_in(clip: Clip, part: AudioDataset, place: int) -> bool:
+    """Whether a clip replaces one that cannot be read."""
+    return clip.id != part.recordings[place].id
+
+
+def _features(frontend: Frontend, clips: Sequence[Clip]) -> tuple[FrontendOutput | None, dict[int, str]]:
+    """Spectrograms of those clips that have one, and for the others, by number, the reason why not."""
+    try:
+        return (frontend([clip.waveform for clip in clips]) if clips else None), {}
+    except AudioError:
+        bad = {}
+        for number, clip in enumerate(clips):
+            try:
+                frontend([clip.waveform])
+            except AudioError as error:
+                bad[number] = error.reason
+        good = [clip.waveform for number, clip in enumerate(clips) if number not in bad]
+        return (frontend(good) if good else None), bad
+
+
+@torch.inference_mode()
+def _run(
+    model: AudioTransformer,
+    frontend: Frontend,
+    waiting: Sequence[tuple[int, Clip]],
+    labels: int,
+    keep_rate: float | list[float] | None,
+    next_position: int,
+    left_out: dict[str, str],
+) -> ClipBatch:
+    config = model.config
+    features, bad = _features(frontend, [clip for _, clip in waiting])
+    left_out = left_out | {waiting[number][1].id: reason for number, reason in bad.items()}
+    used = [one for number, one in enumerate(waiting) if number not in bad]
+    if features is None:
+        return _no_clips(config, labels, next_position, left_out)
+    values, frames = features
+    output = model(values.to(model.dtype), num_frames=frames, keep_rate=keep_rate, output_token_trace=True)
+    geometry = (config.patch_size, config.frequency_stride, config.time_stride)
+    num_frames = frames.cpu().numpy()
+    return ClipBatch(
+        ids=tuple(clip.id for _, clip in used),
+        positions=np.array([place for place, _ in used], dtype=np.int64),
+        num_frames=num_frames,
+        targets=np.stack([clip.target for _, clip in used]) > 0,
+        logits=output.logits.float().cpu().numpy(),
+        intensity=PATCH_CRITERIA["intensity"](values, *geometry).cpu().numpy(),
+        variation=PATCH_CRITERIA["variation"](values, *geometry).cpu().numpy(),
+        scores=torch.stack(output.token_trace.scores, dim=1).float().cpu().numpy(),
+        survived=torch.stack(output.token_trace.kept).sum(dim=0).to(torch.uint8).cpu().numpy(),
+        padded=padded_patches(num_frames, config.grid, config.time_stride),
+        next_position=next_position,
+        left_out=left_out,
+        log_mel=values.float().cpu().numpy(),
+    )
+
+
+def _no_clips(config: SpectrimConfig, labels: int, next_position: int, left_out: dict[str, str]) -> ClipBatch:
+    patches = np.zeros((0, *config.grid), dtype=np.float32)
+    return ClipBatch(
+        ids=(),
+        positions=np.zeros(0, dtype=np.int64),
+        num_frames=np.zeros(0, dtype=np.int64),
+        targets=np.zeros((0, labels), dtype=bool),
+        logits=np.zeros((0, config.num_labels), dtype=np.float32),
+        intensity=patches,
+        variation=patches,
+        scores=np.zeros((0, config.num_hidden_layers, *config.grid), dtype=np.float32),
+        survived=patches.astype(np.uint8),
+        padded=patches.astype(bool),
+        next_position=next_position,
+        left_out=left_out,
+        log_mel=np.zeros((0, config.max_length, config.num_mel_bins), dtype=np.float32),
+    )
+
+
+def record(
+    model: AudioTransformer,
+    part: AudioDataset,
+    folder: str | Path,
+    *,
+    model_name: str,
+    data_name: str,
+    keep_rate: float | Sequence[float] | None = None,
+    log_mel: str = "uint8",
+    scores: str = "float16",
+    batch_size: int = 8,
+    shard_clips: int = SHARD_CLIPS,
+    limit: int | None = None,
+    resume: bool = False,
+    on_progress: Progress | None = None,
+) -> Store:
+    """Run a model over a data set and keep what it did on disk; see ``docs/analysis.md`` for the format.
+
+    Memory holds one shard, however large the data set. A record that was killed is gone on with by ``resume``, and one
+    that was made with a ``limit`` grows by ``resume`` with a higher one or none.
+
+    Args:
+        model: in eval mode, on its device.
+        part: of a data set.
+        folder: of the record.
+        model_name: where the model came from, for whoever reads the record.
+        data_name: data set and part, likewise.
+        keep_rate: instead of the model's: one number, or one a pruning block.
+        log_mel: one of `spectrim.analysis.batches.LOG_MELS`.
+        scores: one of `spectrim.analysis.batches.SCORES`.
+        batch_size: clips in a forward pass.
+        shard_clips: clips of a file.
+        limit: look only at the first so many clips of the data set; None for all.
+        resume: go on with the record in ``folder``, if there is one.
+        on_progress: is told how far it is.
+
+    Raises:
+        InvalidSetting: before any work: as for `observe`; ``folder`` holds a record and ``resume`` is False, or holds
+            one of another model, other weights, other clips or other settings.
+        DataError: too many files turn out unreadable.
+    """
+    folder = Path(folder)
+    run = _run_facts(model, part, keep_rate) | {"log_mel": log_mel, "scores": scores}
+    run["model"]["source"], run["data"]["name"] = model_name, data_name
+    layout(model.config, len(part.labels), log_mel=log_mel, scores=scores)
+    observe(model, part, keep_rate=keep_rate, batch_size=batch_size, limit=limit)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")
+    if (folder / INDEX).exists():
+        if not resume:
+            raise InvalidSetting("output", str(folder), "a folder without a record in it, or resume to go on with it")
+        refuse_another_run(run, read_index(folder)["run"], folder)
+    writer = StoreWriter(folder, run, shard_clips=shard_clips)
+    batches = observe(
+        model,
+        part,
+        keep_rate=keep_rate,
+        batch_size=batch_size,
+        begin=writer.next_position,
+        limit=limit,
+        on_progress=on_progress,
+    )
+    try:
+        for batch in batches:
+            writer.append(batch)
+    finally:
+        writer.flush()
+    return Store(folder)
+
+
+def _run_facts(model: AudioTransformer, part: AudioDataset, keep_rate: float | Sequence[float] | None) -> Any:
+    """What two runs must share to be one record, as JSON."""
+    config = model.config
+    own = {name: as_plain_list(getattr(config, name)) for name in SpectrimConfig.__annotations__}
+    if keep_rate is not None:
+        own["keep_rate"] = as_plain_list(keep_rate)
+    ids = "\n".join(recording.id for recording in part.recordings).encode(errors="surrogateescape")
+    return {
+        "model": {
+            "weights": weights_digest(model),
+            "labels": [config.id2label[number] for number in range(config.num_labels)],
+            "config": own,
+        },
+        "data": {"clips": len(part), "ids": hashlib.sha256(ids).hexdigest(), "labels": list(part.labels)},
+    }
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 of all parameters and buffers that a checkpoint holds, with their names and types."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

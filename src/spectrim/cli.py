@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from spectrim import __version__
-from spectrim.commands.data import synthesize
+from spectrim.commands.data import check, manifest, synthesize
 from spectrim.commands.measuring import benchmark, info
+from spectrim.commands.reproducing import reproduce
 from spectrim.commands.tagging import demo, predict
 from spectrim.commands.training import train
 
@@ -24,8 +25,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, predict, benchmark, train, info)
-DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize,)
+COMMANDS: tuple[Callable[..., None], ...] = (demo, predict, benchmark, train, reproduce, info)
+DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize, check, manifest)
 for command in COMMANDS:
     app.command()(command)
 for command in DATA_COMMANDS:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig
 from spectrim.errors import InvalidSetting, one_of
 
-SHIPPED = Path(__file__).parents[2] / "recipes"
+SHIPPED = Path(__file__).parent / "recipes"
 
 Share = Field(default=0.0, ge=0.0, lt=1.0)
 
@@ -274,7 +274,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes of the repository, by name; none where the package was installed without it."""
+    """The shipped recipes, by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 

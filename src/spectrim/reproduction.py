@@ -18,7 +18,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from spectrim.config import BUILDERS
+from spectrim.analysis.study import write_study
+from spectrim.benchmark import environment
+from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.counting import macs
 from spectrim.data import DATA_SETS
 from spectrim.errors import InvalidSetting, SpectrimError
@@ -34,6 +36,14 @@ FULL_KEEP_RATES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 
 SEEDS = (12, 34, 56, 78, 90)
 """The paper's seeds for ESC-50."""
+
+INTRODUCTIONS = {
+    "mini": "Every number here is about miniatures: models of width 64 on sounds that the project makes itself. They "
+    "show how the method behaves, not what it does to published models on real recordings. AST was pre-trained with "
+    "labels and AudioMAE by masking, both on the AudioSet miniature; each was then fine-tuned dense and with its keep "
+    "rate annealed to every rate below, by the recipes that the plan names.",
+    "full": "The paper's recipes on its data sets, from the published weights.",
+}
 
 Tell = Callable[[str], object]
 
@@ -185,12 +195,12 @@ def _set(changes: Sequence[str]) -> tuple[str, ...]:
 
 
 FULL = {
-    "esc50": ("esc50", "ESC-50-master", 1600),
-    "spc2": ("speech-commands", "speech_commands_v0.02", 84_843),
-    "as20k": ("audioset", "audioset", 22_160),
-    "vox1": ("voxceleb1", "voxceleb1", 138_361),
+    "esc50": ("esc50", "ESC-50-master", 1600, 50),
+    "spc2": ("speech-commands", "speech_commands_v0.02", 84_843, 35),
+    "as20k": ("audioset", "audioset", 22_160, 527),
+    "vox1": ("voxceleb1", "voxceleb1", 138_361, 1251),
 }
-"""Short name in recipes → data set, its folder below the data root, training clips of the published set."""
+"""Short name in recipes → data set, its folder below the data root, training clips and labels of the published set."""
 
 FULL_WEIGHTS = {"ast": "audioset_16_16_0.4422.pth", "audiomae": "pretrained.pth"}
 """Files below the folder of weights: AST's AudioSet checkpoint, AudioMAE's pre-trained one."""
@@ -207,7 +217,7 @@ def full_plan(out: Path, data_root: Path, weights: Path, keep_rates: Sequence[fl
     """
     steps = []
     for backbone, file in FULL_WEIGHTS.items():
-        for short, (name, folder, clips) in FULL.items():
+        for short, (name, folder, clips, labels) in FULL.items():
             recipe = f"{backbone}-{short}"
             if recipe == "ast-vox1":
                 continue
@@ -215,7 +225,7 @@ def full_plan(out: Path, data_root: Path, weights: Path, keep_rates: Sequence[fl
             for fold, seed in runs:
                 steps += fine_tuning(
                     backbone, name, recipe, data_root / folder, out / "runs", weights / file,
-                    seed=seed, fold=fold, keep_rates=keep_rates, clips=clips,
+                    seed=seed, fold=fold, keep_rates=keep_rates, size=(clips, labels),
                     inputs=(data_root / folder, weights / file),
                 )  # fmt: skip
     return steps
@@ -235,7 +245,7 @@ def fine_tuning(
     changes: Sequence[str] = (),
     needs: tuple[str, ...] = (),
     inputs: tuple[Path, ...] = (),
-    clips: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> list[Step]:
     """The runs of one recipe, fold and seed at several keep rates.
 
@@ -255,7 +265,7 @@ def fine_tuning(
         changes: ``field=value`` over the recipe.
         needs: steps before.
         inputs: what must be there.
-        clips: in the training part, for the cost; None where it is not known.
+        size: clips in the training part and labels, for the cost; None where they are not known.
     """
     given = [*changes, f"seed={seed}", *(() if fold is None else (f"data.options.fold={fold}",))]
     settings = load_recipe(recipe, given)
@@ -268,7 +278,7 @@ def fine_tuning(
     steps = [
         Step(
             f"{name} trunk", (*base, *stop, "--output", str(trunk)), trunk / "results.json", needs, inputs,
-            training_macs(settings, clips, 0.0, start),
+            training_macs(settings, size, 0.0, start),
         )
     ]  # fmt: skip
     for rate in keep_rates:
@@ -280,22 +290,23 @@ def fine_tuning(
             Step(
                 f"{name} r={rate:g}", (*base, *rest, "--branch-of", str(trunk), "--output", str(at)),
                 at / "results.json", (f"{name} trunk",), inputs,
-                training_macs(own, clips, start, settings.optimiser.epochs),
+                training_macs(own, size, start, settings.optimiser.epochs),
                 Cell(backbone, data, recipe, seed, fold, rate, at),
             )
         )  # fmt: skip
     return steps
 
 
-def training_macs(recipe: Recipe, clips: int | None, begin: float, end: float) -> float | None:
+def training_macs(recipe: Recipe, size: tuple[int, int] | None, begin: float, end: float) -> float | None:
     """Multiply-accumulates of training between two epochs: three forward passes a clip, at the keep rate of the moment.
 
     Masked patches are counted as if they were there, so it is an upper bound where there is masking.
     """
-    if clips is None:
+    if size is None:
         return None
+    clips, labels = size
     entry = DATA_SETS[recipe.data.name]
-    fields = {"max_length": entry.max_length, **recipe.model.fields, "num_labels": len(entry.labels or ()) or 527}
+    fields = {"max_length": entry.max_length, **recipe.model.fields, "num_labels": labels}
     config = BUILDERS[recipe.model.builder](**fields, prune_at=recipe.pruning.prune_at)
     points = 20
     middles = [begin + (end - begin) * (point + 0.5) / points for point in range(points)]
@@ -386,7 +397,7 @@ def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
             continue
         cell, results = step.cell, json.loads(step.done.read_text(encoding="utf-8"))
         written = json.loads((cell.folder / "model" / "config.json").read_text(encoding="utf-8"))
-        config = BUILDERS[f"{cell.backbone}-base"]().__class__.from_dict(written)
+        config = SpectrimConfig.from_dict(written)
         for rate, value in results["test"].items():
             count = macs(config, keep_rate=float(rate))
             rows.append(
@@ -412,3 +423,27 @@ def write_rows(rows: Sequence[Mapping[str, Any]], steps: Sequence[Step], out: Pa
         "rows": list(rows),
     }
     write_json(out / "rows.json", content)
+
+
+def write_report(steps: Sequence[Step], out: Path, *, scale: str, quick: bool = False) -> Path:
+    """Write ``out/rows.json`` and ``out/report.html``, ``report.md`` and ``figures/`` of what is done so far.
+
+    Returns:
+        Path of the HTML.
+    """
+    rows = collect(steps)
+    write_rows(rows, steps, out)
+    machine = environment()
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    introduction = [INTRODUCTIONS[scale], f"Made on {machine['processor']} ({machine['system']}); {versions}."]
+    if quick:
+        introduction.append("This is the quick form: it shows that everything runs; its accuracies mean nothing.")
+    words = ["spectrim", "reproduce", "--scale", scale, *(["--quick"] if quick else []), str(out)]
+    return write_study(
+        rows,
+        out,
+        title=f"Token pruning in audio transformers, {'in miniature' if scale == 'mini' else 'the paper'}",
+        introduction=introduction,
+        commands=[shlex.join(words)],
+        missing=[step.name for step in steps if not step.done.exists()],
+    )

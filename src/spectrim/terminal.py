@@ -19,6 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from spectrim.predict import FilePrediction
+    from spectrim.reproduction import Step
 
 WIDE = 200
 """Columns of a table that goes into a pipe or a file."""
@@ -178,6 +179,19 @@ def rows_table(rows: Sequence[Mapping[str, Any]], **further: Callable[[Any], str
         column.justify = "right"
     for row in rows:
         table.add_row(*(write(row[name]) for name, write in columns.items()))
+    return table
+
+
+def plan_table(steps: Sequence[Step]) -> Table:
+    """The steps of a study: done or not, cost, and command."""
+    table = Table("", "step", "MACs", "command", **PLAIN_TABLE)
+    table.columns[2].justify = "right"
+    table.columns[3].overflow = "fold"
+    for step in steps:
+        cost = "" if step.macs is None else f"{step.macs / 1e15:,.2f} P"
+        table.add_row("done" if step.done.exists() else "", Text(step.name), cost, Text(step.command))
+    total = sum(step.macs or 0.0 for step in steps if not step.done.exists())
+    table.add_row("", f"{len(steps)} steps", f"{total / 1e15:,.2f} P" if total else "", "")
     return table
 
 

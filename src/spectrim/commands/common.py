@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
@@ -61,3 +61,19 @@ def numbers(field: str, text: str, kind: type) -> list[Any]:
         return [kind(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidSetting(field, text, "numbers separated by commas, e.g. 1,2") from error
+
+
+def options_of(changes: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """``name=value`` each, as on the command line → name → value, which is read as YAML."""
+    import yaml
+
+    options = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not name:
+            raise InvalidSetting(option, change, "option=value, e.g. fold=2")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InvalidSetting(option, change, "option=value with a value in YAML") from error
+    return options

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 import torch
 
 from spectrim import audio
-from spectrim.data import DATA_SETS, PARTS, AudioDataset
-from spectrim.errors import AudioError, InvalidSetting, one_of
-from spectrim.frontend import Frontend
+from spectrim.data import PARTS, AudioDataset, Recording, find_data_set
+from spectrim.data.dataset import BAD_SHARE, bearable, check_bad_share
+from spectrim.errors import AudioError, InvalidSetting
+from spectrim.frontend import Frontend, count_frames
 
 Progress = Callable[[int, int], None]
+
+AT_ONCE = 64
+"""Files that are read, and held in memory, at a time; of each no more than the frames that the statistics look at."""
+
+LONGEST = 1024
+"""Frames that the statistics look at where a data set is not known for a length: those of the longest published AST."""
 
 
 @dataclass
@@ -40,6 +51,19 @@ class PartReport:
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
     sampling_rates: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def empty_labels(self) -> list[str]:
+        """Labels that no clip has."""
+        return [label for label, count in self.per_label.items() if count == 0]
+
+    def failures(self, bad_share: float) -> Iterator[str]:
+        """Say of missing and of broken files whether they are more than the share that training bears."""
+        there = self.clips + len(self.broken)
+        counts = (("missing", len(self.missing), there + len(self.missing)), ("unreadable", len(self.broken), there))
+        for what, count, total in counts:
+            if count > bearable(total, bad_share):
+                yield f"{count} of {total} files are {what}, more than bad_share={bad_share:g}"
+
 
 @dataclass
 class Report:
@@ -47,15 +71,20 @@ class Report:
 
     Attributes:
         name: its name in `DATA_SETS`.
-        parts: part → its report.
+        parts: part → its report. Parts that are the same clips have the same report.
         mean: mean of the log-mel values of the training part over the frames that hold sound, padding left out.
         std: their standard deviation.
+        max_length: frames that a model for it looks at, and the statistics looked at. Where nobody said: as many as
+            the longest training clip has, up to `LONGEST`, in whole patches of 16.
+        failures: what keeps training from running, in words; empty if nothing does.
     """
 
     name: str
     parts: dict[str, PartReport]
     mean: float
     std: float
+    max_length: int
+    failures: list[str]
 
 
 class LogMelStatistics:
@@ -63,10 +92,14 @@ class LogMelStatistics:
 
     Args:
         max_length: frames per clip that are looked at, as the model does.
+
+    Attributes:
+        longest: samples that these frames take.
     """
 
     def __init__(self, max_length: int) -> None:
         self._frontend = Frontend(max_length=max_length, mean=0.0, std=0.5)
+        self.longest = (max_length - 1) * self._frontend.frame_shift + self._frontend.frame_length
         self._count = 0
         self._mean = 0.0
         self._squares = 0.0
@@ -96,65 +129,124 @@ class LogMelStatistics:
         return math.sqrt(self._squares / self._count) if self._count else math.nan
 
 
-def check(name: str, root: str | Path, *, progress: Progress | None = None, **options: Any) -> Report:
+def check(
+    name: str,
+    root: str | Path,
+    *,
+    max_length: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
     """Read every file of a data set once and report.
+
+    Memory does not grow with the number or the length of the files.
 
     Args:
         name: its name in `DATA_SETS`.
         root: where it is.
+        max_length: frames of each training clip that the statistics look at; those of the data set unless given.
+        workers: threads that decode; one a core unless given.
         progress: called with (files read, files in all).
-        options: of its opener. However much is missing or unreadable, it is reported, not raised.
+        options: of its opener. However much is missing or unreadable, it is reported, not raised; ``bad_share`` says
+            from which share on it is a failure.
 
     Raises:
-        InvalidSetting: unknown name.
+        InvalidSetting: unknown name or option, or a number out of range.
         DataError: the folder is not in the layout of this data set, or a part is empty.
     """
-    if name not in DATA_SETS:
-        raise InvalidSetting("data set", name, one_of(DATA_SETS))
-    entry = DATA_SETS[name]
+    entry = find_data_set(name)
+    for setting, value, step in (("max_length", max_length, 16), ("workers", workers, 1)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % step):
+            raise InvalidSetting(setting, value, "a positive whole number" + f", a multiple of {step}" * (step > 1))
+    bad_share = options.get("bad_share", BAD_SHARE)
+    check_bad_share(bad_share)
     parts = {part: entry.open(root, part, **{**options, "bad_share": 1.0}) for part in PARTS}
-    total = sum(len(part) for part in parts.values())
-    statistics = LogMelStatistics(entry.max_length or 1024)
+    same = {part: _first_equal(parts, part) for part in PARTS}
+    total = sum(len(parts[part]) for part in set(same.values()))
+    asked = max_length or entry.max_length
+    statistics = LogMelStatistics(asked or LONGEST)
+    reports: dict[str, PartReport] = {}
     done = 0
-    reports = {}
-    for part, clips in parts.items():
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for part, clips in parts.items():
+            if same[part] != part:
+                reports[part] = reports[same[part]]
+                continue
 
-        def step(read: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done + read, total)
+            def step_on(read: int, done: int = done) -> None:
+                if progress is not None:
+                    progress(done + read, total)
 
-        reports[part] = _check_part(clips, statistics if part == "train" else None, step)
-        done += len(clips)
-    return Report(name, reports, statistics.mean, statistics.std)
+            reports[part] = _check_part(clips, statistics if part == "train" else None, pool, step_on)
+            done += len(clips)
+    failures = [f"{part}: {words}" for part in PARTS for words in reports[part].failures(bad_share)]
+    fitting = asked or _whole_patches(reports["train"].seconds[2])
+    return Report(name, reports, statistics.mean, statistics.std, fitting, failures)
 
 
-def _check_part(part: AudioDataset, statistics: LogMelStatistics | None, step: Callable[[int], None]) -> PartReport:
+def _first_equal(parts: dict[str, AudioDataset], part: str) -> str:
+    """The first part that consists of the same files."""
+    here = parts[part]
+    return next(
+        name for name, other in parts.items() if (other.recordings, other.missing) == (here.recordings, here.missing)
+    )
+
+
+def _whole_patches(seconds: float) -> int:
+    return min(LONGEST, 16 * max(1, math.ceil(count_frames(round(seconds * audio.SAMPLING_RATE)) / 16)))
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is in a file: seconds of sound, its own sampling rate, and its first samples at 16 kHz."""
+
+    seconds: float
+    sampling_rate: int
+    head: audio.Samples
+
+
+def _examine(recording: Recording, longest: int) -> _File | str:
+    """Decode a file block by block, holding up to ``longest`` samples and a block; a text says why it cannot be."""
+    head: list[audio.Samples] = []
+    held = total = 0
+    try:
+        for block in audio.stream(recording.path):
+            total += len(block)
+            if held < longest:
+                head.append(block[: longest - held])
+                held += len(head[-1])
+    except AudioError as error:
+        return error.reason
+    rate = soundfile.info(str(recording.path)).samplerate
+    return _File(total / audio.SAMPLING_RATE, rate, np.concatenate(head) if head else np.zeros(0, np.float32))
+
+
+def _check_part(
+    part: AudioDataset, statistics: LogMelStatistics | None, pool: Executor, step: Callable[[int], None]
+) -> PartReport:
     report = PartReport(missing=list(part.missing))
+    longest = 0 if statistics is None else statistics.longest
     lengths: list[float] = []
     labels: Counter[int] = Counter()
     rates: Counter[int] = Counter()
-    batch = []
-    for number, recording in enumerate(part.recordings, start=1):
-        try:
-            waveform = audio.read(recording.path)
-        except AudioError as error:
-            report.broken[recording.id] = error.reason
-        else:
-            lengths.append(waveform.seconds)
+    for start in range(0, len(part), AT_ONCE):
+        recordings = part.recordings[start : start + AT_ONCE]
+        waveforms = []
+        for recording, found in zip(recordings, pool.map(partial(_examine, longest=longest), recordings), strict=True):
+            if isinstance(found, str):
+                report.broken[recording.id] = found
+                continue
+            lengths.append(found.seconds)
             labels.update(recording.labels)
-            rates[soundfile.info(str(recording.path)).samplerate] += 1
-            batch.append(waveform.samples)
-        if statistics is not None and (len(batch) == 64 or number == len(part)):
-            if batch:
-                statistics.add(batch)
-            batch = []
-        elif statistics is None:
-            batch = []
-        if number % 64 == 0 or number == len(part):
-            step(number)
+            rates[found.sampling_rate] += 1
+            waveforms.append(found.head)
+        if statistics is not None and waveforms:
+            statistics.add(waveforms)
+        step(min(start + AT_ONCE, len(part)))
     report.clips = len(lengths)
     report.per_label = {name: labels[number] for number, name in enumerate(part.labels)}
     if lengths:
-        report.seconds = (min(lengths), sum(lengths) / len(lengths), max(lengths))
+        report.seconds = (min(lengths), math.fsum(lengths) / len(lengths), max(lengths))
     report.sampling_rates = dict(sorted(rates.items()))
     return report

@@ -97,7 +97,8 @@ class AudioDataset(Dataset[Clip]):
                     f"{len(self.missing)} of {total} files are missing, more than bad_share={self.bad_share:g}: {named}"
                 )
         if not self.recordings:
-            raise DataError("this part of the data set holds no clips")
+            none = f"none of its {len(self.missing)} files is there, e.g. {some(self.missing)}" if self.missing else ""
+            raise DataError(f"this part of the data set holds no clips{none and ': ' + none}")
 
     def __len__(self) -> int:
         return len(self.recordings)

@@ -18,13 +18,15 @@ LEVELS = (
     ("pruning", "recipe"),
     ("blocks", "positions", "filterbank", "waveforms"),
     ("model", "audio", "frontend"),
-    ("checkpoints", "data", "metrics", "counting", "optimisers"),
+    ("masked",),
+    ("checkpoints", "data", "metrics", "counting", "optimisers", "onnx_graph", "onnx_model"),
     ("augment", "benchmark", "cards"),
     ("runs",),
-    ("training", "pretraining", "evaluation", "analysis", "export", "decoding", "selection"),
+    ("training", "evaluation", "analysis", "decoding", "selection"),
+    ("pretraining",),
     ("explain", "demo", "reproduction"),
     ("predict", "__init__"),
-    ("about", "terminal", "writers"),
+    ("about", "terminal", "writers", "export"),
     ("sinks",),
     ("commands",),
     ("cli",),
@@ -33,7 +35,7 @@ LEVELS = (
 """Lowest first. A module imports from the levels below its own, and a package from itself. ``__init__`` is the
 package's list of public names."""
 
-HEAVY = {"torch", "transformers", "matplotlib", "sklearn", "scipy", "accelerate", "onnx", "onnxruntime"}
+HEAVY = {"torch", "transformers", "matplotlib", "sklearn", "scipy", "accelerate", "onnx", "onnxscript", "onnxruntime"}
 FOREIGN = {"torchaudio", "torchvision", "torchcodec", "timm"}
 ENCODER = ("model.py", "blocks.py", "positions.py", "pruning")
 

@@ -366,7 +366,8 @@ class AudioTransformer(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.head_init_std if module is self.head.linear else self.config.initializer_range
+        last = self.head.linear if isinstance(self.head, Head) else None
+        std = self.config.head_init_std if module is last else self.config.initializer_range
         if isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)

@@ -14,6 +14,7 @@ from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.sizes import cuts_spectrograms
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError
+from spectrim.masked.config import MaskedConfig
 
 AUDIOMAE_LICENCE = (
     "these weights come from AudioMAE, whose licence is CC BY-NC 4.0: no commercial use, whatever a mirror's page says"
@@ -62,15 +63,30 @@ def _spectrim_fields(source: Source) -> SpectrimConfig:
 
 
 def _spectrim_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
-    names = ["embeddings.cls_token", "embeddings.position_table", *_both("embeddings.projection", "norm")]
+    head = _both("head.norm", "head.linear") if config.head_norm else _both("head.linear")
+    return {name: name for name in [*_encoder(config), *_both("norm"), *head]}
+
+
+def _is_spectrim_encoder(source: Source) -> bool:
+    return _is_spectrim(source) and not any(name.startswith(("head.", "norm.")) for name in source.weights)
+
+
+def is_autoencoder(source: Source) -> bool:
+    """Recognise a masked autoencoder of ours, encoder and decoder."""
+    known = source.config.get("model_type") == MaskedConfig.model_type
+    return known and "encoder.embeddings.position_table" in source.weights
+
+
+def _encoder(config: SpectrimConfig) -> list[str]:
+    """Names of all weights but those of the last norm and the head."""
+    names = ["embeddings.cls_token", "embeddings.position_table", *_both("embeddings.projection")]
     names += ["embeddings.dist_token"] if config.extra_tokens == 2 else []
-    names += _both("head.norm", "head.linear") if config.head_norm else _both("head.linear")
     for block in range(config.num_hidden_layers):
         inside = ("norm1", "norm2", "attention.output", "mlp.up", "mlp.down")
         names += _both(*(f"blocks.{block}.{module}" for module in inside))
         projections = _both(f"blocks.{block}.attention.query", f"blocks.{block}.attention.key_value")
         names += projections if config.qkv_bias else projections[::2]
-    return {name: name for name in names}
+    return names
 
 
 def _both(*modules: str) -> list[str]:
@@ -78,6 +94,19 @@ def _both(*modules: str) -> list[str]:
 
 
 LAYOUTS: dict[str, Layout] = {
+    "spectrim-encoder": Layout(
+        _is_spectrim_encoder,
+        _spectrim_fields,
+        lambda _, config: {name: name for name in _encoder(config)},
+        fresh=("norm.", "head."),
+    ),
+    "spectrim-autoencoder": Layout(
+        is_autoencoder,
+        lambda source: MaskedConfig.from_dict(dict(source.config)).encoder_config(),
+        lambda _, config: {f"encoder.{name}": name for name in _encoder(config)},
+        ignored=(r"encoder\.norm\.(weight|bias)", r"decoder\..*"),
+        fresh=("norm.", "head."),
+    ),
     "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names),
     "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names),
     "official-ast": Layout(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from spectrim.checkpoints.files import Source, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
 from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
+from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
 from spectrim.config import SpectrimConfig, check_keep_rate
 from spectrim.errors import CheckpointError, InvalidSetting, one_of
@@ -230,67 +230,21 @@ def _convert(checkpoint: _Checkpoint, config: SpectrimConfig, *, fresh_head: boo
     Raises:
         CheckpointError: keys or shapes do not fit, or weights are not finite numbers.
     """
-    names, weights = checkpoint.names, checkpoint.source.weights
+    names = checkpoint.names
     unused = {theirs for theirs, ours in names.items() if ours.startswith("head.")} if fresh_head else set()
-    missing = names.keys() - unused - weights.keys()
-    ignored = checkpoint.layout.ignored
-    unexpected = [k for k in weights.keys() - names.keys() if not any(re.fullmatch(rule, k) for rule in ignored)]
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{checkpoint.title}: nothing loaded, the weights do not fit. "
-            f"Missing: {_listed(missing)}. Unexpected: {_listed(unexpected)}"
-        )
-    pieces = {ours: _plain(checkpoint, theirs) for theirs, ours in names.items() if theirs not in unused}
+    pieces = take_weights(
+        checkpoint.title, checkpoint.source.weights, names, unused=unused, ignored=checkpoint.layout.ignored
+    )
     if checkpoint.layout.transposed:
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].transpose(2, 3).contiguous()
-    state = _join_projections(pieces, config, checkpoint.title)
+    state = join_projections(pieces, checkpoint.title)
     expected = {name: tuple(value.shape) for name, value in _empty(config).state_dict().items()}
     unfilled = expected.keys() - state.keys()
     may_be_fresh = (*checkpoint.layout.fresh, *(("head.",) if fresh_head else ()))
     if not all(name.startswith(may_be_fresh) for name in unfilled):
-        raise CheckpointError(f"{checkpoint.title}: nothing loaded, nothing fills {_listed(unfilled)}")
+        raise CheckpointError(f"{checkpoint.title}: nothing loaded, nothing fills {listed(unfilled)}")
     state |= _fresh(unfilled, expected, config)
-    wrong = [
-        f"{name} is {tuple(state[name].shape)} where {shape} is expected"
-        for name, shape in expected.items()
-        if tuple(state[name].shape) != shape
-    ]
-    if wrong:
-        raise CheckpointError(f"{checkpoint.title}: nothing loaded, shapes do not fit: {_listed(wrong)}")
-    return state
-
-
-def _plain(checkpoint: _Checkpoint, name: str) -> Tensor:
-    """One weight as a float32 copy, refused if it is no array of finite numbers."""
-    value = checkpoint.source.weights[name].detach()
-    if value.layout is not torch.strided or value.device.type != "cpu" or not value.is_floating_point():
-        raise CheckpointError(f"{checkpoint.title}: {name} is no plain array of floating-point numbers")
-    value = value.to(torch.float32, copy=True).contiguous()
-    if value.numel() and not all(bound.isfinite() for bound in value.aminmax()):
-        broken = int((~value.isfinite()).sum())
-        raise CheckpointError(f"{checkpoint.title}: {name} has {broken} values that are NaN or infinite; it is damaged")
-    return value
-
-
-def _join_projections(pieces: dict[str, Tensor], config: SpectrimConfig, title: str) -> dict[str, Tensor]:
-    """Bring query, key and value, joined or apart, to our query and key_value (key rows first)."""
-    state = dict(pieces)
-    for block in range(config.num_hidden_layers):
-        attention = f"blocks.{block}.attention."
-        for kind in ("weight", "bias"):
-            joined = state.pop(f"{attention}qkv.{kind}", None)
-            key, value = state.pop(f"{attention}key.{kind}", None), state.pop(f"{attention}value.{kind}", None)
-            if joined is not None:
-                width = config.hidden_size
-                state[f"{attention}query.{kind}"] = joined[:width].clone()
-                state[f"{attention}key_value.{kind}"] = joined[width:].clone()
-            elif key is not None and value is not None:
-                if key.shape != value.shape:
-                    raise CheckpointError(
-                        f"{title}: nothing loaded, shapes do not fit: the key's {kind} in block {block} is "
-                        f"{tuple(key.shape)}, the value's {tuple(value.shape)}"
-                    )
-                state[f"{attention}key_value.{kind}"] = torch.cat([key, value])
+    check_shapes(checkpoint.title, state, expected)
     return state
 
 
@@ -322,9 +276,3 @@ def _warn(checkpoint: _Checkpoint, settings: Mapping[str, Any], *, fresh_head: b
             "taken. If it was trained with others, give mean= and std=",
             stacklevel=3,
         )
-
-
-def _listed(names: set[str] | list[str]) -> str:
-    first = sorted(names)[:6]
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(first) + more if first else "none"

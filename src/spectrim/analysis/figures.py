@@ -60,7 +60,7 @@ SMALL, NORMAL, LARGE = 8.0, 9.0, 10.5
 
 
 @dataclass(frozen=True)
-class _Clip:
+class Clip:
     """A spectrogram ready to be drawn.
 
     Attributes:
@@ -134,7 +134,7 @@ def explain_picture(
     title = title.encode(errors="replace").decode()
     if target.suffix.lower().lstrip(".") not in FORMATS:
         raise InvalidSetting("path", str(path), f"a file name that ends in {one_of('.' + name for name in FORMATS)}")
-    clip = _prepare(np.asarray(log_mel, dtype=np.float64), config, num_frames)
+    clip = prepare(np.asarray(log_mel, dtype=np.float64), config, num_frames)
     grid = config.grid_for(clip.decibels.shape[1])
     stages = [(name, np.asarray(mask, dtype=bool)) for name, mask in kept]
     for name, mask in stages:
@@ -179,7 +179,8 @@ def kept_area(kept: NDArray[np.bool_], config: SpectrimConfig, frames: int) -> N
     return area
 
 
-def _prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: int | None) -> _Clip:
+def prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: int | None) -> Clip:
+    """Undo the normalising and choose the range of the colours; arguments and errors as for `explain_picture`."""
     if log_mel.ndim != 2 or log_mel.shape[1] != config.num_mel_bins or log_mel.shape[0] < config.patch_size:
         wanted = f"(at least {config.patch_size} frames, {config.num_mel_bins} mels)"
         raise InputShapeError(f"log_mel has shape {log_mel.shape}; wanted: {wanted}")
@@ -188,7 +189,7 @@ def _prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: i
     decibels = DECIBELS * (log_mel.T * 2.0 * config.std + config.mean)
     loudest = float(decibels[:, :real].max())
     quietest = max(float(decibels[:, :real].min()), loudest - RANGE_DECIBELS)
-    return _Clip(
+    return Clip(
         decibels=decibels,
         low=min(quietest, loudest - 1.0),
         high=loudest,
@@ -200,7 +201,7 @@ def _prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: i
 
 
 def _compose(
-    clip: _Clip, stages: Sequence[tuple[str, NDArray[np.bool_]]], labels: Sequence[tuple[str, float]], title: str
+    clip: Clip, stages: Sequence[tuple[str, NDArray[np.bool_]]], labels: Sequence[tuple[str, float]], title: str
 ) -> Figure:
     """Lay out and fill the figure: square panels in rows, the labels to their right; wide ones below each other."""
     panels = 1 + len(stages)
@@ -261,18 +262,22 @@ def _fitted(text: str, inches: float, size: float, *, keep_end: bool = False) ->
     return shortened(bisect_right(range(len(text)), widest, key=lambda left: points(shortened(left))) - 1)
 
 
-def _draw_panel(axis: Axes, clip: _Clip, area: NDArray[np.bool_], name: str) -> None:
-    """Draw the spectrogram, grey outside ``area`` (mels, frames) and white where there is no patch."""
+def paint(clip: Clip, area: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The spectrogram as (mels, frames, 4), grey outside ``area`` (mels, frames) and white where there is no patch."""
     level = np.asarray(clip.norm(clip.decibels))
     image = COLOURS(level)
     grey = GREY_DARK + (GREY_LIGHT - GREY_DARK) * level
     image[..., :3] = np.where(area[..., None], image[..., :3], grey[..., None])
     image[~clip.seen] = 1.0
+    return image
+
+
+def _draw_panel(axis: Axes, clip: Clip, area: NDArray[np.bool_], name: str) -> None:
     mels = clip.config.num_mel_bins
     extent = (0.0, clip.seconds, 0.0, float(mels))
-    axis.imshow(image, origin="lower", aspect="auto", interpolation="nearest", extent=extent)
+    axis.imshow(paint(clip, area), origin="lower", aspect="auto", interpolation="nearest", extent=extent)
     axis.set_title(name, fontsize=NORMAL, loc="left", parse_math=False)
-    axis.set_yticks(*_hertz_ticks(clip.config, apart=8.0 if clip.upright else 14.0))
+    axis.set_yticks(*hertz_ticks(clip.config, apart=8.0 if clip.upright else 14.0))
     axis.tick_params(labelsize=SMALL, length=2.5)
     if clip.end is not None:
         axis.axvline(clip.end, **END_OF_SOUND)
@@ -286,7 +291,7 @@ def _draw_patch_grid(axis: Axes, config: SpectrimConfig, grid: tuple[int, ...]) 
     axis.hlines(np.arange(1, frequency) * config.frequency_stride, *axis.get_xlim(), **style)
 
 
-def _hertz_ticks(config: SpectrimConfig, apart: float) -> tuple[list[float], list[str]]:
+def hertz_ticks(config: SpectrimConfig, apart: float) -> tuple[list[float], list[str]]:
     """Places on the mel axis (bin k spans k to k + 1) of octaves that are ``apart`` bins or more, and their names."""
     nyquist, bins = config.sampling_rate / 2, config.num_mel_bins
     known = [*mel_frequencies(bins, config.sampling_rate), nyquist], [*(np.arange(bins) + 0.5), bins]
@@ -301,7 +306,7 @@ def _hertz_ticks(config: SpectrimConfig, apart: float) -> tuple[list[float], lis
     return list(ticks), list(ticks.values())
 
 
-def _draw_colour_bar(figure: Figure, axes: Sequence[Axes], clip: _Clip, thickness: float) -> None:
+def _draw_colour_bar(figure: Figure, axes: Sequence[Axes], clip: Clip, thickness: float) -> None:
     """Put a colour bar to the right of the panels; ``thickness`` as a share of its length."""
     below, above = clip.decibels.min() < clip.low, clip.decibels.max() > clip.high
     scale = ScalarMappable(clip.norm, COLOURS)
@@ -340,7 +345,7 @@ def _score_text(score: float) -> str:
     return "<0.01" if 0.0 < score < 0.005 else f"{score:.2f}"
 
 
-def _draw_legend(figure: Figure, clip: _Clip, pruned: bool) -> None:
+def _draw_legend(figure: Figure, clip: Clip, pruned: bool) -> None:
     """Say below the panels what grey, white and the dashed line mean."""
     handles: list[Any] = []
     names = []

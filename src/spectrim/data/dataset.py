@@ -117,12 +117,16 @@ class AudioDataset(Dataset[Clip]):
             if recording.id in self.broken:
                 continue
             try:
-                samples = audio.read(recording.path).samples
+                samples = self.read(recording)
             except AudioError as error:
                 self._report(recording, error)
                 continue
             return Clip(samples, self.target(recording), recording.id, stand_in=step > 0)
         raise DataError(f"none of the {len(self)} files can be read; the last: {_last(self.broken)}")
+
+    def read(self, recording: Recording) -> NDArray[np.float32]:
+        """The waveform (n,) of a recording; raises `AudioError`."""
+        return audio.read(recording.path).samples
 
     def target(self, recording: Recording) -> NDArray[np.float32]:
         """The target (labels,) of a recording."""

@@ -54,6 +54,10 @@ class CheckpointError(SpectrimError):
     """A checkpoint cannot be loaded: unknown layout, wrong keys or shapes, or code in its pickle."""
 
 
+class ExportError(SpectrimError):
+    """An exported file does not do what the model does."""
+
+
 class DataError(SpectrimError):
     """A data set on disk is not in the layout that its name promises."""
 

@@ -186,6 +186,19 @@ class Frontend(nn.Module):
         rows = torch.cat(self._chunks(padded.reshape(-1))).reshape(batch, slots, self.num_mel_bins)
         return rows[:, : count_frames(samples, self.sampling_rate)]
 
+    def normalise(self, log_mel: Tensor, num_frames: Tensor) -> FrontendOutput:
+        """Fill up with padding and normalise.
+
+        Made of tensor operations only, for ``torch.export``.
+
+        Args:
+            log_mel: (batch, max_length, num_mel_bins), as `log_mel` gives it.
+            num_frames: (batch,) int64, 1 to max_length: from where on it is padding.
+        """
+        starts = torch.arange(log_mel.shape[0], device=log_mel.device) * self.max_length
+        rows = torch.cat([log_mel.flatten(0, 1), log_mel.new_zeros(1, self.num_mel_bins)])
+        return self._assemble(rows, starts, num_frames)
+
     def _chunks(self, samples: Tensor) -> list[Tensor]:
         """Log-mel values of clips laid end to end: (frames · shift,) → (frames, num_mel_bins) in chunks.
 
@@ -242,7 +255,7 @@ class Frontend(nn.Module):
         rows = (rows - self.mean).div_(2.0 * self.std)
         position = torch.arange(self.max_length, device=rows.device)
         real = position < frames[:, None]
-        index = torch.where(real, starts[:, None] + position, len(rows) - 1)
+        index = torch.where(real, starts[:, None] + position, rows.shape[0] - 1)
         values = rows.index_select(0, index.flatten()).unflatten(0, index.shape)
         if self.padding == "minimum":
             smallest = values.masked_fill(~real[..., None], math.inf).amin(dim=(1, 2), keepdim=True)

@@ -61,6 +61,19 @@ def test_a_replacement_has_its_own_target(tmp_path: Path) -> None:
     assert (clip.id, clip.target.argmax()) == ("2.wav", 2)
 
 
+def test_a_replacement_says_so(tmp_path: Path) -> None:
+    part = dataset(tmp_path, 6, bad=(1, 5), bad_share=0.5)
+    assert [part[index].stand_in for _ in range(2) for index in range(6)] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ] * 2
+    assert [part[index].stand_in for index in (-6, -5)] == [False, True]
+
+
 def test_too_many_corrupt_files_are_an_error(tmp_path: Path) -> None:
     part = dataset(tmp_path, 10, bad=(1, 4, 7), bad_share=0.2)
     assert part[1].id == "2.wav"
@@ -87,11 +100,13 @@ def test_too_many_missing_files_are_an_error(tmp_path: Path) -> None:
 
 
 def test_an_empty_part_is_an_error() -> None:
-    with pytest.raises(DataError, match="no clips"):
+    with pytest.raises(DataError, match=r"no clips$"):
         AudioDataset([], ["a"], multi_label=False)
+    with pytest.raises(DataError, match=r"none of its 2 files is there, e\.g\. x, y"):
+        AudioDataset([], ["a"], multi_label=False, missing=["x", "y"], bad_share=1.0)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1])
+@pytest.mark.parametrize("share", [-0.1, 1.1, "all", True, None])
 def test_a_share_is_checked(tmp_path: Path, share: float) -> None:
     with pytest.raises(InvalidSetting, match="bad_share"):
         dataset(tmp_path, 2, bad_share=share)

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tones import write_tone
+
+from spectrim.data import DATA_SETS, PARTS, AudioDataset
+from spectrim.errors import DataError, InvalidSetting
+
+
+def write_table(root: Path, text: str, name: str = "labels.csv") -> Path:
+    """A table, and a tone for each file in clips/ that it names."""
+    (root / name).write_text(text, encoding="utf-8")
+    for word in text.replace(",", " ").replace(";", " ").replace("\t", " ").split():
+        if word.startswith("clips/"):
+            write_tone(root / word)
+    return root
+
+
+def rows(header: str, count: int, tail: str) -> str:
+    """``header`` and ``count`` lines of a path and ``tail``, in which {n} counts and {c} is a, b or c."""
+    lines = [f"clips/{number}.wav,{tail.format(n=number, c='abc'[number % 3])}" for number in range(count)]
+    return "\n".join([header, *lines]) + "\n"
+
+
+def opened(root: Path, part: str = "train", **options: object) -> AudioDataset:
+    return DATA_SETS["csv"].open(root, part, **options)
+
+
+def ids(part: AudioDataset) -> list[str]:
+    return [recording.id for recording in part.recordings]
+
+
+def test_the_column_split_says_the_part(tmp_path: Path) -> None:
+    text = "path,label,split\nclips/1.wav,dog,train\nclips/2.wav,cat,test\nclips/3.wav,cat,validation\n"
+    write_table(tmp_path, text)
+    parts = {part: opened(tmp_path, part) for part in PARTS}
+    assert [ids(part) for part in parts.values()] == [["clips/1.wav"], ["clips/3.wav"], ["clips/2.wav"]]
+    assert all(part.labels == ["cat", "dog"] for part in parts.values())
+    assert (parts["train"].multi_label, parts["train"].metric, parts["train"].folds) == (False, "accuracy", ())
+    assert parts["train"][0].target.tolist() == [0, 1]
+
+
+def test_parts_that_the_column_split_lacks_are_made(tmp_path: Path) -> None:
+    text = rows("path,label,split", 30, "{c},train") + "clips/x.wav,a,test\n"
+    write_table(tmp_path, text)
+    validation = opened(tmp_path, "validation", validation_share=0.2)
+    assert Counter(recording.labels for recording in validation.recordings) == {(0,): 2, (1,): 2, (2,): 2}
+    assert ids(opened(tmp_path, "test", validation_share=0.2)) == ["clips/x.wav"]
+    assert not set(ids(validation)) & set(ids(opened(tmp_path, "train", validation_share=0.2)))
+
+
+def test_one_fold_is_held_out(tmp_path: Path) -> None:
+    text = "path,label,fold\n" + "".join(f"clips/{fold}.wav,a,{fold}\n" for fold in (3, 7, 10, 12))
+    write_table(tmp_path, text)
+    assert opened(tmp_path).folds == (3, 7, 10, 12)
+    assert ids(opened(tmp_path, "test")) == ids(opened(tmp_path, "validation")) == ["clips/3.wav"]
+    assert ids(opened(tmp_path, "train", fold=10, validation_fold=7)) == ["clips/3.wav", "clips/12.wav"]
+    assert ids(opened(tmp_path, "validation", fold=10, validation_fold=7)) == ["clips/7.wav"]
+    assert ids(opened(tmp_path, "test", fold=10, validation_fold=7)) == ["clips/10.wav"]
+    with pytest.raises(InvalidSetting, match="fold is 4; allowed: one of 3, 7, 10, 12"):
+        opened(tmp_path, fold=4)
+
+
+def test_split_counts_beside_fold_unless_a_fold_is_asked_for(tmp_path: Path) -> None:
+    text = "path,label,fold,split\nclips/1.wav,a,1,test\nclips/2.wav,a,2,train\nclips/3.wav,a,3,validation\n"
+    write_table(tmp_path, text)
+    assert ids(opened(tmp_path, "test")) == ["clips/1.wav"]
+    assert ids(opened(tmp_path, "test", fold=2)) == ["clips/2.wav"]
+
+
+def test_without_split_and_fold_the_seed_splits(tmp_path: Path) -> None:
+    write_table(tmp_path, rows("path,label", 30, "{c}"))
+    parts = {part: opened(tmp_path, part, validation_share=0.1, test_share=0.2, seed=1) for part in PARTS}
+    assert [len(part) for part in parts.values()] == [21, 3, 6]
+    assert Counter(recording.labels for recording in parts["test"].recordings) == {(0,): 2, (1,): 2, (2,): 2}
+    assert len({name for part in parts.values() for name in ids(part)}) == 30
+    assert ids(parts["test"]) != ids(opened(tmp_path, "test", validation_share=0.1, test_share=0.2, seed=2))
+
+
+def test_a_missing_file_does_not_move_the_others(tmp_path: Path) -> None:
+    write_table(tmp_path, rows("path,label", 60, "{c}"))
+    before = {part: ids(opened(tmp_path, part)) for part in PARTS}
+    gone = before["train"][5]
+    (tmp_path / gone).unlink()
+    train = opened(tmp_path, "train")
+    assert (list(train.missing), ids(train)) == ([gone], [name for name in before["train"] if name != gone])
+    assert all(ids(opened(tmp_path, part)) == before[part] for part in ("validation", "test"))
+
+
+@pytest.mark.parametrize(("separator", "joined"), [(";", "rain; wind"), ("|", "rain |wind"), (" ", "rain  wind")])
+def test_several_labels(tmp_path: Path, separator: str, joined: str) -> None:
+    text = f"path,labels,split\nclips/1.wav,{joined},train\nclips/2.wav,,train\nclips/3.wav,sun,validation\n"
+    write_table(tmp_path, text)
+    part = opened(tmp_path, label_separator=separator)
+    assert part.labels == ["rain", "sun", "wind"]
+    assert [clip.target.tolist() for clip in part] == [[1, 0, 1], [0, 0, 0]]
+    assert (part.multi_label, part.metric) == (True, "mAP")
+
+
+def test_several_labels_are_split_by_seed_too(tmp_path: Path) -> None:
+    write_table(tmp_path, rows("path,labels", 20, "x{n}"))
+    parts = {part: ids(opened(tmp_path, part)) for part in PARTS}
+    assert [len(names) for names in parts.values()] == [16, 2, 2]
+    assert len({name for names in parts.values() for name in names}) == 20
+
+
+def test_any_delimiter_quotes_a_byte_order_mark_and_further_columns(tmp_path: Path) -> None:
+    table = '\ufeffnote;label;path;split\r\n"x; y";dog;"clips/1.wav";train\r\n\r\n;cat;clips/2.wav;validation\r\n'
+    (tmp_path / "labels.csv").write_text(table, encoding="utf-8", newline="")
+    write_tone(tmp_path / "clips" / "1.wav")
+    part = opened(tmp_path, delimiter=";")
+    assert (ids(part), part.labels, part.recordings[0].labels) == (["clips/1.wav"], ["cat", "dog"], (1,))
+    (tmp_path / "labels.csv").write_text("path\tlabel\tfold\nclips/1.wav\tdog, brown\t1\n")
+    assert opened(tmp_path, "test", delimiter="\t").labels == ["dog, brown"]
+
+
+def test_the_table_itself_can_be_named(tmp_path: Path) -> None:
+    text = "path,label,split\nclips/1.wav,dog,train\nclips/2.wav,dog,validation\n"
+    write_table(tmp_path, text, "mine.tsv")
+    assert ids(opened(tmp_path / "mine.tsv")) == ids(opened(tmp_path, table="mine.tsv")) == ["clips/1.wav"]
+    assert ids(opened(tmp_path / "mine.tsv", "test")) == ["clips/2.wav"]
+    with pytest.raises(DataError, match=r"a folder with a table of clips: it lacks labels\.csv"):
+        opened(tmp_path)
+
+
+def test_absolute_paths(tmp_path: Path) -> None:
+    samples = write_tone(tmp_path / "elsewhere" / "x.wav", 700)
+    (tmp_path / "here").mkdir()
+    write_table(tmp_path / "here", f"path,label,fold\n{tmp_path}/elsewhere/x.wav,a,1\nclips/y.wav,a,2\n")
+    assert opened(tmp_path / "here", "test")[0].waveform.tolist() == samples.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", r"labels\.csv is empty"),
+        ("path,label\n", "holds no clips"),
+        ("file,label\nx.wav,a\n", r"line 1: the header lacks path; separated by ',' it has 'file', 'label'"),
+        ("path;label\nx.wav;a\n", r"line 1: the header lacks path; separated by ',' it has 'path;label'"),
+        ("path,name\nx.wav,a\n", "one of the columns label and labels"),
+        ("path,label,labels\nx.wav,a,b\n", "one of the columns label and labels"),
+        ("path,label,path\nx.wav,a,b\n", "line 1: the header has 'path' twice"),
+        ("path,label\nx.wav,a\ny, z.wav,b\n", "line 3: 3 cells where the header has 2; cells are separated by ','"),
+        ("path,label\n\nx.wav;a\n", "line 3: 1 cells where the header has 2"),
+        ('path,label\nx.wav,"a\n', "line 2: .*cells are separated by ','"),
+        ('path,label\n"x.wav"y,a\n', "line 2: .*cells are separated by ','"),
+        ("path,label\nx.wav,\n", "line 2: the cell for path or label is empty"),
+        ("path,label\n ,a\n", "line 2: the cell for path or label is empty"),
+        ("path,label\nx.wav,a\nx.wav,b\n", r"line 3: x\.wav is there twice"),
+        ("path,label,split\nx.wav,a,dev\n", "line 2: split is 'dev'; allowed: train, validation, test"),
+        ("path,label,fold\nx.wav,a,first\n", "line 2: fold is 'first', not a whole number"),
+        ("path,label,split\nx.wav,a,test\n", "no training clips, only test"),
+    ],
+)
+def test_a_table_with_something_wrong(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        opened(tmp_path)
+
+
+def test_a_table_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"path,label\nx.wav,\xff\n")
+    with pytest.raises(DataError, match="not UTF-8 text: invalid start byte at byte 17"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"delimiter": ""}, "delimiter is ''; allowed: one character"),
+        ({"delimiter": "::"}, "delimiter is '::'"),
+        ({"delimiter": 1}, "delimiter is 1"),
+        ({"label_separator": ""}, "label_separator is ''"),
+        ({"fold": 1}, "fold is 1; allowed: none: .* has no column fold"),
+        ({"validation_fold": 2}, "has no column fold"),
+    ],
+)
+def test_a_wrong_option(tmp_path: Path, options: dict[str, object], words: str) -> None:
+    write_table(tmp_path, "path,label,split\nclips/1.wav,a,train\n")
+    with pytest.raises(InvalidSetting, match=words):
+        opened(tmp_path, **options)
+    with pytest.raises(InvalidSetting, match="part is 'dev'"):
+        opened(tmp_path, "dev")

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 import spectrim
 from spectrim.data import PARTS, Recording, espeak, synthetic
+from spectrim.data import miniature as miniature_module
+from spectrim.data.speaking import without_silence
 from spectrim.data.speech_commands import WORDS, open_speech_commands
 from spectrim.data.synthetic import VOICES, speak_clip, speaker_id, synthesize_spoken_commands, write_demo_clips
 from spectrim.errors import DataError, InvalidSetting, MissingExtra
@@ -75,7 +77,7 @@ def test_levels_vary_and_nothing_clips(miniature: Path) -> None:
 def test_the_same_command_gives_the_same_bytes_for_any_number_of_workers(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(synthetic, "CHUNK", 100)
+    monkeypatch.setattr(miniature_module, "CHUNK", 100)
     again = synthesize_spoken_commands(tmp_path / "again", **SIZES, seed=7, workers=2)
     assert digests(again) == digests(miniature)
 
@@ -183,7 +185,7 @@ def test_silence_is_an_error() -> None:
 @given(st.integers(0, 5000), st.integers(200, 8000), st.integers(0, 5000))
 def test_silence_around_a_word_is_cut(before: int, length: int, after: int) -> None:
     word = np.sin(np.arange(length) * 0.3)
-    speech = synthetic._without_silence(np.concatenate([np.zeros(before), word, np.zeros(after)]))
+    speech = without_silence(np.concatenate([np.zeros(before), word, np.zeros(after)]))
     assert length - 160 <= len(speech) <= length + 2 * 320
     assert np.abs(speech).max() == pytest.approx(1, abs=0.05)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,27 +18,54 @@ if TYPE_CHECKING:
 MaxListedOption = Annotated[int, typer.Option(min=0, help="Names of files and labels that are printed of each kind.")]
 
 
+MINIATURES = {
+    "audioset": ("spectrim.data.synthetic_sounds", "synthesize_audioset"),
+    "esc50": ("spectrim.data.synthetic_sounds", "synthesize_esc50"),
+    "spoken-commands": ("spectrim.data.synthetic", "synthesize_spoken_commands"),
+    "voxceleb1": ("spectrim.data.synthetic_speakers", "synthesize_voxceleb1"),
+}
+"""What ``spectrim data synthesize`` can make: name → module, function."""
+
+
 @plainly
 def synthesize(
-    name: Annotated[str, typer.Argument(help="spoken-commands.")],
+    name: Annotated[str, typer.Argument(help="audioset, esc50, spoken-commands or voxceleb1.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    clips: Annotated[int, typer.Option(help="Training clips; a tenth each are added to validate and test.")] = 10_000,
-    validation_clips: Annotated[int | None, typer.Option(help="Instead of a tenth.")] = None,
-    test_clips: Annotated[int | None, typer.Option(help="Instead of a tenth.")] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            help="audioset: training clips, 4000 where not given; spoken-commands: likewise, 10000; esc50: clips in "
+            "all, in multiples of 250, 2000; voxceleb1: utterances in all, 4450."
+        ),
+    ] = None,
+    validation_clips: Annotated[
+        int | None, typer.Option(help="spoken-commands only; a tenth of the training clips where not given.")
+    ] = None,
+    test_clips: Annotated[
+        int | None,
+        typer.Option(help="spoken-commands: a tenth of the training clips where not given; audioset: a quarter."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
     progress: ProgressOption = None,
 ) -> None:
     """Make a miniature of a public data set, in its layout on disk."""
-    if name != "spoken-commands":
-        raise InvalidSetting("name", name, one_of(["spoken-commands"]))
-    from spectrim.data.synthetic import synthesize_spoken_commands
+    if name not in MINIATURES:
+        raise InvalidSetting("name", name, one_of(MINIATURES))
+    import inspect
+    from importlib import import_module
+
     from spectrim.terminal import error_console, stage_progress
 
+    module, function = MINIATURES[name]
+    make = getattr(import_module(module), function)
+    numbers = {"clips": clips, "validation_clips": validation_clips, "test_clips": test_clips}
+    given = {field: value for field, value in numbers.items() if value is not None}
+    for field in given.keys() - inspect.signature(make).parameters.keys():
+        raise InvalidSetting(field, given[field], f"nothing: {name} takes --clips only, and its layout says the rest")
     with stage_progress(error_console(progress), progress) as tell:
-        made = synthesize_spoken_commands(
-            out, clips=clips, validation_clips=validation_clips, test_clips=test_clips, seed=seed, workers=workers,
-            progress=lambda done, total: tell("clips", done, total),
+        made = make(
+            out, seed=seed, workers=workers, progress=lambda done, total: tell("clips", done, total), **given
         )  # fmt: skip
     print(made)
 
@@ -97,7 +125,7 @@ def _part_rows(report: Report) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         }
         labels = {
             **{"labels": len(counts), "without_clips": len(part.empty_labels)},
-            **{"fewest_clips": counts[0], "median_clips": counts[len(counts) // 2], "most_clips": counts[-1]},
+            **{"fewest_clips": counts[0], "median_clips": median(counts), "most_clips": counts[-1]},
         }
         rows.append((files, labels))
     return rows
@@ -110,7 +138,7 @@ def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: i
     decimals = dict.fromkeys(("hours", "shortest_s", "mean_s", "longest_s"), "{:.2f}".format)
     out.print(rows_table([files for files, _ in rows], **{name: decimals.get(name, str) for name in rows[0][0]}))
     per_label = [{"part": files["part"], **labels} for files, labels in rows]
-    out.print(rows_table(per_label, **dict.fromkeys(per_label[0], str)))
+    out.print(rows_table(per_label, **{**dict.fromkeys(per_label[0], str), "median_clips": "{:g}".format}))
     for name, part in report.parts.items():
         for what, names in (
             ("missing", part.missing),

@@ -1,4 +1,4 @@
-"""Miniatures of public data sets, made here: same layout on disk, seeded, written whole or not at all.
+"""A miniature of Speech Commands V2, spoken here: same layout on disk, seeded, written whole or not at all.
 
 `synthesize_spoken_commands` writes Speech Commands V2 as spoken by eSpeak NG. A speaker is one of its voice
 variants; accent, pitch, pitch range, rate, intonation and length of the vocal tract vary from clip to clip, and
@@ -9,15 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import wave
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +20,10 @@ import soxr
 from numpy.typing import NDArray
 
 from spectrim import audio
-from spectrim.data import espeak
+from spectrim.data import espeak, miniature
+from spectrim.data.miniature import RECORD, Progress
 from spectrim.data.signals import NOISE_KINDS, SAMPLING_RATE, coloured_noise
+from spectrim.data.speaking import without_silence
 from spectrim.data.speech_commands import BACKGROUND, LISTS, WORDS
 from spectrim.errors import DataError, InvalidSetting
 
@@ -62,15 +58,7 @@ SHA-1 of the name, the first ten are test and the next nine validation.
 HOMOPHONES = {("three", "en-029")}
 """Words that an accent speaks as another of the words, here "tree": not spoken in it."""
 
-CHUNK = 128
-"""Clips that a worker makes at a time; fewer than four such chunks are not worth a worker's start."""
-
-RECORD = "synthesis.json"
-"""What a miniature says about how it was made: the arguments, and the voice behind each speaker."""
-
 PART_NUMBERS = {"train": 0, "validation": 1, "test": 2}
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -127,11 +115,11 @@ def synthesize_spoken_commands(
     }
     _check(target, counts, seed, workers)
     jobs = [job for part, count in counts.items() for job in _jobs(part, count, seed)]
-    with _whole(target) as staging:
+    with miniature.whole_directory(target) as staging:
         for name in (*WORDS, BACKGROUND):
             (staging / name).mkdir()
         _write_background(staging / BACKGROUND, seed)
-        _write_clips(staging, jobs, workers or os.cpu_count() or 1, progress)
+        miniature.write_clips(_write_chunk, staging, jobs, workers, progress)
         _write_lists(staging, counts, seed)
     return target
 
@@ -156,7 +144,7 @@ def write_demo_clips(root: str | Path, out: str | Path, *, clips_per_word: int =
         DataError: ``root`` is not a spoken miniature, or lacks a clip.
     """
     source, target = Path(root), Path(out).absolute()
-    _check_absent(target)
+    miniature.check_absent(target)
     try:
         voices: dict[str, str] = json.loads((source / RECORD).read_text())["voices"]["test"]
     except (OSError, ValueError, KeyError) as error:
@@ -169,7 +157,7 @@ def write_demo_clips(root: str | Path, out: str | Path, *, clips_per_word: int =
         for number, word in enumerate(WORDS)
         for turn in range(clips_per_word)
     ]
-    with _whole(target) as staging:
+    with miniature.whole_directory(target) as staging:
         rows = ["path,label,voice"]
         for word, speaker in chosen:
             samples = audio.read(source / word / f"{speaker}_nohash_0.wav", SAMPLING_RATE).samples
@@ -181,36 +169,10 @@ def write_demo_clips(root: str | Path, out: str | Path, *, clips_per_word: int =
     return target
 
 
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A directory beside ``target`` that takes its name at the end, or vanishes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    staging.mkdir()
-    try:
-        yield staging
-        if target.is_dir():
-            target.rmdir()
-        staging.replace(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _check_absent(target: Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidSetting("out", str(target), "a directory that does not exist yet or is empty")
-
-
 def _check(target: Path, counts: dict[str, int], seed: int, workers: int | None) -> None:
-    _check_absent(target)
-    for field, value in (("clips", counts["train"]), ("seed", seed)):
-        if value < 0:
-            raise InvalidSetting(field, value, "0 or more")
-    for part in ("validation", "test"):
-        if counts[part] < 0:
-            raise InvalidSetting(f"{part}_clips", counts[part], "0 or more")
-    if workers is not None and workers < 1:
-        raise InvalidSetting("workers", workers, "1 or more")
+    miniature.check_absent(target)
+    further = {f"{part}_clips": counts[part] for part in ("validation", "test")}
+    miniature.check_numbers(workers, clips=counts["train"], seed=seed, **further)
     espeak.Espeak().close()
 
 
@@ -226,50 +188,23 @@ def _jobs(part: str, count: int, seed: int) -> Iterator[_Job]:
 
 def _write_lists(root: Path, counts: dict[str, int], seed: int) -> None:
     for part, file_name in LISTS.items():
-        names = sorted(job.name for job in _jobs(part, counts[part], seed))
-        (root / file_name).write_text("".join(f"{name}\n" for name in names), newline="\n")
-    record = {
-        "made_by": "spectrim.data.synthetic.synthesize_spoken_commands",
+        miniature.write_lines(root / file_name, sorted(job.name for job in _jobs(part, counts[part], seed)))
+    facts = {
         "clips": counts["train"],
         "validation_clips": counts["validation"],
         "test_clips": counts["test"],
         "seed": seed,
         "voices": {part: {speaker_id(voice): voice for voice in voices} for part, voices in VOICES.items()},
     }
-    (root / RECORD).write_text(json.dumps(record, indent=1) + "\n", newline="\n")
+    miniature.write_record(root, f"{__name__}.{synthesize_spoken_commands.__name__}", facts)
 
 
-def _write_clips(root: Path, jobs: list[_Job], workers: int, progress: Progress | None) -> None:
-    chunks = [(root, jobs[start : start + CHUNK]) for start in range(0, len(jobs), CHUNK)]
-    done = 0
-    if workers == 1 or len(chunks) < 4:
-        for arguments in chunks:
-            done += _write_chunk(arguments)
-            if progress is not None:
-                progress(done, len(jobs))
-        return
-    with ProcessPoolExecutor(min(workers, len(chunks)), _worker_context()) as pool:
-        for count in pool.map(_write_chunk, chunks):
-            done += count
-            if progress is not None:
-                progress(done, len(jobs))
-
-
-def _worker_context() -> BaseContext:
-    """Workers that import this module once for all of them where the system can, else each for itself."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _write_chunk(arguments: tuple[Path, list[_Job]]) -> int:
+def _write_chunk(arguments: tuple[Path, Sequence[_Job]]) -> int:
     root, jobs = arguments
     with espeak.Espeak() as engine:
         for job in jobs:
             clip = speak_clip(engine, job.word, job.voice, np.random.default_rng(job.entropy))
-            _write_wav(root / job.name, clip)
+            miniature.write_wav(root / job.name, clip)
     return len(jobs)
 
 
@@ -310,7 +245,7 @@ def _speak_word(engine: espeak.Espeak, word: str, voice: str, random: np.random.
     while True:
         manner = espeak.Manner(accent, voice, round(rate), pitch, pitch_range, noise_seed)
         samples = soxr.resample(engine.say(text, manner), espeak.SAMPLING_RATE * tract, SAMPLING_RATE)
-        speech = _without_silence(samples.astype(np.float64))
+        speech = without_silence(samples.astype(np.float64))
         if len(speech) == 0:
             raise DataError(f"voice {voice!r} gives silence for {word!r}")
         if len(speech) <= LONGEST_WORD:
@@ -320,35 +255,10 @@ def _speak_word(engine: espeak.Espeak, word: str, voice: str, random: np.random.
         rate = min(450.0, 1.1 * rate * len(speech) / LONGEST_WORD)
 
 
-def _without_silence(samples: NDArray[np.float64], decibels: float = -45.0) -> NDArray[np.float64]:
-    """Cut what lies more than ``decibels`` below the loudest 5 ms at both ends; 10 ms of it stay, faded."""
-    frame = 80
-    frames = len(samples) // frame
-    if frames == 0 or not samples.any():
-        return samples[:0]
-    level = np.sqrt(np.mean(samples[: frames * frame].reshape(frames, frame) ** 2, axis=1))
-    loud = np.flatnonzero(level > level.max() * 10 ** (decibels / 20))
-    start, stop = max(0, loud[0] - 2) * frame, min(frames, loud[-1] + 3) * frame
-    speech = samples[start:stop].copy()
-    ramp = np.linspace(0, 1, min(frame, len(speech) // 2))
-    speech[: len(ramp)] *= ramp
-    speech[len(speech) - len(ramp) :] *= ramp[::-1]
-    return speech
-
-
 def _write_background(directory: Path, seed: int, seconds: int = 20) -> None:
     """Write one recording of each kind of noise, as the real data set's ``_background_noise_``."""
     for number, kind in enumerate(NOISE_KINDS):
         random = np.random.default_rng((seed, 3, number))
         noise = coloured_noise(random, seconds * SAMPLING_RATE, kind)
         scaled = np.round(noise * (0.3 / np.abs(noise).max()) * 32767).astype(np.int16)
-        _write_wav(directory / f"{kind}_noise.wav", scaled)
-
-
-def _write_wav(path: Path, samples: NDArray[np.int16]) -> None:
-    """Write 16-bit mono; libsndfile would flush each file to the disk, which takes longer than making it."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLING_RATE)
-        file.writeframes(samples.astype("<i2").tobytes())
+        miniature.write_wav(directory / f"{kind}_noise.wav", scaled)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from spectrim.data import DATA_SETS
+from spectrim.data import DATA_SETS, find_data_set, frontend_fields
+from spectrim.errors import InvalidSetting
 from spectrim.metrics import METRICS
 
 
@@ -24,3 +25,28 @@ def test_speech_commands_has_the_published_statistics() -> None:
     assert entry.labels is not None
     assert (len(entry.labels), entry.max_length, entry.mean, entry.std) == (35, 128, -6.845978, 5.5654526)
     assert (entry.metric, entry.multi_label) == ("accuracy", False)
+
+
+def test_the_names() -> None:
+    names = "speech-commands spoken-commands esc50 voxceleb1 audioset folder csv"
+    assert list(DATA_SETS) == names.split()
+    assert find_data_set("esc50") is DATA_SETS["esc50"]
+    with pytest.raises(InvalidSetting, match=r"data\.name is 'esc'; allowed: one of audioset, csv"):
+        find_data_set("esc", "data.name")
+
+
+def test_the_front_end_is_the_recipes_before_it_is_the_data_sets() -> None:
+    own = {"mean": -6.6268077, "std": 5.358466, "max_length": 512}
+    assert frontend_fields("esc50", {"hidden_size": 3}) == own
+    assert frontend_fields("esc50", {"mean": -1.0, "max_length": 256}) == {**own, "mean": -1.0, "max_length": 256}
+    said = {"mean": -5.0, "std": 4.0, "max_length": 128}
+    assert frontend_fields("csv", said) == said
+
+
+@pytest.mark.parametrize("field", ["mean", "std", "max_length"])
+@pytest.mark.parametrize("name", ["folder", "csv"])
+def test_what_nobody_says_is_asked_for(name: str, field: str) -> None:
+    given = {"mean": -5.0, "std": 4.0, "max_length": 128}
+    del given[field]
+    with pytest.raises(InvalidSetting, match=rf"model\.fields\.{field} is None; .*spectrim data check {name} DIR"):
+        frontend_fields(name, given)

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import soundfile
 import torch
 
 from spectrim import audio
-from spectrim.data import PARTS, AudioDataset, Recording, find_data_set
+from spectrim.data import PARTS, AudioDataset, Recording, dataset, find_data_set
 from spectrim.data.dataset import BAD_SHARE, bearable, check_bad_share
 from spectrim.errors import AudioError, InvalidSetting
 from spectrim.frontend import Frontend, count_frames
@@ -161,7 +162,8 @@ def check(
             raise InvalidSetting(setting, value, "a positive whole number" + f", a multiple of {step}" * (step > 1))
     bad_share = options.get("bad_share", BAD_SHARE)
     check_bad_share(bad_share)
-    parts = {part: entry.open(root, part, **{**options, "bad_share": 1.0}) for part in PARTS}
+    with _what_is_missing_unsaid():
+        parts = {part: entry.open(root, part, **{**options, "bad_share": 1.0}) for part in PARTS}
     same = {part: _first_equal(parts, part) for part in PARTS}
     total = sum(len(parts[part]) for part in set(same.values()))
     asked = max_length or entry.max_length
@@ -183,6 +185,17 @@ def check(
     failures = [f"{part}: {words}" for part in PARTS for words in reports[part].failures(bad_share)]
     fitting = asked or _whole_patches(reports["train"].seconds[2])
     return Report(name, reports, statistics.mean, statistics.std, fitting, failures)
+
+
+@contextmanager
+def _what_is_missing_unsaid() -> Iterator[None]:
+    """Keep opened parts from logging what the report says."""
+    before = dataset.logger.disabled
+    dataset.logger.disabled = True
+    try:
+        yield
+    finally:
+        dataset.logger.disabled = before
 
 
 def _first_equal(parts: dict[str, AudioDataset], part: str) -> str:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from layouts import make_audioset, make_esc50, make_folder, write_class_labels
+from typer.testing import CliRunner
+
+from spectrim.cli import app
+from spectrim.data.check import check
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["data", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def esc50(tmp_path: Path) -> Path:
+    """Six clips a fold; one of fold 1 is missing and one damaged, of fold 2 two are damaged."""
+    root = make_esc50(tmp_path / "ESC-50")
+    (root / "audio" / "1-1000-A-2.wav").unlink()
+    for name in ("1-1001-A-1.wav", "2-1000-A-2.wav", "2-1000-B-2.wav"):
+        (root / "audio" / name).write_bytes(b"RIFF")
+    return root
+
+
+def test_check_prints_what_is_there(esc50: Path, caplog: pytest.LogCaptureFixture) -> None:
+    code, out, err = run("check", "esc50", esc50, "--set", "bad_share=0.4")
+    assert (code, err, caplog.text) == (0, "", "")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1][:4] == ["train", "22", "0", "2"]
+    assert lines[3] == ["test", "4", "1", "1", "0.00", "0.10", "0.10", "0.10", "16000:4"]
+    assert lines[7] == ["test", "3", "0", "1", "1", "2"]
+    assert "  1-1000-A-2.wav\n" in out
+    assert "  1-1001-A-1.wav: cannot be read as audio" in out
+    report = check("esc50", esc50)
+    fields = f"{{mean: {report.mean:.6g}, std: {report.std:.6g}, max_length: 512}}"
+    assert lines[-1] == f"in a recipe model: {{fields: {fields}}}".split()
+
+
+def test_check_exits_with_1_when_too_much_is_broken(esc50: Path) -> None:
+    code, out, err = run("check", "esc50", esc50, "--set", "fold=2", "--format", "json")
+    assert code == 1
+    assert err.splitlines()[-1] == "spectrim: test: 2 of 6 files are unreadable, more than bad_share=0.05"
+    assert json.loads(out)["failures"] == [
+        f"{part}: 2 of 6 files are unreadable, more than bad_share=0.05" for part in ("validation", "test")
+    ]
+
+
+def test_json_holds_everything(esc50: Path) -> None:
+    code, out, _ = run("check", "esc50", esc50, "--set", "fold=1", "--set", "bad_share=0.4", "--format", "json")
+    content = json.loads(out)
+    report = check("esc50", esc50)
+    assert code == 0
+    assert {name: content[name] for name in ("data_set", "mean", "std", "max_length", "failures")} == {
+        **{"data_set": "esc50", "mean": report.mean, "std": report.std, "max_length": 512},
+        "failures": [],
+    }
+    assert content["parts"]["train"]["per_label"] == {"c2": 8, "c1": 8, "c0": 6}
+    assert list(content["parts"]["train"]["broken"]) == ["2-1000-A-2.wav", "2-1000-B-2.wav"]
+    assert content["parts"]["test"]["missing"] == ["1-1000-A-2.wav"]
+    assert content["parts"]["test"]["sampling_rates"] == {"16000": 4}
+
+
+def test_csv_has_a_row_a_part(esc50: Path) -> None:
+    _, out, _ = run("check", "esc50", esc50, "--set", "validation_fold=3", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [(row["part"], row["clips"], row["missing"], row["unreadable"]) for row in rows] == [
+        ("train", "16", "0", "2"),
+        ("validation", "6", "0", "0"),
+        ("test", "4", "1", "1"),
+    ]
+    assert float(rows[0]["mean"]) == check("esc50", esc50, validation_fold=3).mean
+    assert [rows[2][name] for name in ("labels", "fewest_clips", "median_clips", "most_clips")] == ["3", "1", "1", "2"]
+
+
+@pytest.mark.parametrize(("most", "listed"), [(0, 0), (2, 2), (10, 3)])
+def test_long_lists_are_cut(tmp_path: Path, most: int, listed: int) -> None:
+    root = make_folder(tmp_path / "sounds", {"a": 12, "b": 12})
+    for take in range(3):
+        (root / "a" / f"{take}.wav").write_bytes(b"")
+    shares = ["--set", "validation_share=0.1", "--set", "test_share=0.1", "--set", "bad_share=1"]
+    code, out, _ = run("check", "folder", root, *shares, "--max-listed", most)
+    names = [line for line in out.splitlines() if "empty file" in line]
+    more = sum(int(line.split()[1]) for line in out.splitlines() if line.startswith("  and "))
+    assert code == 0
+    assert len(names) + more == 3
+    if most in (0, 10):
+        assert len(names) == listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "esc", "."], "one of audioset, csv, esc50"),
+        (["check", "esc50", ".", "--format", "xml"], "format is 'xml'"),
+        (["check", "esc50", ".", "--set", "fold"], "--set is 'fold'; allowed: option=value"),
+        (["check", "esc50", ".", "--set", "fold=[1"], "allowed: option=value with a value in YAML"),
+        (["check", "esc50", ".", "--set", "fold=9"], "fold is 9; allowed: one of 1, 2, 3, 4, 5"),
+        (["check", "esc50", ".", "--set", "split=9"], "option split is 9; allowed: one of bad_share"),
+        (["check", "csv", ".", "--set", "delimiter=;;"], "delimiter is ';;'; allowed: one character"),
+        (["check", "esc50", ".", "--max-length", "100"], "max_length is 100"),
+        (["check", "esc50", ".", "--max-listed", "-1"], "max-listed"),
+    ],
+)
+def test_wrong_use_exits_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_another_layout_exits_with_1(tmp_path: Path) -> None:
+    code, out, err = run("check", "esc50", tmp_path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "is not ESC-50: it lacks audio" in err
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t", ":"])
+def test_punctuation_needs_no_yaml(tmp_path: Path, delimiter: str) -> None:
+    make_folder(tmp_path, {"a": 2})
+    (tmp_path / "labels.csv").write_text(f"path{delimiter}label{delimiter}fold\n" + "".join(
+        delimiter.join([f"a/{take}.wav", "a", str(take)]) + "\n" for take in range(2)
+    ))  # fmt: skip
+    code, out, _ = run("check", "csv", tmp_path, "--set", f"delimiter={delimiter}", "--format", "json")
+    assert (code, json.loads(out)["parts"]["train"]["clips"]) == (0, 1)
+
+
+def test_a_manifest_is_made_and_checked(tmp_path: Path) -> None:
+    root = make_audioset(tmp_path / "audioset")
+    segments = tmp_path / "eval_segments.csv"
+    lines = [f'{number}, 0.000, 10.000, "/m/09x0r,/m/0k4j"' for number in range(4, 9)]
+    segments.write_text("# a\n# b\n# c\n" + "\n".join(lines) + "\n")
+    (root / "clips" / "8.m4a").touch()
+    labels = write_class_labels(tmp_path / "class_labels_indices.csv")
+    code, out, err = run(
+        "manifest", segments, root / "clips", root / "mine.json", "--labels", labels, "--max-listed", 1
+    )
+    assert (code, err) == (0, "")
+    printed = out.splitlines()
+    assert printed[:3] == ["2 segments have no clip", "  6 (0–10 s)", "  and 1 more"]
+    assert printed[3].startswith("1 are left out: convert them from .m4a")
+    assert printed[-1] == f"{root / 'mine.json'}: 2 of 5 segments"
+    code, out, _ = run("check", "audioset", root, "--set", "evaluation=mine.json", "--format", "json")
+    assert (code, json.loads(out)["parts"]["test"]["per_label"]) == (
+        0,
+        {"Speech": 2, "Music": 0, "Car, passing by": 2},
+    )
+
+
+def test_a_manifest_of_nothing_exits_with_1(tmp_path: Path) -> None:
+    (tmp_path / "segments.csv").write_text('abc, 0.000, 10.000, "/m/09x0r"\n')
+    labels = write_class_labels(tmp_path / "labels.csv")
+    code, out, err = run("manifest", tmp_path / "segments.csv", tmp_path, tmp_path / "x.json", "--labels", labels)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert not (tmp_path / "x.json").exists()

@@ -19,7 +19,7 @@ LEVELS = (
     ("blocks", "positions", "filterbank", "waveforms"),
     ("model", "audio", "frontend"),
     ("masked",),
-    ("checkpoints", "data", "metrics", "counting", "optimisers", "onnx_graph", "onnx_model"),
+    ("checkpoints", "data", "metrics", "counting", "optimisers", "pretrain_recipe", "onnx_graph", "onnx_model"),
     ("augment", "benchmark", "cards"),
     ("runs",),
     ("training", "evaluation", "analysis", "decoding", "selection"),

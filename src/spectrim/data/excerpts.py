@@ -1,0 +1,116 @@
+"""Any audio files without labels: of a long one a new excerpt in every epoch, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from spectrim import audio
+from spectrim.data.dataset import AudioDataset, Recording
+
+LONGEST_PROMISE = 1 << 40
+"""Samples beyond which a header's length stands for an unknown one."""
+
+
+@dataclass
+class Excerpts(AudioDataset):
+    """Excerpts of recordings.
+
+    A recording that is not longer than an excerpt is taken whole. Of a longer one the place is drawn, anew for every
+    epoch, by a generator that knows seed, epoch and the recording's name: a resumed run hears the same. Damage behind
+    the excerpt is not noticed.
+
+    Args:
+        samples: longest excerpt.
+        seed: of the places.
+
+    The other arguments, attributes and errors are `AudioDataset`'s.
+    """
+
+    samples: int = 160_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins."""
+        self.epoch = epoch
+
+    def read(self, recording: Recording) -> NDArray[np.float32]:
+        """The excerpt (n,) of this epoch; raises `AudioError`."""
+        drawn = np.random.default_rng([self.seed, self.epoch, zlib.crc32(recording.id.encode(errors="replace"))])
+        return read_excerpt(recording.path, self.samples, drawn.random())
+
+
+def read_excerpt(path: str | Path, samples: int, place: float) -> NDArray[np.float32]:
+    """Decode an excerpt at 16 kHz, mono, holding little more than it in memory.
+
+    Args:
+        path: any file that `spectrim.audio.stream` reads.
+        samples: longest excerpt.
+        place: where it begins, from 0 (the beginning) to 1 (so that it ends with the file), by the length that the
+            header promises. Files that do not say their length are decoded whole.
+
+    Returns:
+        (n,) float32.
+
+    Raises:
+        AudioError: the file cannot be used, as far as it was decoded.
+    """
+    length = _promised_samples(path)
+    if length is None:
+        whole = audio.read(path).samples
+        start = round(place * max(len(whole) - samples, 0))
+        return whole[start : start + samples]
+    start = round(place * max(length - samples, 0))
+    pieces, passed = [], 0
+    for block in audio.stream(path):
+        pieces.append(block[max(start - passed, 0) : max(start + samples - passed, 0)])
+        passed += len(block)
+        if passed >= start + samples:
+            break
+    return np.concatenate(pieces)
+
+
+def _promised_samples(path: str | Path) -> int | None:
+    """Length at 16 kHz by the header; None where it does not say, or cannot be read."""
+    try:
+        header = soundfile.info(os.fspath(path))
+    except soundfile.LibsndfileError:
+        return None
+    known = 0 < header.frames < LONGEST_PROMISE and header.samplerate > 0
+    return int(header.frames * audio.SAMPLING_RATE / header.samplerate) if known else None
+
+
+def divide(files: Sequence[Path], root: Path, held_out: int, seed: int) -> tuple[list[Recording], list[Recording]]:
+    """Divide files into those to train on and those to look at, at random by a seed.
+
+    Args:
+        files: in any order.
+        root: that their names are told from.
+        held_out: how many to hold out; at most a tenth of them, but one.
+        seed: says which.
+
+    Returns:
+        Recordings to train on and recordings held out, each sorted by name. Of one file alone, it in both.
+    """
+    recordings = sorted((_recording(file, root) for file in files), key=lambda recording: recording.id)
+    count = min(held_out, max(1, len(recordings) // 10))
+    chosen = set(np.random.default_rng([seed, len(recordings)]).permutation(len(recordings))[:count].tolist())
+    held = [recording for number, recording in enumerate(recordings) if number in chosen]
+    rest = [recording for number, recording in enumerate(recordings) if number not in chosen]
+    return rest or held, held
+
+
+def _recording(file: Path, root: Path) -> Recording:
+    name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
+    return Recording(file, (), name)

@@ -71,7 +71,7 @@ class TrainingClips(Dataset[TrainingClip]):
             share = random.beta(settings.mixup_alpha, settings.mixup_alpha)
             waveform = mix(waveform, self._prepare(other.waveform, random), share)
             target = (share * target + (1.0 - share) * other.target).astype(np.float32)
-        return TrainingClip(waveform, target, clip.id, random=random)
+        return TrainingClip(waveform, target, clip.id, clip.stand_in, random=random)
 
     def _prepare(self, waveform: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
         if not self.settings.roll_and_gain or len(waveform) == 0:

@@ -17,15 +17,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
+from transformers.utils import is_torch_bf16_gpu_available
 
 from spectrim.benchmark import environment
 from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
@@ -61,7 +64,7 @@ def check_run(run: Mapping[str, Any], output: Path, *, resume: bool) -> None:
         resume: whether a run may be there.
 
     Raises:
-        InvalidSetting: ``output`` holds a run and ``resume`` is False, or holds another run.
+        InvalidSetting: ``output`` holds a run and ``resume`` is False, or holds another run or an unknown one.
     """
     if not is_main_process():
         return
@@ -72,6 +75,9 @@ def check_run(run: Mapping[str, Any], output: Path, *, resume: bool) -> None:
             raise InvalidSetting("output", str(output), allowed)
     elif written.is_file():
         refuse_another_run(run, json.loads(written.read_text(encoding="utf-8")), output)
+    elif any((output / CHECKPOINTS).glob("checkpoint-*")):
+        allowed = "a folder with run.json, which says what its checkpoints are of"
+        raise InvalidSetting("output", str(output), allowed)
 
 
 def begin_run(run: Mapping[str, Any], output: Path) -> None:
@@ -94,7 +100,7 @@ def refuse_another_run(
         apart_from: settings that may differ, by their full names.
     """
     old, new = _flat(before), _flat(run)
-    for name in new.keys() | old.keys():
+    for name in (*new, *(name for name in old if name not in new)):
         if old.get(name) != new.get(name) and name not in apart_from:
             raise InvalidSetting(name, new.get(name), f"{old.get(name)!r}, with which the run in {place} was begun")
 
@@ -122,6 +128,8 @@ def flaw(checkpoint: Path) -> str | None:
     try:
         files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        files = None
+    if not isinstance(files, dict) or not files:
         return f"it has no readable {SEAL}"
     for name, expected in files.items():
         if not (checkpoint / name).is_file():
@@ -174,6 +182,8 @@ def run_arguments(
     Raises:
         InvalidSetting: the batch size does not split over the processes, an epoch holds no batch, or the precision
             is not to be had here.
+
+    The newest two checkpoints are kept, and the best.
     """
     processes = process_count()
     share, rest = divmod(optimiser.batch_size, processes * optimiser.accumulate)
@@ -189,16 +199,20 @@ def run_arguments(
         raise InvalidSetting("optimiser.drop_last", optimiser.drop_last, allowed)
     if optimiser.precision == "fp16" and not torch.cuda.is_available():
         raise InvalidSetting("optimiser.precision", "fp16", "fp32 or bf16 without a GPU")
+    accelerated = torch.accelerator.is_available()
+    if optimiser.precision == "bf16" and accelerated and not is_torch_bf16_gpu_available():
+        raise InvalidSetting("optimiser.precision", "bf16", "fp32 or fp16 on this GPU")
     steps = clips / optimiser.batch_size
     per_epoch = max(1, math.floor(steps) if whole else math.ceil(steps))
     every = max(1, round(every_epochs * per_epoch))
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output / CHECKPOINTS),
         per_device_train_batch_size=share,
         per_device_eval_batch_size=max(1, evaluation_batch // processes),
         gradient_accumulation_steps=optimiser.accumulate,
         num_train_epochs=optimiser.epochs,
         max_grad_norm=optimiser.max_grad_norm,
+        use_cpu=not accelerated,
         bf16=optimiser.precision == "bf16",
         fp16=optimiser.precision == "fp16",
         eval_strategy="steps",
@@ -206,7 +220,7 @@ def run_arguments(
         eval_delay=math.ceil(first_epoch * per_epoch - 1e-9),
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=2,
+        save_total_limit=2 if metric is None else 3,
         load_best_model_at_end=metric is not None,
         metric_for_best_model=metric,
         greater_is_better=greater_is_better if metric is not None else None,
@@ -216,14 +230,19 @@ def run_arguments(
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=not progress,
-        dataloader_drop_last=whole,
         dataloader_num_workers=workers,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    # One GPU a process: Trainer would spread a process over all it sees, and multiply the batch by their number.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 class RunTrainer(Trainer):
     """Trainer with a recipe's optimiser and schedule, whole checkpoints, and an end to a loss that is no number.
+
+    Evaluations draw nothing from the generator that training draws from: how often a run is evaluated does not change
+    what becomes of it.
 
     Args:
         optimiser_settings: of the recipe.
@@ -267,6 +286,26 @@ class RunTrainer(Trainer):
             )
         return self.lr_scheduler
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Metrics on the evaluation part; see `Trainer.evaluate`."""
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        """A new order in every epoch, without the clips that fill no batch where those are left out.
+
+        Not by ``dataloader_drop_last``: it would leave clips out of evaluations too, and not know accumulated batches.
+        """
+        clips: Any = self.train_dataset if train_dataset is None else train_dataset
+        settings = self.optimiser_settings
+        left_out = len(clips) % settings.batch_size if settings.drop_last else 0
+        return RandomSampler(clips, num_samples=len(clips) - left_out)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train an epoch, unless the run has come to its end: Trainer takes a step before it looks."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass; raises `TrainingDiverged` when the loss is no number."""
         loss = super().training_step(*args, **kwargs)
@@ -275,8 +314,8 @@ class RunTrainer(Trainer):
             raise TrainingDiverged(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}, "
                 f"learning rate {rate:.3g}); try a lower optimiser.learning_rate, a longer schedule.warmup_epochs, "
-                "optimiser.max_grad_norm=1, or bf16 or fp32 instead of fp16, then --resume goes on from the newest "
-                "checkpoint only with the same recipe: start anew"
+                "optimiser.max_grad_norm=1, or bf16 or fp32 instead of fp16, in another --output: a changed recipe is "
+                "another run"
             )
         return loss
 
@@ -314,42 +353,59 @@ class RunTrainer(Trainer):
 class RunLog(TrainerCallback):
     """Append all that the Trainer logs to ``metrics.jsonl``; ``metrics.csv`` is its table, renewed now and then.
 
-    Rows of steps that a resumed run does again are dropped first.
+    Rows that a resumed run writes again are dropped first: of later steps, and of the end.
 
     Args:
         folder: of the run.
         facts: more columns, from the epochs done.
         say: is told each row in one line, with the time left; for terminals without a bar.
+        stop_after_epochs: see `RunCourse`.
     """
 
-    def __init__(self, folder: Path, facts: Callable[[float], Mapping[str, float]], say: Say | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        facts: Callable[[float], Mapping[str, float]],
+        say: Say | None = None,
+        stop_after_epochs: float | None = None,
+    ) -> None:
         self.rows = folder / "metrics.jsonl"
         self.table = folder / "metrics.csv"
         self.facts = facts
         self.say = say
-        self.begun = (0, time.monotonic())
+        self.stop_after_epochs = stop_after_epochs
+        self.begun = (0.0, time.monotonic())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the rows up to the step that training starts from."""
-        self.begun = (state.global_step, time.monotonic())
+        self.begun = (state.epoch or 0.0, time.monotonic())
         if state.is_world_process_zero and self.rows.exists():
             lines = self.rows.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= state.global_step]
-            write_text(self.rows, "".join(f"{line}\n" for line in kept))
+            rows = [json.loads(line) for line in lines if line.endswith("}")]
+            kept = [row for row in rows if row["step"] <= state.global_step and "train_runtime" not in row]
+            write_text(self.rows, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write one line."""
         if not state.is_world_process_zero:
             return
         epoch = state.epoch or 0.0
-        row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **(logs or {})}
+        told = {name: value for name, value in (logs or {}).items() if name != "total_flos"}
+        row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **told}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.say is not None:
-            shown = {name: value for name, value in row.items() if not name.endswith(("_second", "_flos"))}
-            self.say(
-                f"{state.global_step}/{state.max_steps} steps: " + ", ".join(_shown(*pair) for pair in shown.items())
-            )
+            shown = [_shown(name, value) for name, value in row.items() if name != "step" and "_per_second" not in name]
+            self.say(f"{state.global_step}/{state.max_steps} steps: {', '.join(shown)}{self._left(args, epoch)}")
+
+    def _left(self, args: Any, epoch: float) -> str:
+        """The time left, if this process has trained long enough to tell."""
+        epochs = args.num_train_epochs if self.stop_after_epochs is None else self.stop_after_epochs
+        begun, clock = self.begun
+        if not begun < epoch < epochs:
+            return ""
+        seconds = (time.monotonic() - clock) * (epochs - epoch) / (epoch - begun)
+        return f", {timedelta(seconds=round(seconds))} left"
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Renew the table."""
@@ -375,7 +431,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 class RunCourse(TrainerCallback):
-    """Tell the data which epoch begins, end a run early on its course, and find the best checkpoint of a moved run.
+    """Tell the data which epoch begins, end a run on its course, and find the best checkpoint of a moved run.
 
     Args:
         clips: has ``set_epoch``, or not.
@@ -387,21 +443,31 @@ class RunCourse(TrainerCallback):
         self.stop_after_epochs = stop_after_epochs
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look for the best checkpoint where the run is now."""
+        """Look for the best checkpoint where the run is now; one that is gone or broken is best no more."""
         if state.best_global_step:
             best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
-            state.best_model_checkpoint = str(best) if best.is_dir() else None
+            wrong = flaw(best)
+            if wrong is None:
+                state.best_model_checkpoint = str(best)
+            else:
+                logger.warning("%s was the best so far and is no more: %s", best, wrong)
+                state.best_global_step = state.best_metric = state.best_model_checkpoint = None
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Pass the number of the epoch on."""
+        """Pass the number of the epoch on; a resumed run may be at its end already."""
+        if state.global_step >= state.max_steps or self._is_over(state):
+            control.should_training_stop = True
         if hasattr(self.clips, "set_epoch"):
             self.clips.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop once the epochs are done."""
-        if self.stop_after_epochs is not None and state.epoch >= self.stop_after_epochs - 1e-9:
+        if self._is_over(state):
             control.should_save = control.should_training_stop = True
             control.should_evaluate = args.eval_delay <= state.global_step
+
+    def _is_over(self, state: Any) -> bool:
+        return self.stop_after_epochs is not None and (state.epoch or 0.0) >= self.stop_after_epochs - 1e-9
 
 
 def tensorboard_callback(wanted: bool | None, output: Path) -> list[TensorBoardCallback]:

@@ -15,6 +15,8 @@ import torch
 import transformers
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import EvalPrediction
 
 from spectrim.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
@@ -22,8 +24,8 @@ from spectrim.cards import write_card
 from spectrim.checkpoints import describe, from_pretrained
 from spectrim.checkpoints.loading import FURTHER_SETTINGS
 from spectrim.config import BUILDERS, SpectrimConfig
-from spectrim.data import DATA_SETS, PARTS, AudioDataset, Clip
-from spectrim.errors import InvalidSetting, one_of
+from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
+from spectrim.errors import InvalidSetting
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.metrics import METRICS
 from spectrim.model import AudioTransformer
@@ -95,7 +97,7 @@ class Collator:
         batch = {
             "input_values": features.input_values,
             "num_frames": features.num_frames,
-            "counted": torch.tensor([not getattr(clip, "stand_in", False) for clip in clips]),
+            "counted": torch.tensor([not clip.stand_in for clip in clips]),
         }
         training = [clip for clip in clips if isinstance(clip, TrainingClip)]
         if training:
@@ -161,12 +163,12 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     Raises:
         InvalidSetting: a size in the recipe is not that of the checkpoint.
     """
-    entry, pruning = DATA_SETS[recipe.data.name], recipe.pruning
+    pruning = recipe.pruning
     problem = problem_type(recipe, part)
     if init is None:
         names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
         settings = {"keep_rate": pruning.keep_rate, "prune_at": pruning.prune_at, "criterion": pruning.criterion}
-        fields = {"mean": entry.mean, "std": entry.std, "max_length": entry.max_length, **recipe.model.fields}
+        fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
         return AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
     described = describe(init)
     given = dict(recipe.model.fields)
@@ -211,12 +213,10 @@ class Job:
 
 def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None) -> Job:
     """Open the data and build the model of a run; errors as `train`."""
-    if recipe.data.name not in DATA_SETS:
-        raise InvalidSetting("data.name", recipe.data.name, one_of(DATA_SETS))
-    entry = DATA_SETS[recipe.data.name]
+    entry = find_data_set(recipe.data.name, "data.name")
     parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
     transformers.set_seed(recipe.seed)
-    return Job(recipe, Path(output), init, entry.metric, parts, build_model(recipe, init, parts["train"]))
+    return Job(recipe, Path(output), init, parts["train"].metric, parts, build_model(recipe, init, parts["train"]))
 
 
 def train(
@@ -254,44 +254,49 @@ def train(
     """
     output = Path(output)
     run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
-    if branch_of is not None:
-        _check_branch(recipe, run, Path(branch_of))
     check_run(run, output, resume=resume)
+    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
+    shared = None if newest is not None or branch_of is None else _branching_point(recipe, run, Path(branch_of))
     job = prepare(recipe, data, output, init)
     trainer = build_trainer(job, progress=progress, say=say)
     begin_run(run, output)
-    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
-    if newest is None and branch_of is not None:
-        newest = _copy_checkpoint(Path(branch_of), output)
+    if shared is not None:
+        newest = output / CHECKPOINTS / shared.name
+        if is_main_process():
+            _copy_checkpoint(shared, newest)
+        trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job)
 
 
-def _check_branch(recipe: Recipe, run: dict[str, Any], trunk: Path) -> None:
+def _branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
+    """The checkpoint of another run from which this one may go on; `InvalidSetting` if there is none."""
     written = trunk / "run.json"
     if not written.is_file():
         raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
     refuse_another_run(run, json.loads(written.read_text(encoding="utf-8")), trunk, apart_from=MAY_DIFFER_IN_A_BRANCH)
-    if recipe.evaluation.choose == "best" and recipe.evaluation.first_epoch < recipe.pruning.shrink_start:
-        raise InvalidSetting(
-            "evaluation.first_epoch", recipe.evaluation.first_epoch,
-            f"at least pruning.shrink_start={recipe.pruning.shrink_start:g} for a branch, which does not know the "
-            "evaluations before",
-        )  # fmt: skip
-
-
-def _copy_checkpoint(trunk: Path, output: Path) -> Path:
-    """Bring the last checkpoint of a run into another's folder, whole."""
     newest = newest_checkpoint(trunk / CHECKPOINTS)
     if newest is None:
         raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")
-    target = output / CHECKPOINTS / newest.name
-    if is_main_process():
-        beside = target.with_name(".partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(newest, beside)
-        beside.rename(target)
-    return target
+    epoch = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME)).epoch or 0.0
+    start = recipe.pruning.shrink_start
+    if epoch > start + 1e-9:
+        allowed = f"a run that stopped by pruning.shrink_start={start:g}; its newest checkpoint is of epoch {epoch:g}"
+        raise InvalidSetting("branch_of", str(trunk), allowed)
+    first = recipe.evaluation.first_epoch
+    if recipe.evaluation.choose == "best" and first <= epoch:
+        allowed = f"more than {epoch:g}, where it branches off: it does not know the evaluations before"
+        raise InvalidSetting("evaluation.first_epoch", first, allowed)
+    return newest
+
+
+def _copy_checkpoint(source: Path, target: Path) -> None:
+    """Bring a checkpoint into another run's folder, whole."""
+    beside = target.with_name(".partial")
+    for leftover in (beside, target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, beside)
+    beside.rename(target)
 
 
 def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTrainer:
@@ -316,8 +321,9 @@ def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTraine
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         targets, counted = (np.asarray(part) for part in prediction.label_ids)
-        scores = np.asarray(prediction.predictions)
-        return {metric: METRICS[metric](scores[counted], targets[counted])}
+        scores, targets = np.asarray(prediction.predictions)[counted], targets[counted]
+        loss = model._loss(torch.from_numpy(scores), torch.from_numpy(targets))
+        return {"clips": len(scores), "loss": loss.item(), metric: METRICS[metric](scores, targets)}
 
     def facts(epoch: float) -> dict[str, float]:
         return {"keep_rate": annealed_keep_rate(recipe.pruning, epoch)}
@@ -332,7 +338,7 @@ def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTraine
         compute_metrics=compute_metrics,
         callbacks=[
             RunCourse(clips, course.stop_after_epochs),
-            RunLog(job.output, facts, say if is_main_process() else None),
+            RunLog(job.output, facts, say if is_main_process() else None, course.stop_after_epochs),
             *tensorboard_callback(recipe.tensorboard, job.output),
         ],
     )
@@ -343,7 +349,7 @@ def _conclude(trainer: PruningTrainer, job: Job) -> dict[str, Any]:
     state, parts = trainer.state, job.parts
     per_epoch = state.max_steps / job.recipe.optimiser.epochs
     best = None
-    if state.best_global_step and trainer.args.load_best_model_at_end:
+    if state.best_global_step:
         best = {
             "step": state.best_global_step,
             "epoch": state.best_global_step / per_epoch,
@@ -364,14 +370,15 @@ def _conclude(trainer: PruningTrainer, job: Job) -> dict[str, Any]:
 
 
 def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[str, Any]:
-    """The metric on a data set part at the recipe's test keep rates and the trained one."""
-    recipe, rows = trainer.recipe, {}
+    """The metric on a data set part at the recipe's test keep rates and the trained one; nothing where it has none."""
+    recipe, rows, clips = trainer.recipe, {}, 0
     rates = recipe.evaluation.test_keep_rates
     for rate in sorted({*rates, recipe.pruning.keep_rate} if rates else (), reverse=True):
         trainer.evaluation_rate = rate
-        rows[str(rate)] = trainer.predict(part).metrics[f"test_{metric}"]
+        found = trainer.predict(part).metrics
+        rows[str(rate)], clips = found[f"test_{metric}"], found["test_clips"]
     trainer.evaluation_rate = recipe.pruning.keep_rate
-    return {"metric": metric, "test_clips": len(part), "test": rows}
+    return {"metric": metric, "test_clips": clips, "test": rows}
 
 
 def save_model(

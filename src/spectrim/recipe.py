@@ -20,10 +20,17 @@ from spectrim.errors import InvalidSetting, one_of
 SHIPPED = Path(__file__).parent / "recipes"
 
 Share = Field(default=0.0, ge=0.0, lt=1.0)
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+SET_ELSEWHERE = {
+    **{"keep_rate": "pruning.keep_rate", "prune_at": "pruning.prune_at", "criterion": "pruning.criterion"},
+    **{"problem_type": "loss", "id2label": "data", "label2id": "data", "num_labels": "data"},
+}
+"""Fields of `SpectrimConfig` that ``model.fields`` does not set → what does."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ModelSettings(_Strict):
@@ -65,7 +72,7 @@ class OptimiserSettings(_Strict):
     name: Literal["adam", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     per_batch: PositiveInt | None = None
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0.0)
     decay: Literal["matrices", "all"] = "matrices"
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -219,10 +226,12 @@ class Recipe(_Strict):
         if optimiser.batch_size % optimiser.accumulate:
             allowed = f"a divisor of optimiser.batch_size={optimiser.batch_size}"
             raise InvalidSetting("optimiser.accumulate", optimiser.accumulate, allowed)
-        known = set(SpectrimConfig.__dataclass_fields__)
-        for field in self.model.fields:
+        known = set(SpectrimConfig.__dataclass_fields__) - SET_ELSEWHERE.keys()
+        for field, value in self.model.fields.items():
+            if field in SET_ELSEWHERE:
+                raise InvalidSetting(f"model.fields.{field}", value, f"{SET_ELSEWHERE[field]} in its place")
             if field not in known:
-                raise InvalidSetting(f"model.fields.{field}", self.model.fields[field], one_of(known))
+                raise InvalidSetting(f"model.fields.{field}", value, one_of(known))
 
 
 Kind = TypeVar("Kind", bound=_Strict)
@@ -279,7 +288,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _find(path: str | Path) -> Path:
-    if not Path(path).exists() and (shipped := shipped_recipes().get(str(path))) is not None:
+    if not Path(path).is_file() and (shipped := shipped_recipes().get(str(path))) is not None:
         return shipped
     return Path(path)
 
@@ -294,13 +303,16 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidSetting("recipe", str(path), f"valid YAML ({error})") from error
     if not isinstance(tree, dict):
         raise InvalidSetting("recipe", str(path), "a YAML mapping")
-    bases = tree.pop("base", None) or []
+    given = tree.pop("base", None) or []
+    bases = [given] if isinstance(given, str) else given
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InvalidSetting("base", given, "a file beside this one, or a list of them")
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         merged = _merge(merged, _read(path.parent / base, (*seen, path)))
     return _merge(merged, tree)
 

@@ -30,12 +30,15 @@ def train(
     from spectrim.recipe import load_recipe
 
     settings = load_recipe(recipe, change or ())
+    from transformers.utils.logging import disable_progress_bar
+
     from spectrim.terminal import complain, error_console, out_console, rows_table
     from spectrim.training import is_main_process
     from spectrim.training import train as run
 
     console = error_console(progress)
     bar = console.is_terminal
+    disable_progress_bar()  # of each file that is written; training has its own
     results = run(
         settings, data, output, init=init, resume=resume, branch_of=branch_of,
         progress=bar, say=None if bar else lambda line: complain(console, line),

@@ -319,6 +319,10 @@ class RunTrainer(Trainer):
             )
         return loss
 
+    def _get_learning_rate(self) -> float:
+        """The highest of all layers' rates, for the log."""
+        return float(max(self.lr_scheduler.get_last_lr())) if self.lr_scheduler is not None else 0.0
+
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._saving_to is None else str(self._saving_to)
 

@@ -112,8 +112,9 @@ def _most(rows: Sequence[Row]) -> float:
 def _ends(row: Row) -> tuple[float, float]:
     """Ends of the interval of a point, the value itself where there is none."""
     low, high = row.get("low"), row.get("high")
-    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
-    return (low, high) if known else (row["value"], row["value"])
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return row["value"], row["value"]
+    return low, high
 
 
 def _interval_note(rows: Sequence[Row]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from spectrim.audio import Window
 from spectrim.errors import InvalidSetting
 from spectrim.frontend import Frontend
 from spectrim.model import AudioTransformer
+from spectrim.onnx_model import OnnxModel
 
 
 def window_painter(
-    model: AudioTransformer,
+    model: AudioTransformer | OnnxModel,
     frontend: Frontend,
     folder: Path,
     files: Sequence[str],
@@ -40,8 +42,13 @@ def window_painter(
         Takes a file, a window of it and the window's scores (labels,); gives the picture's path.
 
     Raises:
-        InvalidSetting: ``folder`` is a file.
+        InvalidSetting: ``folder`` is a file, or the model takes waveforms.
     """
+    if isinstance(model, OnnxModel) and model.takes == "waveforms":
+        allowed = (
+            f"nothing here: {model.path.name} takes waveforms and shows no spectrogram; export without --front-end"
+        )
+        raise InvalidSetting("explain", str(folder), allowed)
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting("explain", str(folder), "a folder, or a name that is still free")
     parents = {os.path.dirname(os.path.abspath(file)) for file in files}  # noqa: PTH100, PTH120
@@ -51,7 +58,7 @@ def window_painter(
         with torch.inference_mode():
             features = frontend([window.samples])
             values = features.input_values.to(model.dtype)
-            trace = model(
+            trace: Any = model(
                 values, num_frames=features.num_frames, keep_rate=keep_rate, output_token_trace=True
             ).token_trace
         best = np.argsort(-scores, kind="stable")[:LABELS_SHOWN]

@@ -35,8 +35,10 @@ def need(package: str, purpose: str) -> None:
 
 
 def is_exported(source: object) -> bool:
-    """Whether a name is that of an exported model."""
-    return isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == SUFFIX
+    """Whether this is an exported model, or the name of one."""
+    if isinstance(source, str | os.PathLike):
+        return Path(source).suffix.lower() == SUFFIX
+    return isinstance(source, OnnxModel)
 
 
 class OnnxModel:
@@ -94,24 +96,8 @@ class OnnxModel:
             )
             raise InvalidSetting("keep_rate", keep_rate, allowed)
 
-    def device(self, name: str = "auto") -> torch.device:
-        """The device that is meant; ``"auto"`` is CUDA where ONNX Runtime has it, else the CPU.
-
-        Raises:
-            InvalidSetting: this ONNX Runtime does not run there.
-        """
-        import onnxruntime
-
-        available = onnxruntime.get_available_providers()
-        here = [kind for kind, provider in PROVIDERS.items() if provider in available]
-        if name == "auto":
-            return torch.device(here[-1])
-        if name.partition(":")[0] not in here:
-            raise InvalidSetting("device", name, f"{one_of(['auto', *here])} in this ONNX Runtime")
-        return torch.device(name)
-
     def to(self, device: torch.device | str) -> OnnxModel:
-        """Run there from now on; see `device`."""
+        """Run there from now on; see `onnx_device`."""
         target = torch.device(device)
         if PROVIDERS[target.type] != self._session.get_providers()[0]:
             self._session = _session(self.path, str(target))
@@ -166,6 +152,10 @@ class OnnxModel:
         trace = trace_of(kept, self.config) if output_token_trace else None
         return AudioTransformerOutput(logits=logits, token_trace=trace)
 
+    def logits(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits alone, (batch, labels); see `run`."""
+        return self.run(values, lengths)[0]
+
     def run(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (batch, labels) float32, and of how many pruning blocks each patch came out alive, (batch, F, T).
 
@@ -182,6 +172,25 @@ class OnnxModel:
             raise InputShapeError(f"num_samples is missing; {self.path.name} takes waveforms and their lengths")
         logits, kept = self._session.run(["logits", "kept"], feeds)
         return torch.from_numpy(logits), torch.from_numpy(kept)
+
+
+def onnx_device(name: str = "auto") -> torch.device:
+    """The device on which an exported model is to run; ``"auto"`` is CUDA where ONNX Runtime has it, else the CPU.
+
+    Raises:
+        InvalidSetting: this ONNX Runtime does not run there.
+        MissingExtra: onnxruntime is not installed.
+    """
+    need("onnxruntime", "running an exported model")
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    here = [kind for kind, provider in PROVIDERS.items() if provider in available]
+    if name == "auto":
+        return torch.device(here[-1])
+    if name.partition(":")[0] not in here:
+        raise InvalidSetting("device", name, f"{one_of(['auto', *here])} in this ONNX Runtime")
+    return torch.device(name)
 
 
 def window_length(config: SpectrimConfig) -> int:

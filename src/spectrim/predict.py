@@ -24,6 +24,7 @@ from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.frontend import Frontend, FrontendOutput
 from spectrim.model import AudioTransformer
+from spectrim.onnx_model import OnnxModel, is_exported, onnx_device
 from spectrim.selection import Selection, select_files
 
 AGGREGATES = ("mean", "max", "none")
@@ -32,6 +33,7 @@ BATCH_SIZE = 16
 Scores: TypeAlias = NDArray[np.float32]
 Forward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Takes normalised log-mel (batch, frames, mels) and real frames (batch,), gives logits (batch, labels)."""
+Model: TypeAlias = AudioTransformer | OnnxModel
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Tagger:
         config: of the model: front end, labels, and ``problem_type``, which says sigmoid (multi-label) or softmax.
         forward: the model, whatever runs it.
         device: where the front end puts the model's input.
+        prepare: what makes the two things that ``forward`` takes of waveforms; None for the front end.
 
     Attributes:
         labels: names, in the order of the scores.
@@ -92,9 +95,16 @@ class Tagger:
             frames of a long waveform between them.
     """
 
-    def __init__(self, config: SpectrimConfig, forward: Forward, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        config: SpectrimConfig,
+        forward: Forward,
+        device: torch.device | str = "cpu",
+        prepare: Callable[[Sequence[Samples]], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
         self.config = config
         self.forward = forward
+        self.prepare = prepare or self.features
         self.frontend = Frontend.from_config(config).to(device)
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
         shift, length = self.frontend.frame_shift, self.frontend.frame_length
@@ -102,9 +112,7 @@ class Tagger:
         self.hop_seconds = config.max_length * shift / config.sampling_rate
 
     @classmethod
-    def from_model(
-        cls, model: AudioTransformer, device: torch.device | str = "cpu", keep_rate: float | None = None
-    ) -> Tagger:
+    def from_model(cls, model: Model, device: torch.device | str = "cpu", keep_rate: float | None = None) -> Tagger:
         """Use a model, which is moved to the device and put into evaluation mode.
 
         Args:
@@ -113,8 +121,12 @@ class Tagger:
             keep_rate: instead of the model's own.
 
         Raises:
-            InvalidSetting: the keep rate is out of range.
+            InvalidSetting: the keep rate is out of range, or one is given for an exported model.
         """
+        if isinstance(model, OnnxModel):
+            model.refuse_keep_rate(keep_rate)
+            prepare = model.prepare if model.takes == "waveforms" else None
+            return cls(model.config, model.to(device).logits, "cpu", prepare)
         model.config.keep_rates(keep_rate)
         model.to(device).eval()
 
@@ -130,9 +142,9 @@ class Tagger:
 
     def __call__(self, waveforms: Sequence[Samples]) -> Scores:
         """Scores (batch, labels) float32 of mono waveforms at the model's sampling rate, each (n,)."""
-        features = self.features(waveforms)
+        given = self.prepare(waveforms)
         with torch.inference_mode():
-            return self.activate(self.forward(features.input_values, features.num_frames)).cpu().numpy()
+            return self.activate(self.forward(*given)).cpu().numpy()
 
     def activate(self, logits: Tensor) -> Tensor:
         """Scores of logits, both (batch, labels), in float32, as transformers' pipeline makes them."""
@@ -143,9 +155,23 @@ class Tagger:
         return logits.float().softmax(dim=-1)
 
 
+def open_model(source: str | os.PathLike[str], keep_rate: float | None = None) -> Model:
+    """A model by its name: an exported file (.onnx), or whatever `spectrim.from_pretrained` takes.
+
+    Raises:
+        InvalidSetting: the keep rate is out of range, or one is given for an exported model.
+        CheckpointError: it cannot be loaded.
+    """
+    if not is_exported(source):
+        return from_pretrained(source, keep_rate=keep_rate)
+    model = OnnxModel(source)
+    model.refuse_keep_rate(keep_rate)
+    return model
+
+
 def predict(
     paths: Iterable[str | os.PathLike[str]] | Selection,
-    model: AudioTransformer | str | Path = "spectrim-mini",
+    model: Model | str | Path = "spectrim-mini",
     *,
     keep_rate: float | None = None,
     batch_size: int = BATCH_SIZE,
@@ -167,8 +193,9 @@ def predict(
 
     Args:
         paths: as for `spectrim.selection.select_files`, or what it gave.
-        model: a model, which goes to the device, or what `spectrim.from_pretrained` takes.
-        keep_rate: share of the patches kept at each pruning block, in (0, 1]; None as the model says.
+        model: a model, which goes to the device, or what `open_model` takes.
+        keep_rate: share of the patches kept at each pruning block, in (0, 1]; None as the model says, which is the only
+            choice for an exported one.
         batch_size: windows in one forward pass. It does not change scores beyond rounding.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         window: length of a window in seconds, 0.025 to the default.
@@ -187,10 +214,10 @@ def predict(
         InvalidSetting: a setting is out of range, or there is not one file; before any work.
         CheckpointError: the model cannot be loaded; likewise.
     """
-    target = resolve_device(device)
+    target = onnx_device(device) if is_exported(model) else resolve_device(device)
     selection = paths if isinstance(paths, Selection) else select_files(paths)
-    if not isinstance(model, AudioTransformer):
-        model = from_pretrained(model, keep_rate=keep_rate)
+    if not isinstance(model, AudioTransformer | OnnxModel):
+        model = open_model(model, keep_rate)
     tagger = Tagger.from_model(model, target, keep_rate)
     rate = model.config.sampling_rate
     length, distance = check_windows(tagger, window, hop)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spectrim.errors import InvalidSetting
-from spectrim.model import AudioTransformer
-from spectrim.predict import FilePrediction
+from spectrim.predict import FilePrediction, Model
 from spectrim.selection import Selection
 from spectrim.terminal import out_console, prediction_table
 from spectrim.writers import ENCODING, RENDERERS, OutputFile, fingerprint
@@ -77,7 +76,7 @@ def open_sink(
     output: Path | None,
     resume: bool,
     top: int,
-    network: AudioTransformer,
+    network: Model,
     settings: Mapping[str, Any],
     selection: Selection,
 ) -> tuple[Sink, Selection | None, int]:

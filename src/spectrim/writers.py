@@ -19,8 +19,7 @@ from typing import Any, BinaryIO
 import torch
 
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.model import AudioTransformer
-from spectrim.predict import FilePrediction
+from spectrim.predict import FilePrediction, Model
 from spectrim.selection import Selection
 from spectrim.whole import write_json
 
@@ -104,7 +103,7 @@ RENDERERS: dict[str, tuple[Callable[[], str], Callable[[FilePrediction, int], st
 """For each format what a file begins with, and how the rows of a prediction are written."""
 
 
-def fingerprint(model: AudioTransformer) -> str:
+def fingerprint(model: Model) -> str:
     """A few digits that tell a model's weights and settings from any other's."""
     digest = hashlib.sha256()
     for name, weight in model.state_dict().items():

@@ -85,12 +85,12 @@ def predict(
     explain: Annotated[Path | None, typer.Option(help="Folder for pictures of what is kept.")] = None,
     progress: ProgressOption = None,
 ) -> None:
-    """Tag audio files of any format, rate and length.
+    """Tag audio files of any format, rate and length, with a checkpoint or an exported .onnx file.
 
     Files that cannot be used get an error instead of labels, and the exit code becomes 1.
     """
     form = predict_form(form, output, resume)
-    from spectrim.checkpoints import from_pretrained
+    from spectrim.predict import open_model
     from spectrim.predict import predict as tag_files
     from spectrim.selection import select_files
     from spectrim.sinks import open_sink
@@ -98,7 +98,7 @@ def predict(
 
     console = error_console(progress)
     selection = select_files(paths)
-    network = from_pretrained(model, keep_rate=keep_rate)
+    network = open_model(model, keep_rate)
     settings = {"keep_rate": keep_rate, "window": window, "hop": hop, "aggregate": aggregate}
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
     if left is None:

@@ -60,18 +60,23 @@ class PositionBias(nn.Module):
 
     def forward(self) -> Tensor:
         """(heads, area, area): row, the patch that attends; column, the one attended to."""
-        offsets = log_offsets(self.window, self.up.weight.device).to(self.up.weight.dtype)
+        offsets = log_offsets(self.window, self.up.weight)
         hidden = functional.dropout(functional.relu(self.up(offsets)), self.dropout, self.training)
         biases = functional.dropout(self.down(hidden), self.dropout, self.training)
         return biases.T.unflatten(1, (self.area, self.area))
 
 
-def log_offsets(window: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Offsets of all pairs of patches of a window, (area², 2) in time and frequency: sign·log(1 + |offset|)."""
+def log_offsets(window: tuple[int, int], like: Tensor) -> Tensor:
+    """Offsets of all pairs of patches of a window, (area², 2) in time and frequency: sign·log(1 + |offset|).
+
+    Args:
+        window: its sides, (frequency, time).
+        like: of the device and type that are wanted.
+    """
     frequency, time = window
-    axes = torch.arange(time, device=device), torch.arange(frequency, device=device)
+    axes = torch.arange(time, device=like.device), torch.arange(frequency, device=like.device)
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
-    offsets = (places[:, None] - places[None, :]).flatten(0, 1).float()
+    offsets = (places[:, None] - places[None, :]).flatten(0, 1).to(like.dtype)
     return offsets.sign() * offsets.abs().log1p()
 
 

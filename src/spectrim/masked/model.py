@@ -81,7 +81,7 @@ class MaskedAutoencoder(PreTrainedModel):
         self.encoder.head = nn.Identity()  # type: ignore[assignment]
         self.decoder = Decoder(config)
         self.post_init()
-        for module in self.encoder.modules():
+        for module in reversed(list(self.encoder.modules())):
             self._init_weights(module)
 
     @can_return_tuple
@@ -115,7 +115,8 @@ class MaskedAutoencoder(PreTrainedModel):
         if self.config.normalise_patches:
             target, mean, scale = normalised(target)
         masked = self._masked(visible_patches, num_frames)
-        errors = functional.mse_loss(predicted.float(), target.float(), reduction="none").mean(dim=-1)
+        exact = torch.promote_types(predicted.dtype, torch.float32)
+        errors = functional.mse_loss(predicted.to(exact), target.to(exact), reduction="none").mean(dim=-1)
         weights = self._to_strips(masked).to(errors.dtype)
         clip_losses = (errors * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
         return MaskedOutput(

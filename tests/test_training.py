@@ -169,6 +169,12 @@ def test_training_from_a_checkpoint_keeps_a_fitting_head_and_replaces_another(fi
     saved = from_pretrained(finished / "model")
     further = recipe(model={"fields": {"max_length": 32, "drop_path_rate": 0.1}})
     same = build_model(further, str(finished / "model"), a_part(list(WORDS)))
+    moved = build_model(
+        recipe(model={"fields": {"max_length": 48, "std": 2.5}}), str(finished / "model"), a_part(["a"])
+    ).config
+    assert (moved.mean, moved.std, moved.max_length) == (DATA_SETS["spoken-commands"].mean, 2.5, 48)
+    esc50 = recipe(data={"name": "esc50"}, model={"fields": {}})
+    assert build_model(esc50, str(finished / "model"), a_part(["a"])).config.mean == DATA_SETS["esc50"].mean
     assert torch.equal(same.head.linear.weight, saved.head.linear.weight)
     assert same.blocks[-1].drop_path.rate == pytest.approx(0.1)
     other = build_model(further, str(finished / "model"), a_part(["a", "b"], multi_label=True))

@@ -155,6 +155,8 @@ def problem_type(recipe: Recipe, part: AudioDataset) -> str:
 def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTransformer:
     """The model to train: a checkpoint with a head for a data set, or a fresh one from the recipe's builder.
 
+    Mean, std and length of the input are the recipe's, else the data set's, else the checkpoint's.
+
     Args:
         recipe: says builder, fields, and pruning; the model carries its keep rate, which training overrides.
         init: what `spectrim.from_pretrained` takes, or None for random weights.
@@ -171,7 +173,8 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
         return AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
     described = describe(init)
-    given = dict(recipe.model.fields)
+    known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
+    given = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
     frames = given.pop("max_length", None)
     further = {name: given.pop(name) for name in FURTHER_SETTINGS if name in given}
     for name, value in given.items():

@@ -17,7 +17,9 @@ from spectrim.errors import InvalidSetting, one_of
 LOG_MELS = ("uint8", "float16", "none")
 """How log-mel is stored: in 256 even steps from each clip's lowest to its highest value, as float16, or not at all."""
 SCORES = ("float16", "float32")
-"""How scores are stored: as float16 shares of the largest one of each clip and block, or as they are."""
+"""How scores are stored: as float16 against the largest one of each clip and block, or as they are."""
+LARGEST_FLOAT16 = 2.0**15
+"""What the largest score of a clip and block is stored as: normal numbers then reach down to 2^-29 of it."""
 SHARD_CLIPS = 128
 """Clips of a shard, unless somebody says otherwise."""
 
@@ -150,11 +152,12 @@ def quantise(log_mel: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[n
         codes (n, frames, mels), low (n,), step (n,): a value is low + step·code, off by at most half a step (and float
         rounding), which is 1/510 of the clip's range.
     """
-    flat = log_mel.reshape(len(log_mel), -1).astype(np.float64)
-    low, high = flat.min(axis=1).astype(np.float32), flat.max(axis=1).astype(np.float32)
+    values = log_mel.astype(np.float64)
+    low, high = values.min(axis=(1, 2)).astype(np.float32), values.max(axis=(1, 2)).astype(np.float32)
     step = ((high.astype(np.float64) - low) / 255.0).astype(np.float32)
-    scaled = (flat - low[:, None]) / np.where(step > 0, step, 1.0)[:, None].astype(np.float64)
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8).reshape(log_mel.shape), low, step
+    divisor = np.where(step > 0, step, 1.0).astype(np.float64)
+    codes = np.rint((values - low[:, None, None]) / divisor[:, None, None])
+    return np.clip(codes, 0, 255).astype(np.uint8), low, step
 
 
 def dequantise(codes: NDArray[np.uint8], low: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,7 +179,7 @@ def packed(batch: ClipBatch, tensors: Layout) -> dict[str, NDArray[Any]]:
     }
     if "score_scale" in tensors:
         largest = np.fmax.reduce(np.abs(batch.scores), axis=(2, 3), initial=0.0)
-        scale = np.where(largest > 0, largest, 1.0).astype(np.float32)
+        scale = np.where(largest > 0, largest / LARGEST_FLOAT16, 1.0).astype(np.float32)
         packed |= {"scores": batch.scores / scale[:, :, None, None], "score_scale": scale}
     if "log_mel" in tensors:
         if batch.log_mel is None:

@@ -11,7 +11,7 @@ inversions of the clusters, and for K clusters those are K − 1 running counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ MOST_CLUSTERS = 7
 
 CLUSTER_BITS = 3
 OUTSIDE = (1 << CLUSTER_BITS) - 1
+"""What does not count; it sorts behind everything, so that it stands before nothing that does."""
+
+ENTRIES_AT_ONCE = 1 << 16
+"""Scores that are sorted at once, so that they stay in a processor's cache."""
+
+MOST_IN_INT32 = 65536
+"""So many patches make fewer pairs than an int32 counts."""
 
 
 class PairCounts(NamedTuple):
@@ -72,8 +79,13 @@ def count_pairs(scores: NDArray[np.floating], clusters: NDArray[np.integer], num
             f"clusters has shape {ranks.shape}; wanted: one rank for each of the scores, {scores.shape}"
         ) from error
     shape, patches = scores.shape[:-1], scores.shape[-1]
-    counts = _count_rows(scores.reshape(-1, patches), ranks.reshape(-1, patches), number)
-    return PairCounts(*(count.reshape(shape) for count in counts))
+    rows, wide = scores.reshape(-1, patches), ranks.reshape(-1, patches)
+    at_once = max(1, ENTRIES_AT_ONCE // max(patches, 1))
+    chunks = [
+        _count_rows(rows[begin : begin + at_once], wide[begin : begin + at_once], number)
+        for begin in range(0, max(len(rows), 1), at_once)
+    ]
+    return PairCounts(*(np.concatenate(counts).reshape(shape) for counts in zip(*chunks, strict=True)))
 
 
 def _count_rows(scores: NDArray[np.floating], ranks: NDArray[np.integer], number: int) -> PairCounts:
@@ -83,14 +95,17 @@ def _count_rows(scores: NDArray[np.floating], ranks: NDArray[np.integer], number
     keys.sort(axis=1)
     ordered = (keys & OUTSIDE).astype(np.int8)
     inside = ordered != OUTSIDE
+    whole = np.int32 if keys.shape[1] <= MOST_IN_INT32 else np.int64
     discordant = np.zeros(len(keys), dtype=np.int64)
     tied_clusters = np.zeros(len(keys), dtype=np.int64)
-    sizes = [np.count_nonzero(ordered == rank, axis=1) for rank in range(number)]
-    for rank in range(1, number):
-        higher_before = np.cumsum((ordered >= rank) & inside, axis=1, dtype=np.int32)
-        discordant += np.einsum("ij,ij->i", higher_before, (ordered == rank - 1).astype(np.int32), dtype=np.int64)
-    for size in sizes:
+    here = ordered == 0
+    for rank in range(number):
+        size = np.count_nonzero(here, axis=1)
         tied_clusters += size * (size - 1) // 2
+        if rank < number - 1:
+            higher_before: NDArray[Any] = np.cumsum(ordered > rank, axis=1, dtype=whole)
+            discordant += np.einsum("ij,ij->i", higher_before, here.astype(whole))
+            here = ordered == rank + 1
     living = np.count_nonzero(inside, axis=1)
     pairs = living * (living - 1) // 2
     tied_both = _tied_pairs(keys, inside)

@@ -13,10 +13,11 @@ import torch
 from spectrim.analysis.batches import SHARD_CLIPS, ClipBatch, layout
 from spectrim.analysis.statistics import padded_patches
 from spectrim.analysis.store import INDEX, Store, StoreWriter, read_index
+from spectrim.audio import SAMPLING_RATE
 from spectrim.config import SpectrimConfig, as_plain_list
 from spectrim.data import AudioDataset, Clip
-from spectrim.errors import AudioError, InvalidSetting
-from spectrim.frontend import Frontend, FrontendOutput
+from spectrim.errors import InvalidSetting
+from spectrim.frontend import Frontend
 from spectrim.model import AudioTransformer
 from spectrim.pruning.criteria import PATCH_CRITERIA
 from spectrim.runs import refuse_another_run
@@ -37,8 +38,8 @@ def observe(
 ) -> Iterator[ClipBatch]:
     """Run a model over a data set and hand out what it did, a batch at a time; nothing is stored.
 
-    Clips that stand in for unreadable files are left out, and so are clips that no spectrogram can be made of: the
-    batches say which. Their order is the data set's, and a clip's numbers depend on no other's beyond float rounding.
+    Clips that stand in for unreadable files are left out; the batches say which and why. Their order is the data set's,
+    and a clip's numbers depend on no other's beyond float rounding.
 
     Args:
         model: in eval mode, on its device.
@@ -51,11 +52,13 @@ def observe(
 
     Raises:
         InvalidSetting: before any work: a keep rate, ``batch_size``, ``begin`` or ``limit`` is out of range, or the
-            model is in training mode.
+            model is in training mode or hears another sampling rate than the data sets have.
         DataError: too many files turn out unreadable.
     """
     if model.training:
         raise InvalidSetting("model.training", True, "False: call model.eval() first")
+    if model.config.sampling_rate != SAMPLING_RATE:
+        raise InvalidSetting("sampling_rate", model.config.sampling_rate, f"{SAMPLING_RATE}, as the data sets have it")
     if batch_size < 1:
         raise InvalidSetting("batch_size", batch_size, "1 or more")
     if limit is not None and limit < 1:
@@ -80,7 +83,7 @@ def _observed(
     left_out: dict[str, str] = {}
     for place in places:
         clip = part[place]
-        if _stands_in(clip, part, place):
+        if clip.stand_in:
             name = part.recordings[place].id
             left_out[name] = part.broken.get(name, "it cannot be read")
         else:
@@ -91,26 +94,6 @@ def _observed(
             waiting, left_out = [], {}
             if on_progress is not None:
                 on_progress(place + 1, places.stop)
-
-
-def _stands_in(clip: Clip, part: AudioDataset, place: int) -> bool:
-    """Whether a clip replaces one that cannot be read."""
-    return clip.id != part.recordings[place].id
-
-
-def _features(frontend: Frontend, clips: Sequence[Clip]) -> tuple[FrontendOutput | None, dict[int, str]]:
-    """Spectrograms of those clips that have one, and for the others, by number, the reason why not."""
-    try:
-        return (frontend([clip.waveform for clip in clips]) if clips else None), {}
-    except AudioError:
-        bad = {}
-        for number, clip in enumerate(clips):
-            try:
-                frontend([clip.waveform])
-            except AudioError as error:
-                bad[number] = error.reason
-        good = [clip.waveform for number, clip in enumerate(clips) if number not in bad]
-        return (frontend(good) if good else None), bad
 
 
 @torch.inference_mode()
@@ -124,20 +107,18 @@ def _run(
     left_out: dict[str, str],
 ) -> ClipBatch:
     config = model.config
-    features, bad = _features(frontend, [clip for _, clip in waiting])
-    left_out = left_out | {waiting[number][1].id: reason for number, reason in bad.items()}
-    used = [one for number, one in enumerate(waiting) if number not in bad]
-    if features is None:
+    if not waiting:
         return _no_clips(config, labels, next_position, left_out)
-    values, frames = features
+    clips = [clip for _, clip in waiting]
+    values, frames = frontend([clip.waveform for clip in clips])
     output = model(values.to(model.dtype), num_frames=frames, keep_rate=keep_rate, output_token_trace=True)
     geometry = (config.patch_size, config.frequency_stride, config.time_stride)
     num_frames = frames.cpu().numpy()
     return ClipBatch(
-        ids=tuple(clip.id for _, clip in used),
-        positions=np.array([place for place, _ in used], dtype=np.int64),
+        ids=tuple(clip.id for clip in clips),
+        positions=np.array([place for place, _ in waiting], dtype=np.int64),
         num_frames=num_frames,
-        targets=np.stack([clip.target for _, clip in used]) > 0,
+        targets=np.stack([clip.target for clip in clips]) > 0,
         logits=output.logits.float().cpu().numpy(),
         intensity=PATCH_CRITERIA["intensity"](values, *geometry).cpu().numpy(),
         variation=PATCH_CRITERIA["variation"](values, *geometry).cpu().numpy(),

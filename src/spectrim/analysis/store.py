@@ -135,7 +135,7 @@ class Store:
         """
         self._check_log_mel(log_mel)
         for shard in self.shards:
-            yield replace(self._read(shard, slice(None), log_mel), left_out=shard["left_out"])
+            yield replace(self._read(shard, None, log_mel), left_out=shard["left_out"])
 
     def clip(self, number: int, *, log_mel: bool = True) -> ClipBatch:
         """One clip, with its log-mel values, as a batch of one.
@@ -149,7 +149,7 @@ class Store:
             raise InvalidSetting("number", number, f"0 to {len(self) - 1}, the clips of the record")
         for shard in self.shards:
             if number < shard["clips"]:
-                return self._read(shard, slice(number, number + 1), log_mel)
+                return self._read(shard, number, log_mel)
             number -= shard["clips"]
         raise InvalidSetting("number", number, "a clip of the record")
 
@@ -157,7 +157,7 @@ class Store:
         if wanted and "log_mel" not in self.tensors:
             raise InvalidSetting("log_mel", True, f"False: {self.folder} was recorded without log-mel")
 
-    def _read(self, shard: Mapping[str, Any], rows: slice, log_mel: bool) -> ClipBatch:
+    def _read(self, shard: Mapping[str, Any], row: int | None, log_mel: bool) -> ClipBatch:
         path = self.folder / shard["file"]
         if shard["file"] not in self._checked:
             wrong = _flaw(self.folder, shard, whole=True)
@@ -168,14 +168,18 @@ class Store:
         try:
             with safe_open(path, framework="numpy") as file:
                 ids = json.loads(file.metadata()["ids"])
-                read = {name: file.get_slice(name)[rows] for name in wanted}
+                if row is None:
+                    read = {name: file.get_tensor(name) for name in wanted}
+                else:
+                    ids = ids[row : row + 1]
+                    read = {name: file.get_slice(name)[row : row + 1] for name in wanted}
         except SafetensorError as error:
             raise _torn(path, str(error)) from error
         for name in wanted:
             shape, kind = self.tensors[name]
             if read[name].shape[1:] != shape or read[name].dtype != np.dtype(kind):
                 raise _torn(path, f"{name} has shape {read[name].shape} and type {read[name].dtype}")
-        return unpacked(read, tuple(ids[rows]), shard["next"], self.config)
+        return unpacked(read, tuple(ids), shard["next"], self.config)
 
 
 def _config_of(run: Mapping[str, Any]) -> SpectrimConfig:

@@ -109,7 +109,7 @@ def test_version_and_list_of_commands() -> None:
     assert {"demo", "predict", "train", "benchmark", "export", "data", "info"} <= {
         name for name in listed if name[0].isalpha()
     }
-    assert not {"pretrain", "evaluate", "analyze"} & set(listed)
+    assert not {"evaluate", "analyze"} & set(listed)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from spectrim import __version__
 from spectrim.commands.data import check, manifest, synthesize
 from spectrim.commands.exporting import export
 from spectrim.commands.measuring import benchmark, info
+from spectrim.commands.pretraining import pretrain
 from spectrim.commands.reproducing import reproduce
 from spectrim.commands.tagging import demo, predict
 from spectrim.commands.training import train
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, predict, benchmark, train, export, reproduce, info)
+COMMANDS: tuple[Callable[..., None], ...] = (demo, predict, benchmark, train, pretrain, export, reproduce, info)
 DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize, check, manifest)
 for command in COMMANDS:
     app.command()(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score
@@ -23,6 +23,7 @@ def two_models(clips: int = 120, labels: int = 5, seed: int = 0) -> tuple[list[n
     return [scores, scores + 0.7 * generator.standard_normal((clips, labels))], targets
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_average_precision_of_draws_is_scikit_learns_with_weights(data: st.DataObject) -> None:
     clips, seed = data.draw(st.integers(1, 15)), data.draw(st.integers(0, 999))
@@ -69,7 +70,7 @@ def test_the_interval_of_map_lies_around_its_value_however_rare_the_labels() -> 
     found = clip_intervals(scores, targets, "mAP", resamples=200)
     values = [mean_average_precision(one, targets) for one in scores]
     drawn = [mean_average_precision(scores[0][draw], targets[draw]) for draw in generator.integers(0, 150, (60, 150))]
-    assert values[0] < np.quantile(drawn, 0.025), "percentiles would do, and the docstring is wrong"
+    assert np.mean(np.array(drawn) > values[0]) > 0.8, "resamples do not lie too high, and the docstring is wrong"
     np.testing.assert_allclose((found.low + found.high) / 2, values)
     np.testing.assert_allclose((found.change_low + found.change_high) / 2, np.subtract(values, values[0]), atol=1e-12)
     assert found.high[0] - found.low[0] == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.3)
@@ -95,8 +96,8 @@ def test_one_clip_has_no_interval() -> None:
     assert np.isnan(clip_intervals([np.eye(2)[:1]], np.eye(2)[:1], "accuracy")).all()
 
 
-@pytest.mark.parametrize(("field", "settings"), [("metric", {"metric": "luck"}), ("resamples", {"resamples": 1})])
-def test_what_cannot_be_done_is_refused(field: str, settings: dict) -> None:
+@pytest.mark.parametrize(("field", "given_one"), [("metric", {"metric": "luck"}), ("resamples", {"resamples": 1})])
+def test_what_cannot_be_done_is_refused(field: str, given_one: dict) -> None:
     scores, targets = two_models()
     with pytest.raises(InvalidSetting, match=f"^{field} is"):
-        clip_intervals(scores, targets, **{"metric": "mAP", **settings})
+        clip_intervals(scores, targets, **{"metric": "mAP", **given_one})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,12 +61,11 @@ def synthesize(
     make = getattr(import_module(module), function)
     numbers = {"clips": clips, "validation_clips": validation_clips, "test_clips": test_clips}
     given = {field: value for field, value in numbers.items() if value is not None}
-    for field in given.keys() - inspect.signature(make).parameters.keys():
-        raise InvalidSetting(field, given[field], f"nothing: {name} takes --clips only, and its layout says the rest")
+    for field, value in given.items():
+        if field not in inspect.signature(make).parameters:
+            raise InvalidSetting(field, value, f"no value, since {name} has no such number: leave the option out")
     with stage_progress(error_console(progress), progress) as tell:
-        made = make(
-            out, seed=seed, workers=workers, progress=lambda done, total: tell("clips", done, total), **given
-        )  # fmt: skip
+        made = make(out, seed=seed, workers=workers, progress=lambda done, total: tell("clips", done, total), **given)
     print(made)
 
 
@@ -138,7 +137,8 @@ def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: i
     decimals = dict.fromkeys(("hours", "shortest_s", "mean_s", "longest_s"), "{:.2f}".format)
     out.print(rows_table([files for files, _ in rows], **{name: decimals.get(name, str) for name in rows[0][0]}))
     per_label = [{"part": files["part"], **labels} for files, labels in rows]
-    out.print(rows_table(per_label, **{**dict.fromkeys(per_label[0], str), "median_clips": "{:g}".format}))
+    whole: dict[str, Callable[[Any], str]] = dict.fromkeys(per_label[0], str)
+    out.print(rows_table(per_label, **{**whole, "median_clips": "{:g}".format}))
     for name, part in report.parts.items():
         for what, names in (
             ("missing", part.missing),

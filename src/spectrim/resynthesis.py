@@ -1,7 +1,7 @@
 """A clip parted into two sounds: what lies in chosen regions of its spectrogram, and the rest. Their sum is the clip.
 
-The short-time Fourier transform (scipy's ``ShortTimeFFT``) stands on the frames of the front end, 25 ms every 10 ms, and
-is inverted with the window's canonical dual, so that it reconstructs perfectly. Its magnitudes are multiplied by a
+The short-time Fourier transform (scipy's ``ShortTimeFFT``) stands on the frames of the front end, 25 ms every 10 ms,
+and is inverted with the window's canonical dual, so that it reconstructs perfectly. Its magnitudes are multiplied by a
 mask, its phases stay. A mask is given per mel bin and frame, as patches are; a Fourier bin takes the mean of the mel
 bins around it, weighted by their filters, so that masks which sum to 1 on the mel axis do so in hertz.
 
@@ -12,7 +12,7 @@ rate the lowest and the highest mel bin, and frames that hang over an end of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -38,8 +38,8 @@ class Parts(NamedTuple):
         whole: (n,) float32, as it came.
         kept: (n,) float32, where the mask is 1.
         dropped: (n,) float32, where it is 0: ``whole - kept`` in float32.
-        energy: of the stretch's spectrogram, the sum of squared magnitudes.
-        kept_energy: of that, what the mask leaves.
+        energy: sum of the squared magnitudes of the stretch's spectrogram.
+        kept_energy: the same, each weighted by its mask.
     """
 
     whole: Samples
@@ -68,8 +68,18 @@ def part(samples: ArrayLike, mask: ArrayLike, sampling_rate: int = 16000) -> Par
     if shares.ndim != 2 or shares.shape[1] != frames:
         raise InputShapeError(f"mask has shape {shares.shape}; wanted: (mels, {frames} frames)")
     parts = list(part_blocks([whole], frames, lambda index: shares[:, index], shares.shape[0], sampling_rate))
-    waveforms = (np.concatenate([getattr(one, name) for one in parts]) for name in ("whole", "kept", "dropped"))
-    return Parts(*waveforms, sum(one.energy for one in parts), sum(one.kept_energy for one in parts))
+    return join(parts)
+
+
+def join(parts: Sequence[Parts]) -> Parts:
+    """Put consecutive stretches, at least one, together."""
+    return Parts(
+        whole=np.concatenate([one.whole for one in parts]),
+        kept=np.concatenate([one.kept for one in parts]),
+        dropped=np.concatenate([one.dropped for one in parts]),
+        energy=sum(one.energy for one in parts),
+        kept_energy=sum(one.kept_energy for one in parts),
+    )
 
 
 def part_blocks(
@@ -105,8 +115,8 @@ def part_blocks(
         gain = (weights @ np.asarray(mask_at(shown), dtype=np.float64))[:, places]
         inside = (at >= context) & (at < context + math.ceil(count / hop))
         energy = np.square(np.abs(spectrum[:, inside]))
-        kept = transform.istft(spectrum * gain, margin, margin + count)
-        return kept, float(energy.sum()), float((energy * gain[:, inside]).sum())
+        kept = transform.istft(spectrum * gain, k1=len(piece)).real
+        return kept[margin : margin + count], float(energy.sum()), float((energy * gain[:, inside]).sum())
 
     for start, piece, count in _pieces(blocks, ahead, stretch, context * hop):
         kept, energy, kept_energy = parted(piece, start // hop, count)

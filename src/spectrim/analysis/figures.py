@@ -94,6 +94,7 @@ class Clip:
 
     @property
     def overlapping(self) -> bool:
+        """Whether a point can lie in more than one patch."""
         config = self.config
         return min(config.frequency_stride, config.time_stride) < config.patch_size
 

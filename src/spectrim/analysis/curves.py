@@ -69,7 +69,7 @@ def accuracy_curve(rows: Sequence[Row], *, metric: str = "accuracy", title: str 
     for number, (name, points) in enumerate(series.items()):
         nudge = NUDGE * wide * (number - (len(series) - 1) / 2)
         drawn.append(_draw_series(axis, name, points, STYLES[number], (nudge, unit, scale)))
-    axis.set_xlabel(f"{letter}MACs of a clip", fontsize=NORMAL)
+    axis.set_xlabel(f"MACs of a clip{letter and f' ({letter})'}", fontsize=NORMAL)
     axis.set_ylabel(f"{metric}{' (%)' if share else ''}{_interval_note(rows)}", fontsize=NORMAL)
     axis.tick_params(labelsize=SMALL)
     axis.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))

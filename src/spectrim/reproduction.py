@@ -172,11 +172,11 @@ def miniature_plan(out: Path, size: Miniature) -> list[Step]:
         changes = _set(size.changes.get(recipe, ()))
         done = pretrained[backbone] / ("results.json" if command == "train" else "model/config.json")
         steps.append(Step(f"pretrain {backbone}", (*run, *changes), done, ("data audioset",)))
-    for backbone in pretrained:
-        places: list[tuple[str, str, int | None, int]]
-        places = [("esc50", "esc50", fold, seed) for fold, seed in size.esc50_runs]
-        places += [("spc2", "spoken-commands", None, seed) for seed in size.words_seeds]
-        for short, folder, fold, seed in places:
+    places: list[tuple[str, str, int | None, int]]
+    places = [("esc50", "esc50", fold, seed) for fold, seed in size.esc50_runs]
+    places += [("spc2", "spoken-commands", None, seed) for seed in size.words_seeds]
+    for short, folder, fold, seed in places:
+        for backbone in pretrained:
             recipe = f"{backbone}-{short}-mini"
             steps += fine_tuning(
                 backbone, folder, recipe, data / folder, out / "runs", pretrained[backbone] / "model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Iterator
 
@@ -28,7 +29,7 @@ def random_mask(samples: int, seed: int = 0, rate: int = 16000) -> NDArray[np.bo
 
 
 def plainly_kept(samples: NDArray[np.float32], mask: NDArray[np.bool_], rate: int = 16000) -> NDArray[np.float64]:
-    """Frame by frame: window, transform, multiply, transform back, window again, add; divide by the windows' squares."""
+    """Frame by frame: window, transform, multiply, back, window again, add; divide by the squared windows."""
     length, hop = rate * 25 // 1000, rate * 10 // 1000
     size = 1 << (length - 1).bit_length()
     window = np.hanning(length)
@@ -135,7 +136,7 @@ def test_blocks_of_any_length_make_no_difference(lengths: list[int], seed: int) 
     total = max(sum(lengths), 400)
     clip, mask = noise(total, seed), random_mask(total, seed)
     edges = [0, *np.cumsum(lengths)[:-1], total]
-    blocks = [clip[start:end] for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    blocks = [clip[start:end] for start, end in itertools.pairwise(edges)]
     parts = join(list(part_blocks(blocks, mask.shape[1], lambda frames: mask[:, frames])))
     whole = part(clip, mask)
     np.testing.assert_array_equal(parts.whole, clip)

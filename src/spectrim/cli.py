@@ -10,6 +10,8 @@ import typer
 
 from spectrim import __version__
 from spectrim.commands.data import check, manifest, synthesize
+from spectrim.commands.evaluation import evaluate
+from spectrim.commands.explaining import explain
 from spectrim.commands.exporting import export
 from spectrim.commands.measuring import benchmark, info
 from spectrim.commands.pretraining import pretrain
@@ -27,7 +29,18 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, predict, benchmark, train, pretrain, export, reproduce, info)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    demo,
+    predict,
+    explain,
+    benchmark,
+    train,
+    pretrain,
+    evaluate,
+    export,
+    reproduce,
+    info,
+)
 DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize, check, manifest)
 for command in COMMANDS:
     app.command()(command)

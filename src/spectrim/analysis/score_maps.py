@@ -40,7 +40,8 @@ def score_maps_picture(
 
     All maps share one scale: logarithmic where all scores are positive, as attention is, else linear. Its upper end is
     the highest score; the lowest `FRACTION_BELOW` of the scores share the darkest colour. Patches that were gone before
-    a block are grey; above each map stands how many are alive in the block, and how many go on if it prunes. Where patches overlap, each is drawn as wide as the step to the next.
+    a block are grey; above each map stands how many are alive in the block, and how many go on if it prunes. Where
+    patches overlap, each is drawn as wide as the step to the next.
 
     Args:
         scores: (blocks, F, T) float, NaN where the patch was gone.

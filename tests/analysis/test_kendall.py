@@ -42,7 +42,8 @@ def test_counts_are_those_of_every_pair(data: st.DataObject, kind: type, number:
     few = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 6e-8, 0.25, 0.5, 3.0, np.inf, np.nan])
     any_value = st.floats(width=16) if kind == np.float16 else st.floats(width=np.finfo(kind).bits)
     scores = data.draw(arrays.arrays(kind, (rows, patches), elements=data.draw(st.sampled_from([few, any_value]))))
-    clusters = data.draw(arrays.arrays(np.int8, (rows, patches), elements=st.integers(-1, number - 1)))
+    whole = data.draw(st.sampled_from([np.int8, np.int64]))
+    clusters = data.draw(arrays.arrays(whole, (rows, patches), elements=st.integers(-1, number - 1)))
     counts = count_pairs(scores, clusters, number)
     for row in range(rows):
         assert tuple(int(count[row]) for count in counts) == pairwise(scores[row], clusters[row])

@@ -73,7 +73,7 @@ def count_pairs(scores: NDArray[np.floating], clusters: NDArray[np.integer], num
         wrong = ranks.max() if ranks.max() >= number else ranks.min()
         raise InvalidSetting("clusters", int(wrong), f"ranks from 0 to {number - 1}, or -1 to leave a patch out")
     try:
-        ranks = np.broadcast_to(ranks, scores.shape)
+        ranks = np.broadcast_to(ranks.astype(np.int8), scores.shape)
     except ValueError as error:
         raise InputShapeError(
             f"clusters has shape {ranks.shape}; wanted: one rank for each of the scores, {scores.shape}"
@@ -90,8 +90,9 @@ def count_pairs(scores: NDArray[np.floating], clusters: NDArray[np.integer], num
 
 def _count_rows(scores: NDArray[np.floating], ranks: NDArray[np.integer], number: int) -> PairCounts:
     out = np.isnan(scores) | (ranks < 0)
-    keys = (_order_codes(scores) << CLUSTER_BITS) | np.where(out, OUTSIDE, ranks)
-    keys[out] = np.iinfo(np.int64).max
+    keys = (_order_codes(scores) << CLUSTER_BITS) | (ranks & OUTSIDE)
+    if out.any():
+        keys[out] = np.iinfo(np.int64).max
     keys.sort(axis=1)
     ordered = (keys & OUTSIDE).astype(np.int8)
     inside = ordered != OUTSIDE
@@ -108,8 +109,8 @@ def _count_rows(scores: NDArray[np.floating], ranks: NDArray[np.integer], number
             here = ordered == rank + 1
     living = np.count_nonzero(inside, axis=1)
     pairs = living * (living - 1) // 2
-    tied_both = _tied_pairs(keys, inside)
     tied_scores = _tied_pairs(keys >> CLUSTER_BITS, inside)
+    tied_both = _tied_pairs(keys, inside) if tied_scores.any() else tied_scores
     concordant = pairs - discordant - tied_scores - tied_clusters + tied_both
     return PairCounts(concordant, discordant, tied_scores, tied_clusters, pairs)
 

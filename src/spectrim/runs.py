@@ -465,10 +465,11 @@ class RunCourse(TrainerCallback):
             self.clips.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop once the epochs are done."""
+        """Stop once the epochs are done; and log before each checkpoint, so that a resumed run logs the same losses."""
         if self._is_over(state):
             control.should_save = control.should_training_stop = True
             control.should_evaluate = args.eval_delay <= state.global_step
+        control.should_log = control.should_log or control.should_save
 
     def _is_over(self, state: Any) -> bool:
         return self.stop_after_epochs is not None and (state.epoch or 0.0) >= self.stop_after_epochs - 1e-9

@@ -51,6 +51,16 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("pruning.criterion=loudness", ["pruning.criterion", "loudness", "intensity"]),
         ("pruning={keep_rate: 0.5, shrink_start: 9, shrink_epochs: 2}", ["shrink_start", "11", "optimiser.epochs=10"]),
         ("schedule.warmup_epochs=11", ["schedule.warmup_epochs", "11", "10"]),
+        ("model.fields.keep_rate=0.5", ["model.fields.keep_rate", "0.5", "pruning.keep_rate in its place"]),
+        ("model.fields.problem_type=regression", ["model.fields.problem_type", "loss in its place"]),
+        ("optimiser.learning_rate=.inf", ["optimiser.learning_rate", "inf", "finite"]),
+        ("schedule.final=.nan", ["schedule.final", "nan", "finite"]),
+        ("optimiser.betas=[0.9, 1.5]", ["optimiser.betas.1", "1.5", "less than 1"]),
+        ("schedule={warmup_epochs: 1, warmup_steps: 3}", ["schedule.warmup_steps", "3", "0 beside warmup_epochs"]),
+        ("schedule.final=1", ["schedule.final", "1.0", "highest learning rate, 0.001"]),
+        ("evaluation.first_epoch=11", ["evaluation.first_epoch", "11", "optimiser.epochs=10"]),
+        ("evaluation.test_keep_rates=[0.5, 0]", ["evaluation.test_keep_rates.1", "greater than 0"]),
+        ("optimiser.accumulate=5", ["optimiser.accumulate", "5", "divisor of optimiser.batch_size=64"]),
         ("optimiser.name=sgd", ["optimiser.name", "sgd", "adamw"]),
         ("seed", ["seed", "field=value"]),
         ("seed.x=1", ["seed", "no fields of its own"]),
@@ -66,10 +76,43 @@ def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "- 1\n", "a: [1\n", "base: r.yaml\n", "base: other.yaml\n"])
-def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InvalidSetting):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a YAML mapping"),
+        ("- 1\n", "a YAML mapping"),
+        ("a: [1\n", "valid YAML"),
+        ("base: r.yaml\n", "does not start from itself"),
+        ("base: other.yaml\n", r"other\.yaml"),
+        ("base: 3\n", "base is 3; allowed: a file beside this one"),
+        ("base: [3]\n", r"base is \[3\]; allowed: a file beside this one"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidSetting, match=said):
         load_recipe(write(tmp_path, "r.yaml", text))
+
+
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_bytes(b"RIFF\xff\xfe\x00")
+    with pytest.raises(InvalidSetting, match="valid YAML"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_of_several_bases_the_later_wins(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "name: a\nseed: 1\ndata: {name: esc50, options: {fold: 1}}\noptimiser: {epochs: 3}\n")
+    write(tmp_path, "b.yaml", "name: b\nseed: 2\noptimiser: {batch_size: 8}\n")
+    recipe = load_recipe(write(tmp_path, "c.yaml", "base: [a.yaml, b.yaml]\nname: c\n"))
+    assert (recipe.name, recipe.seed, recipe.data.options) == ("c", 2, {"fold": 1})
+    assert (recipe.optimiser.epochs, recipe.optimiser.batch_size) == (3, 8)
+
+
+def test_a_folder_does_not_hide_the_recipe_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ast-esc50").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("ast-esc50").name == "ast-esc50"
+    write(tmp_path, "ast-spc2", "name: mine\ndata: {name: spoken-commands}\n")
+    assert load_recipe("ast-spc2").name == "mine"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -78,14 +78,15 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         )
         for rate, value in results["test"].items()
     ]
+    licence = None if init is None else describe(init)["licence"]
     header = ModelCardData(
+        license="cc-by-nc-4.0" if licence else None,
         library_name="spectrim",
         pipeline_tag="audio-classification",
         tags=["audio-classification", "token-pruning", config.backbone],
         model_name=recipe.name if found else None,
         eval_results=found or None,
     )
-    licence = None if init is None else describe(init)["licence"]
     text = CARD.format(
         header=header.to_yaml(),
         name=recipe.name,
@@ -105,6 +106,6 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         recipe=json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False),
         labels=config.num_labels,
         seconds=config.max_length / 100,
-        licence=f"It was made from weights under {licence}.\n" if licence else "",
+        licence=f"Of the weights it started from: {licence}.\n" if licence else "",
     )
     ModelCard(text).save(folder / "README.md")

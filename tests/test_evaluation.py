@@ -278,3 +278,15 @@ def test_the_embedded_model_on_packaged_clips_says_what_predict_says(tmp_path: P
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
     assert found.rows[0]["accuracy"] > 0.8
     assert found.rows[0]["top5_accuracy"] >= found.rows[0]["accuracy"]
+
+
+def test_what_json_cannot_say_is_null() -> None:
+    found = Evaluation(
+        {"metric": "mAP"}, [{"d_prime": math.inf, "mAP": math.nan, "AUC": 1.0}], [], [{"rows": [math.nan]}]
+    )
+    assert found.as_dict() == {
+        "facts": {"metric": "mAP"},
+        "rows": [{"d_prime": None, "mAP": None, "AUC": 1.0}],
+        "per_class": [],
+        "runs": [{"rows": [None]}],
+    }

@@ -27,11 +27,11 @@ from spectrim.errors import InvalidSetting
 SPEAKERS = tuple(sorted(voice for part in VOICES.values() for voice in part))
 """The 89 voices in the order of their ids, id10001 the first."""
 
-PART_OF_VIDEO = (1, 1, 1, 1, 1, 1, 2, 3)
+PART_OF_VIDEO = (1, 2, 3, 1, 1, 1, 1, 1)
 """Part of each of a speaker's videos by turns: 1 for training, 2 for validation, 3 for test."""
 
 PER_VIDEO = 5
-"""Utterances of a video, the last one's excepted."""
+"""Utterances of a video, about."""
 
 SHORTEST, LONGEST = 4.0, 8.0
 """Seconds of an utterance."""
@@ -82,7 +82,7 @@ def synthesize_voxceleb1(
     Args:
         out: directory to make; it must not exist, or be empty.
         clips: utterances over all parts: three quarters of a speaker's videos are for training, an eighth each to
-            validate and to test. At least 8 for each of the 89 speakers.
+            validate and to test. At least 267, three for each of the 89 speakers.
         seed: of everything that is drawn.
         workers: processes; one for each core where not given.
         progress: called with (clips done, clips in all) from time to time.
@@ -97,9 +97,9 @@ def synthesize_voxceleb1(
     target = Path(out).absolute()
     miniature.check_absent(target)
     miniature.check_numbers(workers, seed=seed)
-    least = len(PART_OF_VIDEO) * len(SPEAKERS)
+    least = len(set(PART_OF_VIDEO)) * len(SPEAKERS)
     if clips < least:
-        raise InvalidSetting("clips", clips, f"{least} or more: one for each of {len(PART_OF_VIDEO)} videos a speaker")
+        raise InvalidSetting("clips", clips, f"{least} or more: one in each part for each of {len(SPEAKERS)} speakers")
     espeak.Espeak().close()
     jobs = list(_utterances(clips, seed))
     with miniature.whole_directory(target) as staging:
@@ -113,11 +113,11 @@ def synthesize_voxceleb1(
 
 
 def _utterances(clips: int, seed: int) -> Iterator[Utterance]:
-    """All utterances: speakers get as many as each other, give or take one, spread over a multiple of 8 videos."""
+    """All utterances: speakers get as many as each other, give or take one, over a multiple of 8 videos if they can."""
     for speaker in range(len(SPEAKERS)):
         mine = clips // len(SPEAKERS) + (speaker < clips % len(SPEAKERS))
         rounds = max(1, round(mine / (PER_VIDEO * len(PART_OF_VIDEO))))
-        videos = rounds * len(PART_OF_VIDEO)
+        videos = min(mine, rounds * len(PART_OF_VIDEO))
         for video in range(videos):
             count = mine // videos + (video < mine % videos)
             yield from (Utterance(speaker, video, number, seed) for number in range(1, count + 1))

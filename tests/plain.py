@@ -74,6 +74,7 @@ def plain_forward(
     clip: Tensor,
     rates: Mapping[int, float] | None = None,
     visible: set[int] | None = None,
+    removed: Mapping[int, set[int]] | None = None,
 ) -> PlainResult:
     """Classify one clip (frames, mels), gradients included.
 
@@ -82,6 +83,7 @@ def plain_forward(
         clip: (frames, mels).
         rates: keep rate of each pruning block; None for the configured ones.
         visible: grid indices of the patches that take part; None for all.
+        removed: block → grid indices of the patches that are dropped in it, between attention and MLP.
     """
     config, weights = model.config, dict(model.named_parameters())
     rates = config.keep_rates() if rates is None else rates
@@ -108,7 +110,9 @@ def plain_forward(
     alive = [sequence[place] for place in here]
     result = PlainResult(tokens)
     for block in range(config.num_hidden_layers):
-        tokens, alive, scores = _plain_block(config, weights, block, tokens, alive, patches, rates.get(block, 1.0))
+        gone = (removed or {}).get(block, set())
+        rate = rates.get(block, 1.0)
+        tokens, alive, scores = _plain_block(config, weights, block, tokens, alive, patches, rate, gone)
         result.scores.append(scores)
         result.kept.append(set(alive))
     if config.pooling == "extra_tokens":
@@ -129,6 +133,7 @@ def _plain_block(
     alive: list[int],
     patches: Mapping[int, Tensor],
     rate: float,
+    gone: set[int],
 ) -> tuple[Tensor, list[int], dict[int, float]]:
     name, extra, width = f"blocks.{block}", config.extra_tokens, config.hidden_size
     head_dim = width // config.num_attention_heads
@@ -149,6 +154,10 @@ def _plain_block(
         stay = sorted(best[: math.ceil(rate * len(alive))])
         tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in stay]]])
         alive = [alive[place] for place in stay]
+    left = [place for place, patch in enumerate(alive) if patch not in gone]
+    if left:
+        tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in left]]])
+        alive = [alive[place] for place in left]
     hidden = linear(layer_norm(tokens, weights, f"{name}.norm2", config.layer_norm_eps), weights, f"{name}.mlp.up")
     hidden = hidden * 0.5 * (1.0 + torch.erf(hidden / math.sqrt(2.0)))
     return tokens + linear(hidden, weights, f"{name}.mlp.down"), alive, scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -160,6 +160,7 @@ class AudioTransformer(PreTrainedModel):
         num_frames: Tensor | None = None,
         keep_rate: float | list[float] | None = None,
         visible_patches: Tensor | None = None,
+        removed: Mapping[int, Tensor] | None = None,
     ) -> AudioTransformerOutput:
         """Classify log-mel spectrograms.
 
@@ -173,14 +174,19 @@ class AudioTransformer(PreTrainedModel):
             keep_rate: instead of the configured one, e.g. while it is annealed.
             visible_patches: (batch, k) grid indices f·T + t of the patches to process; the others are removed
                 before block 0 (structured masking, pre-training).
+            removed: block → (batch, F, T) bool: patches to remove there, at the place of selection, as many of each
+                clip as it says. What is gone already stays gone. A clip of which no patch would be left keeps those
+                that it has: a mean of no patch would be NaN.
 
         Returns:
             `AudioTransformerOutput`; a tuple with ``return_dict=False``.
 
         Raises:
             InputShapeError: the input is not (batch, max_length, num_mel_bins), ``visible_patches`` not
-                (batch, k) int64, or ``num_frames`` missing or not (batch,) with ``drop_padding``.
-            InvalidSetting: ``keep_rate`` is out of range.
+                (batch, k) int64, ``removed`` not (batch, F, T) bool, or ``num_frames`` missing or not (batch,) with
+                ``drop_padding``.
+            InvalidSetting: ``keep_rate`` is out of range, or ``removed`` names a block that there is not, or comes with
+                ``reference_compat``.
         """
         show_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         show_maps = self.config.output_attentions if output_attentions is None else output_attentions
@@ -189,6 +195,7 @@ class AudioTransformer(PreTrainedModel):
             num_frames,
             keep_rate,
             visible_patches,
+            removed=removed,
             token_trace=output_token_trace,
             hidden_states=show_states,
             attentions=show_maps,
@@ -210,6 +217,7 @@ class AudioTransformer(PreTrainedModel):
         keep_rate: float | list[float] | None = None,
         visible_patches: Tensor | None = None,
         *,
+        removed: Mapping[int, Tensor] | None = None,
         token_trace: bool = False,
         hidden_states: bool = False,
         attentions: bool = False,
@@ -218,7 +226,7 @@ class AudioTransformer(PreTrainedModel):
         """Run embeddings and blocks: all of `forward` but pooling and head.
 
         Args:
-            input_values, num_frames, keep_rate, visible_patches: as for `forward`.
+            input_values, num_frames, keep_rate, visible_patches, removed: as for `forward`.
             token_trace: return scores and survivors of every block.
             hidden_states: return the tokens before and after each block.
             attentions: return the attention maps.
@@ -227,14 +235,18 @@ class AudioTransformer(PreTrainedModel):
         Raises:
             InputShapeError: as `forward`; so `InvalidSetting`.
         """
+        gone = {} if removed is None else removed
+        self._check_removed(gone, input_values.shape[0])
         tokens, static = self._enter(input_values, num_frames, visible_patches)
         entering = tokens.patches.shape[1] - self.config.extra_tokens
         plans = plan_blocks(self.config, entering, keep_rate, full_output=full_output)
         states, maps, scores, kept = [tokens.values] if hidden_states else [], [], [], []
-        for block, plan in zip(self.blocks, plans, strict=True):
+        for number, (block, plan) in enumerate(zip(self.blocks, plans, strict=True)):
             entered = tokens
             out = BlockOutput(*block(entered.values, plan, entered.rank, entered.valid, token_trace, attentions))
             tokens = self._advance(entered, plan, out)
+            if number in gone:
+                tokens = self._without(tokens, gone[number])
             if hidden_states:
                 states.append(out.tokens)
             if out.attention is not None:
@@ -333,6 +345,28 @@ class AudioTransformer(PreTrainedModel):
             empty = functional.pad(~out.valid, (self.config.extra_tokens, 0), value=False)
             patches = patches.masked_fill(empty, -1)
         return _Tokens(out.tokens, patches, rank, out.valid)
+
+    def _check_removed(self, removed: Mapping[int, Tensor], batch: int) -> None:
+        expected = (batch, *self.config.grid)
+        for block, flags in removed.items():
+            if block not in range(self.config.num_hidden_layers):
+                raise InvalidSetting("removed", block, f"block numbers from 0 to {self.config.num_hidden_layers - 1}")
+            if tuple(flags.shape) != expected or flags.dtype != torch.bool:
+                raise InputShapeError(
+                    f"removed[{block}] has shape {tuple(flags.shape)} and type {flags.dtype}; wanted: {expected}, one "
+                    "torch.bool a patch"
+                )
+        if removed and self.config.reference_compat:
+            raise InvalidSetting("removed", sorted(removed), "no block with reference_compat, which counts tokens")
+
+    def _without(self, tokens: _Tokens, flags: Tensor) -> _Tokens:
+        """Turn the flagged patches into empty slots: keys for nobody from the next block on, and in no mean."""
+        patches = tokens.patches[:, self.config.extra_tokens :]
+        alive = patches >= 0
+        stay = alive & ~take_patches(flags.to(patches.device).flatten(1), patches.clamp(min=0))
+        stay = torch.where(stay.any(dim=1, keepdim=True), stay, alive)
+        empty = functional.pad(~stay, (self.config.extra_tokens, 0), value=False)
+        return _Tokens(tokens.values, tokens.patches.masked_fill(empty, -1), tokens.rank, stay)
 
     def _score_grid(self, entered: _Tokens, static: Tensor | None, scores: Tensor | None) -> Tensor:
         """(batch, F, T) scores of the patches that entered a block, NaN elsewhere."""

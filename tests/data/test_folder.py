@@ -38,6 +38,14 @@ def test_every_class_gives_the_same_share_to_every_part(root: Path) -> None:
     assert len(set.union(*parts.values())) == 60
 
 
+def test_clips_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    names = [f"{number * 7919 % 1009:04d}.wav" for number in range(40)]
+    for part in ("train", "val"):
+        for name in names:
+            write_tone(tmp_path / part / "a" / name, seconds=0.03)
+    assert [recording.path.name for recording in opened(tmp_path, "train").recordings] == sorted(names)
+
+
 def test_the_split_is_the_seeds(root: Path) -> None:
     assert ids(root, seed=3) == ids(root, seed=3)
     assert ids(root, seed=3) != ids(root, seed=4)

@@ -85,6 +85,22 @@ def test_the_start_tells_segments_of_one_video_apart(tmp_path: Path, listed: Pat
     assert made(tmp_path, listed, labels, "abc.wav") == {"clips/abc_10.wav": "/m/09x0r"}
 
 
+def test_a_name_is_a_whole_id_before_it_is_one_with_a_letter_before_it(
+    tmp_path: Path, listed: Path, labels: Path
+) -> None:
+    listed.write_text(HEADER + 'abc, 10, 20, "/m/09x0r"\nYabc, 50, 60, "/m/0k4j"\n')
+    assert made(tmp_path, listed, labels, "Yabc.wav") == {"clips/Yabc.wav": "/m/0k4j"}
+    assert made(tmp_path, listed, labels, "Yabc_10.wav") == {
+        "clips/Yabc_10.wav": "/m/09x0r",
+        "clips/Yabc.wav": "/m/0k4j",
+    }
+
+
+def test_of_two_clips_of_a_segment_the_first_by_name_is_taken(tmp_path: Path, listed: Path, labels: Path) -> None:
+    names = ["b/Y_1bnlTeh_Y.wav", "a/Y_1bnlTeh_Y.wav", "a/Y_1bnlTeh_Y.flac", "c/Y_1bnlTeh_Y.wav"]
+    assert made(tmp_path, listed, labels, *names) == {"clips/a/Y_1bnlTeh_Y.flac": "/m/0k4j"}
+
+
 def test_what_is_missing_or_cannot_be_decoded_is_named(tmp_path: Path, listed: Path, labels: Path) -> None:
     (tmp_path / "clips").mkdir()
     for name in ("Y_1bnlTeh_Y.m4a", "ab_cdef_100.m4a", "ab_cdef_100.wav"):

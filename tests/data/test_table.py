@@ -113,7 +113,7 @@ def test_any_delimiter_quotes_a_byte_order_mark_and_further_columns(tmp_path: Pa
     write_tone(tmp_path / "clips" / "1.wav")
     part = opened(tmp_path, delimiter=";")
     assert (ids(part), part.labels, part.recordings[0].labels) == (["clips/1.wav"], ["cat", "dog"], (1,))
-    (tmp_path / "labels.csv").write_text("path\tlabel\tfold\nclips/1.wav\tdog, brown\t1\n")
+    (tmp_path / "labels.csv").write_text("\ufeffpath\tlabel\tfold\nclips/1.wav\tdog, brown\t1\n", "utf-8")
     assert opened(tmp_path, "test", delimiter="\t").labels == ["dog, brown"]
 
 

@@ -194,6 +194,25 @@ def test_training_from_a_checkpoint_keeps_a_fitting_head_and_replaces_another(fi
         build_model(recipe(model={"fields": {"hidden_size": 64}}), str(finished / "model"), a_part(["a"]))
 
 
+def test_a_fresh_head_is_drawn_as_the_recipe_says(finished: Path) -> None:
+    """As AudioMAE's, whose heads begin with a standard deviation of 2e-5."""
+    plan = recipe(model={"fields": {"head_init_std": 2e-5, "initializer_range": 0.3}})
+    labels = [f"label {number}" for number in range(100)]
+    model = build_model(plan, str(finished / "model"), a_part(labels))
+    assert model.head.linear.weight.std().item() == pytest.approx(2e-5, rel=0.05)
+    assert model.config.head_init_std == 2e-5
+    kept = build_model(plan, str(finished / "model"), a_part(list(WORDS)))
+    assert torch.equal(kept.head.linear.weight, from_pretrained(finished / "model").head.linear.weight)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "there"), [("pooling", "mean_patches", "'extra_tokens'"), ("num_hidden_layers", 6, "4")]
+)
+def test_a_field_that_is_not_the_checkpoint_s_is_refused(field: str, value: Any, there: str, finished: Path) -> None:
+    with pytest.raises(InvalidSetting, match=rf"model\.fields\.{field} is {value!r}; allowed: {there}, as in the"):
+        build_model(recipe(model={"fields": {field: value}}), str(finished / "model"), a_part(["a"]))
+
+
 @pytest.mark.parametrize(
     ("every", "epoch", "expected"),
     [

@@ -163,7 +163,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         part: says the labels; a checkpoint's head is kept where it has the same ones.
 
     Raises:
-        InvalidSetting: a size in the recipe is not that of the checkpoint.
+        InvalidSetting: a size, or another field, in the recipe is not that of the checkpoint.
     """
     pruning = recipe.pruning
     problem = problem_type(recipe, part)
@@ -177,18 +177,24 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     given = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
     frames = given.pop("max_length", None)
     further = {name: given.pop(name) for name in FURTHER_SETTINGS if name in given}
-    for name, value in given.items():
-        if described.get(name, value) != value:
-            raise InvalidSetting(f"model.fields.{name}", value, f"{described[name]!r}, as in the checkpoint {init}")
+    head_std = given.pop("head_init_std", None)
+    given.pop("initializer_range", None)
+    fresh = described["label_names"] != list(part.labels)
     model = from_pretrained(
         init,
         keep_rate=pruning.keep_rate,
         prune_at=pruning.prune_at,
         criterion=pruning.criterion,
-        labels=None if described["label_names"] == list(part.labels) else part.labels,
+        labels=part.labels if fresh else None,
         frames=frames,
         **further,
     )
+    for name, value in given.items():
+        if (there := getattr(model.config, name)) != value:
+            raise InvalidSetting(f"model.fields.{name}", value, f"{there!r}, as in the checkpoint {init}")
+    if fresh and head_std not in (None, model.config.head_init_std):
+        model.config.head_init_std = head_std
+        torch.nn.init.trunc_normal_(model.head.linear.weight, std=head_std)
     model.config.problem_type = problem
     return model
 

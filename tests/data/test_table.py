@@ -100,6 +100,11 @@ def test_several_labels(tmp_path: Path, separator: str, joined: str) -> None:
     assert (part.multi_label, part.metric) == (True, "mAP")
 
 
+def test_a_label_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    write_table(tmp_path, "path,labels,fold\nclips/1.wav,wind;rain;wind,1\n")
+    assert opened(tmp_path, "test").recordings[0].labels == (0, 1)
+
+
 def test_several_labels_are_split_by_seed_too(tmp_path: Path) -> None:
     write_table(tmp_path, rows("path,labels", 20, "x{n}"))
     parts = {part: ids(opened(tmp_path, part)) for part in PARTS}

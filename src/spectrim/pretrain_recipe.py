@@ -19,7 +19,7 @@ from spectrim.recipe import (
     ScheduleSettings,
     read_settings,
 )
-from spectrim.recipe import _Strict as Settings
+from spectrim.recipe import StrictSettings as Settings
 
 
 class DecoderSettings(Settings):

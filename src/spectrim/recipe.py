@@ -29,11 +29,13 @@ SET_ELSEWHERE = {
 """Fields of `SpectrimConfig` that ``model.fields`` does not set → what does."""
 
 
-class _Strict(BaseModel):
+class StrictSettings(BaseModel):
+    """Settings that refuse a field they do not know."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class ModelSettings(_Strict):
+class ModelSettings(StrictSettings):
     """The model to build when no checkpoint is given; fields of `SpectrimConfig` that differ from the builder's.
 
     The data set's mean, std and length stand where ``fields`` says nothing. With a checkpoint, sizes must agree.
@@ -43,14 +45,14 @@ class ModelSettings(_Strict):
     fields: dict[str, Any] = Field(default_factory=dict)
 
 
-class DataSettings(_Strict):
+class DataSettings(StrictSettings):
     """The data set, by its name in `spectrim.data.DATA_SETS`, and options of its opener."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class OptimiserSettings(_Strict):
+class OptimiserSettings(StrictSettings):
     """Optimiser and steps.
 
     Attributes:
@@ -90,7 +92,7 @@ class OptimiserSettings(_Strict):
         return self.learning_rate * (self.batch_size / self.per_batch if self.per_batch else 1.0)
 
 
-class ScheduleSettings(_Strict):
+class ScheduleSettings(StrictSettings):
     """The course of the learning rate: linear warm-up, then down, or not.
 
     Attributes:
@@ -113,7 +115,7 @@ class ScheduleSettings(_Strict):
     factor: float = Field(default=0.5, gt=0.0, le=1.0)
 
 
-class PruningSettings(_Strict):
+class PruningSettings(StrictSettings):
     """The keep rate to train with, and how it falls to it (EViT's annealing).
 
     It is 1 until ``shrink_start`` epochs, falls by a cosine over ``shrink_epochs``, and then stays at ``keep_rate``.
@@ -128,7 +130,7 @@ class PruningSettings(_Strict):
     anneal_every: Literal["step", "epoch"] = "step"
 
 
-class AugmentSettings(_Strict):
+class AugmentSettings(StrictSettings):
     """What is changed in training clips; see `spectrim.augment`.
 
     With pruning, ``time_mask``, ``frequency_mask``, ``mask_time`` and ``mask_frequency`` are off from
@@ -157,7 +159,7 @@ class AugmentSettings(_Strict):
     label_smoothing: float = Share
 
 
-class EvaluationSettings(_Strict):
+class EvaluationSettings(StrictSettings):
     """Evaluation on the validation part, always at ``pruning.keep_rate``, and the test at the end.
 
     Attributes:
@@ -177,7 +179,7 @@ class EvaluationSettings(_Strict):
     )
 
 
-class Recipe(_Strict):
+class Recipe(StrictSettings):
     """A training run. See the files in ``recipes/``.
 
     Attributes:
@@ -234,7 +236,7 @@ class Recipe(_Strict):
                 raise InvalidSetting(f"model.fields.{field}", value, one_of(known))
 
 
-Kind = TypeVar("Kind", bound=_Strict)
+Kind = TypeVar("Kind", bound=StrictSettings)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from spectrim import __version__
+from spectrim.commands.analysing import analyze
 from spectrim.commands.data import check, manifest, synthesize
 from spectrim.commands.evaluation import evaluate
 from spectrim.commands.explaining import explain
@@ -37,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     train,
     pretrain,
     evaluate,
+    analyze,
     export,
     reproduce,
     info,

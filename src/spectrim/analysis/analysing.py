@@ -1,0 +1,434 @@
+"""The paper's analysis of one model or several on a data set: experiments, tables, figures, one report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from spectrim.analysis import plots
+from spectrim.analysis.ablations import low_ratios
+from spectrim.analysis.claims import Claim, all_claims, received_ratio
+from spectrim.analysis.curves import accuracy_curve
+from spectrim.analysis.experiment import Findings, Plan, Tell, experiment, facts_of, load_findings, save_findings
+from spectrim.analysis.intervals import bootstrap
+from spectrim.analysis.mosaics import mosaic
+from spectrim.analysis.record import record
+from spectrim.analysis.report import Report
+from spectrim.analysis.summary import STATISTICS, overlap
+from spectrim.benchmark import environment
+from spectrim.checkpoints import from_pretrained
+from spectrim.data import AudioDataset, find_data_set
+from spectrim.devices import resolve_device
+from spectrim.errors import InvalidSetting
+from spectrim.model import AudioTransformer
+from spectrim.scoring import label_columns
+from spectrim.whole import write_json, write_text
+
+CACHE, STATISTICS_FILE = "findings", "statistics.json"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found, and where it is.
+
+    Attributes:
+        claims: with their answers.
+        report: path of the HTML.
+        found: of each model.
+    """
+
+    claims: list[Claim]
+    report: Path
+    found: list[Findings]
+
+
+def analyse(
+    models: Sequence[str],
+    data_set: str,
+    root: str | Path,
+    output: str | Path,
+    plan: Plan,
+    *,
+    options: Mapping[str, Any] | None = None,
+    names: Sequence[str] | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    keep_record: bool = False,
+    on_progress: Tell | None = None,
+) -> Analysis:
+    """Analyse models side by side and write everything.
+
+    Writes ``statistics.json``, ``statistics.csv``, ``ablations.csv``, ``overlap.csv``, ``claims.csv``, ``figures/``,
+    ``report.html``, ``report.md``, and what the numbers are made of in ``findings/``.
+
+    Args:
+        models: what `spectrim.from_pretrained` takes, each.
+        data_set: name in `spectrim.data.DATA_SETS`.
+        root: where it is on disk.
+        output: folder for all of it.
+        plan: what to do; its data set, part and limit are those of this analysis.
+        options: of the data set's opener.
+        names: of the models in the report; None for the last parts of their paths.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        resume: use what ``output`` holds of an earlier call with the same models, clips and plan.
+        keep_record: also write what each model did at the plan's first keep rate, see `spectrim.analysis.record`.
+        on_progress: is told how far it is.
+
+    Raises:
+        InvalidSetting: a setting is out of range, or models and data do not fit each other; before any clip is run.
+        DataError: the data set is not there, or too much of it is missing or unreadable.
+        CheckpointError: a model cannot be loaded.
+    """
+    plan.check()
+    target, place = Path(output), resolve_device(device)
+    if target.exists() and not target.is_dir():
+        raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
+    if (target / STATISTICS_FILE).exists() and not resume:
+        raise InvalidSetting("output", str(output), "a folder without an analysis in it, or resume to go on with it")
+    called = _names(models, names)
+    part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
+    plan = replace(plan, limit=None)
+    loaded = {name: from_pretrained(source).eval() for name, source in zip(called, models, strict=True)}
+    _check_together(loaded, part, plan)
+    found = []
+    for name, model in loaded.items():
+        found.append(_findings(name, model.to(place), part, plan, target, resume, on_progress))
+        if keep_record:
+            record(
+                model, part, target / "records" / slug(name), model_name=name, data_name=f"{data_set} {plan.part}",
+                keep_rate=plan.keep_rates[0], batch_size=plan.batch_size, resume=resume,
+                on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),
+            )  # fmt: skip
+        model.to("cpu")
+    command = _command(models, data_set, root, output, plan, options, part)
+    facts = {
+        **{"models": dict(zip(called, map(str, models), strict=True)), "data_set": data_set, "part": plan.part},
+        **{"clips": len(found[0].summaries[1.0]), "padding": plan.padding, "clusters": plan.clusters},
+        **{"left_out": dict(found[0].left_out), "command": command, "environment": environment(str(place))},
+    }
+    return write_analysis(found, facts, target)
+
+
+def evenly(part: AudioDataset, limit: int | None) -> AudioDataset:
+    """So many clips of a data set, evenly spread over it; files are often in the order of their labels.
+
+    Raises:
+        InvalidSetting: ``limit`` is below 2.
+    """
+    if limit is None:
+        return part
+    if limit < 2:
+        raise InvalidSetting("limit", limit, "2 or more: one clip has no interval")
+    places = np.unique(np.linspace(0, len(part) - 1, min(limit, len(part))).round().astype(int))
+    return replace(part, recordings=[part.recordings[place] for place in places], missing=())
+
+
+def slug(name: str) -> str:
+    """A name for files."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "model"
+
+
+def _names(models: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    if not models:
+        raise InvalidSetting("model", [], "one model or more")
+    given = list(names) if names else [Path(model).name or model for model in models]
+    if len(given) != len(models):
+        raise InvalidSetting("name", given, f"one for each of the {len(models)} models")
+    if names is None and len(set(given)) < len(given):
+        given = [f"{name} ({number})" for number, name in enumerate(given, 1)]
+    if len({slug(name) for name in given}) < len(given):
+        raise InvalidSetting("name", given, "different names")
+    return given
+
+
+def _check_together(models: Mapping[str, AudioTransformer], part: AudioDataset, plan: Plan) -> None:
+    """What is compared must be comparable: labels, grid, number of stages."""
+    first_name, first = next(iter(models.items()))
+    for name, model in models.items():
+        label_columns(list(model.config.id2label.values()), part.labels)
+        plan.conditions(model.config)
+        if model.config.grid != first.config.grid:
+            wanted = f"{first.config.grid}, as of {first_name}: they are compared patch by patch"
+            raise InvalidSetting(f"grid of {name}", model.config.grid, wanted)
+        if len(model.config.prune_at) != len(first.config.prune_at):
+            wanted = f"{len(first.config.prune_at)} blocks, as of {first_name}"
+            raise InvalidSetting(f"prune_at of {name}", list(model.config.prune_at), wanted)
+
+
+def _findings(
+    name: str,
+    model: AudioTransformer,
+    part: AudioDataset,
+    plan: Plan,
+    target: Path,
+    resume: bool,
+    on_progress: Tell | None,
+) -> Findings:
+    path = target / CACHE / f"{slug(name)}.safetensors"
+    if resume:
+        kept = load_findings(path, name, model.config, facts_of(model, part, plan))
+        if kept is not None:
+            return kept
+    found = experiment(model, part, plan, name=name, on_progress=on_progress)
+    save_findings(found, path)
+    return found
+
+
+def _command(
+    models: Sequence[str],
+    data_set: str,
+    root: str | Path,
+    output: str | Path,
+    plan: Plan,
+    options: Mapping[str, Any] | None,
+    part: AudioDataset,
+) -> str:
+    """The command line that makes the same."""
+    words = ["spectrim", "analyze", *(word for model in models for word in ("--model", str(model)))]
+    words += ["--dataset", data_set, "--data", str(root), "--part", plan.part]
+    words += ["--keep-rates", ",".join(f"{rate:g}" for rate in plan.keep_rates), "--padding", plan.padding]
+    words += ["--clusters", plan.clusters]
+    if plan.drop_at is not None:
+        words += ["--drop-at", ",".join(map(str, plan.drop_at))]
+    for option, value in (options or {}).items():
+        words += ["--set", f"{option}={value}"]
+    return shlex.join([*words, "--output", str(output)])
+
+
+def write_analysis(found: Sequence[Findings], facts: Mapping[str, Any], target: Path) -> Analysis:
+    """Write tables, figures and report of findings.
+
+    Args:
+        found: of each model.
+        facts: what stands beside the numbers: models, data_set, part, clips, command, environment, ...
+        target: folder.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    statistics = [
+        {"model": one.name, "keep_rate": rate, **row}
+        for one in found
+        for rate, summary in one.summaries.items()
+        for row in summary.rows()
+    ]
+    ablations = {one.name: one.ablations() for one in found}
+    claims = all_claims(found, ablations)
+    shared = list(overlaps(found))
+    report = _report(found, facts, statistics, ablations, claims, shared, target)
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+        "statistics": statistics,
+        "ablations": [{"model": name, **row} for name, rows in ablations.items() for row in rows],
+        "overlap": shared,
+        "claims": [
+            {"claim": claim.key, "model": name, "verdict": mark, "question": claim.heading}
+            for claim in claims
+            for name, mark in claim.verdicts.items()
+        ],
+    }
+    for name, rows in tables.items():
+        if rows:
+            write_text(target / f"{name}.csv", _csv(rows))
+    told = [
+        {"key": one.key, "question": one.heading, "answers": one.answer, "verdicts": dict(one.verdicts)}
+        for one in claims
+    ]
+    bounds = {
+        one.name: {
+            name: {"bounds": given.bounds.tolist(), "source": given.source, "padding": given.padding}
+            for name, given in one.summaries[1.0].clusters.items()
+        }
+        for one in found
+    }
+    write_json(target / STATISTICS_FILE, {"facts": facts, "claims": told, "clusters": bounds, **tables})
+    return Analysis(claims, report, list(found))
+
+
+def overlaps(found: Sequence[Findings]) -> Iterable[dict[str, Any]]:
+    """Jaccard overlap of what models and keep rates keep, a row a pair and stage, with intervals."""
+    runs = [(one.name, rate, one.summaries[rate]) for one in found for rate in one.ratios]
+    for number, (name, rate, summary) in enumerate(runs):
+        for other_name, other_rate, other in runs[number + 1 :]:
+            if name != other_name and rate != other_rate:
+                continue
+            shared = bootstrap(overlap(summary, other))
+            for stage in range(len(summary.stages)):
+                read = {end: _known(getattr(shared, end)[stage]) for end in ("mean", "low", "high")}
+                pair = {"first": name, "first_keep_rate": rate, "second": other_name, "second_keep_rate": other_rate}
+                yield {**pair, "stage": stage + 1, **read, "clips": int(shared.clips[stage])}
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _report(
+    found: Sequence[Findings],
+    facts: Mapping[str, Any],
+    statistics: Sequence[Mapping[str, Any]],
+    ablations: Mapping[str, Sequence[Mapping[str, Any]]],
+    claims: Sequence[Claim],
+    shared: Sequence[Mapping[str, Any]],
+    target: Path,
+) -> Path:
+    report = Report(f"Which patches matter: {facts['data_set']}, {facts['part']}", target)
+    report.text(
+        f"{', '.join(one.name for one in found)} on {facts['clips']} clips. The claims of the paper's abstract, each "
+        "with an answer from these numbers. Intervals are 95 %, by bootstrap over clips; they say nothing of other "
+        "training runs. Nothing here is trained: every model keeps its weights. "
+        f"Patches that hold only padding {'count' if facts['padding'] == 'with' else 'do not count'} in the statistics."
+    )
+    if facts["left_out"]:
+        report.text(f"{len(facts['left_out'])} clips could not be read and are left out.")
+    report.table(["claim", "answer"], [(claim.heading, _short(claim)) for claim in claims])
+    for claim in claims:
+        report.heading(claim.heading)
+        report.items([*claim.answer])
+        for name, figure, caption in _figures(claim.key, found, statistics, ablations):
+            report.figure(f"{claim.key}-{slug(name)}" if name else claim.key, figure, caption)
+        report.table(claim.columns, claim.rows)
+        for note in claim.notes:
+            report.text(note)
+        report.command(str(facts["command"]))
+    report.heading("What is kept")
+    for one in found:
+        _add_kept(report, one, [row for row in statistics if row["model"] == one.name])
+    if shared:
+        report.heading("What two runs keep in common", 3)
+        columns = ["first", "keep rate", "second", "keep rate", "stage", "Jaccard overlap"]
+        keys = ("first", "first_keep_rate", "second", "second_keep_rate", "stage")
+        report.table(columns, [(*(row[key] for key in keys), _mean(row)) for row in shared])
+    machine = facts["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    report.text(f"{machine['processor']}, {machine['device']}, Python {machine['python']}, {versions}.")
+    return report.write()
+
+
+def _short(claim: Claim) -> str:
+    return "; ".join(f"{name}: {mark}" for name, mark in claim.verdicts.items())
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    if row["mean"] is None:
+        return "–"
+    return f"{row['mean']:.2f}" if row["low"] is None else f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _figures(
+    key: str,
+    found: Sequence[Findings],
+    statistics: Sequence[Mapping[str, Any]],
+    ablations: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> Iterable[tuple[str, Figure, str]]:
+    """Name of the model (or nothing), figure and caption of a claim."""
+    if key == "savings":
+        yield (
+            "",
+            accuracy_curve(_curve_rows(ablations), metric=found[0].metric),
+            "Training-free: accuracy against MACs.",
+        )
+    if key == "low-intensity":
+        first = found[0]
+        rate = next(iter(first.ratios))
+        groups = {one.name: bootstrap(low_ratios(one.summaries[rate], "intensity")[0]) for one in found}
+        stages = [f"stage {number + 1}" for number in range(len(first.summaries[rate].stages))]
+        yield "", plots.low_patches(groups, stages), f"Low-intensity patches left at keep rate {rate:g}."
+    for one in found:
+        rows = ablations[one.name]
+        own = [row for row in statistics if row["model"] == one.name]
+        rate = next(iter(one.ratios))
+        if key == "high-clusters":
+            yield (
+                one.name,
+                plots.cluster_curves(rows, one.name),
+                (f"{one.name}: whole clusters dropped from the dense model at a block. Dotted: one point below dense."),
+            )
+        if key == "ranking":
+            yield (
+                one.name,
+                plots.criteria_curves(rows, one.name),
+                (f"{one.name}: patches ranked by attention and by something else. Dotted: one point below dense."),
+            )
+        if key == "correlation":
+            dense = [row for row in own if row["keep_rate"] == 1.0]
+            yield (
+                one.name,
+                plots.kendall_curves(dense, one.name),
+                (f"{one.name}, dense: Kendall correlation of a patch's score and its cluster, with 95 % intervals."),
+            )
+        if key == "attention":
+            yield (
+                one.name,
+                plots.received_curves(received_ratio(one), one.summaries[rate].stages, one.name),
+                (
+                    f"{one.name}: attention in the dense model of patches that are kept at keep rate {rate:g}, over that of "
+                    "those that are gone. Dotted: the block that selects."
+                ),
+            )
+
+
+def _curve_rows(ablations: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    names = ("keep_rate", "value", "low", "high")
+    return [
+        {"series": name, "macs": row["paper_macs"], **{key: row[key] for key in names}}
+        for name, rows in ablations.items()
+        for row in rows
+        if row["ablation"] == "dense" or row["criterion"] == "attention"
+    ]
+
+
+def _add_kept(report: Report, one: Findings, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Pictures of the clusters, and of what is left at the first keep rate."""
+    rate = next(iter(one.ratios))
+    summary = one.summaries[rate]
+    bounds = {name: summary.clusters[name].bounds for name in STATISTICS}
+    counts = {name: summary.cluster_counts(name)[:, 0].sum(axis=0) for name in STATISTICS}
+    own = [row for row in rows if row["keep_rate"] == rate]
+    name = slug(one.name)
+    source = "; ".join(f"{key}: {given.source}" for key, given in summary.clusters.items())
+    report.heading(one.name, 3)
+    report.figure(f"clusters-{name}", plots.cluster_bar(counts, bounds, one.name), f"{one.name}: clusters ({source}).")
+    report.figure(
+        f"density-{name}",
+        plots.density_maps(summary.density, summary.stages, bounds, f"{one.name}, keep rate {rate:g}"),
+        f"{one.name}: patches over mean and standard deviation, at keep rate {rate:g}. Dashed: bounds of the clusters.",
+    )
+    report.figure(
+        f"kept-{name}",
+        plots.kept_by_cluster(own, f"{one.name}, keep rate {rate:g}"),
+        f"{one.name}: what is left of each cluster at keep rate {rate:g}. Dashed: of all patches.",
+    )
+    shown = one.examples
+    if shown.names:
+        picture = mosaic(
+            shown.names, shown.log_mel, shown.num_frames, shown.survived, one.config, f"{one.name}, keep rate {rate:g}"
+        )
+        report.figure(f"mosaic-{name}", picture, f"{one.name}: clips and what is kept of them at keep rate {rate:g}.")
+    columns = ["quantity", "stage", "statistic", "cluster", "mean"]
+    wanted = ("cluster_share", "kept_share", "low_low_patches", "low_low_kept_share", "score_share", "score_ratio")
+    table = [
+        (row["quantity"].replace("_", " "), row["stage"], row["statistic"] or "", _cluster(row), _mean(row))
+        for row in own
+        if row["quantity"] in wanted
+    ]
+    report.table(columns, table)
+
+
+def _cluster(row: Mapping[str, Any]) -> str:
+    return "" if row["cluster"] is None else f"C{row['cluster']}"

@@ -1,0 +1,356 @@
+"""One model on one data set, in every way that the report asks about: two passes, then numbers that can be kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from spectrim.analysis.ablations import (
+    ATTENTION,
+    DENSE,
+    Condition,
+    ablation_rows,
+    attention_ratio,
+    cluster_conditions,
+    criterion_conditions,
+    pruned_batch,
+    run_condition,
+)
+from spectrim.analysis.batches import ClipBatch
+from spectrim.analysis.clusters import PUBLISHED_INTENSITY_BOUNDS, Clusters, published_clusters
+from spectrim.analysis.record import observe, weights_digest
+from spectrim.analysis.summary import Accumulator, Summary, fit_clusters
+from spectrim.config import SpectrimConfig, as_plain_list, check_keep_rate
+from spectrim.counting import macs
+from spectrim.data import AudioDataset
+from spectrim.errors import InvalidSetting, one_of
+from spectrim.model import AudioTransformer
+from spectrim.scoring import label_columns
+
+CLUSTERINGS = ("fit", "published")
+EXAMPLES = 4
+"""Clips that are kept for pictures."""
+VERSION = 1
+SUMMARY_ARRAYS = ("targets", "logits", "survived", "counted", "kendall", "counts", "received", "density")
+
+Tell = Callable[[str, int, int], object]
+"""Called with a stage's name, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every model.
+
+    Attributes:
+        keep_rates: below 1; the first one is that of the pictures of stages.
+        padding: ``"with"`` or ``"without"`` patches that hold only padding.
+        clusters: one of `CLUSTERINGS`.
+        data_name: of the data set, in `spectrim.data.DATA_SETS`.
+        part: of the data set.
+        drop_at: blocks at which clusters are dropped; None for the model's pruning blocks.
+        limit: look only at the first so many clips; None for all.
+        batch_size: clips in a forward pass.
+        seed: of random patches.
+    """
+
+    keep_rates: tuple[float, ...]
+    padding: str
+    clusters: str
+    data_name: str
+    part: str
+    drop_at: tuple[int, ...] | None = None
+    limit: int | None = None
+    batch_size: int = 16
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise `InvalidSetting` for what is wrong without any model."""
+        if not self.keep_rates:
+            raise InvalidSetting("keep_rates", list(self.keep_rates), "one number or more in (0, 1)")
+        for rate in self.keep_rates:
+            check_keep_rate(rate)
+            if rate == 1.0:
+                raise InvalidSetting("keep_rates", rate, "numbers below 1; the dense model is always among them")
+        if self.clusters not in CLUSTERINGS:
+            raise InvalidSetting("clusters", self.clusters, one_of(CLUSTERINGS))
+        if self.clusters == "published" and self.data_name not in PUBLISHED_INTENSITY_BOUNDS:
+            allowed = f"'fit' for {self.data_name}; published are those of {', '.join(PUBLISHED_INTENSITY_BOUNDS)}"
+            raise InvalidSetting("clusters", self.clusters, allowed)
+
+    def conditions(self, config: SpectrimConfig) -> list[Condition]:
+        """The ways to run a model; raises `InvalidSetting` for what it cannot do."""
+        if not config.prune_at:
+            raise InvalidSetting("prune_at", [], "one block or more: a model that can prune")
+        blocks = sorted(config.prune_at) if self.drop_at is None else self.drop_at
+        return [DENSE, *criterion_conditions(config, self.keep_rates), *cluster_conditions(config, blocks)]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A few clips for pictures.
+
+    Attributes:
+        names: of the clips.
+        log_mel: (k, frames, mels).
+        num_frames: (k,).
+        survived: (k, F, T) at the plan's first keep rate, as in `Summary`.
+    """
+
+    names: tuple[str, ...]
+    log_mel: NDArray[np.float32]
+    num_frames: NDArray[np.int64]
+    survived: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a model did; what the report is made of.
+
+    Attributes:
+        name: of the model.
+        config: of the model.
+        facts: what determines the numbers, as JSON.
+        metric: of the data set.
+        labels: of the data set.
+        summaries: keep rate → summary; 1.0 is the dense model.
+        ratios: keep rate → (n, stages, blocks), see `spectrim.analysis.ablations.attention_ratio`.
+        scores: condition → (n, labels), in the order of the data set's labels.
+        removed: condition → (n,) patches flagged.
+        examples: clips for pictures.
+        left_out: id → reason of clips that could not be used.
+    """
+
+    name: str
+    config: SpectrimConfig
+    facts: Mapping[str, Any]
+    metric: str
+    labels: tuple[str, ...]
+    summaries: Mapping[float, Summary]
+    ratios: Mapping[float, NDArray[np.float64]]
+    scores: Mapping[Condition, NDArray[np.float32]]
+    removed: Mapping[Condition, NDArray[np.int64]]
+    examples: Examples
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def backbone(self) -> str:
+        """``"ast"`` or ``"audiomae"``."""
+        return self.config.backbone
+
+    def ablations(self) -> list[dict[str, Any]]:
+        """Rows of `spectrim.analysis.ablations.ablation_rows`, with MACs of a clip where the keep rate decides them."""
+        summary = self.summaries[1.0]
+        seen = np.count_nonzero(summary.survived > 0, axis=(1, 2))
+        rows = ablation_rows(self.scores, self.removed, summary.targets.astype(np.float32), self.metric, seen)
+        whole = macs(self.config, keep_rate=1.0).paper
+        for row in rows:
+            cost = None if row["ablation"] == "clusters" else macs(self.config, keep_rate=row["keep_rate"]).paper
+            row |= {"paper_macs": cost, "macs_saved": None if cost is None else 1.0 - cost / whole}
+        return rows
+
+
+def facts_of(model: AudioTransformer, part: AudioDataset, plan: Plan) -> dict[str, Any]:
+    """What determines a model's findings, as JSON."""
+    own = {name: as_plain_list(getattr(model.config, name)) for name in SpectrimConfig.__annotations__}
+    wanted = {name: as_plain_list(value) for name, value in asdict(plan).items()}
+    return {
+        "version": VERSION,
+        "weights": weights_digest(model),
+        "config": own,
+        "plan": wanted,
+        "clips": [recording.id for recording in part.recordings][: plan.limit],
+        "labels": list(part.labels),
+    }
+
+
+def experiment(
+    model: AudioTransformer, part: AudioDataset, plan: Plan, *, name: str, on_progress: Tell | None = None
+) -> Findings:
+    """Run a model over a part of a data set in every way of the plan.
+
+    The first pass finds the clusters, the second does the rest, a batch at a time, so that all ways see the same
+    log-mel. Held in memory: 8 bytes a patch, and the scores of every clip in every way.
+
+    Args:
+        model: in eval mode, on its device.
+        part: to look at.
+        plan: what to do.
+        name: of the model, in the report.
+        on_progress: is told how far it is.
+
+    Raises:
+        InvalidSetting: before any work: the plan does not fit the model, or the model's labels are not the data set's.
+        DataError: too many files turn out unreadable, or too few clips to cluster.
+    """
+    plan.check()
+    conditions = plan.conditions(model.config)
+    columns = label_columns(list(model.config.id2label.values()), part.labels)
+
+    def batches(stage: str) -> Any:
+        def told(done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(f"{name}: {stage}", done, total)
+
+        dense = copy.copy(model).set_pruning(criterion="auto", reference_compat=False)
+        return observe(dense, part, keep_rate=1.0, batch_size=plan.batch_size, limit=plan.limit, on_progress=told)
+
+    clusters = fit_clusters(batches("clusters"), padding=plan.padding, source=f"{plan.data_name} {plan.part}")
+    if plan.clusters == "published":
+        clusters["intensity"] = published_clusters(plan.data_name)
+    gathered = _Gathered(model, plan, conditions, clusters, columns)
+    left_out: dict[str, str] = {}
+    for batch in batches("ablations"):
+        left_out |= batch.left_out
+        gathered.add(batch)
+    return gathered.findings(name, facts_of(model, part, plan), part, left_out)
+
+
+class _Gathered:
+    """Collects the numbers of `Findings` from batches of the dense model."""
+
+    def __init__(
+        self,
+        model: AudioTransformer,
+        plan: Plan,
+        conditions: Sequence[Condition],
+        clusters: Mapping[str, Clusters],
+        columns: NDArray[np.int64],
+    ) -> None:
+        self.model, self.plan, self.clusters, self.columns = model, plan, clusters, columns
+        self.scores: dict[Condition, list[NDArray[np.float32]]] = {one: [] for one in conditions}
+        self.removed: dict[Condition, list[NDArray[np.int64]]] = {one: [] for one in conditions}
+        self.sums = {
+            rate: Accumulator(model.config, clusters, padding=plan.padding, seed=None)
+            for rate in (1.0, *plan.keep_rates)
+        }
+        self.ratios: dict[float, list[NDArray[np.float64]]] = {rate: [] for rate in plan.keep_rates}
+        self.examples: list[tuple[str, NDArray[np.float32], int, NDArray[np.uint8]]] = []
+
+    def add(self, batch: ClipBatch) -> None:
+        if not len(batch):
+            return
+        self.sums[1.0].add(batch)
+        nothing = np.zeros(len(batch), dtype=np.int64)
+        found = {DENSE: (batch.logits, nothing)}
+        counted = np.full(batch.padded.shape, True) if self.plan.padding == "with" else ~batch.padded
+        stages = sorted(self.model.config.prune_at)
+        for rate in self.plan.keep_rates:
+            pruned = pruned_batch(self.model, batch, rate)
+            self.sums[rate].add(pruned)
+            kept = np.stack([pruned.kept(block) for block in stages], axis=1)
+            self.ratios[rate].append(attention_ratio(batch.scores, kept, counted))
+            found[Condition("criterion", rate, ATTENTION)] = pruned.logits, nothing
+            if rate == self.plan.keep_rates[0] and batch.log_mel is not None:
+                left = EXAMPLES - len(self.examples)
+                rows = zip(batch.ids, batch.log_mel, batch.num_frames, pruned.survived, strict=True)
+                self.examples += [(name, mel, int(frames), alive) for name, mel, frames, alive in list(rows)[:left]]
+        for one in self.scores:
+            if one not in found:
+                found[one] = run_condition(
+                    self.model, batch, one, self.clusters, padding=self.plan.padding, seed=self.plan.seed
+                )
+            logits, flagged = found[one]
+            self.scores[one].append(logits[:, self.columns])
+            self.removed[one].append(flagged)
+
+    def findings(
+        self, name: str, facts: Mapping[str, Any], part: AudioDataset, left_out: Mapping[str, str]
+    ) -> Findings:
+        names, mels, frames, alive = zip(*self.examples, strict=True) if self.examples else ((), (), (), ())
+        return Findings(
+            name=name,
+            config=self.model.config,
+            facts=facts,
+            metric=part.metric,
+            labels=tuple(part.labels),
+            summaries={rate: one.summary() for rate, one in self.sums.items()},
+            ratios={rate: np.concatenate(parts) for rate, parts in self.ratios.items()},
+            scores={one: np.concatenate(parts) for one, parts in self.scores.items()},
+            removed={one: np.concatenate(parts) for one, parts in self.removed.items()},
+            examples=Examples(tuple(names), np.stack(mels), np.array(frames), np.stack(alive)),
+            left_out=left_out,
+        )
+
+
+def save_findings(found: Findings, path: Path) -> None:
+    """Keep findings on disk, as one file in safetensors' format that appears whole or not at all."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for rate, summary in found.summaries.items():
+        tensors |= {f"{rate}/{name}": getattr(summary, name) for name in SUMMARY_ARRAYS}
+    tensors |= {f"{rate}/ratio": values for rate, values in found.ratios.items()}
+    conditions = list(found.scores)
+    tensors["scores"] = np.stack([found.scores[one] for one in conditions])
+    tensors["removed"] = np.stack([found.removed[one] for one in conditions])
+    for name in ("log_mel", "num_frames", "survived"):
+        tensors[f"example/{name}"] = getattr(found.examples, name)
+    first = found.summaries[1.0]
+    clusters = {
+        name: {one.name: _listed(getattr(given, one.name)) for one in fields(Clusters)}
+        for name, given in first.clusters.items()
+    }
+    notes = {
+        **{"facts": found.facts, "metric": found.metric, "labels": found.labels, "left_out": found.left_out},
+        **{"ids": first.ids, "stages": first.stages, "rates": list(found.summaries), "padding": first.padding},
+        **{"clusters": clusters, "conditions": [asdict(one) for one in conditions], "examples": found.examples.names},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    beside.write_bytes(safetensors.numpy.save(whole, metadata={"findings": json.dumps(notes)}))
+    beside.replace(path)
+
+
+def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[str, Any]) -> Findings | None:
+    """Findings from disk, if they are those that ``facts`` determine; None where they are not, or cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            notes = json.loads((file.metadata() or {})["findings"])
+            if notes["facts"] != json.loads(json.dumps(facts)):
+                return None
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    clusters = {statistic: _clusters(given) for statistic, given in notes["clusters"].items()}
+    summaries = {
+        rate: Summary(
+            notes["padding"],
+            clusters,
+            tuple(notes["stages"]),
+            tuple(notes["ids"]),
+            **{key: tensors[f"{rate}/{key}"] for key in SUMMARY_ARRAYS},
+        )
+        for rate in notes["rates"]
+    }
+    conditions = [Condition(**{**one, "clusters": tuple(one["clusters"])}) for one in notes["conditions"]]
+    pictured = (tensors[f"example/{key}"] for key in ("log_mel", "num_frames", "survived"))
+    return Findings(
+        name=name,
+        config=config,
+        facts=facts,
+        metric=notes["metric"],
+        labels=tuple(notes["labels"]),
+        summaries=summaries,
+        ratios={rate: tensors[f"{rate}/ratio"] for rate in notes["rates"] if rate != 1.0},
+        scores=dict(zip(conditions, tensors["scores"], strict=True)),
+        removed=dict(zip(conditions, tensors["removed"], strict=True)),
+        examples=Examples(tuple(notes["examples"]), *pictured),
+        left_out=notes["left_out"],
+    )
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _clusters(given: Mapping[str, Any]) -> Clusters:
+    arrays = {key: np.array(value) if isinstance(value, list) else value for key, value in given.items()}
+    return Clusters(**arrays)

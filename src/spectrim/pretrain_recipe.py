@@ -17,12 +17,12 @@ from spectrim.recipe import (
     OptimiserSettings,
     Recipe,
     ScheduleSettings,
+    StrictSettings,
     read_settings,
 )
-from spectrim.recipe import StrictSettings as Settings
 
 
-class DecoderSettings(Settings):
+class DecoderSettings(StrictSettings):
     """The decoder and what it predicts; see `MaskedConfig`, whose fields have ``decoder_`` before the first seven.
 
     Attributes:
@@ -48,7 +48,7 @@ class DecoderSettings(Settings):
     ignore_padding: bool = False
 
 
-class MaskingSettings(Settings):
+class MaskingSettings(StrictSettings):
     """What the encoder does not see.
 
     Attributes:
@@ -64,7 +64,7 @@ class MaskingSettings(Settings):
     frequency: float = Field(default=0.3, ge=0.0, lt=1.0)
 
 
-class PretrainDataSettings(Settings):
+class PretrainDataSettings(StrictSettings):
     """The folder of audio.
 
     Attributes:
@@ -76,7 +76,7 @@ class PretrainDataSettings(Settings):
     bad_share: float = Field(default=0.05, ge=0.0, le=1.0)
 
 
-class PretrainEvaluationSettings(Settings):
+class PretrainEvaluationSettings(StrictSettings):
     """Evaluation on the files held out, always with the same excerpts and masks.
 
     Attributes:
@@ -92,7 +92,7 @@ class PretrainEvaluationSettings(Settings):
     picture_clips: PositiveInt = 4
 
 
-class PretrainRecipe(Settings):
+class PretrainRecipe(StrictSettings):
     """A run of masked pre-training. See ``recipes/audiomae-pretrain-*.yaml``.
 
     Attributes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 
 from spectrim.data.speech_commands import WORDS
 from spectrim.recipe import Recipe
+from spectrim.sealed import seal
 from spectrim.training import train
 
 STEPS_PER_EPOCH = 5
@@ -58,6 +61,28 @@ def recipe(**changes: Any) -> Recipe:
 def over(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     both = {name: over(tree[name], changes[name]) for name in tree if isinstance(changes.get(name), dict)}
     return {**tree, **changes, **both}
+
+
+def write_checkpoint(folder: Path, step: int) -> Path:
+    """A sealed folder of a checkpoint's name, with two small files."""
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"weights of step %d" % step)
+    (path / "trainer_state.json").write_text("{}")
+    seal(path)
+    return path
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def state_at(step: int, epoch: float, most: int = 20) -> Any:
+    return SimpleNamespace(global_step=step, epoch=epoch, max_steps=most, is_world_process_zero=True)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 EVERYTHING = {

@@ -14,7 +14,7 @@ SOURCE = Path(spectrim.__file__).parent
 
 LEVELS = (
     ("errors", "whole"),
-    ("config", "devices"),
+    ("config", "devices", "logs", "sealed"),
     ("pruning", "recipe"),
     ("blocks", "positions", "filterbank", "waveforms"),
     ("model", "audio", "frontend", "resynthesis"),
@@ -24,6 +24,7 @@ LEVELS = (
     ("runs", "scoring"),
     ("training", "analysis", "decoding", "selection"),
     ("pretraining",),
+    ("steps",),
     ("explain", "demo", "evaluation", "reproduction"),
     ("predict", "__init__"),
     ("about", "terminal", "writers", "export", "explaining"),

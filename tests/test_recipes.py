@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import rows_of
 
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import find_data_set
@@ -88,10 +89,6 @@ def miniature(name: str, roots: dict[str, Path]) -> Path:
         make(root)
         roots[make.__name__] = root
     return roots[make.__name__]
-
-
-def rows_of(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", RECIPES)

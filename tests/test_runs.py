@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import csv
 import json
-import logging
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import STEPS_PER_EPOCH, recipe, write_words
+from small_runs import STEPS_PER_EPOCH, cut_short, recipe, rows_of, state_at, write_checkpoint, write_words
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -22,82 +19,14 @@ from spectrim import runs
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
 from spectrim.recipe import OptimiserSettings
-from spectrim.runs import (
-    RunCourse,
-    RunLog,
-    begin_run,
-    check_run,
-    flaw,
-    newest_checkpoint,
-    refuse_another_run,
-    run_arguments,
-    seal,
-    tensorboard_callback,
-)
+from spectrim.runs import RunCourse, begin_run, check_run, refuse_another_run, run_arguments, tensorboard_callback
+from spectrim.sealed import flaw, newest_checkpoint
 from spectrim.training import PruningTrainer, train
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_words(tmp_path_factory.mktemp("data") / "words")
-
-
-# Checkpoints
-
-
-def checkpoint(folder: Path, step: int) -> Path:
-    path = folder / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    (path / "model.safetensors").write_bytes(b"weights of step %d" % step)
-    (path / "trainer_state.json").write_text("{}")
-    seal(path)
-    return path
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def alter(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-
-
-BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda path: (path / "model.safetensors").unlink(), "model.safetensors is missing"),
-    "truncated": (lambda path: cut(path / "model.safetensors"), "model.safetensors is not what was written"),
-    "altered": (lambda path: alter(path / "model.safetensors"), "model.safetensors is not what was written"),
-    "unsealed": (lambda path: (path / "whole.json").unlink(), "it has no readable whole.json"),
-    "torn seal": (lambda path: (path / "whole.json").write_text('{"model.'), "it has no readable whole.json"),
-    "no seal": (lambda path: (path / "whole.json").write_text("[1]"), "it has no readable whole.json"),
-    "empty seal": (lambda path: (path / "whole.json").write_text("{}"), "it has no readable whole.json"),
-    "binary seal": (lambda path: (path / "whole.json").write_bytes(b"\xff\xfe"), "it has no readable whole.json"),
-}
-
-
-def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
-    assert flaw(checkpoint(tmp_path, 1)) is None
-
-
-@pytest.mark.parametrize("kind", BREAKS)
-def test_a_broken_newest_checkpoint_is_named_and_the_one_before_taken(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    older, newer = checkpoint(tmp_path, 9), checkpoint(tmp_path, 10)
-    assert newest_checkpoint(tmp_path) == newer
-    assert not caplog.records
-    damage, reason = BREAKS[kind]
-    damage(newer)
-    assert flaw(newer) == reason
-    with caplog.at_level(logging.WARNING):
-        assert newest_checkpoint(tmp_path) == older
-    assert caplog.messages == [f"{newer} is passed over: {reason}"]
-
-
-def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path / "nowhere") is None
-    (tmp_path / "checkpoint-best").mkdir()
-    (tmp_path / "checkpoint-3").mkdir()
-    assert newest_checkpoint(tmp_path) is None
 
 
 # What is run, and whether it is the same
@@ -125,7 +54,7 @@ def test_checkpoints_of_an_unknown_run_are_not_resumed(tmp_path: Path) -> None:
     check_run({"seed": 1}, tmp_path, resume=True)
     with pytest.raises(InvalidSetting, match="--resume"):
         check_run({"seed": 1}, tmp_path, resume=False)
-    checkpoint(tmp_path / "checkpoints", 5)
+    write_checkpoint(tmp_path / "checkpoints", 5)
     with pytest.raises(InvalidSetting, match=r"a folder with run\.json"):
         check_run({"seed": 1}, tmp_path, resume=True)
 
@@ -242,80 +171,6 @@ def test_a_process_uses_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (made.n_gpu, made.train_batch_size) == (1, 20)
 
 
-# Logs
-
-
-def state_at(step: int, epoch: float, most: int = 20) -> Any:
-    return SimpleNamespace(global_step=step, epoch=epoch, max_steps=most, is_world_process_zero=True)
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_rows_are_written_once_and_the_table_equals_them(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, lambda epoch: {"keep_rate": 1 - epoch / 10})
-    log.on_train_begin(None, state_at(0, 0.0), None)
-    for step in (2, 4, 6):
-        log.on_log(None, state_at(step, step / 4), None, {"loss": 1 / step})
-    log.on_log(None, state_at(6, 1.5), None, {"eval_accuracy": 0.5})
-    log.on_log(None, state_at(6, 1.5), None, {"train_runtime": 3.0, "total_flos": 1.0})
-    with log.rows.open("a") as file:
-        file.write('{"step": 6, "epo')
-    resumed = RunLog(tmp_path, lambda epoch: {"keep_rate": 1 - epoch / 10})
-    resumed.on_train_begin(None, state_at(4, 1.0), None)
-    assert [row["step"] for row in rows_of(tmp_path)] == [2, 4]
-    resumed.on_log(None, state_at(6, 1.5), None, {"loss": 0.1})
-    resumed.on_evaluate(None, state_at(6, 1.5), None)
-    again = RunLog(tmp_path, lambda epoch: {"keep_rate": 1 - epoch / 10})
-    again.on_train_begin(None, state_at(6, 1.5), None)
-    again.on_log(None, state_at(6, 1.5), None, {"train_runtime": 3.0, "total_flos": 1.0})
-    again.on_train_end(None, state_at(6, 1.5), None)
-    rows = rows_of(tmp_path)
-    assert rows == [
-        {"step": 2, "epoch": 0.5, "keep_rate": 0.95, "loss": 0.5},
-        {"step": 4, "epoch": 1.0, "keep_rate": 0.9, "loss": 0.25},
-        {"step": 6, "epoch": 1.5, "keep_rate": 0.85, "loss": 0.1},
-        {"step": 6, "epoch": 1.5, "keep_rate": 0.85, "train_runtime": 3.0},
-    ]
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        table = list(csv.DictReader(file))
-    assert [{name: float(value) for name, value in row.items() if value} for row in table] == rows
-
-
-def test_each_line_says_how_far_it_is_and_how_long_it_will_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines: list[str] = []
-    clock = iter([0.0, 100.0, 220.0, 400.0, 0.0, 600.0, 660.0])
-    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    course = SimpleNamespace(num_train_epochs=4.0)
-    log = RunLog(tmp_path, lambda epoch: {"keep_rate": 0.5}, lines.append)
-    log.on_train_begin(course, state_at(5, 1.0), None)
-    log.on_log(course, state_at(10, 2.0), None, {"loss": 0.25, "eval_samples_per_second": 3.0})
-    log.on_log(course, state_at(15, 3.0), None, {"loss": 0.2})
-    log.on_log(course, state_at(20, 4.0), None, {"loss": 0.1})
-    assert lines == [
-        "10/20 steps: epoch 2, keep_rate 0.5, loss 0.25, 0:04:00 left",
-        "15/20 steps: epoch 3, keep_rate 0.5, loss 0.2, 0:02:30 left",
-        "20/20 steps: epoch 4, keep_rate 0.5, loss 0.1",
-    ]
-    short = RunLog(tmp_path, lambda epoch: {}, lines.append, stop_after_epochs=2)
-    short.on_train_begin(course, state_at(0, 0.0), None)
-    short.on_log(course, state_at(5, 1.0), None, {"loss": 0.25})
-    assert lines[-1] == "5/20 steps: epoch 1, loss 0.25, 0:01:00 left"
-
-
-def test_other_processes_log_nothing(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, lambda epoch: {})
-    state = state_at(1, 0.1)
-    state.is_world_process_zero = False
-    log.on_train_begin(None, state, None)
-    log.on_log(None, state, None, {"loss": 1.0})
-    log.on_train_end(None, state, None)
-    assert not list(tmp_path.iterdir())
-
-
 # The course of a run
 
 
@@ -363,12 +218,12 @@ def test_a_run_stops_early_with_a_checkpoint_and_is_evaluated_when_it_is_time() 
 def test_the_best_checkpoint_is_found_where_the_run_is_now_or_forgotten(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    best = checkpoint(tmp_path, 4)
+    best = write_checkpoint(tmp_path, 4)
     state = TrainerState(global_step=8, best_global_step=4, best_metric=0.5, best_model_checkpoint="/elsewhere")
     place = SimpleNamespace(output_dir=str(tmp_path))
     RunCourse(Clips()).on_train_begin(place, state, None)
     assert (state.best_model_checkpoint, state.best_metric) == (str(best), 0.5)
-    cut(best / "model.safetensors")
+    cut_short(best / "model.safetensors")
     RunCourse(Clips()).on_train_begin(place, state, None)
     assert (state.best_model_checkpoint, state.best_metric, state.best_global_step) == (None, None, None)
     assert str(best) in caplog.text

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import EVERYTHING, STEPS_PER_EPOCH, over, recipe, train_until, write_words
+from small_runs import EVERYTHING, STEPS_PER_EPOCH, over, recipe, rows_of, train_until, write_words
 
 from spectrim.errors import InvalidSetting
 from spectrim.recipe import Recipe
-from spectrim.runs import flaw, seal
+from spectrim.sealed import flaw, seal
 from spectrim.training import PruningTrainer, train
 
 TIMINGS = ("_runtime", "_per_second")
@@ -39,9 +39,8 @@ def weights_of(output: Path) -> dict[str, torch.Tensor]:
     return load_file(output / "model" / "model.safetensors")
 
 
-def rows_of(output: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.endswith(TIMINGS)} for row in rows]
+def untimed_rows(output: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if not name.endswith(TIMINGS)} for row in rows_of(output)]
 
 
 def assert_same_weights(output: Path, other: Path) -> None:
@@ -102,7 +101,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_the_unbroken_one(
     assert_same_weights(output, expected)
     for name in ("results.json", "run.json"):
         assert json.loads((output / name).read_text()) == json.loads((expected / name).read_text())
-    assert rows_of(output)[:-1] == rows_of(expected)[:-1]
+    assert untimed_rows(output)[:-1] == untimed_rows(expected)[:-1]
     left = {path.relative_to(output) for path in output.rglob("*") if path.suffix == ".partial"}
     assert not left
     assert {path.name for path in (output / "checkpoints").iterdir()} == {
@@ -123,7 +122,7 @@ def test_a_run_that_is_killed_while_it_concludes_is_concluded(
     assert code == 0
     assert_same_weights(output, expected)
     assert json.loads((output / "results.json").read_text()) == json.loads((expected / "results.json").read_text())
-    assert rows_of(output)[:-1] == rows_of(expected)[:-1]
+    assert untimed_rows(output)[:-1] == untimed_rows(expected)[:-1]
 
 
 def test_a_broken_newest_checkpoint_costs_the_steps_since_the_one_before(
@@ -144,7 +143,7 @@ def test_a_broken_newest_checkpoint_costs_the_steps_since_the_one_before(
     assert "checkpoint-15 is passed over: optimizer.pt is not what was written" in caplog.text
     assert flaw(output / "checkpoints" / "checkpoint-15") is None
     assert_same_weights(output, expected)
-    assert rows_of(output)[:-1] == rows_of(expected)[:-1]
+    assert untimed_rows(output)[:-1] == untimed_rows(expected)[:-1]
 
 
 # Branches
@@ -186,10 +185,10 @@ def test_a_branch_ends_as_if_it_had_run_from_the_beginning(
     expected = train(plan, words, tmp_path / "whole")
     assert results == expected
     assert_same_weights(tmp_path / "branch", tmp_path / "whole")
-    later = [row for row in rows_of(tmp_path / "whole") if row["step"] > 1.4 * STEPS_PER_EPOCH]
+    later = [row for row in untimed_rows(tmp_path / "whole") if row["step"] > 1.4 * STEPS_PER_EPOCH]
     evaluated = [row for row in later if "eval_loss" in row]
     assert evaluated
-    assert [row for row in rows_of(tmp_path / "branch") if "eval_loss" in row] == evaluated
+    assert [row for row in untimed_rows(tmp_path / "branch") if "eval_loss" in row] == evaluated
 
 
 def test_a_branch_resumes_without_its_trunk(

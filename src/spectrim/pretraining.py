@@ -24,6 +24,7 @@ from spectrim.data.excerpts import Excerpts, divide
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.filterbank import frame_samples
 from spectrim.frontend import Frontend
+from spectrim.logs import RunLog, Say
 from spectrim.masked import MaskedAutoencoder, MaskedConfig
 from spectrim.masked.masks import random_visible
 from spectrim.masked.saving import save_autoencoder, save_encoder
@@ -32,16 +33,14 @@ from spectrim.recipe import AugmentSettings
 from spectrim.runs import (
     CHECKPOINTS,
     RunCourse,
-    RunLog,
     RunTrainer,
-    Say,
     begin_run,
     check_run,
     is_main_process,
-    newest_checkpoint,
     run_arguments,
     tensorboard_callback,
 )
+from spectrim.sealed import newest_checkpoint
 from spectrim.selection import select_files
 from spectrim.whole import write_json
 

@@ -6,18 +6,13 @@ A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (ma
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import importlib.util
-import io
 import json
 import logging
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +29,12 @@ from spectrim.benchmark import environment
 from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
 from spectrim.optimisers import build_optimiser, build_schedule
 from spectrim.recipe import OptimiserSettings, ScheduleSettings
-from spectrim.whole import write_json, write_text
+from spectrim.sealed import flaw, seal
+from spectrim.whole import write_json
 
 CHECKPOINTS = "checkpoints"
-SEAL = "whole.json"
-"""Written last into a checkpoint: the size and SHA-256 of every file in it."""
 
 logger = logging.getLogger(__name__)
-
-Say = Callable[[str], object]
 
 
 def is_main_process() -> bool:
@@ -110,44 +102,6 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
     return flat
-
-
-def seal(checkpoint: Path) -> None:
-    """Write down the size and hash of every file of a checkpoint."""
-    files = {path.name: _fingerprint(path) for path in sorted(checkpoint.iterdir()) if path.name != SEAL}
-    write_json(checkpoint / SEAL, files)
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def flaw(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint on disk, None for a whole one."""
-    try:
-        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        files = None
-    if not isinstance(files, dict) or not files:
-        return f"it has no readable {SEAL}"
-    for name, expected in files.items():
-        if not (checkpoint / name).is_file():
-            return f"{name} is missing"
-        if _fingerprint(checkpoint / name) != expected:
-            return f"{name} is not what was written"
-    return None
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; broken ones are named in the log and passed over."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        wrong = flaw(path)
-        if wrong is None:
-            return path
-        logger.warning("%s is passed over: %s", path, wrong)
-    return None
 
 
 def run_arguments(
@@ -352,86 +306,6 @@ class RunTrainer(Trainer):
                 str(folder), self.args.save_total_limit, best_model_checkpoint=self.state.best_model_checkpoint
             )
         self.accelerator.wait_for_everyone()
-
-
-class RunLog(TrainerCallback):
-    """Append all that the Trainer logs to ``metrics.jsonl``; ``metrics.csv`` is its table, renewed now and then.
-
-    Rows that a resumed run writes again are dropped first: of later steps, and of the end.
-
-    Args:
-        folder: of the run.
-        facts: more columns, from the epochs done.
-        say: is told each row in one line, with the time left; for terminals without a bar.
-        stop_after_epochs: see `RunCourse`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        facts: Callable[[float], Mapping[str, float]],
-        say: Say | None = None,
-        stop_after_epochs: float | None = None,
-    ) -> None:
-        self.rows = folder / "metrics.jsonl"
-        self.table = folder / "metrics.csv"
-        self.facts = facts
-        self.say = say
-        self.stop_after_epochs = stop_after_epochs
-        self.begun = (0.0, time.monotonic())
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the rows up to the step that training starts from."""
-        self.begun = (state.epoch or 0.0, time.monotonic())
-        if state.is_world_process_zero and self.rows.exists():
-            lines = self.rows.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines if line.endswith("}")]
-            kept = [row for row in rows if row["step"] <= state.global_step and "train_runtime" not in row]
-            write_text(self.rows, "".join(f"{json.dumps(row)}\n" for row in kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write one line."""
-        if not state.is_world_process_zero:
-            return
-        epoch = state.epoch or 0.0
-        told = {name: value for name, value in (logs or {}).items() if name != "total_flos"}
-        row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **told}
-        with self.rows.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if self.say is not None:
-            shown = [_shown(name, value) for name, value in row.items() if name != "step" and "_per_second" not in name]
-            self.say(f"{state.global_step}/{state.max_steps} steps: {', '.join(shown)}{self._left(args, epoch)}")
-
-    def _left(self, args: Any, epoch: float) -> str:
-        """The time left, if this process has trained long enough to tell."""
-        epochs = args.num_train_epochs if self.stop_after_epochs is None else self.stop_after_epochs
-        begun, clock = self.begun
-        if not begun < epoch < epochs:
-            return ""
-        seconds = (time.monotonic() - clock) * (epochs - epoch) / (epoch - begun)
-        return f", {timedelta(seconds=round(seconds))} left"
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Renew the table."""
-        self._tabulate(state)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Renew the table."""
-        self._tabulate(state)
-
-    def _tabulate(self, state: Any) -> None:
-        if not state.is_world_process_zero or not self.rows.exists():
-            return
-        rows = [json.loads(line) for line in self.rows.read_text(encoding="utf-8").splitlines()]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.table, text.getvalue())
-
-
-def _shown(name: str, value: Any) -> str:
-    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
 
 
 class RunCourse(TrainerCallback):

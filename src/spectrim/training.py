@@ -27,6 +27,7 @@ from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
 from spectrim.errors import InvalidSetting
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
+from spectrim.logs import RunLog, Say
 from spectrim.metrics import METRICS
 from spectrim.model import AudioTransformer
 from spectrim.pruning.schedule import cosine_from_one
@@ -34,17 +35,15 @@ from spectrim.recipe import PruningSettings, Recipe
 from spectrim.runs import (
     CHECKPOINTS,
     RunCourse,
-    RunLog,
     RunTrainer,
-    Say,
     begin_run,
     check_run,
     is_main_process,
-    newest_checkpoint,
     refuse_another_run,
     run_arguments,
     tensorboard_callback,
 )
+from spectrim.sealed import newest_checkpoint
 from spectrim.whole import write_json
 
 MAY_DIFFER_IN_A_BRANCH = (

@@ -35,6 +35,7 @@ from spectrim.scoring import label_columns
 from spectrim.whole import write_json, write_text
 
 CACHE, STATISTICS_FILE = "findings", "statistics.json"
+CLUSTER_SETS = {"high-clusters": "C4+C5", "low-clusters": "C1+C2"}
 
 
 @dataclass(frozen=True)
@@ -347,40 +348,44 @@ def _figures(
         first = found[0]
         rate = next(iter(first.ratios))
         groups = {one.name: bootstrap(low_ratios(one.summaries[rate], "intensity")[0]) for one in found}
-        stages = [f"stage {number + 1}" for number in range(len(first.summaries[rate].stages))]
+        blocks = {one.summaries[rate].stages for one in found}
+        stages = [
+            f"after block {block}" if len(blocks) == 1 else f"stage {number}"
+            for number, block in enumerate(first.summaries[rate].stages, 1)
+        ]
         yield "", plots.low_patches(groups, stages), f"Low-intensity patches left at keep rate {rate:g}."
     for one in found:
-        rows = ablations[one.name]
-        own = [row for row in statistics if row["model"] == one.name]
-        rate = next(iter(one.ratios))
-        if key == "high-clusters":
-            yield (
-                one.name,
-                plots.cluster_curves(rows, one.name),
-                (f"{one.name}: whole clusters dropped from the dense model at a block. Dotted: one point below dense."),
-            )
-        if key == "ranking":
-            yield (
-                one.name,
-                plots.criteria_curves(rows, one.name),
-                (f"{one.name}: patches ranked by attention and by something else. Dotted: one point below dense."),
-            )
-        if key == "correlation":
-            dense = [row for row in own if row["keep_rate"] == 1.0]
-            yield (
-                one.name,
-                plots.kendall_curves(dense, one.name),
-                (f"{one.name}, dense: Kendall correlation of a patch's score and its cluster, with 95 % intervals."),
-            )
-        if key == "attention":
-            yield (
-                one.name,
-                plots.received_curves(received_ratio(one), one.summaries[rate].stages, one.name),
-                (
-                    f"{one.name}: attention in the dense model of patches that are kept at keep rate {rate:g}, over that of "
-                    "those that are gone. Dotted: the block that selects."
-                ),
-            )
+        drawn = _model_figure(key, one, [row for row in statistics if row["model"] == one.name], ablations[one.name])
+        if drawn is not None:
+            yield one.name, drawn[0], f"{one.name}: {drawn[1]}"
+
+
+def _model_figure(
+    key: str, one: Findings, statistics: Sequence[Mapping[str, Any]], ablations: Sequence[Mapping[str, Any]]
+) -> tuple[Figure, str] | None:
+    """Figure and caption of a claim for one model; None where it has none."""
+    rate = next(iter(one.ratios))
+    if key in CLUSTER_SETS:
+        dropped = [row for row in ablations if row["clusters"] == CLUSTER_SETS[key]]
+        caption = (
+            f"patches of {CLUSTER_SETS[key]} dropped from the dense model at a block. Dotted: one point below dense."
+        )
+        return plots.cluster_curves(dropped, one.name), caption
+    if key == "ranking":
+        caption = "patches ranked by attention and by something else. Dotted: one point below dense."
+        return plots.criteria_curves(ablations, one.name), caption
+    if key == "correlation":
+        dense = [row for row in statistics if row["keep_rate"] == 1.0]
+        caption = "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals."
+        return plots.kendall_curves(dense, one.name), caption
+    if key == "attention":
+        figure = plots.received_curves(received_ratio(one), one.summaries[rate].stages, one.name)
+        caption = (
+            f"attention in the dense model of patches that are kept at keep rate {rate:g}, over that of those that are "
+            "gone; geometric mean over clips with 95 % intervals. Dotted: the block that selects."
+        )
+        return figure, caption
+    return None
 
 
 def _curve_rows(ablations: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from spectrim.analysis.intervals import Estimate, bootstrap, clip_mean
 from spectrim.analysis.study import FEWER_MACS, POINTS_LOST
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
 
-YES, NO, UNCLEAR, UNTESTED = "yes", "no", "unclear", "not tested"
+YES, NO, UNCLEAR, IN_PART, UNTESTED = "yes", "no", "unclear", "in part", "not tested"
 HIGH_CORRELATION = 0.5
 """From here on tau-b counts as high: for normal variables it is Pearson's 0.71 (sin(π/2 · 0.5))."""
 
@@ -36,7 +36,7 @@ class Claim:
         key: short name, for files.
         heading: the claim as a question.
         answer: a sentence for each model, or one that says why there is none.
-        verdicts: model → `YES`, `NO`, `UNCLEAR` or `UNTESTED`; of a comparison, the two names → it.
+        verdicts: model → `YES`, `NO`, `UNCLEAR`, `IN_PART` or `UNTESTED`; of a comparison, the two names → it.
         columns: of the table.
         rows: of the table, cells as text.
         notes: what has to be known to read it.
@@ -64,6 +64,13 @@ def verdict(interval: Interval, mark: float, *, above: bool) -> str:
     if high < mark:
         return NO if above else YES
     return UNCLEAR
+
+
+def joint(marks: Sequence[str]) -> str:
+    """One answer from those for several statistics: theirs if they agree, in part if some are yes."""
+    if len(set(marks)) == 1:
+        return marks[0]
+    return IN_PART if YES in marks else UNCLEAR
 
 
 def all_claims(found: Sequence[Findings], ablations: Mapping[str, Sequence[Row]]) -> list[Claim]:
@@ -134,9 +141,10 @@ def clusters_matter(
                 than = verdict(_interval(row, "difference"), 0.0, above=False)
                 more = {YES: "more than", NO: "less than", UNCLEAR: "not clearly other than"}[than]
                 parts.append(
-                    f"without {word} {row['statistic']} {_points(row)} points, {more} without as many random patches"
+                    f"without {word} {row['statistic']} {_points(row)} points ({marks[-1]}), {more} without as many "
+                    "random patches"
                 )
-        verdicts[one.name] = marks[0] if len(set(marks)) == 1 else UNCLEAR if UNCLEAR in marks else "in part"
+        verdicts[one.name] = joint(marks)
         answers.append(f"{one.name}: {verdicts[one.name]}: dropped at block {first}, {'; '.join(parts)}.")
     columns = ("model", "statistic", "block", "patches dropped", "change, points", "against random, points")
     heading = {
@@ -163,7 +171,7 @@ def ranking(ablations: Mapping[str, Sequence[Row]]) -> Claim:
             statistic: verdict(_interval(at[statistic], "difference"), -POINTS_LOST / 100, above=False)
             for statistic in STATISTICS
         }
-        verdicts[name] = marks["intensity"] if len(set(marks.values())) == 1 else "in part"
+        verdicts[name] = joint(list(marks.values()))
         parts = [f"{statistic} {_gap(at[statistic])} points ({marks[statistic]})" for statistic in STATISTICS]
         public = [
             f"{statistic} {_gap(at[key])}" for statistic in STATISTICS if (key := f"{statistic}, public gather") in at
@@ -204,7 +212,7 @@ def correlation(found: Sequence[Findings]) -> Claim:
                         f"{statistic} {_number(shown[0])}; the paper's form reads {shown[1][0]:.2f}, and "
                         f"{shown[2][0]:.2f} on shuffled scores"
                     )
-        verdicts[one.name] = marks[0] if len(set(marks)) == 1 else "in part"
+        verdicts[one.name] = joint(marks)
         answers.append(
             f"{one.name}: {verdicts[one.name]}: tau-b over the blocks of the dense model: {'. '.join(parts)} "
             f"(high: {HIGH_CORRELATION:g} or more)."
@@ -216,8 +224,11 @@ def correlation(found: Sequence[Findings]) -> Claim:
 
 
 def received_ratio(one: Findings) -> Estimate:
-    """(stages, blocks): mean over clips of `spectrim.analysis.ablations.attention_ratio` at the first keep rate."""
-    return bootstrap(clip_mean(next(iter(one.ratios.values()))))
+    """(stages, blocks): geometric mean over clips of `attention_ratio` at the first keep rate; ratios are skewed."""
+    ratio = next(iter(one.ratios.values()))
+    logarithm = np.log(ratio, out=np.full(ratio.shape, np.nan), where=ratio > 0)
+    found = bootstrap(clip_mean(logarithm))
+    return found._replace(mean=np.exp(found.mean), low=np.exp(found.low), high=np.exp(found.high))
 
 
 def distinct_attention(found: Sequence[Findings]) -> Claim:
@@ -248,7 +259,7 @@ def distinct_attention(found: Sequence[Findings]) -> Claim:
     columns = ("model", "kept after block", "in block", "kept over gone")
     notes = (
         "At the block that selects, kept patches score higher by construction. So the dense model, where nothing is "
-        "dropped, is asked in the blocks behind it.",
+        "dropped, is asked in the blocks behind it. Geometric mean over clips.",
     )
     heading = "Do kept patches consistently receive other attention than pruned ones?"
     return Claim("attention", heading, tuple(answers), verdicts, columns, tuple(table), notes)

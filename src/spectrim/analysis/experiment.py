@@ -38,7 +38,7 @@ from spectrim.scoring import label_columns
 
 CLUSTERINGS = ("fit", "published")
 EXAMPLES = 4
-"""Clips that are kept for pictures."""
+"""Clips that are kept for pictures, evenly spread over the data set."""
 VERSION = 1
 SUMMARY_ARRAYS = ("targets", "logits", "survived", "counted", "kendall", "counts", "received", "density")
 
@@ -99,7 +99,7 @@ class Examples:
     """A few clips for pictures.
 
     Attributes:
-        names: of the clips.
+        names: of the clips: their labels.
         log_mel: (k, frames, mels).
         num_frames: (k,).
         survived: (k, F, T) at the plan's first keep rate, as in `Summary`.
@@ -206,7 +206,9 @@ def experiment(
     clusters = fit_clusters(batches("clusters"), padding=plan.padding, source=f"{plan.data_name} {plan.part}")
     if plan.clusters == "published":
         clusters["intensity"] = published_clusters(plan.data_name)
-    gathered = _Gathered(model, plan, conditions, clusters, columns)
+    end = len(part) if plan.limit is None else min(plan.limit, len(part))
+    pictured = {round(place) for place in np.linspace(0, end - 1, EXAMPLES)}
+    gathered = _Gathered(model, plan, conditions, clusters, columns, pictured)
     left_out: dict[str, str] = {}
     for batch in batches("ablations"):
         left_out |= batch.left_out
@@ -224,7 +226,9 @@ class _Gathered:
         conditions: Sequence[Condition],
         clusters: Mapping[str, Clusters],
         columns: NDArray[np.int64],
+        pictured: set[int],
     ) -> None:
+        self.pictured = pictured
         self.model, self.plan, self.clusters, self.columns = model, plan, clusters, columns
         self.scores: dict[Condition, list[NDArray[np.float32]]] = {one: [] for one in conditions}
         self.removed: dict[Condition, list[NDArray[np.int64]]] = {one: [] for one in conditions}
@@ -233,7 +237,7 @@ class _Gathered:
             for rate in (1.0, *plan.keep_rates)
         }
         self.ratios: dict[float, list[NDArray[np.float64]]] = {rate: [] for rate in plan.keep_rates}
-        self.examples: list[tuple[str, NDArray[np.float32], int, NDArray[np.uint8]]] = []
+        self.examples: list[tuple[NDArray[np.bool_], NDArray[np.float32], int, NDArray[np.uint8]]] = []
 
     def add(self, batch: ClipBatch) -> None:
         if not len(batch):
@@ -250,9 +254,11 @@ class _Gathered:
             self.ratios[rate].append(attention_ratio(batch.scores, kept, counted))
             found[Condition("criterion", rate, ATTENTION)] = pruned.logits, nothing
             if rate == self.plan.keep_rates[0] and batch.log_mel is not None:
-                left = EXAMPLES - len(self.examples)
-                rows = zip(batch.ids, batch.log_mel, batch.num_frames, pruned.survived, strict=True)
-                self.examples += [(name, mel, int(frames), alive) for name, mel, frames, alive in list(rows)[:left]]
+                self.examples += [
+                    (batch.targets[row], batch.log_mel[row], int(batch.num_frames[row]), pruned.survived[row])
+                    for row, place in enumerate(batch.positions)
+                    if int(place) in self.pictured
+                ]
         for one in self.scores:
             if one not in found:
                 found[one] = run_condition(
@@ -265,7 +271,11 @@ class _Gathered:
     def findings(
         self, name: str, facts: Mapping[str, Any], part: AudioDataset, left_out: Mapping[str, str]
     ) -> Findings:
-        names, mels, frames, alive = zip(*self.examples, strict=True) if self.examples else ((), (), (), ())
+        names = [", ".join(part.labels[number] for number in np.flatnonzero(one[0])) for one in self.examples]
+        shape = (0, self.model.config.max_length, self.model.config.num_mel_bins)
+        mels = [one[1] for one in self.examples] or np.zeros(shape, dtype=np.float32)
+        alive = [one[3] for one in self.examples] or np.zeros((0, *self.model.config.grid), dtype=np.uint8)
+        frames = np.array([one[2] for one in self.examples], dtype=np.int64)
         return Findings(
             name=name,
             config=self.model.config,
@@ -276,7 +286,7 @@ class _Gathered:
             ratios={rate: np.concatenate(parts) for rate, parts in self.ratios.items()},
             scores={one: np.concatenate(parts) for one, parts in self.scores.items()},
             removed={one: np.concatenate(parts) for one, parts in self.removed.items()},
-            examples=Examples(tuple(names), np.stack(mels), np.array(frames), np.stack(alive)),
+            examples=Examples(tuple(names), np.asarray(mels), frames, np.asarray(alive)),
             left_out=left_out,
         )
 
@@ -352,5 +362,5 @@ def _listed(value: Any) -> Any:
 
 
 def _clusters(given: Mapping[str, Any]) -> Clusters:
-    arrays = {key: np.array(value) if isinstance(value, list) else value for key, value in given.items()}
-    return Clusters(**arrays)
+    arrays = {key: None if given[key] is None else np.array(given[key]) for key in ("centres", "counts")}
+    return Clusters(np.array(given["bounds"]), given["source"], given["padding"], **arrays, inertia=given["inertia"])

@@ -78,9 +78,10 @@ def mosaic(
             axis.tick_params(labelsize=SMALL, length=2.0)
             if clip.end is not None:
                 axis.axvline(clip.end, **END_OF_SOUND)
-            shown = _short(name) if column == 0 else f"{int(mask.sum())} of {mask.size}"
+            shown = _short(name, int(13 * width)) if column == 0 else f"{int(mask.sum())} of {mask.size}"
             axis.set_title(f"{headings[column]}\n{shown}" if row == 0 else shown, fontsize=SMALL, loc="left")
-    figure.supxlabel("Time (s)", fontsize=NORMAL)
+    for axis in axes[-1]:
+        axis.set_xlabel("Time (s)", fontsize=NORMAL)
     figure.supylabel("Frequency (Hz)", fontsize=NORMAL)
     bar = figure.colorbar(
         ScalarMappable(Normalize(0.0, 1.0), COLOURS), ax=list(axes.flat), pad=0.015, aspect=30, ticks=[0.0, 1.0]
@@ -108,7 +109,7 @@ def _legend(figure: Figure, padded: bool) -> None:
     )  # fmt: skip
 
 
-def _short(name: str, most: int = 26) -> str:
-    """The end of a long name, which tells clips of a folder apart; what is not text becomes a question mark."""
+def _short(name: str, most: int) -> str:
+    """The beginning of a long name; what is not text becomes a question mark."""
     text = name.encode(errors="replace").decode()
-    return text if len(text) <= most else "…" + text[-most + 1 :]
+    return text if len(text) <= most else text[: most - 1] + "…"

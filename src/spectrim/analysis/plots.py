@@ -11,10 +11,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from spectrim.analysis.curves import STYLES
@@ -29,6 +30,8 @@ CLUSTER_COLOURS = ("#08306b", "#2f79b5", "#8fb8d8", "#f0a04b", "#b5460f")
 STATISTIC_NAMES = {"intensity": "mean (intensity)", "variation": "standard deviation (variation)"}
 UNIT = "normalised log-mel units"
 DENSITY_COLOURS = matplotlib.colormaps["cividis"]
+FRACTION_ABOVE = 0.01
+"""Share of the filled bins that may lie above the lightest colour; silence fills one bin more than all others."""
 
 Row = Mapping[str, Any]
 
@@ -99,7 +102,7 @@ def kendall_curves(rows: Sequence[Row], title: str = "") -> Figure:
         axis.axhline(0.0, color="0.25", linewidth=0.8)
         axis.set_title(f"clusters of {statistic}", fontsize=NORMAL, loc="left")
         _block_axis(axis)
-    axes[0].set_ylabel("correlation with the score, mean over clips", fontsize=NORMAL)
+    axes[0].set_ylabel("Kendall correlation with the score", fontsize=NORMAL)
     _legend(figure, axes[0])
     _title(figure, title)
     return figure
@@ -131,11 +134,12 @@ def density_maps(
     axes = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     filled = np.argwhere(density[0] > 0)
     low, high = filled.min(axis=0), filled.max(axis=0) + 1
-    scale = LogNorm(max(shares[shares > 0].min(), shares.max() / 1e3), shares.max(), clip=True)
-    picture = None
+    filled_shares = shares[shares > 0]
+    brightest = float(np.quantile(filled_shares, 1 - FRACTION_ABOVE))
+    scale = LogNorm(min(filled_shares.min(), brightest / 2), brightest, clip=True)
     for axis, share, name, number in zip(axes, shares, names, density.sum(axis=(1, 2)), strict=True):
         shown = np.ma.masked_equal(share.T, 0.0)
-        picture = axis.pcolormesh(edges[0], edges[1], shown, norm=scale, cmap=DENSITY_COLOURS, rasterized=True)
+        axis.pcolormesh(edges[0], edges[1], shown, norm=scale, cmap=DENSITY_COLOURS, rasterized=True)
         for bound in bounds["intensity"]:
             axis.axvline(bound, color="0.45", linewidth=0.6, linestyle=(0, (3, 2)))
         for bound in bounds["variation"]:
@@ -145,7 +149,7 @@ def density_maps(
         axis.tick_params(labelsize=SMALL, length=2.5)
     figure.supxlabel(f"mean of a patch ({UNIT})", fontsize=NORMAL)
     axes[0].set_ylabel("standard deviation", fontsize=NORMAL)
-    bar = figure.colorbar(picture, ax=list(axes), pad=0.015, aspect=22)
+    bar = figure.colorbar(ScalarMappable(scale, DENSITY_COLOURS), ax=list(axes), extend="max", pad=0.015, aspect=22)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     bar.set_label("share of the patches", fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL, length=2.5)
@@ -215,7 +219,7 @@ def criteria_curves(rows: Sequence[Row], title: str = "") -> Figure:
     axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.set_xlim(-0.5, len(rates) - 0.5)
     axis.set_xlabel("keep rate at each pruning block", fontsize=NORMAL)
-    axis.set_ylabel(f"change of {found[0]['metric']} against dense (points)", fontsize=NORMAL)
+    axis.set_ylabel(f"change of {found[0]['metric']} (points)", fontsize=NORMAL)
     _legend(figure, axis, 3)
     _title(figure, title)
     return figure
@@ -252,7 +256,7 @@ def cluster_curves(rows: Sequence[Row], title: str = "") -> Figure:
         axis.set_xlim(-0.5, len(blocks) - 0.5)
         axis.set_title(f"clusters of {statistic}", fontsize=NORMAL, loc="left")
         axis.set_xlabel("block at which they are dropped", fontsize=NORMAL)
-    axes[0].set_ylabel(f"change of {found[0]['metric']}\nagainst dense (points)", fontsize=NORMAL)
+    axes[0].set_ylabel(f"change of {found[0]['metric']} (points)", fontsize=NORMAL)
     _legend(figure, axes[0], 2)
     _title(figure, title)
     return figure
@@ -277,8 +281,10 @@ def received_curves(ratio: Estimate, stages: Sequence[int], title: str = "") -> 
         _band(axis, blocks, own, style, f"kept after block {stage}")
         axis.axvline(stage, color=style[0], linewidth=0.8, linestyle=(0, (1, 2)))
     axis.axhline(1.0, color="0.25", linewidth=0.8)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _block_axis(axis)
-    axis.set_ylabel("attention of a kept patch over\nthat of one that is gone", fontsize=NORMAL)
+    axis.set_ylabel("attention of a kept patch / of one\nthat is gone (log scale)", fontsize=NORMAL)
     _legend(figure, axis)
     _title(figure, title)
     return figure

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit full-size benchmark clean
+.PHONY: demo test lint types unit full-size reproduce-quick benchmark clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
@@ -30,6 +30,9 @@ unit: $(VENV)/.installed
 # Heavier checks, run by hand and recorded.
 full-size: $(VENV)/.installed
 	SPECTRIM_FULL_SIZE=1 $(BIN)/python -m pytest
+
+reproduce-quick: $(VENV)/.installed
+	$(BIN)/spectrim reproduce --quick build/reproduce-quick
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/frontend.py --json benchmarks/results/frontend.json

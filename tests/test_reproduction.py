@@ -2,33 +2,34 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
+from spectrim.config import SpectrimConfig, ast_base
 from spectrim.counting import macs
-from spectrim.errors import InvalidSetting
+from spectrim.data.synthetic_sounds import ESC50_STEP
+from spectrim.errors import DataError, InvalidSetting
 from spectrim.recipe import load_recipe
 from spectrim.reproduction import (
     FULL_WEIGHTS,
     MINI,
     QUICK,
-    Cell,
-    Failed,
-    Step,
+    Miniature,
+    check_folder,
+    claim_folder,
     collect,
     full_plan,
     miniature_plan,
-    missing_inputs,
-    run_plan,
+    plan_rows,
     training_macs,
-    write_rows,
+    write_report,
 )
+from spectrim.steps import Cell, Step, missing_inputs, run_plan
 
 
 @pytest.mark.parametrize("size", [MINI, QUICK])
-def test_every_step_of_the_miniature_comes_after_what_it_needs(size: object, tmp_path: Path) -> None:
+def test_every_step_of_the_miniature_comes_after_what_it_needs(size: Miniature, tmp_path: Path) -> None:
     steps = miniature_plan(tmp_path, size)
     before: set[str] = set()
     for step in steps:
@@ -37,6 +38,34 @@ def test_every_step_of_the_miniature_comes_after_what_it_needs(size: object, tmp
     assert len(before) == len(steps)
     assert missing_inputs(steps) == []
     assert len({step.done for step in steps}) == len(steps)
+    assert size.esc50_clips % ESC50_STEP == 0
+    costs = {step.name: step.macs for step in steps}
+    assert [name for name, cost in costs.items() if cost is None] == [
+        *("data audioset", "data esc50", "data spoken-commands", "pretrain audiomae")
+    ]
+
+
+def test_commands_of_the_miniature_do_not_depend_on_where_it_lies(tmp_path: Path) -> None:
+    commands = [[step.command for step in miniature_plan(tmp_path / name, QUICK)] for name in ("a", "b")]
+    assert commands[0] == commands[1]
+
+
+def test_a_folder_that_a_synthesis_did_not_finish_is_not_done(tmp_path: Path) -> None:
+    (tmp_path / "data" / "esc50" / "audio").mkdir(parents=True)
+    step = next(step for step in miniature_plan(tmp_path, QUICK) if step.name == "data esc50")
+    assert not step.done.exists()
+    (tmp_path / "data" / "esc50" / "synthesis.json").touch()
+    assert step.done.exists()
+
+
+def test_branches_share_a_beginning_that_ends_where_the_keep_rate_begins_to_fall(tmp_path: Path) -> None:
+    steps = {step.name: step for step in miniature_plan(tmp_path, MINI)}
+    trunk, branch = steps["ast-esc50-mini fold 1 seed 12 trunk"], steps["ast-esc50-mini fold 1 seed 12 r=0.7"]
+    start = load_recipe("ast-esc50-mini").pruning.shrink_start
+    assert f"optimiser.stop_after_epochs={start:g}" in trunk.arguments
+    assert branch.needs == (trunk.name,)
+    place = branch.arguments.index("--branch-of")
+    assert tmp_path / branch.arguments[place + 1] / "results.json" == trunk.done
 
 
 def test_the_commands_of_the_miniature_load_their_recipes(tmp_path: Path) -> None:
@@ -56,14 +85,16 @@ def test_the_full_plan_holds_the_papers_runs_and_names_what_is_missing(tmp_path:
     assert sum(cell.data == "voxceleb1" for cell in cells) == 8
     missing = missing_inputs(steps)
     assert {tmp_path / "weights" / name for name in FULL_WEIGHTS.values()} <= set(missing)
-    with pytest.raises(InvalidSetting, match=r"inputs is .*ESC-50-master"):
+    with pytest.raises(DataError, match=r"not there: .*ESC-50-master"):
         run_plan(steps, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    lacking = next(row for row in plan_rows(steps) if row["step"] == "audiomae-vox1 seed 12 r=0.5")
+    assert lacking["missing"] == [str(tmp_path / "data" / "voxceleb1"), str(tmp_path / "weights" / "pretrained.pth")]
 
 
 def test_the_cost_is_three_forward_passes_a_clip_at_the_keep_rate_of_the_moment() -> None:
     recipe = load_recipe("ast-esc50", ["pruning.keep_rate=0.5"])
-    config = build_model_config()
+    config = ast_base(max_length=512, num_labels=50)
     dense, pruned = macs(config, keep_rate=1.0).executed, macs(config, keep_rate=0.5).executed
     assert training_macs(recipe, (1600, 50), 0.0, 5.0) == pytest.approx(3 * 1600 * 5 * dense, rel=1e-6)
     assert training_macs(recipe, (1600, 50), 20.0, 30.0) == pytest.approx(3 * 1600 * 10 * pruned, rel=1e-6)
@@ -71,73 +102,51 @@ def test_the_cost_is_three_forward_passes_a_clip_at_the_keep_rate_of_the_moment(
     assert training_macs(recipe, None, 0.0, 5.0) is None
 
 
-def build_model_config() -> object:
-    from spectrim.config import ast_base
-
-    return ast_base(max_length=512, num_labels=50)
-
-
-def python_step(name: str, out: Path, code: str, needs: tuple[str, ...] = ()) -> Step:
-    return Step(name, ("-c", code), out / name, needs)
-
-
-@pytest.fixture
-def plain_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Steps run ``python -c CODE`` instead of Spectrim."""
-    script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} "$@"\n')
-    script.chmod(0o755)
-    monkeypatch.setattr("spectrim.reproduction.sys.executable", str(script))
-
-
-def touch(path: Path) -> str:
-    return f"import pathlib; pathlib.Path({str(path)!r}).touch()"
-
-
-@pytest.mark.usefixtures("plain_python")
-def test_a_plan_runs_in_order_and_skips_what_is_done(tmp_path: Path) -> None:
-    second = f"import pathlib; assert pathlib.Path({str(tmp_path / 'a')!r}).exists(); {touch(tmp_path / 'b')}"
-    steps = [python_step("b", tmp_path, second, ("a",)), python_step("a", tmp_path, touch(tmp_path / "a"))]
-    told: list[str] = []
-    run_plan(steps, tmp_path, jobs=2, tell=told.append)
-    assert [line.split(": ")[1] for line in told if "done" in line] == ["a", "b"]
-    told.clear()
-    run_plan(steps, tmp_path, tell=told.append)
-    assert told == []
-
-
-@pytest.mark.usefixtures("plain_python")
-def test_a_failing_step_is_named_with_its_log(tmp_path: Path) -> None:
-    steps = [python_step("a", tmp_path, "raise SystemExit('no sound')"), python_step("b", tmp_path, "", ("a",))]
-    with pytest.raises(Failed, match=r"a ended with 1; its log: .*a\.log"):
-        run_plan(steps, tmp_path)
-    assert "no sound" in (tmp_path / "logs" / "a.log").read_text()
-
-
-@pytest.mark.usefixtures("plain_python")
-def test_a_step_that_leaves_nothing_has_failed(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="a ended with 0"):
-        run_plan([python_step("a", tmp_path, "")], tmp_path)
-
-
-def test_jobs_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="jobs is 0"):
-        run_plan([], tmp_path, jobs=0)
+def finished(folder: Path, config: SpectrimConfig, cell: Cell, **test: float) -> Step:
+    """A step whose run is on disk as `spectrim.training.train` leaves it, as far as a study reads it."""
+    config.save_pretrained(folder / "model")
+    values = {rate.removeprefix("r"): value for rate, value in test.items()}
+    results = {"metric": "accuracy", "training_clips": 160, "test_clips": 40, "test": values}
+    (folder / "results.json").write_text(json.dumps(results))
+    return Step(f"r={cell.keep_rate:g}", ("train",), folder / "results.json", cell=cell)
 
 
 def test_finished_cells_become_rows(tmp_path: Path) -> None:
-    folder = tmp_path / "r0.7"
-    (folder / "model").mkdir(parents=True)
-    config = build_model_config()
-    config.save_pretrained(folder / "model")
-    results = {"metric": "accuracy", "test_clips": 40, "test": {"0.7": 0.9}}
-    (folder / "results.json").write_text(json.dumps(results))
-    done = Step("x", ("train",), folder / "results.json", cell=Cell("ast", "esc50", "r", 12, 1, 0.7, folder))
+    config = ast_base(max_length=512, num_labels=50, hidden_size=64, num_attention_heads=4, intermediate_size=256)
+    cell = Cell("ast", "esc50", "ast-esc50-mini", 12, 1, 0.7, tmp_path / "r0.7")
+    done = finished(tmp_path / "r0.7", config, cell, **{"r0.7": 0.9})
     waiting = Step("y", ("train",), tmp_path / "none", cell=Cell("ast", "esc50", "r", 12, 1, 0.5, tmp_path / "n"))
-    rows = collect([done, waiting])
-    assert len(rows) == 1
-    assert rows[0]["value"] == 0.9
-    assert rows[0]["paper_macs"] == macs(config, keep_rate=0.7).paper
-    write_rows(rows, [done, waiting], tmp_path)
-    written = json.loads((tmp_path / "rows.json").read_text())
-    assert [step["done"] for step in written["steps"].values()] == [True, False]
+    (row,) = collect([done, waiting])
+    base = ast_base(max_length=512, num_labels=50)
+    assert (row["value"], row["test_clips"], row["training_clips"]) == (0.9, 40, 160)
+    assert row["paper_macs"] == macs(config, keep_rate=0.7).paper
+    assert row["executed_macs"] == macs(config, keep_rate=0.7).executed
+    assert row["base_fewer_macs"] == pytest.approx(1 - macs(base, keep_rate=0.7).paper / macs(base).paper)
+    assert row["base_fewer_macs"] < 1 - row["paper_macs"] / macs(config, keep_rate=1.0).paper - 0.01
+
+
+def test_a_report_of_an_unfinished_study_says_what_it_has_and_what_not(tmp_path: Path) -> None:
+    config = ast_base(max_length=512, num_labels=50, hidden_size=64, num_attention_heads=4, intermediate_size=256)
+    steps = [
+        finished(tmp_path / "r1", config, Cell("ast", "esc50", "x", 12, 1, 1.0, tmp_path / "r1"), **{"r1.0": 0.5}),
+        Step("r=0.7", ("train",), tmp_path / "r0.7" / "results.json"),
+    ]
+    (tmp_path / "pretrained" / "audiomae").mkdir(parents=True)
+    masked = {"training_files": 3622, "held_out_files": 128, "epoch": 10.0, "held_out_loss": 0.8094}
+    (tmp_path / "pretrained" / "audiomae" / "results.json").write_text(json.dumps(masked))
+    page = write_report(steps, tmp_path / "report", scale="mini", study=tmp_path)
+    text = page.with_suffix(".md").read_text()
+    assert "Not finished: 1 of 2 steps are done" in text
+    assert "0.809 on 128 clips held out" in text
+    assert "Nothing to compare yet." in text
+    assert str(tmp_path) not in text
+    written = json.loads((tmp_path / "report" / "rows.json").read_text())
+    assert [step["done"] for step in written["steps"]] == [True, False]
+    assert written["rows"][0]["keep_rate"] == 1.0
+
+
+def test_a_folder_is_of_one_study(tmp_path: Path) -> None:
+    claim_folder(tmp_path, scale="mini", quick=True)
+    check_folder(tmp_path, scale="mini", quick=True)
+    with pytest.raises(InvalidSetting, match=r"another folder: this one holds what --scale mini --quick made"):
+        check_folder(tmp_path, scale="mini", quick=False)

@@ -1,21 +1,16 @@
 """The paper's experiments as one program: what is to be run, in which order, and running it so that it resumes.
 
-A plan is a list of steps; each is a command line of Spectrim with a file that exists when it is done. The miniature
+A plan is a list of `spectrim.steps`: command lines of Spectrim, to be run in the folder of the study. The miniature
 plan makes its data and starts from random weights; the full one takes the real data and published weights.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from spectrim.analysis.study import write_study
@@ -23,10 +18,16 @@ from spectrim.benchmark import environment
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.counting import macs
 from spectrim.data import DATA_SETS
-from spectrim.errors import InvalidSetting, SpectrimError
+from spectrim.data.miniature import RECORD
+from spectrim.data.scenes import scene_labels
+from spectrim.errors import InvalidSetting
 from spectrim.recipe import Recipe, load_recipe
+from spectrim.steps import Cell, Step
 from spectrim.training import annealed_keep_rate
 from spectrim.whole import write_json
+
+STUDY = "study.json"
+"""What a folder is the study of: scale and quick."""
 
 KEEP_RATES = (1.0, 0.9, 0.7, 0.5, 0.3)
 """Keep rates of the miniature study; 1 is the dense model."""
@@ -38,65 +39,25 @@ SEEDS = (12, 34, 56, 78, 90)
 """The paper's seeds for ESC-50."""
 
 INTRODUCTIONS = {
-    "mini": "Every number here is about miniatures: models of width 64 on sounds that the project makes itself. They "
-    "show how the method behaves, not what it does to published models on real recordings. AST was pre-trained with "
-    "labels and AudioMAE by masking, both on the AudioSet miniature; each was then fine-tuned dense and with its keep "
-    "rate annealed to every rate below, by the recipes that the plan names.",
-    "full": "The paper's recipes on its data sets, from the published weights.",
+    "mini": (
+        "Token pruning (Lee & Lee, ECAI 2025) drops the spectrogram patches with the lowest attention scores after "
+        "blocks 3, 6 and 9. The paper claims that AST and AudioMAE, fine-tuned so, need 30 to 40 % fewer "
+        "multiply-accumulates (MACs) and lose less than one point.",
+        "This is the experiment in miniature: models of 12 blocks and width 64, on data sets of synthesised sounds and "
+        "speech. It shows how the method behaves, not what it does to published models on real recordings. AST was "
+        "pre-trained with labels and AudioMAE by masking, both on the AudioSet miniature; each was then fine-tuned, "
+        "dense and with its keep rate annealed to each of those below. Training-free means: the dense fine-tuned model "
+        "itself, pruned at test time.",
+        "Runs of one recipe, fold and seed are one run up to the epoch where the keep rate begins to fall. From there "
+        "on the pruned ones see all patches that their keep rate leaves, while the dense one keeps its masking and "
+        "augmentations to the end, as in the paper: a pruned model can gain from that alone.",
+    ),
+    "full": (
+        "The paper's recipes (Lee & Lee, ECAI 2025) on its data sets, from the published weights: fine-tuned dense and "
+        "with the keep rate annealed to each of those below. Training-free means: the dense fine-tuned model itself, "
+        "pruned at test time.",
+    ),
 }
-
-Tell = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One trained model of the study.
-
-    Attributes:
-        backbone: ``"ast"`` or ``"audiomae"``.
-        data: name of the data set in the report.
-        recipe: name of the recipe.
-        seed: of the run.
-        fold: of the data set, None where it has none.
-        keep_rate: that it is trained for.
-        folder: of the run.
-    """
-
-    backbone: str
-    data: str
-    recipe: str
-    seed: int
-    fold: int | None
-    keep_rate: float
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command, and the file that says that it is done.
-
-    Attributes:
-        name: unique in the plan.
-        arguments: of ``spectrim``.
-        done: exists afterwards.
-        needs: names of the steps before it.
-        inputs: what must be there already: files or folders that no step makes.
-        macs: multiply-accumulates of the whole step, estimated; None where that says nothing.
-        cell: the trained model it gives, if it is one of the study.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    done: Path
-    needs: tuple[str, ...] = ()
-    inputs: tuple[Path, ...] = ()
-    macs: float | None = None
-    cell: Cell | None = None
-
-    @property
-    def command(self) -> str:
-        """The command line."""
-        return shlex.join(("spectrim", *self.arguments))
 
 
 @dataclass(frozen=True)
@@ -130,11 +91,11 @@ QUICK_CHANGES = (
     *("evaluation.first_epoch=2", "evaluation.every_epochs=1"),
 )
 QUICK = Miniature(
-    audioset_clips=64,
-    esc50_clips=100,
-    words=700,
-    test_words=140,
-    esc50_runs=((1, 12), (2, 34)),
+    audioset_clips=80,
+    esc50_clips=250,
+    words=350,
+    test_words=70,
+    esc50_runs=((1, 12),),
     words_seeds=(12,),
     keep_rates=(1.0, 0.7),
     changes={
@@ -153,47 +114,61 @@ def miniature_plan(out: Path, size: Miniature) -> list[Step]:
         out: where everything goes.
         size: how much of it.
     """
-    data = out / "data"
     steps = [
-        _synthesis("audioset", data / "audioset", "--clips", str(size.audioset_clips)),
-        _synthesis("esc50", data / "esc50", "--clips", str(size.esc50_clips)),
+        _synthesis("audioset", out, "--clips", str(size.audioset_clips)),
+        _synthesis("esc50", out, "--clips", str(size.esc50_clips)),
         _synthesis(
-            "spoken-commands", data / "spoken-commands", "--clips", str(size.words),
+            "spoken-commands", out, "--clips", str(size.words),
             "--validation-clips", str(size.test_words // 2), "--test-clips", str(size.test_words),
         ),
+        *_pretraining(out, size),
     ]  # fmt: skip
-    pretrained = {"ast": out / "pretrained" / "ast", "audiomae": out / "pretrained" / "audiomae"}
-    for backbone, command, recipe in (
-        ("ast", "train", "ast-as20k-mini"),
-        ("audiomae", "pretrain", "audiomae-pretrain-mini"),
-    ):
-        source = data / "audioset" / ("audio" if command == "pretrain" else "")
-        run = (command, recipe, "--data", str(source), "--output", str(pretrained[backbone]), "--resume")
-        changes = _set(size.changes.get(recipe, ()))
-        done = pretrained[backbone] / ("results.json" if command == "train" else "model/config.json")
-        steps.append(Step(f"pretrain {backbone}", (*run, *changes), done, ("data audioset",)))
     places: list[tuple[str, str, int | None, int]]
     places = [("esc50", "esc50", fold, seed) for fold, seed in size.esc50_runs]
     places += [("spc2", "spoken-commands", None, seed) for seed in size.words_seeds]
+    sizes = {"esc50": (size.esc50_clips * 4 // 5, 50), "spoken-commands": (size.words, 35)}
     for short, folder, fold, seed in places:
-        for backbone in pretrained:
+        for backbone in BACKBONES:
             recipe = f"{backbone}-{short}-mini"
             steps += fine_tuning(
-                backbone, folder, recipe, data / folder, out / "runs", pretrained[backbone] / "model",
+                backbone, folder, recipe, Path("data", folder), out, Path("pretrained", backbone, "model"),
                 seed=seed, fold=fold, keep_rates=size.keep_rates, changes=size.changes.get(recipe, ()),
-                needs=(f"data {folder}", f"pretrain {backbone}"),
+                needs=(f"data {folder}", f"pretrain {backbone}"), size=sizes[folder],
             )  # fmt: skip
     return steps
 
 
-def _synthesis(name: str, folder: Path, *options: str) -> Step:
-    return Step(f"data {name}", ("data", "synthesize", name, str(folder), *options, "--seed", "0"), folder)
+def _synthesis(name: str, out: Path, *options: str) -> Step:
+    folder = Path("data", name)
+    arguments = ("data", "synthesize", name, str(folder), *options, "--seed", "0")
+    return Step(f"data {name}", arguments, out / folder / RECORD, leftovers=f"data/.{name}.partial-*")
+
+
+def _pretraining(out: Path, size: Miniature) -> list[Step]:
+    """Of AST by labels, whose model is a cell of the study too, and of AudioMAE by masking, whose cost is not known."""
+    steps = []
+    for backbone, command, recipe, data in (
+        ("ast", "train", "ast-as20k-mini", "data/audioset"),
+        ("audiomae", "pretrain", "audiomae-pretrain-mini", "data/audioset/audio"),
+    ):
+        changes, at = size.changes.get(recipe, ()), Path("pretrained", backbone)
+        run = (command, recipe, "--data", data, "--output", str(at), "--resume", *_set(changes))
+        name, needs = f"pretrain {backbone}", ("data audioset",)
+        if command == "pretrain":
+            steps.append(Step(name, run, out / at / "model" / "config.json", needs))
+            continue
+        settings = load_recipe(recipe, changes)
+        cost = training_macs(settings, (size.audioset_clips, len(scene_labels())), 0.0, settings.optimiser.epochs)
+        cell = Cell(backbone, "audioset", recipe, settings.seed, None, 1.0, out / at)
+        steps.append(Step(name, run, out / at / "results.json", needs, macs=cost, cell=cell))
+    return steps
 
 
 def _set(changes: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for change in changes for word in ("--set", change))
 
 
+BACKBONES = ("ast", "audiomae")
 FULL = {
     "esc50": ("esc50", "ESC-50-master", 1600, 50),
     "spc2": ("speech-commands", "speech_commands_v0.02", 84_843, 35),
@@ -216,6 +191,7 @@ def full_plan(out: Path, data_root: Path, weights: Path, keep_rates: Sequence[fl
         keep_rates: to train for.
     """
     steps = []
+    data_root, weights = data_root.absolute(), weights.absolute()
     for backbone, file in FULL_WEIGHTS.items():
         for short, (name, folder, clips, labels) in FULL.items():
             recipe = f"{backbone}-{short}"
@@ -224,7 +200,7 @@ def full_plan(out: Path, data_root: Path, weights: Path, keep_rates: Sequence[fl
             runs = [(fold, seed) for fold in range(1, 6) for seed in SEEDS] if name == "esc50" else [(None, SEEDS[0])]
             for fold, seed in runs:
                 steps += fine_tuning(
-                    backbone, name, recipe, data_root / folder, out / "runs", weights / file,
+                    backbone, name, recipe, data_root / folder, out, weights / file,
                     seed=seed, fold=fold, keep_rates=keep_rates, size=(clips, labels),
                     inputs=(data_root / folder, weights / file),
                 )  # fmt: skip
@@ -236,7 +212,7 @@ def fine_tuning(
     data: str,
     recipe: str,
     root: Path,
-    runs: Path,
+    out: Path,
     init: Path,
     *,
     seed: int,
@@ -257,7 +233,7 @@ def fine_tuning(
         data: for the report.
         recipe: name of the recipe.
         root: of the data set.
-        runs: folder of all runs.
+        out: of the study; the runs go to ``out/runs``.
         init: checkpoint to start from.
         seed: of the runs.
         fold: of the data set, or None.
@@ -270,14 +246,14 @@ def fine_tuning(
     given = [*changes, f"seed={seed}", *(() if fold is None else (f"data.options.fold={fold}",))]
     settings = load_recipe(recipe, given)
     name = f"{recipe} {'' if fold is None else f'fold {fold} '}seed {seed}"
-    folder = runs / recipe / (f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}")
+    folder = Path("runs", recipe) / (f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}")
     base = ("train", recipe, "--data", str(root), "--init", str(init), "--resume", *_set(given))
     start = settings.pruning.shrink_start
     trunk = folder / "trunk"
     stop = _set((f"optimiser.stop_after_epochs={start:g}", "evaluation.test_keep_rates=[]"))
     steps = [
         Step(
-            f"{name} trunk", (*base, *stop, "--output", str(trunk)), trunk / "results.json", needs, inputs,
+            f"{name} trunk", (*base, *stop, "--output", str(trunk)), out / trunk / "results.json", needs, inputs,
             training_macs(settings, size, 0.0, start),
         )
     ]  # fmt: skip
@@ -289,9 +265,9 @@ def fine_tuning(
         steps.append(
             Step(
                 f"{name} r={rate:g}", (*base, *rest, "--branch-of", str(trunk), "--output", str(at)),
-                at / "results.json", (f"{name} trunk",), inputs,
+                out / at / "results.json", (f"{name} trunk",), inputs,
                 training_macs(own, size, start, settings.optimiser.epochs),
-                Cell(backbone, data, recipe, seed, fold, rate, at),
+                Cell(backbone, data, recipe, seed, fold, rate, out / at),
             )
         )  # fmt: skip
     return steps
@@ -314,74 +290,20 @@ def training_macs(recipe: Recipe, size: tuple[int, int] | None, begin: float, en
     return 3.0 * clips * (end - begin) * sum(counts) / points
 
 
-def missing_inputs(steps: Sequence[Step]) -> list[Path]:
-    """What the plan needs and the disk lacks."""
-    return sorted({path for step in steps for path in step.inputs if not path.exists()})
+def claim_folder(out: Path, *, scale: str, quick: bool) -> None:
+    """Write down what a folder is the study of; errors as `check_folder`."""
+    check_folder(out, scale=scale, quick=quick)
+    write_json(out / STUDY, {"scale": scale, "quick": quick})
 
 
-class Failed(SpectrimError):
-    """A step of the plan did not end well."""
-
-
-def run_plan(steps: Sequence[Step], out: Path, *, jobs: int = 1, tell: Tell = lambda line: None) -> None:
-    """Run what is not done yet, several steps side by side, each with its log below ``out/logs``.
-
-    Args:
-        steps: in an order in which they can be run.
-        out: where logs go.
-        jobs: steps at a time; the cores are shared between them.
-        tell: is told what begins and ends.
-
-    Raises:
-        InvalidSetting: jobs is below 1, or inputs are missing.
-        Failed: a step ended badly; what runs beside it is ended too, and goes on where it was the next time.
-    """
-    if jobs < 1:
-        raise InvalidSetting("jobs", jobs, "1 or more")
-    if lacking := missing_inputs(steps):
-        raise InvalidSetting("inputs", [str(path) for path in lacking], "files and folders that are there")
-    logs = out / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    done = {step.name for step in steps if step.done.exists()}
-    left = [step for step in steps if step.name not in done]
-    running: dict[Future[int], Step] = {}
-    total, stop = len(steps), Event()
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            while left or running:
-                for step in [step for step in left if set(step.needs) <= done][: jobs - len(running)]:
-                    left.remove(step)
-                    tell(f"[{len(done)}/{total}] begins: {step.name}")
-                    running[pool.submit(_run_step, step, logs, jobs, stop)] = step
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    step = running.pop(future)
-                    code = future.result()
-                    if code or not step.done.exists():
-                        raise Failed(f"{step.name} ended with {code}; its log: {_log(step, logs)}; {step.command}")
-                    done.add(step.name)
-                    tell(f"[{len(done)}/{total}] done: {step.name}")
-        finally:
-            stop.set()
-
-
-def _log(step: Step, logs: Path) -> Path:
-    return logs / f"{step.name.replace(' ', '-').replace('=', '')}.log"
-
-
-def _run_step(step: Step, logs: Path, jobs: int, stop: Event) -> int:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-    command = [sys.executable, "-m", "spectrim", *step.arguments]
-    with _log(step, logs).open("ab") as log:
-        log.write(f"$ {step.command}\n".encode())
-        log.flush()
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        while True:
-            try:
-                return process.wait(timeout=1.0)
-            except subprocess.TimeoutExpired:
-                if stop.is_set():
-                    process.terminate()
+def check_folder(out: Path, *, scale: str, quick: bool) -> None:
+    """Raise `InvalidSetting` where a folder holds a study of another scale."""
+    if not (out / STUDY).is_file():
+        return
+    there = json.loads((out / STUDY).read_text(encoding="utf-8"))
+    if there != {"scale": scale, "quick": quick}:
+        options = f"--scale {there['scale']}{' --quick' if there['quick'] else ''}"
+        raise InvalidSetting("out", str(out), f"another folder: this one holds what {options} made")
 
 
 def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
@@ -389,7 +311,9 @@ def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
 
     Returns:
         One row a cell and tested keep rate: backbone, data, recipe, seed, fold, trained_keep_rate, keep_rate, metric,
-        value, test_clips, paper_macs, executed_macs. The dense model's rows below 1 are training-free pruning.
+        value, training_clips, test_clips, paper_macs, executed_macs, and base_fewer_macs, the share of the MACs that
+        the keep rate saves in a model of the recipe's builder as it stands (ViT-B). The dense model's rows below 1
+        are training-free pruning.
     """
     rows = []
     for step in steps:
@@ -398,52 +322,79 @@ def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
         cell, results = step.cell, json.loads(step.done.read_text(encoding="utf-8"))
         written = json.loads((cell.folder / "model" / "config.json").read_text(encoding="utf-8"))
         config = SpectrimConfig.from_dict(written)
+        base = BUILDERS[f"{cell.backbone}-base"](
+            max_length=config.max_length, num_labels=config.num_labels, prune_at=config.prune_at
+        )
         for rate, value in results["test"].items():
             count = macs(config, keep_rate=float(rate))
+            saved = 1.0 - macs(base, keep_rate=float(rate)).paper / macs(base, keep_rate=1.0).paper
             rows.append(
                 {
                     **{name: getattr(cell, name) for name in ("backbone", "data", "recipe", "seed", "fold")},
                     "trained_keep_rate": cell.keep_rate,
                     "keep_rate": float(rate),
-                    "metric": results["metric"],
+                    **{name: results[name] for name in ("metric", "training_clips", "test_clips")},
                     "value": value,
-                    "test_clips": results["test_clips"],
                     "paper_macs": count.paper,
                     "executed_macs": count.executed,
+                    "base_fewer_macs": saved,
                 }
             )
     return rows
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], steps: Sequence[Step], out: Path) -> None:
-    """Write ``out/rows.json``: the rows of `collect`, and which steps are done and which are missing."""
-    state = {step.name: step.done.exists() for step in steps}
-    content = {
-        "steps": {step.name: {"command": step.command, "done": state[step.name]} for step in steps},
-        "rows": list(rows),
-    }
-    write_json(out / "rows.json", content)
+def plan_rows(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """A row for each step of a plan: step, done, macs, command, and missing, the inputs that are not there."""
+    return [
+        {
+            **{"step": step.name, "done": step.done.exists(), "macs": step.macs, "command": step.command},
+            "missing": [str(path) for path in step.missing],
+        }
+        for step in steps
+    ]
 
 
-def write_report(steps: Sequence[Step], out: Path, *, scale: str, quick: bool = False) -> Path:
-    """Write ``out/rows.json`` and ``out/report.html``, ``report.md`` and ``figures/`` of what is done so far.
+def masked_pretraining(out: Path) -> dict[str, Any] | None:
+    """What AudioMAE's pre-training in a miniature study came to, None before it is done."""
+    results = out / "pretrained" / "audiomae" / "results.json"
+    return json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
+
+
+def write_report(
+    steps: Sequence[Step], out: Path, *, scale: str, quick: bool = False, study: Path | None = None
+) -> Path:
+    """Write ``rows.json``, ``report.html``, ``report.md`` and ``figures/`` of what is done so far.
+
+    Args:
+        steps: the plan.
+        out: where they go.
+        scale: ``"mini"`` or ``"full"``.
+        quick: the miniature study is the quick one.
+        study: folder of the study, where it is not ``out``.
 
     Returns:
         Path of the HTML.
     """
-    rows = collect(steps)
-    write_rows(rows, steps, out)
+    rows, plan = collect(steps), plan_rows(steps)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "rows.json", {"rows": rows, "steps": plan})
     machine = environment()
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    introduction = [INTRODUCTIONS[scale], f"Made on {machine['processor']} ({machine['system']}); {versions}."]
+    introduction = [
+        *INTRODUCTIONS[scale],
+        f"Report written on {machine['processor']}; {versions}. Each run's environment.json says where it ran.",
+    ]
     if quick:
-        introduction.append("This is the quick form: it shows that everything runs; its accuracies mean nothing.")
-    words = ["spectrim", "reproduce", "--scale", scale, *(["--quick"] if quick else []), str(out)]
+        introduction.insert(0, "This is the quick form: it shows that everything runs. Its accuracies mean nothing.")
+    further = {"mini": (), "full": ("--data-root", "DIR", "--weights", "DIR")}[scale]
+    words = ["spectrim", "reproduce", "--scale", scale, *(["--quick"] if quick else []), *further, "OUT"]
     return write_study(
         rows,
         out,
         title=f"Token pruning in audio transformers, {'in miniature' if scale == 'mini' else 'the paper'}",
         introduction=introduction,
-        commands=[shlex.join(words)],
-        missing=[step.name for step in steps if not step.done.exists()],
+        command=shlex.join(words),
+        masked=masked_pretraining(study or out) if scale == "mini" else None,
+        missing=[row["step"] for row in plan if not row["done"]],
+        steps=len(plan),
     )

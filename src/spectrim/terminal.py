@@ -19,7 +19,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from spectrim.predict import FilePrediction
-    from spectrim.reproduction import Step
 
 WIDE = 200
 """Columns of a table that goes into a pipe or a file."""
@@ -182,17 +181,26 @@ def rows_table(rows: Sequence[Mapping[str, Any]], **further: Callable[[Any], str
     return table
 
 
-def plan_table(steps: Sequence[Step]) -> Table:
-    """The steps of a study: done or not, cost, and command."""
+def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The steps of a study, as `spectrim.reproduction.plan_rows` gives them: done or not, cost, and command."""
     table = Table("", "step", "MACs", "command", **PLAIN_TABLE)
+    table.columns[0].no_wrap = table.columns[2].no_wrap = True
     table.columns[2].justify = "right"
     table.columns[3].overflow = "fold"
-    for step in steps:
-        cost = "" if step.macs is None else f"{step.macs / 1e15:,.2f} P"
-        table.add_row("done" if step.done.exists() else "", Text(step.name), cost, Text(step.command))
-    total = sum(step.macs or 0.0 for step in steps if not step.done.exists())
-    table.add_row("", f"{len(steps)} steps", f"{total / 1e15:,.2f} P" if total else "", "")
+    for row in rows:
+        state = "done" if row["done"] else "lacks data" if row["missing"] else ""
+        cost = "" if row["macs"] is None else _many(row["macs"])
+        table.add_row(state, Text(row["step"]), cost, Text(row["command"]))
+    left = [row for row in rows if not row["done"]]
+    total = sum(row["macs"] or 0.0 for row in left)
+    table.add_row("", f"{len(left)} of {len(rows)} left", _many(total) if total else "", "")
     return table
+
+
+def _many(macs: float) -> str:
+    """Multiply-accumulates with a unit that suits them."""
+    unit, letter = next(((size, name) for size, name in ((1e18, "E"), (1e15, "P")) if macs >= size), (1e12, "T"))
+    return f"{macs / unit:,.1f} {letter}"
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:

@@ -25,6 +25,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1, h2, h3 { line-height: 1.25; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1.5rem 0; }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.commands.common import plainly
+from spectrim.commands.common import FormatOption, check_form, plainly
 from spectrim.errors import InvalidSetting, one_of
+
+if TYPE_CHECKING:
+    from spectrim.steps import Step
 
 
 @plainly
@@ -24,32 +30,94 @@ def reproduce(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List every run, its command, cost and what is missing.")
     ] = False,
+    form: FormatOption = "table",
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Write the report of what is done so far.")
     ] = False,
 ) -> None:
-    """Run the paper's experiments and write one report; started again, it goes on where it was."""
-    if scale not in ("mini", "full"):
-        raise InvalidSetting("scale", scale, one_of(("mini", "full")))
-    if scale == "full" and (data_root is None or weights is None):
-        lacking = "data-root" if data_root is None else "weights"
-        raise InvalidSetting(lacking, None, "a folder, for --scale full")
-    if scale == "full" and quick:
-        raise InvalidSetting("quick", quick, "only with --scale mini")
+    """Run the paper's experiments and write one report; started again, it goes on where it was.
+
+    --format is of the list that --dry-run prints.
+    """
+    check_form(form)
+    _check_scale(scale, quick, data_root, weights)
+    if dry_run and report_only:
+        raise InvalidSetting("report-only", report_only, "only without --dry-run")
 
     from spectrim import reproduction
-    from spectrim.terminal import complain, error_console, out_console, plan_table
+    from spectrim.steps import Failed, run_plan
+    from spectrim.terminal import complain, error_console
 
-    if data_root is not None and weights is not None and scale == "full":
+    reproduction.check_folder(out, scale=scale, quick=quick)
+    if data_root is not None and weights is not None:
         steps = reproduction.full_plan(out, data_root, weights)
     else:
         steps = reproduction.miniature_plan(out, reproduction.QUICK if quick else reproduction.MINI)
     if dry_run:
-        out_console().print(plan_table(steps))
-        for path in reproduction.missing_inputs(steps):
-            print(f"missing: {path}")
+        _print_plan(steps, form)
+        return
+    if report_only:
+        if not out.is_dir():
+            raise InvalidSetting("out", str(out), "a folder in which spectrim reproduce has run, for --report-only")
+        print(reproduction.write_report(steps, out, scale=scale, quick=quick))
         return
     console = error_console()
-    if not report_only:
-        reproduction.run_plan(steps, out, jobs=jobs, tell=lambda line: complain(console, line))
+    try:
+        with _ended_like_ctrl_c():
+            run_plan(
+                steps, out, jobs=jobs, tell=lambda line: complain(console, line),
+                begin=lambda: reproduction.claim_folder(out, scale=scale, quick=quick),
+            )  # fmt: skip
+    except Failed:
+        complain(
+            console, f"the report says what is done: {reproduction.write_report(steps, out, scale=scale, quick=quick)}"
+        )
+        raise
     print(reproduction.write_report(steps, out, scale=scale, quick=quick))
+
+
+def _check_scale(scale: str, quick: bool, data_root: Path | None, weights: Path | None) -> None:
+    if scale not in ("mini", "full"):
+        raise InvalidSetting("scale", scale, one_of(("mini", "full")))
+    for name, folder in (("data-root", data_root), ("weights", weights)):
+        if scale == "full" and folder is None:
+            raise InvalidSetting(name, None, "a folder, for --scale full")
+        if scale == "mini" and folder is not None:
+            raise InvalidSetting(name, str(folder), "only with --scale full")
+    if scale == "full" and quick:
+        raise InvalidSetting("quick", quick, "only with --scale mini")
+
+
+def _print_plan(steps: Sequence[Step], form: str) -> None:
+    from spectrim.reproduction import plan_rows
+    from spectrim.steps import missing_inputs
+    from spectrim.terminal import as_json, out_console, plan_table, rows_csv
+
+    rows = plan_rows(steps)
+    if form == "json":
+        print(as_json(rows), end="")
+    elif form == "csv":
+        print(rows_csv([{**row, "missing": ";".join(row["missing"])} for row in rows], {}), end="")
+    else:
+        out_console().print(plan_table(rows))
+        for path in missing_inputs(steps):
+            print(f"missing: {path}")
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let a hangup and a request to end interrupt as Ctrl-C does, unless ignored, so that no run is left behind."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

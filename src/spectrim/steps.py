@@ -1,0 +1,231 @@
+"""A plan of command lines that resumes: which are done, which can run now, and running them as processes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+
+from spectrim.errors import DataError, InvalidSetting, SpectrimError
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = ".lock"
+PATIENCE = 30.0
+"""Seconds that an interrupted step has to end by itself."""
+
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained model of a study.
+
+    Attributes:
+        backbone: ``"ast"`` or ``"audiomae"``.
+        data: name of the data set in the report.
+        recipe: name of the recipe.
+        seed: of the run.
+        fold: of the data set, None where it has none.
+        keep_rate: that it is trained for.
+        folder: of the run.
+    """
+
+    backbone: str
+    data: str
+    recipe: str
+    seed: int
+    fold: int | None
+    keep_rate: float
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and the file that says that it is done.
+
+    Attributes:
+        name: unique in the plan.
+        arguments: of ``spectrim``; relative paths start at the folder of the study.
+        done: a file that the command writes last.
+        needs: names of the steps before it.
+        inputs: what must be there already: files or folders that no step makes.
+        macs: multiply-accumulates of the training in it, estimated; None where that says nothing.
+        cell: the trained model it gives, if it is one of the study.
+        leftovers: pattern of the folders that it leaves behind in the folder of the study when it is killed.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    done: Path
+    needs: tuple[str, ...] = ()
+    inputs: tuple[Path, ...] = ()
+    macs: float | None = None
+    cell: Cell | None = None
+    leftovers: str | None = None
+
+    @property
+    def command(self) -> str:
+        """The command line, to be run in the folder of the study."""
+        return shlex.join(("spectrim", *self.arguments))
+
+    @property
+    def missing(self) -> list[Path]:
+        """Inputs that are not there."""
+        return [path for path in self.inputs if not path.exists()]
+
+
+def missing_inputs(steps: Sequence[Step]) -> list[Path]:
+    """What a plan needs and the disk lacks."""
+    return sorted({path for step in steps for path in step.missing})
+
+
+class Failed(SpectrimError):
+    """A step of a plan did not end well."""
+
+
+def run_plan(
+    steps: Sequence[Step],
+    out: Path,
+    *,
+    jobs: int = 1,
+    tell: Tell = lambda line: None,
+    begin: Callable[[], object] = lambda: None,
+) -> None:
+    """Run what is not done yet, several steps side by side, each in ``out`` and with its log below ``out/logs``.
+
+    A second call for the same folder, from any process, waits until nothing of the first one is at work any more,
+    be it only a step that outlived it.
+
+    Args:
+        steps: all that are needed stand in it.
+        out: the folder of the study.
+        jobs: steps at a time; the cores are shared between them.
+        tell: is told what begins and ends.
+        begin: is called once all is checked and nothing else is at work.
+
+    Raises:
+        InvalidSetting: jobs is below 1, or out is a file.
+        DataError: inputs are missing.
+        Failed: a step ended badly; what runs beside it is interrupted, and goes on where it was the next time.
+    """
+    if jobs < 1:
+        raise InvalidSetting("jobs", jobs, "1 or more")
+    if lacking := missing_inputs(steps):
+        raise DataError(f"not there: {', '.join(map(str, lacking))}; --dry-run says which runs need what")
+    if out.exists() and not out.is_dir():
+        raise InvalidSetting("out", str(out), "a folder, or the name of one to make")
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    with _sole_use(out, tell) as lock:
+        begin()
+        _run(steps, out, jobs, tell, lock)
+
+
+@contextmanager
+def _sole_use(out: Path, tell: Tell) -> Iterator[int]:
+    """Wait for a lock on a folder, and hold it; steps inherit the file, and hold it as long as they run."""
+    with (out / LOCK).open("a") as file:
+        if sys.platform != "win32":
+            told = False
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not told:
+                        tell(f"waiting: another process is at work in {out}, or a step that it left behind")
+                        told = True
+                    time.sleep(1.0)
+        yield file.fileno()
+
+
+def _run(steps: Sequence[Step], out: Path, jobs: int, tell: Tell, lock: int) -> None:
+    done = {step.name for step in steps if step.done.exists()}
+    left = [step for step in steps if step.name not in done]
+    running: dict[Future[int], tuple[Step, float]] = {}
+    total, stop = len(steps), Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while left or running:
+                for step in [step for step in left if set(step.needs) <= done][: jobs - len(running)]:
+                    left.remove(step)
+                    tell(f"[{len(done)}/{total}] begins: {step.name}")
+                    running[pool.submit(_run_step, step, out, jobs, stop, lock)] = (step, time.monotonic())
+                if not running:
+                    raise Failed(f"no step makes what these need: {', '.join(step.name for step in left)}")
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    step, begun = running.pop(future)
+                    code = future.result()
+                    if code or not step.done.exists():
+                        raise Failed(_what_went_wrong(step, out, code))
+                    done.add(step.name)
+                    taken = timedelta(seconds=round(time.monotonic() - begun))
+                    tell(f"[{len(done)}/{total}] done: {step.name}, {taken}")
+        finally:
+            stop.set()
+
+
+def _what_went_wrong(step: Step, out: Path, code: int) -> str:
+    lines = _log(step, out).read_text(encoding="utf-8", errors="replace").splitlines()
+    last = next((line for line in reversed(lines) if line.strip() and not line.startswith("$ ")), "it said nothing")
+    ended = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+    if code == 0:
+        ended += f" and without {step.done}"
+    return f"{step.name} {ended}: {last}; its log: {_log(step, out)}; its command, in {out}: {step.command}"
+
+
+def _log(step: Step, out: Path) -> Path:
+    return out / "logs" / f"{step.name.replace(' ', '-').replace('=', '')}.log"
+
+
+def _run_step(step: Step, out: Path, jobs: int, stop: Event, lock: int) -> int:
+    """Run a step to its end, or until it is to stop; returns its exit code, negative for a signal.
+
+    It has a session of its own, so that Ctrl-C in a terminal reaches it once, from here.
+    """
+    for leftover in out.glob(step.leftovers) if step.leftovers else ():
+        shutil.rmtree(leftover, ignore_errors=True)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    command = [sys.executable, "-P", "-m", "spectrim", *step.arguments]
+    with _log(step, out).open("ab") as log:
+        log.write(f"$ {step.command}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=out,
+            start_new_session=True, pass_fds=(lock,) if os.name == "posix" else (),
+        )  # fmt: skip
+        while not stop.is_set():
+            try:
+                return process.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                continue
+        return _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Interrupt a process, and end it and its workers by force where it does not heed that."""
+    if os.name == "posix" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        process.send_signal(signal.SIGINT)
+    else:  # what ignores Ctrl-C, as background jobs of scripts do, has children that do so too
+        process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    if os.name == "posix":
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()

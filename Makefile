@@ -37,6 +37,9 @@ reproduce-quick: $(VENV)/.installed
 benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/frontend.py --json benchmarks/results/frontend.json
 	$(BIN)/python benchmarks/ast_base.py --json benchmarks/results/ast_base.json
+	$(BIN)/python benchmarks/kendall.py --rows 1 12 96 1536 --json benchmarks/results/kendall.json
+	$(BIN)/python benchmarks/pretraining.py --json benchmarks/results/pretraining.json
+	$(BIN)/python benchmarks/export.py --json benchmarks/results/export.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -44,7 +44,7 @@ from spectrim.runs import (
     tensorboard_callback,
 )
 from spectrim.sealed import newest_checkpoint
-from spectrim.whole import write_json
+from spectrim.whole import folder_beside, write_json
 
 MAY_DIFFER_IN_A_BRANCH = (
     *("recipe.name", "recipe.description", "recipe.pruning.keep_rate", "recipe.optimiser.stop_after_epochs"),
@@ -393,14 +393,8 @@ def save_model(
     model: AudioTransformer, path: Path, *, card: tuple[Recipe, str | None, dict[str, Any]] | None = None
 ) -> None:
     """Save a model with its feature extractor and, given recipe, start and results, its card; whole or not at all."""
-    beside, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
-    for leftover in (beside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(beside)
-    SpectrimFeatureExtractor.from_config(model.config).save_pretrained(beside)
-    if card is not None:
-        write_card(beside, model.config, *card)
-    if path.exists():
-        path.rename(old)
-    beside.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with folder_beside(path) as beside:
+        model.save_pretrained(beside)
+        SpectrimFeatureExtractor.from_config(model.config).save_pretrained(beside)
+        if card is not None:
+            write_card(beside, model.config, *card)

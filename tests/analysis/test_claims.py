@@ -1,0 +1,199 @@
+"""Answers to the paper's claims: what the numbers say decides, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from observed import clips_on_disk, small_eager_model
+from scipy import stats
+
+from spectrim.analysis.claims import (
+    IN_PART,
+    NO,
+    UNCLEAR,
+    UNTESTED,
+    YES,
+    all_claims,
+    clusters_matter,
+    joint,
+    low_intensity,
+    ranking,
+    received_ratio,
+    savings,
+    verdict,
+)
+from spectrim.analysis.experiment import Findings, Plan, experiment, facts_of, load_findings, save_findings
+from spectrim.data import AudioDataset
+from spectrim.errors import InvalidSetting
+
+PLAN = Plan((0.6, 0.4), "without", "fit", "csv", "test", batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> AudioDataset:
+    names = [f"LABEL_{number}" for number in range(3)]
+    return replace(clips_on_disk(tmp_path_factory.mktemp("clips"), 10), labels=names)
+
+
+@pytest.fixture(scope="module")
+def found(part: AudioDataset) -> list[Findings]:
+    return [
+        experiment(small_eager_model(backbone, num_labels=3), part, PLAN, name=backbone)
+        for backbone in ("ast", "audiomae")
+    ]
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    usual = {
+        **{"ablation": "criterion", "keep_rate": 0.7, "criterion": "attention", "paper_macs": 7e8, "macs_saved": 0.35},
+        **{"metric": "accuracy", "value": 0.9, "low": 0.85, "high": 0.95, "statistic": None, "block": None},
+        **{"clusters": None, "random": False, "patches_removed": 0.0, "against": None},
+    }
+    for name in ("change", "difference"):
+        usual |= {name: None, f"{name}_low": None, f"{name}_high": None}
+    for name in ("change", "difference"):
+        if name in fields:
+            middle, low, high = fields.pop(name)
+            usual |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+    return usual | fields
+
+
+@pytest.mark.parametrize(
+    ("interval", "above", "wanted"),
+    [
+        ((0.5, 0.2, 0.8), True, YES),
+        ((0.5, 0.2, 0.8), False, NO),
+        ((-0.5, -0.8, -0.2), True, NO),
+        ((-0.5, -0.8, -0.2), False, YES),
+        ((0.1, -0.2, 0.4), True, UNCLEAR),
+        ((0.1, 0.0, 0.4), True, UNCLEAR),
+        ((0.5, math.nan, math.nan), True, UNCLEAR),
+    ],
+)
+def test_an_interval_decides(interval: tuple[float, float, float], above: bool, wanted: str) -> None:
+    assert verdict(interval, 0.0, above=above) == wanted
+
+
+def test_several_statistics_make_one_answer() -> None:
+    assert joint([YES, YES]) == YES
+    assert joint([NO, NO]) == NO
+    assert joint([YES, NO]) == joint([UNCLEAR, YES]) == IN_PART
+    assert joint([UNCLEAR, NO]) == UNCLEAR
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [((-0.005, -0.008, -0.001), YES), ((-0.005, -0.02, 0.01), UNCLEAR), ((-0.03, -0.05, -0.02), NO)],
+)
+def test_savings_look_at_the_best_rate_that_saves_enough(change: tuple[float, float, float], wanted: str) -> None:
+    rows = [
+        row(keep_rate=0.9, macs_saved=0.13, change=(0.0, 0.0, 0.0)),
+        row(change=change),
+        row(keep_rate=0.3, macs_saved=0.6, change=(-0.3, -0.4, -0.2)),
+        row(criterion="random", change=(0.5, 0.4, 0.6)),
+    ]
+    claim = savings({"m": rows})
+    assert claim.verdicts == {"m": wanted}
+    assert "35% fewer MACs at keep rate 0.7" in claim.answer[0]
+    assert f"{100 * change[0]:+.1f} [{100 * change[1]:+.1f}, {100 * change[2]:+.1f}]" in claim.answer[0]
+    assert len(claim.rows) == 3
+    assert savings({"m": rows[:1]}).verdicts == {"m": UNTESTED}
+
+
+def test_dropped_clusters_count_where_they_are_dropped_first(found: list[Findings]) -> None:
+    def dropped(statistic: str, block: int, change: tuple[float, float, float]) -> dict[str, Any]:
+        fields = {"statistic": statistic, "block": block, "clusters": "C4+C5", "criterion": None}
+        return row(ablation="clusters", change=change, difference=(-0.1, -0.2, -0.05), **fields)
+
+    rows = [
+        dropped("intensity", 1, (-0.2, -0.3, -0.1)),
+        dropped("intensity", 2, (0.2, 0.1, 0.3)),
+        dropped("variation", 1, (-0.2, -0.3, 0.1)),
+        dropped("variation", 2, (-0.2, -0.3, -0.1)),
+    ]
+    claim = clusters_matter(found[:1], {"ast": rows}, (4, 5))
+    assert claim.verdicts == {"ast": IN_PART}
+    assert "without high intensity -20.0 [-30.0, -10.0] points (yes), more than" in claim.answer[0]
+    assert "without high variation -20.0 [-30.0, +10.0] points (unclear)" in claim.answer[0]
+    assert len(claim.rows) == 4
+
+
+def test_ranking_asks_with_the_right_gather_and_tells_the_wrong_one() -> None:
+    rows = [
+        row(change=(0.0, 0.0, 0.0)),
+        row(criterion="intensity", change=(-0.1, -0.2, 0.0), difference=(-0.1, -0.2, -0.05)),
+        row(criterion="variation", change=(-0.1, -0.2, 0.0), difference=(0.02, 0.01, 0.03)),
+        row(criterion="intensity, public gather", change=(-0.5, -0.6, -0.4), difference=(-0.5, -0.6, -0.4)),
+        row(keep_rate=0.3, criterion="variation", change=(-0.9, -1.0, -0.8), difference=(-0.9, -1.0, -0.8)),
+    ]
+    claim = ranking({"m": rows})
+    assert claim.verdicts == {"m": IN_PART}
+    assert "intensity -10.0 [-20.0, -5.0] points (yes); variation +2.0 [+1.0, +3.0] points (no)" in claim.answer[0]
+    assert claim.answer[0].endswith("With the public code's gather: intensity -50.0 [-60.0, -40.0] points.")
+
+
+def test_all_claims_of_two_models(found: list[Findings], part: AudioDataset) -> None:
+    ablations = {one.name: one.ablations() for one in found}
+    claims = {claim.key: claim for claim in all_claims(found, ablations)}
+    assert list(claims) == [
+        *("savings", "high-clusters", "low-clusters", "ranking", "correlation", "attention", "low-intensity")
+    ]
+    for claim in claims.values():
+        assert all(len(cells) == len(claim.columns) for cells in claim.rows)
+        assert set(claim.verdicts.values()) <= {YES, NO, UNCLEAR, IN_PART, UNTESTED}
+    dense = found[0].summaries[1.0]
+    taus = []
+    for clip in range(len(dense)):
+        blocks = dense.kendall[clip, 0, 1]
+        taus.append(np.nanmean(blocks))
+    shown = next(cells for cells in claims["correlation"].rows if cells[:3] == ("ast", "1", "intensity"))
+    assert shown[3].startswith(f"{np.mean(taus):.2f} [")
+    alone = low_intensity(found[:1])
+    assert alone.verdicts == {"ast": UNTESTED} and alone.answer[0].startswith("Not tested")
+    first, second = (one.summaries[0.6].cluster_counts("intensity")[..., :2].sum(axis=(0, 2)) for one in found)
+    wanted = 100 * (second[-1] / second[0] - first[-1] / first[0])
+    assert f"AudioMAE has {wanted:+.1f} [" in claims["low-intensity"].answer[0]
+    ratio = received_ratio(found[0])
+    np.testing.assert_allclose(ratio.mean, stats.gmean(found[0].ratios[0.6], axis=0, nan_policy="omit"))
+
+
+def test_findings_are_the_model_run_by_hand_and_survive_the_disk(
+    found: list[Findings], part: AudioDataset, tmp_path: Path
+) -> None:
+    one = found[1]
+    model = small_eager_model("audiomae", num_labels=3)
+    facts = facts_of(model, part, PLAN)
+    assert one.examples.names == tuple(", ".join(f"LABEL_{n}" for n in part.recordings[k].labels) for k in (0, 3, 6, 9))
+    path = tmp_path / "deep" / "one.safetensors"
+    save_findings(one, path)
+    again = load_findings(path, "audiomae", one.config, facts)
+    assert again is not None
+    assert again.ablations() == one.ablations()
+    assert again.summaries[0.4].rows(resamples=20) == one.summaries[0.4].rows(resamples=20)
+    np.testing.assert_array_equal(again.ratios[0.6], one.ratios[0.6])
+    np.testing.assert_array_equal(again.examples.log_mel, one.examples.log_mel)
+    other = facts_of(model, part, replace(PLAN, seed=1))
+    assert load_findings(path, "audiomae", one.config, other) is None
+    path.write_bytes(path.read_bytes()[:-9])
+    assert load_findings(path, "audiomae", one.config, facts) is None
+    assert load_findings(tmp_path / "none", "audiomae", one.config, facts) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"keep_rates": ()}, "keep_rates is"),
+        ({"keep_rates": (1.0,)}, "below 1"),
+        ({"keep_rates": (1.5,)}, "keep_rate is 1.5"),
+        ({"clusters": "guessed"}, "clusters is 'guessed'"),
+        ({"clusters": "published"}, "published are those of audioset"),
+    ],
+)
+def test_a_wrong_plan_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        replace(PLAN, **fields).check()

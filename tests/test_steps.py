@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.steps import Failed, Step, run_plan
+
+PYTHON = sys.executable
 
 
 def python_step(name: str, out: Path, code: str, needs: tuple[str, ...] = ()) -> Step:
@@ -25,9 +26,17 @@ def python_step(name: str, out: Path, code: str, needs: tuple[str, ...] = ()) ->
 def plain_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """``python -P -m spectrim ARGUMENTS`` becomes ``python ARGUMENTS``."""
     script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} "$@"\n')
+    script.write_text(f'#!/bin/sh\nshift 3\nexec {PYTHON} "$@"\n')
     script.chmod(0o755)
     monkeypatch.setattr("spectrim.steps.sys.executable", str(script))
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let Ctrl-C reach processes, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -74,6 +83,7 @@ def test_a_failing_step_is_named_with_its_last_words_log_and_command(out: Path) 
     assert "no sound" in (out / "logs" / "a-r1.log").read_text()
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_failing_step_interrupts_what_runs_beside_it(out: Path) -> None:
     slow = "import time\nopen('begun', 'x')\ntry: time.sleep(100)\nexcept KeyboardInterrupt: open('interrupted', 'x')"
     bad = "import os, time\nwhile not os.path.exists('begun'): time.sleep(0.05)\nraise SystemExit(3)"
@@ -125,8 +135,7 @@ def test_a_second_call_waits_for_a_step_that_outlived_the_first(out: Path) -> No
         "import sys; from pathlib import Path; import spectrim.steps as s; s.sys.executable = sys.argv[1]; "
         "out = Path(sys.argv[2]); s.run_plan([s.Step('a', ('-c', sys.argv[3]), out / 'a')], out)"
     )
-    real = os.environ.get("PYTHON", sys.orig_argv[0])
-    first = subprocess.Popen([real, "-c", program, sys.executable, str(out), slow])
+    first = subprocess.Popen([PYTHON, "-c", program, sys.executable, str(out), slow])
     wait_for((out / "begun").exists)
     first.send_signal(signal.SIGKILL)
     first.wait()

@@ -99,7 +99,10 @@ QUICK = Miniature(
     words_seeds=(12,),
     keep_rates=(1.0, 0.7),
     changes={
-        "ast-as20k-mini": ("optimiser.epochs=1", "schedule.warmup_steps=0", "evaluation.first_epoch=1"),
+        "ast-as20k-mini": (
+            *("optimiser.epochs=1", "schedule.warmup_steps=0", "evaluation.first_epoch=1"),
+            "evaluation.test_keep_rates=[1.0, 0.7]",
+        ),
         "audiomae-pretrain-mini": ("optimiser.epochs=1", "schedule.warmup_epochs=0"),
         **{f"{b}-{d}-mini": QUICK_CHANGES for b in ("ast", "audiomae") for d in ("esc50", "spc2")},
     },

@@ -108,6 +108,19 @@ def test_levels_vary_and_some_recordings_end_in_silence(esc50: Path) -> None:
     assert 0.1 < silent < 0.35
 
 
+LEVELS = """
+864.8 1053.2 937.9 745.4 641.5 139.0 752.3 1234.4 703.6 257.5 475.5 320.2 165.4 3737.1 1399.7 1268.7 1511.7 1411.9
+770.8 1647.8 971.2 267.9 424.4 1303.7 108.8 1275.1 1838.3 310.5 235.0 170.5 149.8 303.7 117.6 1078.0 102.6 903.3
+1303.2 2109.2 442.5 83.4 672.7 320.9 2947.0 397.1 4379.7 783.1 340.7 866.9 306.7 504.9
+"""
+"""Rms of one clip of each category: models have been trained on these, so a change is meant or a mistake."""
+
+
+def test_clips_sound_as_they_did() -> None:
+    levels = [np.sqrt(np.mean(make_take(Take(1, target, 1, 0, 0)).astype(float) ** 2)) for target in range(50)]
+    np.testing.assert_allclose(levels, [float(level) for level in LEVELS.split()], rtol=2e-3)
+
+
 def test_takes_share_their_source_and_differ() -> None:
     takes = [make_take(Take(2, 38, 152_380, take, 5)).astype(float) for take in (0, 1, 2)]
     assert not np.array_equal(takes[0], takes[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectrim.data.signals import SAMPLING_RATE
 from spectrim.data.sounds.parts import (
     Gain,
     Random,
@@ -144,7 +145,7 @@ def hen(source: Random, take: Random, n: int) -> Signal:
         size = samples(take.uniform(0.3, 0.6) if is_long else take.uniform(0.04, 0.12))
         contour = pitch * take.uniform(0.85, 1.15) * curve((0.8, 1.4, 1.2) if is_long else (1.2, 0.8), size)
         cluck = voice(take, size, contour, formants, brightness=0.82, breath=breath, roughness=0.04)
-        place(out, cluck * burst(size, 0.01, 0.6 * size / 16000), at, take.uniform(0.4, 1))
+        place(out, cluck * burst(size, 0.01, 0.6 * size / SAMPLING_RATE), at, take.uniform(0.4, 1))
     return out
 
 
@@ -193,7 +194,7 @@ def crickets(source: Random, take: Random, n: int) -> Signal:
     chirp, share = log_uniform(source, 0.25, 1.2), source.uniform(0.3, 0.75)
     trill, others = source.random() < 0.4, source.uniform(0.02, 0.3)
     night = band(carrier * 0.6, min(7500, carrier * 1.5))
-    time = np.arange(n) / 16000 + take.uniform(0, chirp)
+    time = np.arange(n) / SAMPLING_RATE + take.uniform(0, chirp)
     envelope = np.maximum(0, np.sin(2 * np.pi * pulse * time)) ** 1.5
     if not trill:
         envelope *= (time % chirp) < share * chirp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectrim.data.signals import SAMPLING_RATE
 from spectrim.data.sounds.parts import (
     Random,
     Signal,
@@ -35,7 +36,7 @@ def helicopter(source: Random, take: Random, n: int) -> Signal:
     whine, pitch = source.uniform(0, 0.3), log_uniform(source, 500, 2500)
     thump = noise(take, n, band(40, log_uniform(source, 250, 1800), source.uniform(0.5, 1.5)))
     hiss = noise(take, n, band(300, 5000, 1.0)) * source.uniform(0.1, 0.5)
-    phase = 2 * np.pi / 16000 * np.cumsum(chop * (1 + 0.01 * wander(take, n, 1)))
+    phase = 2 * np.pi / SAMPLING_RATE * np.cumsum(chop * (1 + 0.01 * wander(take, n, 1)))
     blades = (0.5 + 0.5 * np.cos(phase)) ** sharp
     near = curve(source.uniform(0.4, 1.0, 3), n)
     return (thump * (0.1 + blades) + hiss * (0.4 + 0.6 * blades) + whine * harmonics(pitch, n, 0.4)) * near
@@ -62,7 +63,7 @@ def siren(source: Random, take: Random, n: int) -> Signal:
     """A wail that rises and falls, slow or quick, or two tones by turns."""
     low, span, period = log_uniform(source, 380, 900), source.uniform(1.25, 2.6), log_uniform(source, 0.25, 6.0)
     two_tones, bright, passing = source.random() < 0.25, source.uniform(0.3, 0.8), source.uniform(0.97, 1.03)
-    turn = (np.arange(n) / 16000 / period + take.uniform(0, 1)) % 1
+    turn = (np.arange(n) / SAMPLING_RATE / period + take.uniform(0, 1)) % 1
     place_in = (turn < 0.5) * 1.0 if two_tones else 0.5 - 0.5 * np.cos(2 * np.pi * turn)
     pitch = low * span**place_in * curve((1.0, passing), n)
     near = curve(source.uniform(0.3, 1.0, 3), n)

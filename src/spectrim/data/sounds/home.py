@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectrim.data.signals import SAMPLING_RATE
 from spectrim.data.sounds.parts import (
     Random,
     Signal,
@@ -68,8 +69,8 @@ def keyboard_typing(source: Random, take: Random, n: int) -> Signal:
     thump, decay, soft = log_uniform(source, 120, 450), log_uniform(source, 0.0015, 0.006), source.uniform(0.2, 0.7)
     out, struck = np.zeros(n), np.zeros(n)
     at = float(take.uniform(0, 0.2))
-    while at * 16000 < n:
-        start, level = int(at * 16000), take.uniform(0.35, 1)
+    while at * SAMPLING_RATE < n:
+        start, level = int(at * SAMPLING_RATE), take.uniform(0.35, 1)
         own = low * take.uniform(0.75, 1.35)
         place(out, click(take, (own, min(7600, 3 * own)), decay), start, level)
         place(out, click(take, (1.2 * own, 7600), decay), start + samples(take.uniform(0.05, 0.11)), soft * level)
@@ -88,7 +89,7 @@ def door_wood_creaks(source: Random, take: Random, n: int) -> Signal:
         size = min(n - at, samples(length * take.uniform(0.6, 1.3)))
         slide = np.clip(0.5 + 0.5 * wander(take, size, 4) + curve((-0.3, 0.3, -0.2), size), 0, 1)
         rate = slow * (fast / slow) ** slide * (1 + 0.15 * wander(take, size, 60))
-        turns = np.cumsum(np.maximum(rate, 5)) / 16000
+        turns = np.cumsum(np.maximum(rate, 5)) / SAMPLING_RATE
         when = np.flatnonzero(np.diff(np.floor(turns), prepend=0.0))
         creak = ring(impulses(take, size, when, 0.4), modes, decays, [1.0, 0.8, 0.6, 0.4])
         place(out, creak * swell(size, 0.05, 0.15), at)
@@ -117,7 +118,7 @@ def washing_machine(source: Random, take: Random, n: int) -> Signal:
     """A motor's hum, a drum that turns, and water in it."""
     mains, turn = log_uniform(source, 45, 130), log_uniform(source, 0.5, 2.6)
     bright, slosh, clunk = source.uniform(0.5, 0.85), source.uniform(0.2, 1.2), source.uniform(0, 0.8)
-    phase = 2 * np.pi * turn * np.arange(n) / 16000 + take.uniform(0, 6.28)
+    phase = 2 * np.pi * turn * np.arange(n) / SAMPLING_RATE + take.uniform(0, 6.28)
     drum = 1 + 0.5 * np.sin(phase) + 0.2 * np.sin(2 * phase)
     motor = harmonics(mains * (1 + 0.01 * wander(take, n, 1)), n, bright) * (1 + 0.2 * np.sin(phase))
     water = noise(take, n, band(log_uniform(source, 150, 400), log_uniform(source, 1200, 4500), 1.0)) * drum**1.5
@@ -148,7 +149,7 @@ def clock_alarm(source: Random, take: Random, n: int) -> Signal:
         when = regular(take, n, 1 / source.uniform(12, 28), 0.03, 0.05)
         modes = [pitch, pitch * 1.06, pitch * ratio, pitch * ratio * 1.4]
         return ring(impulses(take, n, when, 0.15), modes, [0.15, 0.12, 0.06, 0.04], [1.0, 0.8, 0.6, 0.4])
-    time = np.arange(n) / 16000 + take.uniform(0, 0.3)
+    time = np.arange(n) / SAMPLING_RATE + take.uniform(0, 0.3)
     within = time % (group / rate + pause)
     beep = ((within < group / rate) & ((within * rate) % 1 < 0.55)) * 1.0
     window = np.hanning(64)
@@ -162,7 +163,7 @@ def clock_tick(source: Random, take: Random, n: int) -> Signal:
     modes, decays = source.uniform((900, 2000, 3800), (2200, 4000, 6800)), source.uniform(0.001, 0.008, 3)
     shift, after = source.uniform(0.8, 1.2), source.uniform(0.01, 0.04)
     start = take.uniform(0, min(period, 0.3))
-    when = np.arange(start, n / 16000, period) * 16000
+    when = np.arange(start, n / SAMPLING_RATE, period) * SAMPLING_RATE
     tick, tock = np.zeros(n), np.zeros(n)
     for number, at in enumerate(when.astype(int)):
         side, level = (tock, uneven) if number % 2 else (tick, 1.0)
@@ -180,7 +181,7 @@ def glass_breaking(source: Random, take: Random, n: int) -> Signal:
     out = np.zeros(n)
     for at in regular(take, n, source.uniform(2.0, 5.0), 0.4, 0.6):
         size = n - at
-        delays = take.exponential(fall, max(6, int(shards * fall * 2))) * 16000
+        delays = take.exponential(fall, max(6, int(shards * fall * 2))) * SAMPLING_RATE
         for number, (ratio, decay) in enumerate(zip(ratios, decays, strict=True)):
             mine = delays[number::8].astype(int)
             struck = impulses(take, size, np.r_[0, mine[mine < size]], 0.8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectrim.data.signals import SAMPLING_RATE
 from spectrim.data.sounds.parts import (
     Random,
     Signal,
@@ -108,5 +109,5 @@ def sine_wave(source: Random, take: Random, n: int) -> Signal:
     wave = tone(pitch, n, take.uniform(0, 6.28))
     if source.random() < 0.4:
         return wave * swell(n, 0.02, 0.02)
-    on = ((np.arange(n) / 16000 + take.uniform(0, beat)) % beat) < 0.6 * beat
+    on = ((np.arange(n) / SAMPLING_RATE + take.uniform(0, beat)) % beat) < 0.6 * beat
     return wave * np.convolve(on * 1.0, np.full(64, 1 / 64), "same")

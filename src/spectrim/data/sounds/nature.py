@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectrim.data.signals import SAMPLING_RATE
 from spectrim.data.sounds.parts import (
     Random,
     Signal,
@@ -41,7 +42,7 @@ def sea_waves(source: Random, take: Random, n: int) -> Signal:
     period, sharp = source.uniform(2.5, 8), source.uniform(1.0, 3.5)
     low = noise(take, n, band(60, log_uniform(source, 500, 1300), 1.0))
     high = noise(take, n, band(log_uniform(source, 600, 1500), 6500, source.uniform(0.3, 1.2)))
-    time = np.arange(n) / 16000 + take.uniform(0, period)
+    time = np.arange(n) / SAMPLING_RATE + take.uniform(0, period)
     phase = (time / period + 0.08 * wander(take, n, 0.5)) % 1
     wave = np.where(phase < 0.35, phase / 0.35, (1 - phase) / 0.65) ** sharp
     return low * (0.25 + wave) + source.uniform(0.4, 1.2) * high * (0.08 + wave**1.5)
@@ -108,7 +109,7 @@ def pouring_water(source: Random, take: Random, n: int) -> Signal:
 def toilet_flush(source: Random, take: Random, n: int) -> Signal:
     """A click, a rush of water that swells and drains with a gurgle, and the hiss of the filling tank."""
     rush, drain = source.uniform(0.3, 1.0), source.uniform(1.2, 3.2)
-    time = np.arange(n) / 16000 - take.uniform(0.0, 0.5)
+    time = np.arange(n) / SAMPLING_RATE - take.uniform(0.0, 0.5)
     level = np.where(time < 0, 0, np.minimum(time / rush, 1) * np.exp(-np.maximum(time - rush, 0) / drain))
     water = noise(
         take, n, band(log_uniform(source, 100, 350), log_uniform(source, 1500, 5000), source.uniform(0.5, 1.5))
@@ -117,7 +118,7 @@ def toilet_flush(source: Random, take: Random, n: int) -> Signal:
     gurgle *= np.maximum(0, tone(source.uniform(4, 9), n) + 0.5 * wander(take, n, 6)) * (level < 0.75) * (time > rush)
     tank = noise(take, n, band(2500, 6500)) * np.minimum(np.maximum(time, 0) / 2, 1) * source.uniform(0.05, 0.25)
     out = water * level * (1 + 0.15 * wander(take, n, 10)) + 0.3 * source.uniform(0.2, 1.2) * gurgle * level + tank
-    lever = ring(impulses(take, n, [int(max(0, -time[0]) * 16000) % n]), [420, 1600], [0.02, 0.006], [1.0, 1.0])
+    lever = ring(impulses(take, n, [int(max(0, -time[0]) * SAMPLING_RATE) % n]), [420, 1600], [0.02, 0.006], [1.0, 1.0])
     return out + source.uniform(0, 1.0) * lever
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter
 
+from spectrim.data.signals import SAMPLING_RATE
 from spectrim.data.sounds.animals import tract
 from spectrim.data.sounds.parts import (
     Random,
@@ -72,7 +73,7 @@ def clapping(source: Random, take: Random, n: int) -> Signal:
     colour = peaks([log_uniform(source, 700, 2600), log_uniform(source, 2000, 5000)], [900, 2500], [1.0, 0.5], 0.1)
     tail, uneven = log_uniform(source, 0.004, 0.03), source.uniform(0.2, 0.6)
     when = [at for _ in range(hands) for at in regular(take, n, period * take.uniform(0.85, 1.15), 0.1, period)]
-    envelope = lfilter([1.0], [1.0, -np.exp(-1 / (tail * 16000))], impulses(take, n, when, uneven))
+    envelope = lfilter([1.0], [1.0, -np.exp(-1 / (tail * SAMPLING_RATE))], impulses(take, n, when, uneven))
     return noise(take, n, colour) * envelope
 
 
@@ -152,7 +153,7 @@ def laughing(source: Random, take: Random, n: int) -> Signal:
 
 def strokes(take: Random, n: int, rate: float, there: Signal, back: Signal, rest: float) -> Signal:
     """Two noises by turns, ``rate`` times a second there and back, each swelling and sinking."""
-    phase = 2 * np.pi / 16000 * np.cumsum(rate * (1 + 0.08 * wander(take, n, 2))) + take.uniform(0, 6.28)
+    phase = 2 * np.pi / SAMPLING_RATE * np.cumsum(rate * (1 + 0.08 * wander(take, n, 2))) + take.uniform(0, 6.28)
     push = np.maximum(0, np.sin(phase) - rest) ** 0.7
     pull = np.maximum(0, -np.sin(phase) - rest) ** 0.7
     return there * push + back * pull

@@ -15,7 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from spectrim.analysis.curves import STYLES
@@ -150,7 +150,9 @@ def density_maps(
     figure.supxlabel(f"mean of a patch ({UNIT})", fontsize=NORMAL)
     axes[0].set_ylabel("standard deviation", fontsize=NORMAL)
     bar = figure.colorbar(ScalarMappable(scale, DENSITY_COLOURS), ax=list(axes), extend="max", pad=0.015, aspect=22)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
     bar.set_label("share of the patches", fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL, length=2.5)
     _title(figure, title)

@@ -175,11 +175,11 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return epochs
 
 
-@pytest.mark.parametrize("keep_rate", [0.3, 1.0])
+@pytest.mark.parametrize(("keep_rate", "criterion"), [(0.3, "auto"), (1.0, "auto"), (0.5, "intensity")])
 def test_a_branch_ends_as_if_it_had_run_from_the_beginning(
-    keep_rate: float, words: Path, trunk: Path, tmp_path: Path, begun: list[float]
+    keep_rate: float, criterion: str, words: Path, trunk: Path, tmp_path: Path, begun: list[float]
 ) -> None:
-    plan = late(pruning={"keep_rate": keep_rate}, name="branch")
+    plan = late(pruning={"keep_rate": keep_rate, "criterion": criterion}, name="branch")
     results = train(plan, words, tmp_path / "branch", branch_of=trunk)
     assert min(begun) == pytest.approx(1.4)
     expected = train(plan, words, tmp_path / "whole")
@@ -224,6 +224,7 @@ def test_a_branch_resumes_without_its_trunk(
         ({"optimiser": {"batch_size": 7}}, r"recipe\.optimiser\.batch_size is 7; allowed: 14, with which"),
         ({"pruning": {"shrink_start": 1.2}}, r"recipe\.pruning\.shrink_start is 1\.2; allowed: 1\.4, with which"),
         ({"seed": 5}, r"recipe\.seed is 5; allowed: 0, with which"),
+        ({"pruning": {"criterion": "random"}}, r"pruning\.criterion is 'random'; allowed: another for a branch"),
     ],
 )
 def test_a_branch_of_another_run_is_refused(

@@ -48,7 +48,7 @@ from spectrim.whole import folder_beside, write_json
 
 MAY_DIFFER_IN_A_BRANCH = (
     *("recipe.name", "recipe.description", "recipe.pruning.keep_rate", "recipe.optimiser.stop_after_epochs"),
-    *("recipe.evaluation.test_keep_rates",),
+    *("recipe.pruning.criterion", "recipe.evaluation.test_keep_rates"),
 )
 """Settings in which a run may differ from the one whose beginning it shares."""
 
@@ -283,6 +283,9 @@ def _branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
     if not written.is_file():
         raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
     refuse_another_run(run, json.loads(written.read_text(encoding="utf-8")), trunk, apart_from=MAY_DIFFER_IN_A_BRANCH)
+    if recipe.pruning.criterion == "random":
+        allowed = "another for a branch: at random draws from the generator of the training from its first step"
+        raise InvalidSetting("pruning.criterion", "random", allowed)
     newest = newest_checkpoint(trunk / CHECKPOINTS)
     if newest is None:
         raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")

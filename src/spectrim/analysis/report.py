@@ -46,7 +46,7 @@ pre { background: #f4f4f4; padding: 0.7rem; overflow-x: auto; font-size: 0.85rem
 {%- endfor %}</tr></thead><tbody>
 {%- for row in block.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {%- endfor %}</tbody></table></div>
-{%- elif block.kind == "figure" %}<figure><img alt="{{ block.text }}" src="data:image/svg+xml;base64,{{ block.data }}">
+{%- elif block.kind == "figure" %}<figure><img alt="{{ block.text }}" src="{{ block.data }}">
 <figcaption>{{ block.text }}</figcaption></figure>
 {%- endif %}
 {% endfor %}
@@ -100,12 +100,15 @@ class Report:
         self._blocks.append(_Block("table", columns=list(columns), rows=[[str(cell) for cell in row] for row in rows]))
 
     def figure(self, name: str, figure: Figure, caption: str) -> None:
-        """Add a figure, and write it as ``figures/name.svg`` and ``.png``."""
+        """Add a figure, and write it as ``figures/name.svg`` and ``.png``; the page holds the smaller of the two."""
         place = self.folder / "figures"
         place.mkdir(parents=True, exist_ok=True)
-        for ending in ("svg", "png"):
-            save_figure(figure, place / f"{name}.{ending}")
-        data = base64.b64encode((place / f"{name}.svg").read_bytes()).decode()
+        written = [place / f"{name}.{ending}" for ending in ("svg", "png")]
+        for path in written:
+            save_figure(figure, path)
+        smaller = min(written, key=lambda path: path.stat().st_size)
+        kind = {".svg": "svg+xml", ".png": "png"}[smaller.suffix]
+        data = f"data:image/{kind};base64,{base64.b64encode(smaller.read_bytes()).decode()}"
         self._blocks.append(_Block("figure", caption, name=name, data=data))
 
     def write(self) -> Path:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from spectrim.analysis.report import Report
@@ -157,6 +159,16 @@ def test_each_pair_has_its_own_metric_and_a_pair_without_pruned_training_no_answ
     assert "| keep rate | MACs | fewer | in ViT-B | mAP, fine-tuned" in text
     assert "| 0.7 | 0.0 M | 36% | 30% |  |  |  | 39.5 | 0.5 | 1 |" in text
     assert "one test clip is" not in text.split("## AST on AudioSet")[1].split("## AST on ESC-50")[0]
+
+
+def test_the_page_holds_the_smaller_form_of_a_figure(tmp_path: Path) -> None:
+    report = Report("t", tmp_path)
+    for name, size in (("few", 3), ("many", 20_000)):
+        figure = Figure()
+        figure.add_subplot().scatter(*np.random.default_rng(0).random((2, size)), s=1)
+        report.figure(name, figure, name)
+    page = report.write().read_text()
+    assert re.findall(r'alt="(\w+)" src="data:image/([a-z+]+);', page) == [("few", "svg+xml"), ("many", "png")]
 
 
 def test_a_report_escapes_cells_in_both_forms(tmp_path: Path) -> None:

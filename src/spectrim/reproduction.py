@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spectrim.analysis.study import write_study
+from spectrim.analysis.study import CONTROL, write_study
 from spectrim.benchmark import environment
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.counting import macs
@@ -28,10 +28,6 @@ from spectrim.whole import write_json
 
 STUDY = "study.json"
 """What a folder is the study of: scale and quick."""
-
-CONTROL = 0.999
-"""A keep rate that keeps every patch of a miniature (⌈0.999·n⌉ = n for n below 1,000), and ends masking and SpecAug as
-pruning does: what pruned runs gain from that alone."""
 
 KEEP_RATES = (1.0, CONTROL, 0.9, 0.7, 0.5, 0.3)
 """Keep rates of the miniature study; 1 is the dense model."""

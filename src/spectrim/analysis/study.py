@@ -21,6 +21,10 @@ FEWER_MACS, POINTS_LOST = 0.30, 1.0
 FEWEST = 3
 """Runs that an interval needs: over two it would be 13 standard errors to each side."""
 
+CONTROL = 0.999
+"""A keep rate that keeps every patch of a miniature (⌈0.999·n⌉ = n for n below 1,000), and ends masking and SpecAug as
+pruning does: what pruned runs gain from that alone."""
+
 NAMES = {
     **{"ast": "AST", "audiomae": "AudioMAE", "audioset": "AudioSet", "esc50": "ESC-50", "voxceleb1": "VoxCeleb-1"},
     **{"spoken-commands": "spoken commands", "speech-commands": "Speech Commands V2"},
@@ -224,6 +228,7 @@ def add_study(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
     pairs = list(dict.fromkeys((point.backbone, point.data) for point in found))
     report.heading("Can 30 % of the MACs be saved for less than one point?")
     _add_answers(report, found, pairs)
+    _add_control(report, rows, pairs)
     for pair in pairs:
         _add_pair(report, [point for point in found if (point.backbone, point.data) == pair], rows)
 
@@ -251,6 +256,43 @@ def _add_answers(report: Report, found: Sequence[Point], pairs: Sequence[tuple[s
         "Commands V2 97.95 → 97.28 %, ESC-50 94.30 → 93.40 %. Training-free pruning is beyond its claim."
     )
     report.items(against or ["Nothing to compare yet."])
+
+
+def lost_to_control(rows: Iterable[Mapping[str, Any]], backbone: str, data: str) -> list[tuple[float, Mean]]:
+    """Points that fine-tuned pruning loses against the control, which keeps all patches.
+
+    Args:
+        rows: as `spectrim.reproduction.collect` gives them.
+        backbone: of the runs to look at.
+        data: of the runs to look at.
+
+    Returns:
+        Keep rate and mean over the runs that have a control, paired, for falling keep rates.
+    """
+    own: dict[float, dict[tuple[Any, Any], float]] = {}
+    for row in rows:
+        if (row["backbone"], row["data"]) == (backbone, data) and row["keep_rate"] == row["trained_keep_rate"]:
+            own.setdefault(row["keep_rate"], {})[row["fold"], row["seed"]] = row["value"]
+    control = own.get(CONTROL, {})
+    found = []
+    for rate in sorted((rate for rate in own if rate < CONTROL), reverse=True):
+        losses = [100.0 * (control[run] - value) for run, value in own[rate].items() if run in control]
+        if losses:
+            found.append((rate, mean_over_runs(losses)))
+    return found
+
+
+def _add_control(report: Report, rows: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> None:
+    table = [
+        (_name(*pair), f"{rate:g}", lost, lost.runs) for pair in pairs for rate, lost in lost_to_control(rows, *pair)
+    ]
+    if table:
+        report.heading("Beside the control", 3)
+        report.text(
+            f"Points that fine-tuned pruning loses against the run at keep rate {CONTROL:g}, which keeps all patches and "
+            "ends masking and augmentations like the pruned runs: what dropping patches alone costs."
+        )
+        report.table(["", "keep rate", "points lost", "runs"], table)
 
 
 def _add_pair(report: Report, own: Sequence[Point], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -289,8 +289,8 @@ def _add_control(report: Report, rows: Sequence[Mapping[str, Any]], pairs: Seque
     if table:
         report.heading("Beside the control", 3)
         report.text(
-            f"Points that fine-tuned pruning loses against the run at keep rate {CONTROL:g}, which keeps all patches and "
-            "ends masking and augmentations like the pruned runs: what dropping patches alone costs."
+            f"Points that fine-tuned pruning loses against the run at keep rate {CONTROL:g}, which keeps all patches "
+            "and ends masking and augmentations like the pruned runs: what dropping patches alone costs."
         )
         report.table(["", "keep rate", "points lost", "runs"], table)
 

@@ -194,6 +194,22 @@ def test_forward_changes_nothing_that_lasts() -> None:
             assert torch.equal(values, untouched)
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_scores_at_random_are_drawn_only_where_they_are_read(backbone: str) -> None:
+    model = small_model(backbone, dtype=torch.float32, criterion="random").train()
+    values = clips(model.config, dtype=torch.float32)
+    before = torch.get_rng_state()
+    plain = model(values, keep_rate=1.0).logits
+    assert torch.equal(torch.get_rng_state(), before)
+    traced = model(values, keep_rate=1.0, output_token_trace=True)
+    drawn = torch.rand(values.shape[0], model.config.num_patches, generator=torch.Generator().set_state(before))
+    torch.testing.assert_close(traced.token_trace.scores[0].flatten(1), drawn)
+    torch.testing.assert_close(traced.logits, plain)
+    torch.set_rng_state(before)
+    model(values, keep_rate=[1.0, 0.5, 1.0])
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
 def test_set_pruning_is_all_or_nothing() -> None:
     model = small_model("ast", keep_rate=0.5)
     before = model.config.to_dict()

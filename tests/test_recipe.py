@@ -48,6 +48,8 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("augment.mask_time=1", ["augment.mask_time", "less than 1"]),
         ("model.builder=ast-huge", ["model.builder", "ast-huge", "ast-base"]),
         ("model.fields.hidden=3", ["model.fields.hidden", "hidden_size"]),
+        ("pruning.reference_compat=true", ["pruning.reference_compat", "criterion is one of intensity, variation"]),
+        ("model.fields.reference_compat=true", ["pruning.reference_compat in its place"]),
         ("pruning.criterion=loudness", ["pruning.criterion", "loudness", "intensity"]),
         ("pruning={keep_rate: 0.5, shrink_start: 9, shrink_epochs: 2}", ["shrink_start", "11", "optimiser.epochs=10"]),
         ("schedule.warmup_epochs=11", ["schedule.warmup_epochs", "11", "10"]),

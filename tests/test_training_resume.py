@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from small_runs import EVERYTHING, STEPS_PER_EPOCH, over, recipe, rows_of, train_until, write_words
 
+from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting
 from spectrim.recipe import Recipe
 from spectrim.sealed import flaw, seal
@@ -175,11 +176,17 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return epochs
 
 
-@pytest.mark.parametrize(("keep_rate", "criterion"), [(0.3, "auto"), (1.0, "auto"), (0.5, "intensity")])
+@pytest.mark.parametrize(
+    "pruning",
+    [
+        *({"keep_rate": 0.3}, {"keep_rate": 1.0}, {"keep_rate": 0.5, "criterion": "intensity"}),
+        *({"keep_rate": 0.5, "criterion": "random"}, {"criterion": "variation", "reference_compat": True}),
+    ],
+)
 def test_a_branch_ends_as_if_it_had_run_from_the_beginning(
-    keep_rate: float, criterion: str, words: Path, trunk: Path, tmp_path: Path, begun: list[float]
+    pruning: dict[str, Any], words: Path, trunk: Path, tmp_path: Path, begun: list[float]
 ) -> None:
-    plan = late(pruning={"keep_rate": keep_rate, "criterion": criterion}, name="branch")
+    plan = late(pruning=pruning, name="branch")
     results = train(plan, words, tmp_path / "branch", branch_of=trunk)
     assert min(begun) == pytest.approx(1.4)
     expected = train(plan, words, tmp_path / "whole")
@@ -189,6 +196,36 @@ def test_a_branch_ends_as_if_it_had_run_from_the_beginning(
     evaluated = [row for row in later if "eval_loss" in row]
     assert evaluated
     assert [row for row in untimed_rows(tmp_path / "branch") if "eval_loss" in row] == evaluated
+
+
+def test_the_public_gather_reaches_the_trained_model(words: Path, trunk: Path, tmp_path: Path) -> None:
+    for public in (False, True):
+        plan = late(pruning={"criterion": "intensity", "reference_compat": public}, name="branch")
+        train(plan, words, tmp_path / str(public), branch_of=trunk)
+    right, wrong = (from_pretrained(tmp_path / str(public) / "model") for public in (False, True))
+    assert (right.config.reference_compat, wrong.config.reference_compat) == (False, True)
+    assert any(not torch.equal(a, b) for a, b in zip(right.parameters(), wrong.parameters(), strict=True))
+
+
+def test_a_keep_rate_that_leaves_the_head_nothing_is_refused_before_the_run(words: Path, tmp_path: Path) -> None:
+    plan = late(pruning={"keep_rate": 0.01, "criterion": "intensity", "reference_compat": True})
+    with pytest.raises(InvalidSetting, match=r"keep_rate is 0\.01; allowed: higher with reference_compat"):
+        train(plan, words, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default(words: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    train(late(optimiser={"stop_after_epochs": 1.4}), words, output)
+    written = json.loads((output / "run.json").read_text())
+    del written["recipe"]["pruning"]["reference_compat"]
+    (output / "run.json").write_text(json.dumps(written))
+    train(late(optimiser={"stop_after_epochs": 1.4}), words, output, resume=True)
+    train(late(name="branch"), words, tmp_path / "branch", branch_of=output)
+    (output / "run.json").write_text(json.dumps(written))
+    other = late(optimiser={"stop_after_epochs": 1.4}, pruning={"criterion": "intensity", "reference_compat": True})
+    with pytest.raises(InvalidSetting, match=r"recipe\.pruning\.criterion is 'intensity'; allowed: 'auto', with which"):
+        train(other, words, output, resume=True)
 
 
 def test_a_branch_resumes_without_its_trunk(
@@ -224,7 +261,6 @@ def test_a_branch_resumes_without_its_trunk(
         ({"optimiser": {"batch_size": 7}}, r"recipe\.optimiser\.batch_size is 7; allowed: 14, with which"),
         ({"pruning": {"shrink_start": 1.2}}, r"recipe\.pruning\.shrink_start is 1\.2; allowed: 1\.4, with which"),
         ({"seed": 5}, r"recipe\.seed is 5; allowed: 0, with which"),
-        ({"pruning": {"criterion": "random"}}, r"pruning\.criterion is 'random'; allowed: another for a branch"),
     ],
 )
 def test_a_branch_of_another_run_is_refused(

@@ -187,11 +187,7 @@ class SpectrimConfig(PreTrainedConfig):
         if len(set(self.prune_at)) != len(self.prune_at):
             raise InvalidSetting("prune_at", self.prune_at, "each block once")
         self.keep_rates()
-        if self.reference_compat and self.criterion not in PATCH_STATISTICS:
-            allowed = (
-                f"False, unless criterion is {one_of(PATCH_STATISTICS)}: only there the public code's gather is wrong"
-            )
-            raise InvalidSetting("reference_compat", True, allowed)
+        check_public_gather("reference_compat", self.reference_compat, self.criterion)
         if self.reference_compat and self.drop_padding:
             raise InvalidSetting("drop_padding", True, "False with reference_compat: the public code knows no padding")
 
@@ -257,6 +253,13 @@ def check_keep_rate(value: float) -> None:
     """Raise `InvalidSetting` unless ``value`` is a keep rate: a number in (0, 1]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
         raise InvalidSetting("keep_rate", value, "a number in (0, 1]; 1 keeps every patch")
+
+
+def check_public_gather(field: str, wanted: bool, criterion: str) -> None:
+    """Raise `InvalidSetting`, naming ``field``, if the public code's gather is wanted where it is not wrong."""
+    if wanted and criterion not in PATCH_STATISTICS:
+        allowed = f"False, unless criterion is {one_of(PATCH_STATISTICS)}: only there the public code's gather is wrong"
+        raise InvalidSetting(field, True, allowed)
 
 
 def _sizes(width: int, heads: int) -> dict[str, Any]:

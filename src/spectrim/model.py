@@ -237,7 +237,8 @@ class AudioTransformer(PreTrainedModel):
         """
         gone = {} if removed is None else removed
         self._check_removed(gone, input_values.shape[0])
-        tokens, static = self._enter(input_values, num_frames, visible_patches)
+        ranked = token_trace or any(rate < 1.0 for rate in self.config.keep_rates(keep_rate).values())
+        tokens, static = self._enter(input_values, num_frames, visible_patches, ranked)
         entering = tokens.patches.shape[1] - self.config.extra_tokens
         plans = plan_blocks(self.config, entering, keep_rate, full_output=full_output)
         states, maps, scores, kept = [tokens.values] if hidden_states else [], [], [], []
@@ -264,9 +265,9 @@ class AudioTransformer(PreTrainedModel):
         )
 
     def _enter(
-        self, input_values: Tensor, num_frames: Tensor | None, visible_patches: Tensor | None
+        self, input_values: Tensor, num_frames: Tensor | None, visible_patches: Tensor | None, ranked: bool
     ) -> tuple[_Tokens, Tensor | None]:
-        """Embed, remove what must not be seen, and rank the rest if the criterion looks at the spectrogram."""
+        """Embed, remove what must not be seen, and rank the rest if that is read and no attention is needed for it."""
         config = self.config
         expected = (config.max_length, config.num_mel_bins)
         if input_values.ndim != 3 or tuple(input_values.shape[1:]) != expected:
@@ -288,7 +289,7 @@ class AudioTransformer(PreTrainedModel):
             index, valid = real_first(padding, int((~padding).sum(dim=1).max()))
             values, patches = take_tokens(values, index, extra), take_tokens(patches, index, extra)
             patches = patches.masked_fill(functional.pad(~valid, (extra, 0), value=False), -1)
-        static = self._static_scores(input_values)
+        static = self._static_scores(input_values) if ranked else None
         rank = None
         if static is not None:
             rank = take_patches(distinct_ranks(static.flatten(1)), patches[:, extra:].clamp(min=0))

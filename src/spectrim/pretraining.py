@@ -288,7 +288,7 @@ def pretrain(
     """
     output = Path(output)
     run = {"recipe": recipe.model_dump(mode="json"), "data": str(audio), "init": init}
-    check_run(run, output, resume=resume)
+    check_run(run, output, resume=resume, kind=PretrainRecipe)
     job = prepare(recipe, audio, output, init)
     collator = MaskingCollator(Frontend.from_config(job.model.config), recipe.masking, job.model.config.grid)
     pictures = _pictures(job, collator)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig
+from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
 from spectrim.errors import InvalidSetting, one_of
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -23,7 +23,7 @@ Share = Field(default=0.0, ge=0.0, lt=1.0)
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 SET_ELSEWHERE = {
-    **{"keep_rate": "pruning.keep_rate", "prune_at": "pruning.prune_at", "criterion": "pruning.criterion"},
+    **{name: f"pruning.{name}" for name in ("keep_rate", "prune_at", "criterion", "reference_compat")},
     **{"problem_type": "loss", "id2label": "data", "label2id": "data", "num_labels": "data"},
 }
 """Fields of `SpectrimConfig` that ``model.fields`` does not set → what does."""
@@ -120,11 +120,13 @@ class PruningSettings(StrictSettings):
 
     It is 1 until ``shrink_start`` epochs, falls by a cosine over ``shrink_epochs``, and then stays at ``keep_rate``.
     ``anneal_every`` "step" moves it at every step, as EViT does; "epoch" at every epoch, as the paper's code does.
+    ``criterion`` ranks the patches; ``reference_compat`` takes what the paper's public code takes in their place.
     """
 
     keep_rate: float = Field(default=1.0, gt=0.0, le=1.0)
     prune_at: list[int] = Field(default_factory=lambda: [3, 6, 9])
     criterion: str = "auto"
+    reference_compat: bool = False
     shrink_start: float = Field(default=0.0, ge=0.0)
     shrink_epochs: float = Field(default=0.0, ge=0.0)
     anneal_every: Literal["step", "epoch"] = "step"
@@ -210,6 +212,7 @@ class Recipe(StrictSettings):
         if self.pruning.criterion not in CRITERION_NAMES:
             raise InvalidSetting("pruning.criterion", self.pruning.criterion, one_of(CRITERION_NAMES))
         pruning, optimiser = self.pruning, self.optimiser
+        check_public_gather("pruning.reference_compat", pruning.reference_compat, pruning.criterion)
         end = pruning.shrink_start + pruning.shrink_epochs
         if pruning.keep_rate < 1.0 and end > optimiser.epochs:
             allowed = f"a start and a length that end within optimiser.epochs={optimiser.epochs:g}"

@@ -13,10 +13,12 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import Dataset, RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -28,7 +30,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from spectrim.benchmark import environment
 from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
 from spectrim.optimisers import build_optimiser, build_schedule
-from spectrim.recipe import OptimiserSettings, ScheduleSettings
+from spectrim.recipe import OptimiserSettings, ScheduleSettings, StrictSettings
 from spectrim.sealed import flaw, seal
 from spectrim.whole import write_json
 
@@ -47,13 +49,16 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def check_run(run: Mapping[str, Any], output: Path, *, resume: bool) -> None:
+def check_run(
+    run: Mapping[str, Any], output: Path, *, resume: bool, kind: type[StrictSettings] = StrictSettings
+) -> None:
     """Make sure that a folder holds no run, or the one that is to be resumed.
 
     Args:
         run: all that determines the run, as JSON.
         output: the folder.
         resume: whether a run may be there.
+        kind: of its recipe; see `begun_run`.
 
     Raises:
         InvalidSetting: ``output`` holds a run and ``resume`` is False, or holds another run or an unknown one.
@@ -66,10 +71,18 @@ def check_run(run: Mapping[str, Any], output: Path, *, resume: bool) -> None:
             allowed = "a folder without a run in it, or --resume to continue that run"
             raise InvalidSetting("output", str(output), allowed)
     elif written.is_file():
-        refuse_another_run(run, json.loads(written.read_text(encoding="utf-8")), output)
+        refuse_another_run(run, begun_run(written, kind), output)
     elif any((output / CHECKPOINTS).glob("checkpoint-*")):
         allowed = "a folder with run.json, which says what its checkpoints are of"
         raise InvalidSetting("output", str(output), allowed)
+
+
+def begun_run(written: Path, kind: type[StrictSettings]) -> dict[str, Any]:
+    """Read what a run's ``run.json`` says; settings that have come to its kind of recipe since have their defaults."""
+    run: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    with suppress(ValidationError):
+        run["recipe"] = kind(**run.get("recipe", {})).model_dump(mode="json")
+    return run
 
 
 def begin_run(run: Mapping[str, Any], output: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -30,13 +29,14 @@ from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.logs import RunLog, Say
 from spectrim.metrics import METRICS
 from spectrim.model import AudioTransformer
-from spectrim.pruning.schedule import cosine_from_one
+from spectrim.pruning.schedule import cosine_from_one, plan_blocks
 from spectrim.recipe import PruningSettings, Recipe
 from spectrim.runs import (
     CHECKPOINTS,
     RunCourse,
     RunTrainer,
     begin_run,
+    begun_run,
     check_run,
     is_main_process,
     refuse_another_run,
@@ -48,7 +48,7 @@ from spectrim.whole import folder_beside, write_json
 
 MAY_DIFFER_IN_A_BRANCH = (
     *("recipe.name", "recipe.description", "recipe.pruning.keep_rate", "recipe.optimiser.stop_after_epochs"),
-    *("recipe.pruning.criterion", "recipe.evaluation.test_keep_rates"),
+    *("recipe.pruning.criterion", "recipe.pruning.reference_compat", "recipe.evaluation.test_keep_rates"),
 )
 """Settings in which a run may differ from the one whose beginning it shares."""
 
@@ -166,9 +166,9 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     """
     pruning = recipe.pruning
     problem = problem_type(recipe, part)
+    settings = {name: getattr(pruning, name) for name in ("keep_rate", "prune_at", "criterion", "reference_compat")}
     if init is None:
         names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
-        settings = {"keep_rate": pruning.keep_rate, "prune_at": pruning.prune_at, "criterion": pruning.criterion}
         fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
         return AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
     described = describe(init)
@@ -181,9 +181,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     fresh = described["label_names"] != list(part.labels)
     model = from_pretrained(
         init,
-        keep_rate=pruning.keep_rate,
-        prune_at=pruning.prune_at,
-        criterion=pruning.criterion,
+        **settings,
         labels=part.labels if fresh else None,
         frames=frames,
         **further,
@@ -224,7 +222,9 @@ def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | No
     entry = find_data_set(recipe.data.name, "data.name")
     parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
     transformers.set_seed(recipe.seed)
-    return Job(recipe, Path(output), init, parts["train"].metric, parts, build_model(recipe, init, parts["train"]))
+    model = build_model(recipe, init, parts["train"])
+    plan_blocks(model.config, model.config.num_patches)
+    return Job(recipe, Path(output), init, parts["train"].metric, parts, model)
 
 
 def train(
@@ -262,7 +262,7 @@ def train(
     """
     output = Path(output)
     run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
-    check_run(run, output, resume=resume)
+    check_run(run, output, resume=resume, kind=Recipe)
     newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
     shared = None if newest is not None or branch_of is None else _branching_point(recipe, run, Path(branch_of))
     job = prepare(recipe, data, output, init)
@@ -282,10 +282,7 @@ def _branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
     written = trunk / "run.json"
     if not written.is_file():
         raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
-    refuse_another_run(run, json.loads(written.read_text(encoding="utf-8")), trunk, apart_from=MAY_DIFFER_IN_A_BRANCH)
-    if recipe.pruning.criterion == "random":
-        allowed = "another for a branch: at random draws from the generator of the training from its first step"
-        raise InvalidSetting("pruning.criterion", "random", allowed)
+    refuse_another_run(run, begun_run(written, Recipe), trunk, apart_from=MAY_DIFFER_IN_A_BRANCH)
     newest = newest_checkpoint(trunk / CHECKPOINTS)
     if newest is None:
         raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")

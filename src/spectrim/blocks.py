@@ -18,6 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spectrim.config import SpectrimConfig
 from spectrim.pruning.criteria import ATTENTION_CRITERIA, attention_map
+from spectrim.pruning.fused import together_pays
 from spectrim.pruning.schedule import BlockPlan
 from spectrim.pruning.select import tokens_going_on, top_patches, top_valid_patches
 
@@ -158,23 +159,32 @@ class Block(GradientCheckpointingLayer):
         normed = self.norm1(tokens)
         keys, values = attention.keys_values(normed)
         criterion = ATTENTION_CRITERIA.get(plan.criterion)
-        all_queries = None
+        all_queries = attended = None
         scores = rank
         if criterion is not None and (plan.prunes or read_scores):
-            seen = normed if criterion.queries == "all" else normed[:, :1]
-            all_queries = attention.query(seen)
-            scores = criterion.score(attention.split(all_queries.detach()), keys.detach(), extra, mask)
+            all_queries = attention.query(normed if criterion.queries == "all" else normed[:, :1])
+            heads = attention.split(all_queries)
+            computed = plan.tokens_computed(extra)
+            if criterion.together and not read_attention and together_pays(heads, keys, values, mask, computed):
+                attended, scores = criterion.together(heads, keys, values, extra)
+            else:
+                scores = criterion.score(heads.detach(), keys.detach(), extra, mask)
             all_queries = all_queries if plan.prunes and criterion.queries == "all" else None
         index, valid = _select(plan, scores, valid, extra)
 
         def going_on(values: Tensor) -> Tensor:
             return tokens_going_on(values, index, extra, plan.emits, plan.reference_compat)
 
-        flat = attention.query(going_on(normed)) if all_queries is None else going_on(all_queries)
-        queries = attention.split(flat)
-        tokens = going_on(tokens) + self.drop_path(attention(queries, keys, values, mask))
+        shown = None
+        if attended is not None:
+            branch = attention.output(going_on(attended))
+        else:
+            flat = attention.query(going_on(normed)) if all_queries is None else going_on(all_queries)
+            queries = attention.split(flat)
+            branch = attention(queries, keys, values, mask)
+            shown = attention_map(queries, keys, mask) if read_attention else None
+        tokens = going_on(tokens) + self.drop_path(branch)
         tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-        shown = attention_map(queries, keys, mask) if read_attention else None
         return BlockOutput(tokens, index, valid, scores, shown)
 
 

@@ -50,7 +50,8 @@ def macs(
 
     The paper's count per block, n tokens in and m out: 3·n·d² + 2·n²·d + n·d² before the selection, 8·m·d² after it
     (for an MLP ratio of 4). It reproduces the paper's published figures. The executed count is what torch's
-    FlopCounterMode finds (with the MATH backend of attention), halved.
+    FlopCounterMode finds (with the MATH backend of attention), halved; where the kernel of `spectrim.pruning.fused` runs,
+    products of its own take the place of those of the score.
 
     Args:
         model_or_config: a model or its configuration.
@@ -87,7 +88,7 @@ def _paper(config: SpectrimConfig, plan: BlockPlan) -> int:
 def _executed(config: SpectrimConfig, plan: BlockPlan) -> int:
     width, extra = config.hidden_size, config.extra_tokens
     entering = plan.patches_in + extra
-    computed = {"all": plan.patches_kept + extra, "extra": extra, "patches": plan.patches_kept}[plan.emits]
+    computed = plan.tokens_computed(extra)
     queries, scores = computed, 0
     criterion = ATTENTION_CRITERIA.get(plan.criterion) if plan.prunes else None
     if criterion is not None and criterion.queries == "all":

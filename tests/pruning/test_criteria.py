@@ -139,6 +139,15 @@ def test_random_scores_are_one_fixed_table_that_touches_no_generator() -> None:
     assert torch.equal(torch.get_rng_state(), torch_before) and random.getstate() == python_before
 
 
+def test_the_random_table_is_copied_to_its_device_once() -> None:
+    """A CUDA graph cannot capture a copy from the host."""
+    first, second = (random_scores(batch, 50, 3, torch.device("cpu")) for batch in (1, 4))
+    assert first.data_ptr() == second.data_ptr()
+    assert random_scores(1, 50, 4, torch.device("cpu")).data_ptr() != first.data_ptr()
+    with torch.inference_mode():
+        assert not random_scores(1, 60, 3, torch.device("cpu")).is_inference()
+
+
 def test_fresh_random_scores_follow_torch_and_differ_from_clip_to_clip() -> None:
     torch.manual_seed(1)
     first = random_scores(3, 50, 0, torch.device("cpu"), fresh=True)

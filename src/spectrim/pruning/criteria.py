@@ -6,12 +6,15 @@ first block. A new criterion is one function and one entry in `ATTENTION_CRITERI
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from spectrim.pruning import fused
 
 QUERY_CHUNK = 128
 """Query rows whose attention map is held at once, so that memory grows with n and not with n²."""
@@ -25,10 +28,14 @@ class AttentionCriterion:
         queries: ``"class"`` (only [CLS]) or ``"all"`` (every token).
         score: function of queries (batch, heads, q, head_dim), keys (batch, heads, extra + n, head_dim), the number
             of extra tokens and an additive mask (batch, 1, 1, extra + n) or None; returns (batch, n) float32.
+        together: function of queries, keys, values and the number of extra tokens that gives the attention output
+            (batch, extra + n, width) and the score at once, for where `spectrim.pruning.fused.together_pays`; None
+            where there is none.
     """
 
     queries: str
     score: Callable[[Tensor, Tensor, int, Tensor | None], Tensor]
+    together: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None
 
 
 def attention_map(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -66,7 +73,8 @@ def cls_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None
 def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None) -> Tensor:
     """Attention that a patch receives, mean over heads and over the patch queries: the score of AudioMAE.
 
-    The softmax runs over all tokens. Never holds more than `QUERY_CHUNK` rows of the attention map.
+    The softmax runs over all tokens. Never holds more than `QUERY_CHUNK` rows of the attention map, and none where
+    `spectrim.pruning.fused` can compute it.
 
     Args:
         queries: (batch, heads, extra + n, head_dim).
@@ -77,6 +85,8 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
     Returns:
         (batch, n) float32.
     """
+    if fused.score_fused(queries, keys, mask):
+        return fused.mean_attention(queries, keys, extra)
     heads, patches = queries.shape[1], queries.shape[2] - extra
     received = keys.new_zeros((), dtype=torch.promote_types(keys.dtype, torch.float32))
     if mask is None:
@@ -96,7 +106,7 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
 
 ATTENTION_CRITERIA = {
     "cls_attention": AttentionCriterion("class", cls_attention),
-    "mean_attention": AttentionCriterion("all", mean_attention),
+    "mean_attention": AttentionCriterion("all", mean_attention, fused.attend_and_score),
 }
 
 
@@ -147,6 +157,17 @@ def random_scores(batch: int, patches: int, seed: int, device: torch.device, *, 
     """
     if fresh:
         return torch.rand(batch, patches, device=device)
+    table = _random_table if torch.compiler.is_compiling() else _cached_random_table
+    return table(patches, seed, device).unsqueeze(0).expand(batch, -1)
+
+
+def _random_table(patches: int, seed: int, device: torch.device) -> Tensor:
     generator = random.Random(seed)
-    table = [generator.random() for _ in range(patches)]
-    return torch.tensor(table, device=device).unsqueeze(0).expand(batch, -1)
+    return torch.tensor([generator.random() for _ in range(patches)], device=device)
+
+
+@functools.lru_cache(maxsize=8)
+def _cached_random_table(patches: int, seed: int, device: torch.device) -> Tensor:
+    """Keep the table on its device: a CUDA graph cannot capture a copy from the host."""
+    with torch.inference_mode(mode=False):
+        return _random_table(patches, seed, device)

@@ -36,6 +36,10 @@ class BlockPlan:
         """Whether patches are selected in this block."""
         return self.keep_rate < 1.0
 
+    def tokens_computed(self, extra: int) -> int:
+        """Number of tokens whose attention output the block computes, with this many extra tokens."""
+        return {"all": self.patches_kept + extra, "extra": extra, "patches": self.patches_kept}[self.emits]
+
 
 def plan_blocks(
     config: SpectrimConfig,

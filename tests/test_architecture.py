@@ -25,6 +25,7 @@ LEVELS = (
     ("training", "analysis", "decoding", "selection"),
     ("pretraining",),
     ("steps",),
+    ("fine_tuning", "study_report"),
     ("explain", "demo", "evaluation", "reproduction"),
     ("predict", "__init__"),
     ("about", "terminal", "writers", "export", "explaining"),

@@ -97,6 +97,26 @@ def test_all_steps_run_and_the_report_has_every_pair(tmp_path: Path) -> None:
     assert calls(out) == before
 
 
+def test_the_study_of_rankings_shares_the_folder_and_what_is_done_in_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(out, "--quick")[0] == 0
+    before = calls(out)
+    code, said, _ = run(out, "--quick", "--study", "rankings")
+    assert (code, said.strip()) == (0, str(out / "rankings" / "report.html"))
+    new = calls(out)[len(before) :]
+    assert len(new) == 2 * len(QUICK.esc50_runs) * 5
+    ends = sorted({Path(call.split("--output ")[1].split()[0]).name for call in new})
+    assert ends == ["r0.7-intensity", "r0.7-intensity-public-gather", "r0.7-random", "r0.7-variation", "r0.999"]
+    text = (out / "rankings" / "report.md").read_text()
+    assert "the quick form" in text
+    assert "spectrim reproduce --study rankings --scale mini --quick OUT" in text
+    assert "* AudioMAE on ESC-50, keep rate 0.7, at random: no, in one run: it loses 0.0 points" in text
+    assert "Nothing: every step of the plan is done." in text
+    kept = (out / "report.md").read_bytes()
+    assert run(out, "--quick", "--study", "rankings", "--report-only")[1].strip() == said.strip()
+    assert (out / "report.md").read_bytes() == kept
+
+
 def test_a_failing_step_is_named_and_the_report_says_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +174,10 @@ def test_the_full_plan_says_what_lacks_data(tmp_path: Path) -> None:
     assert next(line for line in lines if "audiomae-esc50 fold 1 seed 12 r=0.5 " in line).startswith("lacks data")
     assert f"missing: {tmp_path / 'w' / FULL_WEIGHTS['audiomae']}" in lines
     assert f"missing: {tmp_path / 'data' / 'ESC-50-master'}" not in lines
+    rows = json.loads(run(*arguments, "--study", "rankings", "--dry-run", "--format", "json")[1])
+    assert len(rows) == 2 * 5 * 5 * 8
+    assert "--set pruning.criterion=intensity --set pruning.reference_compat=true" in rows[7]["command"]
+    assert rows[7]["missing"] == []
     code, said, told = run(*arguments)
     assert (code, said) == (1, "")
     assert "spectrim: not there: " in told
@@ -165,6 +189,7 @@ def test_the_full_plan_says_what_lacks_data(tmp_path: Path) -> None:
     [
         (["--jobs", "0"], "jobs is 0; allowed: 1 or more"),
         (["--scale", "huge"], "scale is 'huge'; allowed: one of"),
+        (["--study", "ranks"], "study is 'ranks'; allowed: one of keep-rates, rankings"),
         (["--scale", "full"], "data-root is None; allowed: a folder, for --scale full"),
         (["--scale", "full", "--data-root", "d"], "weights is None; allowed: a folder"),
         (["--scale", "full", "--data-root", "d", "--weights", "w", "--quick"], "quick is True; allowed: only with"),

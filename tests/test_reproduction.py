@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from spectrim.config import SpectrimConfig, ast_base
 from spectrim.counting import macs
 from spectrim.data.synthetic_sounds import ESC50_STEP
 from spectrim.errors import DataError, InvalidSetting
+from spectrim.fine_tuning import training_macs
 from spectrim.recipe import load_recipe
 from spectrim.reproduction import (
     FULL_WEIGHTS,
@@ -18,19 +21,24 @@ from spectrim.reproduction import (
     Miniature,
     check_folder,
     claim_folder,
-    collect,
     full_plan,
+    full_rankings_plan,
     miniature_plan,
-    plan_rows,
-    training_macs,
-    write_report,
+    miniature_rankings_plan,
+    study_plan,
 )
 from spectrim.steps import Cell, Step, missing_inputs, run_plan
+from spectrim.study_report import collect, plan_rows, report_folder, write_report
+
+FOLDS = ((1, 12), (2, 34), (3, 56))
 
 
+@pytest.mark.parametrize("plan", [miniature_plan, miniature_rankings_plan])
 @pytest.mark.parametrize("size", [MINI, QUICK])
-def test_every_step_of_the_miniature_comes_after_what_it_needs(size: Miniature, tmp_path: Path) -> None:
-    steps = miniature_plan(tmp_path, size)
+def test_every_step_of_the_miniature_comes_after_what_it_needs(
+    size: Miniature, plan: Callable[[Path, Miniature], list[Step]], tmp_path: Path
+) -> None:
+    steps = plan(tmp_path, size)
     before: set[str] = set()
     for step in steps:
         assert set(step.needs) <= before, step.name
@@ -40,9 +48,68 @@ def test_every_step_of_the_miniature_comes_after_what_it_needs(size: Miniature, 
     assert len({step.done for step in steps}) == len(steps)
     assert size.esc50_clips % ESC50_STEP == 0
     costs = {step.name: step.macs for step in steps}
-    assert [name for name, cost in costs.items() if cost is None] == [
-        *("data audioset", "data esc50", "data spoken-commands", "pretrain audiomae")
+    words = ["data spoken-commands"] if plan is miniature_plan else []
+    uncounted = ["data audioset", "data esc50", *words, "pretrain audiomae"]
+    assert [name for name, cost in costs.items() if cost is None] == uncounted
+
+
+def test_both_studies_have_the_same_steps_where_they_share_them(tmp_path: Path) -> None:
+    rates, rankings = (
+        {step.name: step for step in plan(tmp_path, MINI)} for plan in (miniature_plan, miniature_rankings_plan)
+    )
+    runs = [
+        f"{backbone}-esc50-mini fold {fold} seed {seed}" for backbone in ("ast", "audiomae") for fold, seed in FOLDS
     ]
+    shared = [f"{run} {end}" for run in runs for end in ("trunk", "r=1", "r=0.999", "r=0.7")]
+    assert set(rates) & set(rankings) == {
+        *("data audioset", "data esc50", "pretrain ast", "pretrain audiomae", *shared)
+    }
+    assert all(rates[name] == rankings[name] for name in set(rates) & set(rankings))
+    own = ["r=0.7-intensity", "r=0.7-variation", "r=0.7-random", "r=0.7-intensity-public-gather"]
+    assert set(rankings) - set(rates) == {f"{run} {end}" for run in runs for end in own}
+    order = [step.cell.backbone for step in rankings.values() if step.cell is not None and step.cell.data == "esc50"]
+    assert order == ["ast"] * 21 + ["audiomae"] * 21
+
+
+def test_the_commands_of_the_rankings_train_what_their_cells_say(tmp_path: Path) -> None:
+    size = replace(QUICK, ranking_rates=(0.7, 0.5))
+    found = {}
+    for step in miniature_rankings_plan(tmp_path, size):
+        if step.cell is None or step.cell.recipe != "ast-esc50-mini":
+            continue
+        words = shlex.split(step.command)
+        recipe = load_recipe(words[2], [words[place + 1] for place, word in enumerate(words) if word == "--set"])
+        pruning = recipe.pruning
+        found[step.cell.keep_rate, step.cell.ranking] = (pruning.keep_rate, pruning.criterion, pruning.reference_compat)
+        assert tmp_path / words[words.index("--output") + 1] == step.cell.folder
+    assert found == {
+        (1.0, "attention"): (1.0, "auto", False),
+        (0.999, "attention"): (0.999, "auto", False),
+        (0.7, "attention"): (0.7, "auto", False),
+        (0.7, "intensity"): (0.7, "intensity", False),
+        (0.7, "variation"): (0.7, "variation", False),
+        (0.7, "random"): (0.7, "random", False),
+        (0.7, "intensity, public gather"): (0.7, "intensity", True),
+        (0.5, "attention"): (0.5, "auto", False),
+        (0.5, "intensity"): (0.5, "intensity", False),
+        (0.5, "random"): (0.5, "random", False),
+    }
+
+
+def test_the_full_study_of_rankings_has_the_papers_esc50_runs(tmp_path: Path) -> None:
+    places = (tmp_path / "out", tmp_path / "data", tmp_path / "weights")
+    rates, rankings = ({step.name: step for step in plan(*places)} for plan in (full_plan, full_rankings_plan))
+    cells = [step.cell for step in rankings.values() if step.cell is not None]
+    assert len(cells) == 2 * 5 * 5 * 7
+    assert {cell.recipe for cell in cells} == {"ast-esc50", "audiomae-esc50"}
+    common = set(rates) & set(rankings)
+    assert len(common) == 2 * 5 * 5 * 3
+    assert all(rates[name] == rankings[name] for name in common)
+
+
+def test_a_study_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"study is 'ranks'; allowed: one of keep-rates, rankings"):
+        study_plan("ranks", tmp_path)
 
 
 def test_commands_of_the_miniature_do_not_depend_on_where_it_lies(tmp_path: Path) -> None:
@@ -134,7 +201,7 @@ def test_a_report_of_an_unfinished_study_says_what_it_has_and_what_not(tmp_path:
     (tmp_path / "pretrained" / "audiomae").mkdir(parents=True)
     masked = {"training_files": 3622, "held_out_files": 128, "epoch": 10.0, "held_out_loss": 0.8094}
     (tmp_path / "pretrained" / "audiomae" / "results.json").write_text(json.dumps(masked))
-    page = write_report(steps, tmp_path / "report", scale="mini", study=tmp_path)
+    page = write_report(steps, tmp_path / "report", scale="mini", runs=tmp_path)
     text = page.with_suffix(".md").read_text()
     assert "Not finished: 1 of 2 steps are done" in text
     assert "0.809 on 128 clips held out" in text
@@ -143,6 +210,22 @@ def test_a_report_of_an_unfinished_study_says_what_it_has_and_what_not(tmp_path:
     written = json.loads((tmp_path / "report" / "rows.json").read_text())
     assert [step["done"] for step in written["steps"]] == [True, False]
     assert written["rows"][0]["keep_rate"] == 1.0
+
+
+def test_the_report_of_the_rankings_is_about_their_rows(tmp_path: Path) -> None:
+    config = ast_base(max_length=512, num_labels=50, hidden_size=64, num_attention_heads=4, intermediate_size=256)
+    steps = []
+    for ranking, value in (("attention", 0.5), ("intensity", 0.46), ("intensity, public gather", 0.3)):
+        at = tmp_path / ranking
+        steps.append(finished(at, config, Cell("ast", "esc50", "x", 12, 1, 0.7, at, ranking), **{"r0.7": value}))
+    page = write_report(steps, report_folder(tmp_path, "rankings"), scale="mini", study="rankings", runs=tmp_path)
+    assert page == tmp_path / "rankings" / "report.html"
+    text = page.with_suffix(".md").read_text()
+    assert "spectrim reproduce --study rankings --scale mini OUT" in text
+    assert "keep rate 0.7, by intensity: yes, in one run: it loses 4.0 points against attention" in text
+    assert "by intensity: 16.0 points lost, one run" in text
+    rows = json.loads((tmp_path / "rankings" / "rows.json").read_text())["rows"]
+    assert [row["ranking"] for row in rows] == ["attention", "intensity", "intensity, public gather"]
 
 
 def test_a_folder_is_of_one_study(tmp_path: Path) -> None:

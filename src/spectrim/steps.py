@@ -41,6 +41,7 @@ class Cell:
         fold: of the data set, None where it has none.
         keep_rate: that it is trained for.
         folder: of the run.
+        ranking: what its patches are ranked by, a name in `spectrim.analysis.ablations.RANKINGS`.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class Cell:
     fold: int | None
     keep_rate: float
     folder: Path
+    ranking: str = "attention"
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]], **further: Callable[[Any], str
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The steps of a study, as `spectrim.reproduction.plan_rows` gives them: done or not, cost, and command."""
+    """The steps of a study, as `spectrim.study_report.plan_rows` gives them: done or not, cost, and command."""
     table = Table("", "step", "MACs", "command", **PLAIN_TABLE)
     table.columns[0].no_wrap = table.columns[2].no_wrap = True
     table.columns[2].justify = "right"

@@ -10,8 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from spectrim.analysis.report import Report
-from spectrim.analysis.study import add_study, answer, curve_rows, mean_over_runs, points, write_study
+from spectrim.analysis.means import mean_over_runs
+from spectrim.analysis.report import Frame, Report
+from spectrim.analysis.study import add_study, answer, curve_rows, points, write_study
 
 MACS = {1.0: 1000, 0.9: 860, 0.7: 640, 0.5: 490}
 
@@ -129,10 +130,8 @@ def test_curves_are_about_the_same_models_where_runs_are_missing() -> None:
 
 
 def test_the_report_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None:
-    place = write_study(
-        study(), tmp_path, title="A <study>", introduction=["About it."], command="spectrim reproduce", missing=["x"],
-        steps=9,
-    )  # fmt: skip
+    frame = Frame("A <study>", ["About it."], "spectrim reproduce", missing=["x"], steps=9)
+    place = write_study(study(), tmp_path, frame)
     page, text = place.read_text(), (tmp_path / "report.md").read_text()
     assert "A &lt;study&gt;" in page
     assert 'src="data:image/svg+xml;base64,' in page

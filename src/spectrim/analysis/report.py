@@ -139,5 +139,45 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the results of a study in its report.
+
+    Attributes:
+        title: of the report.
+        introduction: what was done, a paragraph each.
+        command: the command line that made it.
+        missing: names of steps that are not done.
+        steps: how many there are in all.
+    """
+
+    title: str
+    introduction: Sequence[str]
+    command: str
+    missing: Sequence[str]
+    steps: int
+
+    def begin(self, folder: Path) -> Report:
+        """A report in a folder, with all that stands above the results."""
+        report = Report(self.title, folder)
+        if self.missing:
+            done = self.steps - len(self.missing)
+            report.text(f"Not finished: {done} of {self.steps} steps are done. What is missing stands below.")
+        for paragraph in self.introduction:
+            report.text(paragraph)
+        report.command(self.command)
+        return report
+
+    def end(self, report: Report) -> Path:
+        """Add what is missing, and write the report; returns the path of the HTML."""
+        report.heading("What is missing")
+        if self.missing:
+            report.text(f"{len(self.missing)} steps of the plan are not done:")
+            report.items(self.missing)
+        else:
+            report.text("Nothing: every step of the plan is done.")
+        return report.write()
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")

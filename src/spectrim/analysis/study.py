@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from spectrim.analysis.curves import accuracy_curve
-from spectrim.analysis.report import Report
+from spectrim.analysis.means import FEWEST, Mean, mean_over_runs, worded
+from spectrim.analysis.report import Frame, Report
 
-CONFIDENCE = 0.95
 FEWER_MACS, POINTS_LOST = 0.30, 1.0
 """The paper's claim: at least this share of the MACs saved, fewer than so many points lost."""
-
-FEWEST = 3
-"""Runs that an interval needs: over two it would be 13 standard errors to each side."""
 
 CONTROL = 0.999
 """A keep rate that keeps every patch of a miniature (⌈0.999·n⌉ = n for n below 1,000), and ends masking and SpecAug as
@@ -37,45 +30,6 @@ CAUTION = (
     "clips and seeds share test clips, so runs are not quite independent; fewer than three give no interval. MACs are "
     "the paper's count for one clip."
 )
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over runs.
-
-    Attributes:
-        value: the mean.
-        low: lower end of the 95 % interval (Student's t over runs), NaN for fewer runs than `FEWEST`.
-        high: upper end.
-        runs: how many.
-    """
-
-    value: float
-    low: float
-    high: float
-    runs: int
-
-    def __str__(self) -> str:
-        if self.runs < FEWEST:
-            return f"{self.value:.1f}"
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
-
-
-def mean_over_runs(values: Sequence[float]) -> Mean:
-    """Mean with a 95 % t-interval (`scipy.stats.ttest_1samp`'s confidence interval).
-
-    Raises:
-        ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("a mean of no runs")
-    value = float(np.mean(values))
-    if len(values) < FEWEST:
-        return Mean(value, math.nan, math.nan, len(values))
-    if np.ptp(values) == 0.0:
-        return Mean(value, value, value, len(values))
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return Mean(value, float(interval.low), float(interval.high), len(values))
 
 
 @dataclass(frozen=True)
@@ -111,7 +65,7 @@ def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
     """Bring the rows of single runs together.
 
     Args:
-        rows: as `spectrim.reproduction.collect` gives them; runs without a dense model are left out.
+        rows: as `spectrim.study_report.collect` gives them; runs without a dense model are left out.
 
     Returns:
         Points ordered by backbone, data set, trained or not, and falling keep rate.
@@ -164,12 +118,7 @@ class Answer:
         """The answer in a word or two."""
         if self.best is None:
             return "not measured"
-        runs = self.best.lost.runs
-        if runs < FEWEST:
-            return f"{'yes' if self.holds else 'no'}, in {'one run' if runs == 1 else f'{runs} runs'}"
-        if self.surely or self.surely_not:
-            return "yes" if self.surely else "no"
-        return "yes on average, not settled" if self.holds else "no on average, not settled"
+        return worded(self.best.lost, holds=self.holds, surely=self.surely, surely_not=self.surely_not)
 
     @property
     def paper(self) -> str:
@@ -220,7 +169,7 @@ def add_study(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         report: to add to.
-        rows: as `spectrim.reproduction.collect` gives them.
+        rows: as `spectrim.study_report.collect` gives them.
     """
     found = points(rows)
     if not found:
@@ -262,7 +211,7 @@ def lost_to_control(rows: Iterable[Mapping[str, Any]], backbone: str, data: str)
     """Points that fine-tuned pruning loses against the control, which keeps all patches.
 
     Args:
-        rows: as `spectrim.reproduction.collect` gives them.
+        rows: as `spectrim.study_report.collect` gives them.
         backbone: of the runs to look at.
         data: of the runs to look at.
 
@@ -301,12 +250,7 @@ def _add_pair(report: Report, own: Sequence[Point], rows: Sequence[Mapping[str, 
     title = _name(backbone, data)
     mine = [row for row in rows if (row["backbone"], row["data"]) == (backbone, data)]
     report.heading(title)
-    recipes = " and ".join(sorted({f"recipes/{row['recipe']}.yaml" for row in mine}))
-    runs = sorted({(row["fold"] or 0, row["seed"]) for row in mine})
-    named = ", ".join(f"{f'fold {fold} ' if fold else ''}seed {seed}" for fold, seed in runs)
-    clips = f"{_range(mine, 'training_clips')} training clips, {_range(mine, 'test_clips')} test clips a run"
-    least = f"; one test clip is {100.0 / mine[0]['test_clips']:.2g} points" if metric == "accuracy" else ""
-    report.text(f"By {recipes}. Runs: {named}. {clips}{least}. Metric: {metric}, in %.")
+    report.text(origin(mine))
     rates = sorted({point.keep_rate for point in own}, reverse=True)
     at = {(point.trained, point.keep_rate): point for point in own}
     scaled = any(abs(point.fewer_macs - point.base_fewer_macs) > 5e-3 for point in own)
@@ -332,6 +276,17 @@ def _add_pair(report: Report, own: Sequence[Point], rows: Sequence[Mapping[str, 
         f"{title}: {metric} against the MACs of a clip, the paper's count. Bars, where there are three runs: 95 % "
         "interval of the difference from the dense model, run by run.",
     )  # fmt: skip
+
+
+def origin(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say where rows of one backbone and data set come from: recipes, runs, numbers of clips, metric."""
+    metric = rows[0]["metric"]
+    recipes = " and ".join(sorted({f"recipes/{row['recipe']}.yaml" for row in rows}))
+    runs = sorted({(row["fold"] or 0, row["seed"]) for row in rows})
+    named = ", ".join(f"{f'fold {fold} ' if fold else ''}seed {seed}" for fold, seed in runs)
+    clips = f"{_range(rows, 'training_clips')} training clips, {_range(rows, 'test_clips')} test clips a run"
+    least = f"; one test clip is {100.0 / rows[0]['test_clips']:.2g} points" if metric == "accuracy" else ""
+    return f"By {recipes}. Runs: {named}. {clips}{least}. Metric: {metric}, in %."
 
 
 def _range(rows: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -370,37 +325,20 @@ def _slug(title: str) -> str:
 
 
 def write_study(
-    rows: Sequence[Mapping[str, Any]],
-    folder: Path,
-    *,
-    title: str,
-    introduction: Sequence[str],
-    command: str,
-    missing: Sequence[str],
-    steps: int,
-    masked: Mapping[str, Any] | None = None,
+    rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame, *, masked: Mapping[str, Any] | None = None
 ) -> Path:
     """Write the report of a study.
 
     Args:
-        rows: as `spectrim.reproduction.collect` gives them.
+        rows: as `spectrim.study_report.collect` gives them.
         folder: see `Report`.
-        title: of the report.
-        introduction: what was done, a paragraph each.
-        command: the command line that made it.
-        missing: names of steps that are not done.
-        steps: how many there are in all.
+        frame: what stands around it.
         masked: results of `spectrim.pretraining.pretrain`, if the study has made its own AudioMAE.
 
     Returns:
         Path of the HTML.
     """
-    report = Report(title, folder)
-    if missing:
-        report.text(f"Not finished: {steps - len(missing)} of {steps} steps are done. What is missing stands below.")
-    for paragraph in introduction:
-        report.text(paragraph)
-    report.command(command)
+    report = frame.begin(folder)
     add_study(report, rows)
     if masked is not None:
         report.heading("The AudioMAE before fine-tuning")
@@ -409,10 +347,4 @@ def write_study(
             f"{masked['epoch']:g} epochs: mean squared error of masked patches {masked['held_out_loss']:.3f} on "
             f"{masked['held_out_files']:,} clips held out; always to predict the mean of a patch would give 1."
         )
-    report.heading("What is missing")
-    if missing:
-        report.text(f"{len(missing)} steps of the plan are not done:")
-        report.items(missing)
-    else:
-        report.text("Nothing: every step of the plan is done.")
-    return report.write()
+    return frame.end(report)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def reproduce(
     out: Annotated[Path, typer.Argument(help="Folder for data, runs and report.")],
     scale: Annotated[str, typer.Option(help="mini: on data made here; full: the paper's data and weights.")] = "mini",
+    study: Annotated[
+        str, typer.Option(help="keep-rates: how few patches do; rankings: what to rank them by. They may share OUT.")
+    ] = "keep-rates",
     quick: Annotated[
         bool, typer.Option("--quick", help="Minutes: shows that all runs; accuracies mean nothing.")
     ] = False,
@@ -44,22 +47,24 @@ def reproduce(
     if dry_run and report_only:
         raise InvalidSetting("report-only", report_only, "only without --dry-run")
 
-    from spectrim import reproduction
+    from spectrim import reproduction, study_report
     from spectrim.steps import Failed, run_plan
     from spectrim.terminal import complain, error_console
 
+    steps = reproduction.study_plan(study, out, quick=quick, data_root=data_root, weights=weights)
     reproduction.check_folder(out, scale=scale, quick=quick)
-    if data_root is not None and weights is not None:
-        steps = reproduction.full_plan(out, data_root, weights)
-    else:
-        steps = reproduction.miniature_plan(out, reproduction.QUICK if quick else reproduction.MINI)
+
+    def write_report() -> Path:
+        place = study_report.report_folder(out, study)
+        return study_report.write_report(steps, place, scale=scale, quick=quick, study=study, runs=out)
+
     if dry_run:
         _print_plan(steps, form)
         return
     if report_only:
         if not out.is_dir():
             raise InvalidSetting("out", str(out), "a folder in which spectrim reproduce has run, for --report-only")
-        print(reproduction.write_report(steps, out, scale=scale, quick=quick))
+        print(write_report())
         return
     console = error_console()
     try:
@@ -69,11 +74,9 @@ def reproduce(
                 begin=lambda: reproduction.claim_folder(out, scale=scale, quick=quick),
             )  # fmt: skip
     except Failed:
-        complain(
-            console, f"the report says what is done: {reproduction.write_report(steps, out, scale=scale, quick=quick)}"
-        )
+        complain(console, f"the report says what is done: {write_report()}")
         raise
-    print(reproduction.write_report(steps, out, scale=scale, quick=quick))
+    print(write_report())
 
 
 def _check_scale(scale: str, quick: bool, data_root: Path | None, weights: Path | None) -> None:
@@ -89,8 +92,8 @@ def _check_scale(scale: str, quick: bool, data_root: Path | None, weights: Path 
 
 
 def _print_plan(steps: Sequence[Step], form: str) -> None:
-    from spectrim.reproduction import plan_rows
     from spectrim.steps import missing_inputs
+    from spectrim.study_report import plan_rows
     from spectrim.terminal import as_json, out_console, plan_table, rows_csv
 
     rows = plan_rows(steps)

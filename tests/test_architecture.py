@@ -28,7 +28,7 @@ LEVELS = (
     ("fine_tuning", "study_report"),
     ("explain", "demo", "evaluation", "reproduction"),
     ("predict", "__init__"),
-    ("about", "terminal", "writers", "export", "explaining"),
+    ("about", "agreement", "terminal", "writers", "export", "explaining"),
     ("sinks",),
     ("commands",),
     ("cli",),

@@ -342,30 +342,6 @@ def test_demo(checkpoint: str, clips: list[str], monkeypatch: pytest.MonkeyPatch
     assert rows_of(out)[0]["versions.torch"] == torch.__version__
 
 
-@pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_benchmark(checkpoint: str, form: str) -> None:
-    options = ["--keep-rates", "1,0.5", "--batch-sizes", "1,2", "--repeats", 2]
-    code, out, _ = run("benchmark", "--model", checkpoint, *options, "--format", form)
-    assert code == 0
-    if form == "json":
-        content = json.loads(out)
-        assert content["environment"]["versions"]["torch"] == torch.__version__
-        assert [(row["batch_size"], row["keep_rate"]) for row in content["rows"]] == [
-            (1, 1),
-            (1, 0.5),
-            (2, 1),
-            (2, 0.5),
-        ]
-    elif form == "csv":
-        rows = rows_of(out)
-        assert len(rows) == 4
-        assert rows[0]["environment.versions.torch"] == torch.__version__
-        assert float(rows[0]["speed_up"]) == 1.0
-    else:
-        assert "executed macs" in out
-        assert torch.__version__ in out
-
-
 def test_info_of_a_checkpoint_and_of_the_package(checkpoint: str) -> None:
     code, out, _ = run("info", checkpoint, "--format", "json")
     assert code == 0

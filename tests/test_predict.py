@@ -15,10 +15,11 @@ from PIL import Image
 import spectrim.predict
 from spectrim import audio
 from spectrim.config import ast_base, audiomae_base
+from spectrim.devices import resolve_device
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.model import AudioTransformer
-from spectrim.predict import FilePrediction, Tagger, aggregated, predict, resolve_device
+from spectrim.predict import FilePrediction, Tagger, aggregated, predict
 from spectrim.selection import Selection
 
 LABELS = {index: f"sound {index}" for index in range(6)}

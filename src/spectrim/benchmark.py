@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,22 @@ from typing import Any
 import torch
 
 from spectrim.counting import MacCount, macs
-from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting
 from spectrim.model import AudioTransformer
+from spectrim.onnx_model import OnnxModel, device_for, input_shapes
 
 PACKAGES = ("spectrim", "torch", "transformers", "numpy", "soundfile", "soxr")
 
+KEEP_RATES, BATCH_SIZES = (1.0, 0.7, 0.5), (1, 8)
+"""What is measured where nobody says."""
 
-def environment(device: str = "cpu") -> dict[str, Any]:
+
+def environment(device: str = "cpu", *further: str) -> dict[str, Any]:
     """Machine and versions, to stand beside every figure.
+
+    Args:
+        device: name of the device in use.
+        further: packages in use beside `PACKAGES`.
 
     Returns:
         A dictionary for JSON: processor, cores and torch threads, accelerator, Python and package versions.
@@ -35,7 +44,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, *further)},
     }
 
 
@@ -91,20 +100,63 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
     return {"median_ms": middle * 1e3, "q1_ms": low * 1e3, "q3_ms": high * 1e3}
 
 
+@contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Have torch, and exported models that are opened meanwhile, compute with so many threads; None: as many as before.
+
+    Raises:
+        InvalidSetting: fewer than one, or more than this machine has cores.
+    """
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if number is not None and not 1 <= number <= cores:
+        raise InvalidSetting("threads", number, f"1 to {cores}, the cores of this machine")
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def rates_of(model: AudioTransformer | OnnxModel, keep_rates: Iterable[float] | None) -> Sequence[float | None]:
+    """The keep rates to measure, each once.
+
+    Args:
+        model: to measure.
+        keep_rates: in (0, 1]; None for `KEEP_RATES`, or for an exported model.
+
+    Returns:
+        Keep rates; only None, which stands for its own, for an exported model.
+
+    Raises:
+        InvalidSetting: one is out of range or there is none, or one is given for an exported model.
+    """
+    if isinstance(model, OnnxModel):
+        for rate in keep_rates or ():
+            model.refuse_keep_rate(rate)
+        return [None]
+    rates = list(dict.fromkeys(KEEP_RATES if keep_rates is None else keep_rates))
+    if not rates:
+        raise InvalidSetting("keep_rates", rates, "at least one number in (0, 1]")
+    for rate in rates:
+        model.config.keep_rates(rate)
+    return rates
+
+
 def run(
-    model: AudioTransformer,
-    keep_rates: Iterable[float] = (1.0, 0.7, 0.5),
-    batch_sizes: Iterable[int] = (1, 8),
+    model: AudioTransformer | OnnxModel,
+    keep_rates: Iterable[float] | None = None,
+    batch_sizes: Iterable[int] = BATCH_SIZES,
     *,
     repeats: int = 20,
     device: str = "cpu",
     on_round: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]:
-    """Measure a model on random spectrograms at every keep rate and batch size, interleaved.
+    """Measure a model on random numbers at every keep rate and batch size, interleaved.
 
     Args:
-        model: to measure; its own keep rate does not matter.
-        keep_rates: in (0, 1]; ratios are against the first of them.
+        model: to measure; its own keep rate does not matter, unless it is an exported one. What such a file takes
+            (spectrograms or waveforms) is what is timed; its MACs are those of its configuration.
+        keep_rates: in (0, 1]; ratios are against the first of them. None as `rates_of` says.
         batch_sizes: clips per forward pass.
         repeats: timed passes of each case.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -120,24 +172,12 @@ def run(
         InvalidSetting: a keep rate, batch size or number of repeats is out of range or missing, or torch finds no
             such device.
     """
-    rates, batches = list(keep_rates), list(batch_sizes)
-    _check(rates, batches, repeats, device)
-    counts = {rate: macs(model, keep_rate=rate) for rate in rates}
-    device = str(resolve_device(device))
-    model = copy.deepcopy(model).to(device).eval()
-    size = (model.config.max_length, model.config.num_mel_bins)
-    generator = torch.Generator().manual_seed(0)
-    inputs = {batch: torch.randn(batch, *size, generator=generator).to(device) for batch in batches}
-    frames = {batch: torch.full((batch,), size[0], device=device) for batch in batches}
-
-    def passing(batch: int, rate: float) -> Callable[[], object]:
-        def call() -> object:
-            with torch.inference_mode():
-                return model(inputs[batch], num_frames=frames[batch], keep_rate=rate)
-
-        return call
-
-    cases = {(batch, rate): passing(batch, rate) for batch in batches for rate in rates}
+    rates, batches = rates_of(model, keep_rates), list(batch_sizes)
+    check_amount(batches, repeats)
+    place = device_for(model, device)
+    device = str(place)
+    counts = {rate: macs(model.config, keep_rate=rate) for rate in rates}
+    cases = _cases(model, rates, batches, place)
     wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else None
     memory = {case: peak_memory_mb(call, device) for case, call in cases.items()}
     seconds = interleaved(cases, repeats=repeats, synchronise=wait, on_round=on_round)
@@ -145,8 +185,35 @@ def run(
     for (batch, rate), times in seconds.items():
         timing = {"batch_size": batch, **spread(times), "peak_memory_mb": memory[batch, rate]}
         base = statistics.median(seconds[batch, rates[0]])
-        rows.append({"keep_rate": rate, **timing, **_derived(timing, 1e3 * base, counts[rate], counts[rates[0]])})
-    return {"environment": environment(device), "repeats": repeats, "rows": rows}
+        derived = _derived(timing, 1e3 * base, counts[rate], counts[rates[0]])
+        rows.append({"keep_rate": model.config.keep_rate if rate is None else rate, **timing, **derived})
+    further = ("onnxruntime",) if isinstance(model, OnnxModel) else ()
+    return {"environment": environment(device, *further), "repeats": repeats, "rows": rows}
+
+
+def placed(model: AudioTransformer | OnnxModel, device: torch.device) -> AudioTransformer | OnnxModel:
+    """The model on the device, ready to be measured; an `AudioTransformer` stays as it was, and a copy goes there."""
+    return model.to(device) if isinstance(model, OnnxModel) else copy.deepcopy(model).to(device).eval()
+
+
+def _cases(
+    model: AudioTransformer | OnnxModel, rates: Sequence[float | None], batches: Sequence[int], device: torch.device
+) -> dict[tuple[int, float | None], Callable[[], object]]:
+    """A forward pass for each batch size and keep rate, to be called; the model stays as it was."""
+    network, takes = placed(model, device), model.takes if isinstance(model, OnnxModel) else "log_mel"
+    shape = next(iter(input_shapes(model.config, takes).values()))
+    generator = torch.Generator().manual_seed(0)
+    inputs = {batch: torch.randn(batch, *shape, generator=generator).to(network.dtype).to(device) for batch in batches}
+    lengths = {batch: torch.full((batch,), shape[0], device=device) for batch in batches}
+
+    def passing(batch: int, rate: float | None) -> Callable[[], object]:
+        def call() -> object:
+            with torch.inference_mode():
+                return network(inputs[batch], num_frames=lengths[batch], keep_rate=rate)
+
+        return call
+
+    return {(batch, rate): passing(batch, rate) for batch in batches for rate in rates}
 
 
 def _derived(timing: dict[str, Any], base_ms: float, count: MacCount, base: MacCount) -> dict[str, float]:
@@ -161,10 +228,8 @@ def _derived(timing: dict[str, Any], base_ms: float, count: MacCount, base: MacC
     }
 
 
-def _check(rates: Sequence[float], batches: Sequence[int], repeats: int, device: str) -> None:
-    """Raise `InvalidSetting` for what cannot be measured; `macs` checks the keep rates themselves."""
-    if not rates:
-        raise InvalidSetting("keep_rates", rates, "at least one number in (0, 1]")
+def check_amount(batches: Sequence[int], repeats: int) -> None:
+    """Raise `InvalidSetting` for batch sizes and repeats that cannot be measured."""
     if not batches:
         raise InvalidSetting("batch_sizes", batches, "at least one number from 1")
     for batch in batches:
@@ -172,7 +237,6 @@ def _check(rates: Sequence[float], batches: Sequence[int], repeats: int, device:
             raise InvalidSetting("batch_sizes", batch, "1 or more")
     if repeats < 1:
         raise InvalidSetting("repeats", repeats, "1 or more")
-    resolve_device(device)
 
 
 def peak_memory_mb(call: Callable[[], object], device: str = "cpu") -> float | None:

@@ -22,6 +22,7 @@ from spectrim.benchmark import interleaved
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig, check_keep_rate
 from spectrim.counting import macs
+from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, DataError, InvalidSetting
 from spectrim.frontend import Frontend, frame_seconds
 from spectrim.model import AudioTransformer
@@ -243,7 +244,7 @@ def _draw(
     tell: Callable[[int, int], object],
 ) -> list[Path]:
     """Pictures of clips that lie evenly among all."""
-    chosen = np.unique(np.linspace(0, len(clips) - 1, min(pictures, len(clips))).round().astype(int))
+    chosen = spread_places(pictures, len(clips))
     drawn = []
     for done, index in enumerate(chosen):
         tell(done, len(chosen))

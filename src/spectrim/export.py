@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spectrim import __version__, audio
 from spectrim.config import SpectrimConfig
+from spectrim.data.dataset import spread_places
 from spectrim.demo import packaged_clips
 from spectrim.errors import ExportError, InvalidSetting, one_of
 from spectrim.model import AudioTransformer
@@ -251,11 +252,11 @@ def check_clips(config: SpectrimConfig, count: int = CHECK_CLIPS) -> list[audio.
     """Clips of the package for comparing: every other one is joined with further ones until it fills the frames."""
     files = [path for path, _ in packaged_clips()]
     length = window_length(config)
-    chosen = np.linspace(0, len(files) - 1, count).round().astype(int)
+    chosen = spread_places(count, len(files))
     waves = []
     for turn, index in enumerate(chosen):
         wave = audio.read(files[index], config.sampling_rate).samples
-        further = int(index)
+        further = index
         while turn % 2 and len(wave) < length:
             further = (further + 1) % len(files)
             wave = np.concatenate([wave, audio.read(files[further], config.sampling_rate).samples])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spectrim.config import SpectrimConfig
+from spectrim.devices import resolve_device
 from spectrim.errors import CheckpointError, InputShapeError, InvalidSetting, MissingExtra, one_of
 from spectrim.filterbank import frame_samples
 from spectrim.model import AudioTransformerOutput
@@ -191,6 +192,11 @@ def onnx_device(name: str = "auto") -> torch.device:
     if name.partition(":")[0] not in here:
         raise InvalidSetting("device", name, f"{one_of(['auto', *here])} in this ONNX Runtime")
     return torch.device(name)
+
+
+def device_for(model: object, name: str = "auto") -> torch.device:
+    """The device on which a model, or what is named by this source, is to run; see `onnx_device`, `resolve_device`."""
+    return onnx_device(name) if is_exported(model) else resolve_device(name)
 
 
 def window_length(config: SpectrimConfig) -> int:

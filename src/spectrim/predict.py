@@ -20,11 +20,10 @@ from spectrim.audio import Samples, Window, iterate_windows, window_samples
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
 from spectrim.decoding import LOOK_AHEAD, Event, decode_files
-from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.frontend import Frontend, FrontendOutput
 from spectrim.model import AudioTransformer
-from spectrim.onnx_model import OnnxModel, is_exported, onnx_device
+from spectrim.onnx_model import OnnxModel, device_for, is_exported
 from spectrim.selection import Selection, select_files
 
 AGGREGATES = ("mean", "max", "none")
@@ -204,7 +203,7 @@ def predict(
         workers: decoding processes; None for a few.
         explain: folder for a picture of every window: spectrogram and what is kept after each stage.
         decode: what decodes a file; takes path, window_seconds, hop_seconds and sampling_rate.
-        on_window: called with the seconds of each window as it is decoded.
+        on_window: called with the seconds of each window as it is decoded, before the model hears it.
 
     Returns:
         One prediction a file, in the order of the selection, those of empty folders first. Ask for the next, or
@@ -214,22 +213,42 @@ def predict(
         InvalidSetting: a setting is out of range, or there is not one file; before any work.
         CheckpointError: the model cannot be loaded; likewise.
     """
-    target = onnx_device(device) if is_exported(model) else resolve_device(device)
+    target = device_for(model, device)
     selection = paths if isinstance(paths, Selection) else select_files(paths)
     if not isinstance(model, AudioTransformer | OnnxModel):
         model = open_model(model, keep_rate)
     tagger = Tagger.from_model(model, target, keep_rate)
-    rate = model.config.sampling_rate
-    length, distance = check_windows(tagger, window, hop)
-    cutter = partial(decode, window_seconds=length, hop_seconds=distance, sampling_rate=rate)
     batches = _Batches(tagger, batch_size, aggregate)
-    room = max(LOOK_AHEAD, 2 * batch_size * window_samples(length, distance, rate)[0])
-    events = decode_files(selection.files, cutter, workers=workers, look_ahead=room)
+    events = decoded_windows(
+        selection.files, tagger, window=window, hop=hop, batch_size=batch_size, workers=workers, decode=decode
+    )
     if explain is not None:
         from spectrim.explain import window_painter
 
         batches.draw = window_painter(model, tagger.frontend, Path(explain), selection.files, keep_rate)
     return _predict(selection, events, batches, on_window)
+
+
+def decoded_windows(
+    files: Sequence[str],
+    tagger: Tagger,
+    *,
+    window: float | None = None,
+    hop: float | None = None,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    decode: Callable[..., Iterable[Window]] = iterate_windows,
+) -> Generator[tuple[int, Event]]:
+    """The windows that `predict` makes of files, without the model; arguments and errors as there.
+
+    Yields:
+        As `spectrim.decoding.decode_files`.
+    """
+    rate = tagger.config.sampling_rate
+    length, distance = check_windows(tagger, window, hop)
+    cutter = partial(decode, window_seconds=length, hop_seconds=distance, sampling_rate=rate)
+    room = max(LOOK_AHEAD, 2 * batch_size * window_samples(length, distance, rate)[0])
+    return decode_files(files, cutter, workers=workers, look_ahead=room)
 
 
 def check_windows(tagger: Tagger, window: float | None = None, hop: float | None = None) -> tuple[float, float]:
@@ -258,9 +277,9 @@ def _predict(
         for error in selection.errors:
             yield FilePrediction(error.source, batches.tagger.labels, error=error.reason)
         for index, event in events:
-            batches.add(selection.files[index], event)
             if isinstance(event, Window) and on_window is not None:
                 on_window(event.seconds)
+            batches.add(selection.files[index], event)
             yield from batches.ready()
         batches.run()
         yield from batches.ready()

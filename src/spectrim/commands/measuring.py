@@ -2,45 +2,175 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.commands.common import FormatOption, ModelOption, ProgressOption, check_form, numbers, plainly
+from spectrim.commands.common import FAILURE, FormatOption, ModelOption, ProgressOption, check_form, numbers, plainly
 from spectrim.errors import InvalidSetting, one_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spectrim.agreement import Comparison
 
 
 @plainly
 def benchmark(
     model: ModelOption = "spectrim-mini",
-    keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
+    clips: Annotated[
+        list[str] | None, typer.Option(help="Folder, file or pattern of clips of yours; may be given several times.")
+    ] = None,
+    keep_rates: Annotated[
+        str | None, typer.Option(help="Separated by commas; each in (0, 1]; default: 1.0,0.7,0.5.")
+    ] = None,
     batch_sizes: Annotated[str, typer.Option(help="Separated by commas.")] = "1,8",
     repeats: Annotated[int, typer.Option(help="Timed passes of each case.")] = 20,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many clips, evenly spread.")] = None,
+    passes: Annotated[int, typer.Option(min=1, help="Timed passes over the clips at each keep rate.")] = 3,
+    threshold: Annotated[float, typer.Option(help="Score from which a multi-label model's label counts.")] = 0.5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; default: as torch chooses.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes, for --clips.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     form: FormatOption = "table",
     progress: ProgressOption = None,
 ) -> None:
-    """Count MACs, and time the model at several keep rates side by side."""
-    check_form(form)
-    rates, sizes = numbers("keep-rates", keep_rates, float), numbers("batch-sizes", batch_sizes, int)
-    from spectrim.benchmark import run
-    from spectrim.checkpoints import from_pretrained
-    from spectrim.terminal import as_json, error_console, facts_table, out_console, rows_csv, rows_table, stage_progress
+    """Tell what each keep rate costs and saves, to choose one.
 
-    with stage_progress(error_console(progress), progress) as tell:
-        result = run(
-            from_pretrained(model), rates, sizes, repeats=repeats, device=device,
+    MACs, time and memory of the model alone, from log-mel to logits, on random
+    numbers. With --clips every file is also tagged as spectrim predict does, at
+    each keep rate in turn, and compared with what the dense model (keep rate 1)
+    says of it, with 95 % intervals over the clips:
+
+    agreement: share of the clips with the same best label.
+
+    label overlap, for multi-label models: labels that reach the threshold in
+    both, over those that reach it in either; mean over the clips with one.
+
+    top5 overlap, likewise: share of the five best labels that are the same.
+
+    mean change, largest change: of all scores, which lie between 0 and 1.
+    clip change: the largest of a clip, mean over the clips.
+
+    ms per clip, clips per second, speed up: here from file to labels, that is
+    decoding, front end and model. read share: what decoding alone takes of it;
+    near 100 % reading limits, and a lower keep rate does not help.
+
+    Clips that cannot be read are named and left out; the exit code is then 1.
+    An exported .onnx file is timed at its own keep rate and compared with
+    nothing. docs/benchmark.md says how to read the tables.
+    """
+    check_form(form)
+    rates = None if keep_rates is None else numbers("keep-rates", keep_rates, float)
+    sizes = numbers("batch-sizes", batch_sizes, int)
+    for option, given in (("limit", limit), ("workers", workers)):
+        if given is not None and not clips:
+            raise InvalidSetting(option, given, "together with --clips")
+    from spectrim.agreement import choose_clips, compare
+    from spectrim.benchmark import check_amount, run, torch_threads
+    from spectrim.predict import open_model
+    from spectrim.terminal import complain, error_console, stage_progress
+
+    check_amount(sizes, repeats)
+    console = error_console(progress)
+    selection = choose_clips(clips, limit) if clips else None
+    with torch_threads(threads), stage_progress(console, progress) as tell:
+        network = open_model(model)
+        heard = None
+        if selection is not None:
+            heard = compare(
+                selection, network, rates, passes=passes, device=device, workers=workers, threshold=threshold,
+                on_error=lambda error: complain(console, error), on_progress=tell,
+            )  # fmt: skip
+        found = run(
+            network,
+            rates,
+            sizes,
+            repeats=repeats,
+            device=device,
             on_round=lambda done, total: tell("time", done, total),
-        )  # fmt: skip
+        )
+    show({"model": model, **found}, heard, form)
+    if heard is not None and heard.errors:
+        complain(console, f"{len(heard.errors)} of {len(heard.errors) + heard.facts['clips']} clips could not be read")
+        raise typer.Exit(FAILURE)
+
+
+def show(found: Mapping[str, Any], heard: Comparison | None, form: str) -> None:
+    """Print what `spectrim.benchmark.run` and `spectrim.agreement.compare` found."""
+    from spectrim.terminal import as_json, facts_table, out_console, rows_csv, rows_table
+
+    facts = {name: value for name, value in found.items() if name != "rows"}
+    rows, of_clips = found["rows"], {} if heard is None else {"clips": {**heard.facts, "rows": heard.rows}}
+    if form == "json":
+        print(as_json({**found, **of_clips}), end="")
+        return
     if form == "csv":
-        facts = {"model": model, **{name: value for name, value in result.items() if name != "rows"}}
-        print(rows_csv(result["rows"], facts), end="")
-    elif form == "json":
-        print(as_json({"model": model, **result}), end="")
-    else:
-        out = out_console()
-        out.print(rows_table(result["rows"]))
-        out.print(facts_table({"model": model, "repeats": repeats, **result["environment"]}))
+        if heard is not None:
+            facts["clips"] = heard.facts
+            further = {str(row["keep_rate"]): row for row in heard.rows}
+            rows = [row | further[str(row["keep_rate"])] for row in rows]
+        print(rows_csv(rows, facts), end="")
+        return
+    out = out_console()
+    out.print(rows_table(rows, keep_rate=_rate))
+    if heard is not None:
+        out.print()
+        out.print(clips_table(heard.rows))
+        out.print(_reading(heard.facts))
+    environment = facts.pop("environment")
+    out.print(facts_table({**facts, **environment}))
+
+
+def _rate(value: float | Sequence[float]) -> str:
+    """A keep rate, or those of the pruning blocks."""
+    return " ".join(f"{one:g}" for one in (value if isinstance(value, Sequence) else [value]))
+
+
+WITH_INTERVALS: dict[str, Callable[[float], str]] = {
+    "agreement": "{:.1%}".format,
+    "label_overlap": "{:.1%}".format,
+    "top5_overlap": "{:.1%}".format,
+    "clip_change": "{:.3f}".format,
+}
+
+
+def clips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What `spectrim.agreement.compare` found; quartiles and further intervals are in CSV and JSON."""
+    from spectrim.terminal import rows_table
+
+    shown = [
+        {
+            **{name: _with_interval(row, name, write) for name, write in WITH_INTERVALS.items() if name in row},
+            **{name: row[name] for name in ("keep_rate", "mean_change", "largest_change", "read_share") if name in row},
+            **{"ms_per_clip": row["files_ms"], "clips_per_second": row["files_per_second"]},
+            "speed_up": row["files_speed_up"],
+        }
+        for row in rows
+    ]
+    return rows_table(
+        shown, keep_rate=_rate, **dict.fromkeys(WITH_INTERVALS, str),
+        mean_change="{:.4f}".format, largest_change="{:.3f}".format, read_share="{:.0%}".format,
+    )  # fmt: skip
+
+
+def _with_interval(row: Mapping[str, Any], name: str, write: Callable[[float], str]) -> str:
+    if row[name] is None:
+        return "–"
+    ends = row[f"{name}_low"], row[f"{name}_high"]
+    return write(row[name]) + ("" if None in ends else f" [{write(ends[0]).removesuffix('%')}, {write(ends[1])}]")
+
+
+def _reading(facts: Mapping[str, Any]) -> str:
+    """What the table of clips stands on."""
+    windows = f"{facts['clips']} clips, {facts['windows']} windows, {facts['audio_seconds']:,.1f} s of audio"
+    return (
+        f"{windows}; intervals: 95 %, over clips. ms a clip from file to labels, median of {facts['passes']} passes in "
+        f"turn, batches of {facts['batch_size']}, {facts['workers']} decoding processes: reading alone takes "
+        f"{facts['read_ms']:.2f} ms, with the front end {facts['input_ms']:.2f} ms; starting takes "
+        f"{facts['start_seconds']:.2f} s more, once."
+    )
 
 
 @plainly

@@ -161,6 +161,11 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def spread_places(number: int, total: int) -> list[int]:
+    """So many places, evenly spread over ``total``, or all if there are fewer: files often lie in the order of labels."""
+    return np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(int)).tolist()
+
+
 def _last(broken: dict[str, str]) -> str:
     name, reason = next(reversed(broken.items()))
     return f"{name}: {reason}"

@@ -35,6 +35,12 @@ if words[0] == "data":
     Path(words[3], "synthesis.json").write_text("{}")
     raise SystemExit
 output = Path(words[words.index("--output") + 1])
+if words[0] == "analyze":
+    output.mkdir()
+    rankings = ("attention", "intensity")
+    rows = [{"ablation": "criterion", "criterion": name, "keep_rate": 0.7, "value": 0.5} for name in rankings]
+    (output / "statistics.json").write_text(json.dumps({"ablations": rows}))
+    raise SystemExit
 (output / "model").mkdir(parents=True)
 shutil.copy(CONFIG, output / "model")
 rates = [word.split("=")[1] for word in words if word.startswith("evaluation.test_keep_rates=")]
@@ -104,9 +110,11 @@ def test_the_study_of_rankings_shares_the_folder_and_what_is_done_in_it(tmp_path
     code, said, _ = run(out, "--quick", "--study", "rankings")
     assert (code, said.strip()) == (0, str(out / "rankings" / "report.html"))
     new = calls(out)[len(before) :]
-    assert len(new) == 2 * len(QUICK.esc50_runs) * 5
-    ends = sorted({Path(call.split("--output ")[1].split()[0]).name for call in new})
-    assert ends == ["r0.7-intensity", "r0.7-intensity-public-gather", "r0.7-random", "r0.7-variation", "r0.999"]
+    assert len(new) == 2 * len(QUICK.esc50_runs) * 6
+    assert sorted({Path(call.split("--output ")[1].split()[0]).name for call in new}) == [
+        *("r0.7-intensity", "r0.7-intensity-public-gather", "r0.7-random", "r0.7-variation", "r0.999"),
+        "r1-training-free",
+    ]
     text = (out / "rankings" / "report.md").read_text()
     assert "the quick form" in text
     assert "spectrim reproduce --study rankings --scale mini --quick OUT" in text
@@ -175,7 +183,7 @@ def test_the_full_plan_says_what_lacks_data(tmp_path: Path) -> None:
     assert f"missing: {tmp_path / 'w' / FULL_WEIGHTS['audiomae']}" in lines
     assert f"missing: {tmp_path / 'data' / 'ESC-50-master'}" not in lines
     rows = json.loads(run(*arguments, "--study", "rankings", "--dry-run", "--format", "json")[1])
-    assert len(rows) == 2 * 5 * 5 * 8
+    assert len(rows) == 2 * 5 * 5 * (8 + 1)
     assert "--set pruning.criterion=intensity --set pruning.reference_compat=true" in rows[7]["command"]
     assert rows[7]["missing"] == []
     code, said, told = run(*arguments)

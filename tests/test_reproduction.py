@@ -12,7 +12,7 @@ from spectrim.config import SpectrimConfig, ast_base
 from spectrim.counting import macs
 from spectrim.data.synthetic_sounds import ESC50_STEP
 from spectrim.errors import DataError, InvalidSetting
-from spectrim.fine_tuning import training_macs
+from spectrim.fine_tuning import training_free, training_macs
 from spectrim.recipe import load_recipe
 from spectrim.reproduction import (
     FULL_WEIGHTS,
@@ -50,6 +50,9 @@ def test_every_step_of_the_miniature_comes_after_what_it_needs(
     costs = {step.name: step.macs for step in steps}
     words = ["data spoken-commands"] if plan is miniature_plan else []
     uncounted = ["data audioset", "data esc50", *words, "pretrain audiomae"]
+    if plan is miniature_rankings_plan:
+        runs = [f"{fold} seed {seed}" for fold, seed in size.esc50_runs]
+        uncounted += [f"{one}-esc50-mini fold {run} r=1 training-free" for one in ("ast", "audiomae") for run in runs]
     assert [name for name, cost in costs.items() if cost is None] == uncounted
 
 
@@ -66,16 +69,17 @@ def test_both_studies_have_the_same_steps_where_they_share_them(tmp_path: Path) 
     }
     assert all(rates[name] == rankings[name] for name in set(rates) & set(rankings))
     own = ["r=0.7-intensity", "r=0.7-variation", "r=0.7-random", "r=0.7-intensity-public-gather"]
+    own.append("r=1 training-free")
     assert set(rankings) - set(rates) == {f"{run} {end}" for run in runs for end in own}
     order = [step.cell.backbone for step in rankings.values() if step.cell is not None and step.cell.data == "esc50"]
-    assert order == ["ast"] * 21 + ["audiomae"] * 21
+    assert order == ["ast"] * 21 + ["audiomae"] * 21 + ["ast"] * 3 + ["audiomae"] * 3
 
 
 def test_the_commands_of_the_rankings_train_what_their_cells_say(tmp_path: Path) -> None:
     size = replace(QUICK, ranking_rates=(0.7, 0.5))
     found = {}
     for step in miniature_rankings_plan(tmp_path, size):
-        if step.cell is None or step.cell.recipe != "ast-esc50-mini":
+        if step.cell is None or step.cell.recipe != "ast-esc50-mini" or step.cell.training_free:
             continue
         words = shlex.split(step.command)
         recipe = load_recipe(words[2], [words[place + 1] for place, word in enumerate(words) if word == "--set"])
@@ -96,11 +100,51 @@ def test_the_commands_of_the_rankings_train_what_their_cells_say(tmp_path: Path)
     }
 
 
+def test_the_dense_models_are_pruned_without_training_at_the_rates_of_the_rankings(tmp_path: Path) -> None:
+    steps = miniature_rankings_plan(tmp_path, replace(QUICK, ranking_rates=(0.7, 0.5)))
+    step = next(step for step in steps if step.cell is not None and step.cell.training_free)
+    dense = next(one for one in steps if one.name == "ast-esc50-mini fold 1 seed 12 r=1")
+    assert step.needs == (dense.name,)
+    assert step.cell is not None and dense.cell is not None
+    assert step.cell.folder == dense.cell.folder == dense.done.parent
+    words = step.arguments
+    assert words[:5] == ("analyze", "--model", "runs/ast-esc50-mini/fold1-seed12/r1/model", "--dataset", "esc50")
+    assert (words[words.index("--set") + 1], words[words.index("--keep-rates") + 1]) == ("fold=1", "0.7,0.5")
+    assert tmp_path / words[words.index("--output") + 1] == step.done.parent
+    with pytest.raises(InvalidSetting, match="dense is 'data audioset'"):
+        training_free(steps[0], tmp_path, [0.7])
+
+
+def test_an_analysis_becomes_a_row_a_ranking_and_keep_rate(tmp_path: Path) -> None:
+    config = ast_base(max_length=512, num_labels=50, hidden_size=64, num_attention_heads=4, intermediate_size=256)
+    cell = Cell("ast", "esc50", "ast-esc50-mini", 12, 1, 1.0, tmp_path / "r1")
+    dense = finished(tmp_path / "r1", config, cell, **{"r1.0": 0.6})
+    found = [
+        {"ablation": "dense", "criterion": None, "keep_rate": 1.0, "value": 0.6},
+        {"ablation": "criterion", "criterion": "random", "keep_rate": 0.5, "value": 0.4},
+        {"ablation": "criterion", "criterion": "intensity, public gather", "keep_rate": 0.5, "value": 0.1},
+        {"ablation": "clusters", "criterion": None, "keep_rate": 1.0, "value": 0.5},
+    ]
+    (tmp_path / "statistics.json").write_text(json.dumps({"ablations": found}))
+    step = Step("free", ("analyze",), tmp_path / "statistics.json", cell=replace(cell, training_free=True))
+    first, *rows = collect([dense, step])
+    assert first["ranking"] == "attention"
+    assert [(row["ranking"], row["keep_rate"], row["trained_keep_rate"], row["value"]) for row in rows] == [
+        ("random", 0.5, 1.0, 0.4),
+        ("intensity, public gather", 0.5, 1.0, 0.1),
+    ]
+    assert rows[0]["test_clips"] == 40
+    config.criterion = "random"
+    assert rows[0]["executed_macs"] == macs(config, keep_rate=0.5).executed
+    config.criterion, config.reference_compat = "intensity", True
+    assert rows[1]["executed_macs"] == macs(config, keep_rate=0.5).executed < rows[0]["executed_macs"]
+
+
 def test_the_full_study_of_rankings_has_the_papers_esc50_runs(tmp_path: Path) -> None:
     places = (tmp_path / "out", tmp_path / "data", tmp_path / "weights")
     rates, rankings = ({step.name: step for step in plan(*places)} for plan in (full_plan, full_rankings_plan))
     cells = [step.cell for step in rankings.values() if step.cell is not None]
-    assert len(cells) == 2 * 5 * 5 * 7
+    assert len(cells) == 2 * 5 * 5 * (7 + 1)
     assert {cell.recipe for cell in cells} == {"ast-esc50", "audiomae-esc50"}
     common = set(rates) & set(rankings)
     assert len(common) == 2 * 5 * 5 * 3

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spectrim.analysis.ablations import ATTENTION, RANKINGS
+from spectrim.analysis.analysing import STATISTICS_FILE
 from spectrim.config import BUILDERS
 from spectrim.counting import macs
 from spectrim.data import DATA_SETS
+from spectrim.errors import InvalidSetting
 from spectrim.recipe import Recipe, load_recipe
 from spectrim.steps import Cell, Step
 from spectrim.training import annealed_keep_rate
@@ -103,6 +105,31 @@ def fine_tuning(
             )
         )  # fmt: skip
     return steps
+
+
+def training_free(dense: Step, root: Path, keep_rates: Sequence[float]) -> Step:
+    """The step that prunes a dense model of `fine_tuning` at test time, with every ranking.
+
+    It drops clusters at one block only, since nothing here reads what that gives.
+
+    Args:
+        dense: the step that trains it.
+        root: of the data set.
+        keep_rates: to prune it to.
+    """
+    if dense.cell is None:
+        raise InvalidSetting("dense", dense.name, "a step that trains a model")
+    cell, run = dense.cell, Path(dense.arguments[dense.arguments.index("--output") + 1])
+    at = run.with_name(f"{run.name}-training-free")
+    fold = () if cell.fold is None else set_words((f"fold={cell.fold}",))
+    rates = ",".join(f"{rate:g}" for rate in keep_rates)
+    arguments = (
+        *("analyze", "--model", str(run / "model"), "--dataset", cell.data, "--data", str(root), *fold),
+        *("--keep-rates", rates, "--drop-at", "3", "--output", str(at), "--resume"),
+    )
+    done = cell.folder.with_name(at.name) / STATISTICS_FILE
+    free = replace(cell, training_free=True)
+    return Step(f"{dense.name} training-free", arguments, done, (dense.name,), dense.inputs, cell=free)
 
 
 def training_macs(recipe: Recipe, size: tuple[int, int] | None, begin: float, end: float) -> float | None:

@@ -17,7 +17,7 @@ from spectrim.analysis.study import CONTROL
 from spectrim.data.miniature import RECORD
 from spectrim.data.scenes import scene_labels
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.fine_tuning import Branch, fine_tuning, set_words, training_macs
+from spectrim.fine_tuning import Branch, fine_tuning, set_words, training_free, training_macs
 from spectrim.recipe import load_recipe
 from spectrim.steps import Cell, Step
 from spectrim.study_report import KEEP_RATES_STUDY, STUDIES
@@ -119,7 +119,13 @@ def miniature_rankings_plan(out: Path, size: Miniature) -> list[Step]:
     for backbone in BACKBONES:
         for fold, seed in size.esc50_runs:
             steps += _miniature_tuning(out, size, backbone, "esc50", fold, seed, branches)
-    return steps
+    return [*steps, *_training_free(steps, Path("data", "esc50"), size.ranking_rates)]
+
+
+def _training_free(steps: Sequence[Step], root: Path, keep_rates: Sequence[float]) -> list[Step]:
+    """Steps that prune the dense ESC-50 models of a plan at test time; they come last."""
+    dense = [step for step in steps if step.cell and step.cell.data == "esc50" and step.cell.keep_rate == 1.0]
+    return [training_free(step, root, keep_rates) for step in dense]
 
 
 def ranking_branches(keep_rates: Sequence[float]) -> list[Branch]:
@@ -227,7 +233,7 @@ def full_rankings_plan(
     steps = []
     for backbone in FULL_WEIGHTS:
         steps += _full_tuning(out, data_root, weights, backbone, "esc50", branches, FULL_KEEP_RATES)
-    return steps
+    return [*steps, *_training_free(steps, data_root.absolute() / FULL["esc50"][1], keep_rates)]
 
 
 def _full_tuning(

@@ -42,6 +42,7 @@ class Cell:
         keep_rate: that it is trained for.
         folder: of the run.
         ranking: what its patches are ranked by, a name in `spectrim.analysis.ablations.RANKINGS`.
+        training_free: it is not trained again, but pruned at test time with every ranking, by ``spectrim analyze``.
     """
 
     backbone: str
@@ -52,6 +53,7 @@ class Cell:
     keep_rate: float
     folder: Path
     ranking: str = "attention"
+    training_free: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectrim.analysis.ablations import RANKINGS
 from spectrim.analysis.rankings import write_rankings
 from spectrim.analysis.report import Frame
 from spectrim.analysis.study import write_study
@@ -51,13 +52,13 @@ INTRODUCTIONS = {
         "the epoch where the keep rate begins to fall; from there on they differ in what ranks the patches, and in "
         "nothing else. At random means: anew for each clip in training, one fixed order for all clips in the test. "
         "Keep rate 0.999 is the control: it keeps every patch, and ends masking and augmentations as the pruned runs "
-        "do.",
+        "do. Training-free means: the dense fine-tuned model itself, pruned at test time.",
     ),
     (RANKINGS_STUDY, "full"): (
         "The paper's ESC-50 recipes (Lee & Lee, ECAI 2025) from the published weights, with patches ranked by "
         "attention, by intensity, by variation, at random, and by intensity with the wrong gather of the paper's "
         "public code. Keep rate 0.999 is the control: it keeps every patch, and ends masking and augmentations as the "
-        "pruned runs do.",
+        "pruned runs do. Training-free means: the dense fine-tuned model itself, pruned at test time.",
     ),
 }
 
@@ -75,20 +76,22 @@ def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
     for step in steps:
         if step.cell is None or not step.done.exists():
             continue
-        cell, results = step.cell, json.loads(step.done.read_text(encoding="utf-8"))
+        cell = step.cell
+        results = json.loads((cell.folder / "results.json").read_text(encoding="utf-8"))
         written = json.loads((cell.folder / "model" / "config.json").read_text(encoding="utf-8"))
         config = SpectrimConfig.from_dict(written)
         base = BUILDERS[f"{cell.backbone}-base"](
             max_length=config.max_length, num_labels=config.num_labels, prune_at=config.prune_at
         )
-        for rate, value in results["test"].items():
-            count = macs(config, keep_rate=float(rate))
-            saved = 1.0 - macs(base, keep_rate=float(rate)).paper / macs(base, keep_rate=1.0).paper
+        for ranking, rate, value in _tested(step, results):
+            count = macs(SpectrimConfig.from_dict({**written, **RANKINGS[ranking]}), keep_rate=rate)
+            saved = 1.0 - macs(base, keep_rate=rate).paper / macs(base, keep_rate=1.0).paper
             rows.append(
                 {
-                    **{name: getattr(cell, name) for name in ("backbone", "data", "recipe", "seed", "fold", "ranking")},
+                    **{name: getattr(cell, name) for name in ("backbone", "data", "recipe", "seed", "fold")},
+                    "ranking": ranking,
                     "trained_keep_rate": cell.keep_rate,
-                    "keep_rate": float(rate),
+                    "keep_rate": rate,
                     **{name: results[name] for name in ("metric", "training_clips", "test_clips")},
                     "value": value,
                     "paper_macs": count.paper,
@@ -97,6 +100,17 @@ def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _tested(step: Step, results: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Ranking, keep rate and metric of every test of a step's model."""
+    cell = step.cell
+    if cell is None:
+        return []
+    if not cell.training_free:
+        return [(cell.ranking, float(rate), value) for rate, value in results["test"].items()]
+    found = json.loads(step.done.read_text(encoding="utf-8"))["ablations"]
+    return [(row["criterion"], row["keep_rate"], row["value"]) for row in found if row["ablation"] == "criterion"]
 
 
 def plan_rows(steps: Sequence[Step]) -> list[dict[str, Any]]:

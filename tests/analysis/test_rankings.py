@@ -63,8 +63,31 @@ def test_runs_without_their_partner_count_for_the_mean_only() -> None:
     assert answers(compare(rows)) == dot_rows(compare(rows)) == gather_alone(compare(rows)) == []
 
 
-def test_a_model_at_another_keep_rate_than_its_own_is_left_out() -> None:
-    assert compare([row(1, 1.0, "attention", 0.5, keep_rate=0.7)]) == []
+def test_a_pruned_model_at_another_keep_rate_than_its_own_is_left_out() -> None:
+    assert compare([row(1, 0.7, "attention", 0.5, keep_rate=0.5), row(1, 0.7, "attention", 0.5, keep_rate=1.0)]) == []
+
+
+def free() -> list[dict[str, Any]]:
+    """The dense models of `study`, pruned at test time."""
+    values = {"attention": (0.49, 0.53, 0.51), "intensity": (0.47, 0.53, 0.48)}
+    return [
+        row(seed, 1.0, ranking, value, keep_rate=0.7)
+        for ranking, given in values.items()
+        for seed, value in enumerate(given, 1)
+    ]
+
+
+def test_training_free_pruning_is_compared_with_itself_and_with_the_dense_model() -> None:
+    rows = [*free(), *study()]
+    found = {(one.trained, one.keep_rate, one.ranking): one for one in compare(rows)}
+    assert [key for key in found if not key[0]] == [(False, 0.7, "attention"), (False, 0.7, "intensity")]
+    assert list(found[False, 0.7, "intensity"].to_attention.values()) == pytest.approx([2.0, 0.0, 3.0])
+    assert list(found[False, 0.7, "intensity"].to_dense.values()) == pytest.approx([3.0, 2.0, 4.0])
+    assert answers(compare(rows)) == answers(compare(study()))
+    assert [one["series"] for one in dot_rows(compare(rows))] == [
+        *["fine-tuned, keep rate 0.7"] * 4,
+        "training-free, keep rate 0.7",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +116,7 @@ def test_the_answers_say_what_was_lost_and_what_the_gather_alone_loses() -> None
     assert "by intensity, public gather: yes: it loses 25.7 points" in said[2]
     (alone,) = gather_alone(found)
     lost = mean_over_runs([24.0, 23.0, 23.5])
-    assert alone == f"AST on ESC-50, keep rate 0.7, by intensity: {lost} points lost, 3 runs."
+    assert alone == f"AST on ESC-50, fine-tuned, keep rate 0.7, by intensity: {lost} points lost, 3 runs."
     assert "it gains 0.5 points" in answers(compare([row(1, 0.7, "attention", 0.5), row(1, 0.7, "random", 0.505)]))[0]
 
 
@@ -109,11 +132,13 @@ def test_the_figure_has_each_ranking_and_the_control() -> None:
 
 def test_the_report_has_a_table_a_backbone_and_stands_alone(tmp_path: Path) -> None:
     frame = Frame("Rankings", ["About it."], "spectrim reproduce --study rankings OUT", missing=["x"], steps=9)
-    rows = [*study(), *study(backbone="audiomae"), row(0, 1.0, "attention", 0.4, data="audioset")]
+    rows = [*study(), *free(), *study(backbone="audiomae"), row(0, 1.0, "attention", 0.4, data="audioset")]
     page = write_rankings(json.loads(json.dumps(rows)), tmp_path, frame)
     text = page.with_suffix(".md").read_text()
-    assert "| dense | 1 | 52.3 [46.1, 58.6] | 3 |  |  |  |  |" in text
-    assert "| intensity | 0.7 | 54.8 [" in text
+    assert "| dense | 1 | 52.3 [46.1, 58.6] | 3 |  |  |  |  |  |  |  |  |" in text
+    line = next(line for line in text.splitlines() if line.startswith("| intensity | 0.7 | 54.8 ["))
+    assert "| 3 | 2.2 [1.4, 2.9] | yes | 3.5 [" in line
+    assert "| 49.3 [" in line and line.endswith("| 3 | 1.7 [-2.1, 5.5] | yes on average, not settled |")
     assert text.count("| intensity, public gather | 0.7 | 31.3 [") == 2
     assert "## AudioMAE on ESC-50" in text
     assert "AudioSet" not in text

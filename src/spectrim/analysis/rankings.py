@@ -1,7 +1,7 @@
-"""What models lose that were trained with patches ranked by something else than attention: rows of runs in, report out.
+"""What models lose with patches ranked by something else than attention: rows of runs in, report out.
 
-Every loss is paired: a run against the run of its own fold and seed. All of these are one run up to where the keep rate
-begins to fall.
+Fine-tuned with that ranking, or training-free: the dense model, pruned with it at test time. Every loss is paired: a
+run against the run of its own fold and seed, which is the same one up to where the keep rate begins to fall.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ CAUTION = (
 
 @dataclass(frozen=True)
 class Ranked:
-    """A backbone on a data set, trained for a keep rate with one ranking.
+    """A backbone on a data set at a keep rate with one ranking, trained for it or not.
 
     Attributes:
         backbone: of the runs.
         data: of the runs.
         metric: its name.
         ranking: a name in `spectrim.analysis.ablations.RANKINGS`.
-        keep_rate: that they were trained for, and tested at.
+        keep_rate: at which they were tested.
+        trained: whether they were trained for that keep rate with that ranking; else the dense model, pruned without
+            training.
         score: the metric, in points of 100.
-        to_attention: points that each run lost against attention at the same keep rate, by fold and seed; empty where
-            that has not been trained. So the others.
-        to_control: likewise against the control, which keeps all patches.
+        to_attention: points that each run lost against attention at the same keep rate, trained or not as itself, by
+            fold and seed; empty where that has not been run. So the others.
+        to_control: likewise against the control, which is trained as pruned models are, and keeps all patches.
         to_dense: likewise against the dense model.
     """
 
@@ -50,6 +52,7 @@ class Ranked:
     metric: str
     ranking: str
     keep_rate: float
+    trained: bool
     score: Mean
     to_attention: Mapping[Run, float]
     to_control: Mapping[Run, float]
@@ -80,27 +83,31 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
     """Bring the rows of single runs together.
 
     Args:
-        rows: as `spectrim.study_report.collect` gives them; those of a model at another keep rate than its own are
-            left out.
+        rows: as `spectrim.study_report.collect` gives them; those of a pruned model at another keep rate than its own
+            are left out.
 
     Returns:
-        By backbone and data set: dense, control, then by falling keep rate each ranking in the order of
-        `spectrim.analysis.ablations.RANKINGS`.
+        By backbone and data set, trained before training-free: dense, control, then by falling keep rate each ranking
+        in the order of `spectrim.analysis.ablations.RANKINGS`.
     """
-    groups: dict[tuple[str, str, float, str], dict[Run, Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str, bool, float, str], dict[Run, Mapping[str, Any]]] = {}
     for row in rows:
-        if row["keep_rate"] == row["trained_keep_rate"]:
-            key = (row["backbone"], row["data"], row["keep_rate"], row["ranking"])
+        trained = row["keep_rate"] == row["trained_keep_rate"]
+        if trained or row["trained_keep_rate"] == 1.0:
+            key = (row["backbone"], row["data"], trained, row["keep_rate"], row["ranking"])
             groups.setdefault(key, {})[row["fold"], row["seed"]] = row
-    order = list(RANKINGS)
+
+    def place(key: tuple[str, str, bool, float, str]) -> tuple[Any, ...]:
+        backbone, data, trained, rate, ranking = key
+        return backbone, data, not trained, -rate, list(RANKINGS).index(ranking)
+
     found = []
-    for (backbone, data, rate, ranking), own in sorted(
-        groups.items(), key=lambda item: (*item[0][:2], -item[0][2], order.index(item[0][3]))
-    ):
-        others = [groups.get((backbone, data, at, ATTENTION), {}) for at in (rate, CONTROL, 1.0)]
-        losses = [_losses(own, other) for other in others]
-        first, score = next(iter(own.values())), mean_over_runs([100.0 * row["value"] for row in own.values()])
-        found.append(Ranked(backbone, data, first["metric"], ranking, rate, score, *losses))
+    for key in sorted(groups, key=place):
+        (backbone, data, trained, rate, ranking), own = key, groups[key]
+        others = ((trained, rate), (True, CONTROL), (True, 1.0))
+        losses = [_losses(own, groups.get((backbone, data, *other, ATTENTION), {})) for other in others]
+        metric, score = next(iter(own.values()))["metric"], [100.0 * row["value"] for row in own.values()]
+        found.append(Ranked(backbone, data, metric, ranking, rate, trained, mean_over_runs(score), *losses))
     return found
 
 
@@ -110,11 +117,14 @@ def _losses(own: Mapping[Run, Mapping[str, Any]], other: Mapping[Run, Mapping[st
 
 
 def answers(found: Sequence[Ranked]) -> list[str]:
-    """Sentences: for each backbone, data set, keep rate and ranking, whether there is a drop, and by how much."""
+    """Sentences: for each backbone, data set, keep rate and ranking, whether there is a drop, and by how much.
+
+    Of fine-tuned models: those are what the paper speaks of.
+    """
     said = []
     for one in found:
         lost = one.lost
-        if one.ranking == ATTENTION or lost is None:
+        if one.ranking == ATTENTION or lost is None or not one.trained:
             continue
         where = f"{_name(one)}, keep rate {one.keep_rate:g}, {_ranked_by(one.ranking)}"
         change = f"{'loses' if lost.value >= 0 else 'gains'} {abs(lost.value):.1f} points against attention"
@@ -133,20 +143,19 @@ def _ranked_by(ranking: str) -> str:
 
 def gather_alone(found: Sequence[Ranked]) -> list[str]:
     """Sentences: what the public code's gather loses against the right one, where both have been trained."""
-    there = {(one.backbone, one.data, one.keep_rate, one.ranking): one for one in found}
+    there = {(one.backbone, one.data, one.trained, one.keep_rate, one.ranking): one for one in found}
     said = []
     for one in found:
         name, _, gather = one.ranking.partition(", ")
-        right = there.get((one.backbone, one.data, one.keep_rate, name))
+        right = there.get((one.backbone, one.data, one.trained, one.keep_rate, name))
         if gather and right is not None:
             both = [
                 lost - right.to_attention[run] for run, lost in one.to_attention.items() if run in right.to_attention
             ]
             if both:
                 lost = mean_over_runs(both)
-                said.append(
-                    f"{_name(one)}, keep rate {one.keep_rate:g}, by {name}: {lost} points lost, {_runs(lost.runs)}."
-                )
+                where = f"{_name(one)}, {_how(one)}, keep rate {one.keep_rate:g}, by {name}"
+                said.append(f"{where}: {lost} points lost, {_runs(lost.runs)}.")
     return said
 
 
@@ -191,16 +200,28 @@ def _add_pair(report: Report, own: Sequence[Ranked], rows: Iterable[Mapping[str,
     first = own[0]
     report.heading(_name(first))
     report.text(origin([row for row in rows if (row["backbone"], row["data"]) == (first.backbone, first.data)]))
-    table = []
-    for one in own:
-        ranked = one.keep_rate < CONTROL
-        compared = ranked and one.ranking != ATTENTION and one.lost is not None
-        label = one.ranking if ranked else _whole(one.keep_rate)
-        cells = [one.score, one.score.runs, one.lost if compared else "", one.dropped if compared else ""]
-        others = [_mean(one.to_control) if ranked else None, _mean(one.to_dense) if one.keep_rate < 1.0 else None]
-        table.append((label, f"{one.keep_rate:g}", *cells, *("" if mean is None else mean for mean in others)))
-    columns = ["ranked by", "keep rate", f"{first.metric}, %", "runs", "lost to attention", "a drop", "lost to control"]
-    report.table([*columns, "lost to dense"], table)
+    table, free = [], {(one.keep_rate, one.ranking): one for one in own if not one.trained}
+    there = {(one.keep_rate, one.ranking): one for one in own if one.trained}
+    for rate, ranking in dict.fromkeys([*there, *free]):
+        pruned = rate < CONTROL
+        label = ranking if pruned else "control: all patches" if rate < 1.0 else "dense"
+        tuned = there.get((rate, ranking))
+        lost = _mean(tuned.to_control) if tuned and pruned else None
+        whole = _mean(tuned.to_dense) if tuned and rate < 1.0 else None
+        ends = ["" if mean is None else mean for mean in (lost, whole)]
+        table.append((label, f"{rate:g}", *_cells(tuned), *ends, *_cells(free.get((rate, ranking)))))
+    columns = [f"{first.metric}, fine-tuned", "runs", "lost to attention", "a drop", "lost to control", "lost to dense"]
+    further = [f"{first.metric}, training-free", "runs", "lost to attention", "a drop"]
+    report.table(["ranked by", "keep rate", *columns, *further], table)
+
+
+def _cells(one: Ranked | None) -> tuple[object, ...]:
+    """Score, runs, points lost against attention, and whether that is a drop, as far as there are any."""
+    if one is None:
+        return ("",) * 4
+    if one.ranking == ATTENTION or one.lost is None:
+        return one.score, one.score.runs, "", ""
+    return one.score, one.score.runs, one.lost, one.dropped
 
 
 def dot_rows(found: Sequence[Ranked]) -> list[dict[str, Any]]:
@@ -209,7 +230,7 @@ def dot_rows(found: Sequence[Ranked]) -> list[dict[str, Any]]:
     for one in found:
         if one.ranking != ATTENTION and one.lost is not None:
             drawn.append(_dot_row(one, one.ranking, one.lost, one.to_attention))
-        elif one.keep_rate < CONTROL and one.to_control:
+        elif one.trained and one.keep_rate < CONTROL and one.to_control:
             gained = {run: -lost for run, lost in one.to_control.items()}
             drawn.append(_dot_row(one, "control: all patches", mean_over_runs(list(gained.values())), gained))
     return drawn
@@ -217,11 +238,11 @@ def dot_rows(found: Sequence[Ranked]) -> list[dict[str, Any]]:
 
 def _dot_row(one: Ranked, label: str, lost: Mean, runs: Mapping[Run, float]) -> dict[str, Any]:
     ends = {"value": lost.value, "low": lost.low, "high": lost.high, "runs": list(runs.values())}
-    return {"panel": _name(one), "label": label, "series": f"keep rate {one.keep_rate:g}", **ends}
+    return {"panel": _name(one), "label": label, "series": f"{_how(one)}, keep rate {one.keep_rate:g}", **ends}
 
 
-def _whole(keep_rate: float) -> str:
-    return "control: all patches" if keep_rate == CONTROL else "dense"
+def _how(one: Ranked) -> str:
+    return "fine-tuned" if one.trained else "training-free"
 
 
 def _name(one: Ranked) -> str:

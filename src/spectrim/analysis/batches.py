@@ -121,7 +121,7 @@ def estimated_bytes(
     *,
     labels: int | None = None,
     log_mel: str = "uint8",
-    scores: str = "float16",
+    scores: str = "float32",
     shard_clips: int = SHARD_CLIPS,
     id_bytes: int = 24,
 ) -> int:

@@ -159,7 +159,7 @@ def record(
     data_name: str,
     keep_rate: float | Sequence[float] | None = None,
     log_mel: str = "uint8",
-    scores: str = "float16",
+    scores: str = "float32",
     batch_size: int = 8,
     shard_clips: int = SHARD_CLIPS,
     limit: int | None = None,

@@ -1,0 +1,202 @@
+"""The report of an analysis: each claim with its answer, figures and tables, then what is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from spectrim.analysis import plots
+from spectrim.analysis.ablations import low_ratios
+from spectrim.analysis.claims import Claim, received_ratio
+from spectrim.analysis.curves import accuracy_curve
+from spectrim.analysis.experiment import Findings
+from spectrim.analysis.intervals import bootstrap
+from spectrim.analysis.mosaics import mosaic
+from spectrim.analysis.report import Report
+from spectrim.analysis.summary import STATISTICS
+
+CLUSTER_SETS = {"high-clusters": "C4+C5", "low-clusters": "C1+C2"}
+
+
+def slug(name: str) -> str:
+    """A name for files."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "model"
+
+
+def write_report(
+    found: Sequence[Findings],
+    facts: Mapping[str, Any],
+    statistics: Sequence[Mapping[str, Any]],
+    ablations: Mapping[str, Sequence[Mapping[str, Any]]],
+    claims: Sequence[Claim],
+    shared: Sequence[Mapping[str, Any]],
+    target: Path,
+) -> Path:
+    """Write the report of an analysis.
+
+    Args:
+        found: of each model.
+        facts: see `spectrim.analysis.analysing.write_analysis`; data_set, part, clips, padding, left_out, command and
+            environment are read.
+        statistics: rows of every model's summaries, each with its model and keep_rate.
+        ablations: model → rows, see `Findings.ablations`.
+        claims: with their answers.
+        shared: rows of `spectrim.analysis.analysing.overlaps`.
+        target: folder.
+
+    Returns:
+        Path of the HTML.
+    """
+    report = Report(f"Which patches matter: {facts['data_set']}, {facts['part']}", target)
+    report.text(
+        f"{', '.join(one.name for one in found)} on {facts['clips']} clips. The claims of the paper's abstract, each "
+        "with an answer from these numbers. Intervals are 95 %, by bootstrap over clips; they say nothing of other "
+        "training runs. Nothing here is trained: every model keeps its weights. "
+        f"Patches that hold only padding {'count' if facts['padding'] == 'with' else 'do not count'} in the statistics."
+    )
+    if facts["left_out"]:
+        report.text(f"{len(facts['left_out'])} clips could not be read and are left out.")
+    report.table(["claim", "answer"], [(claim.heading, _short(claim)) for claim in claims])
+    for claim in claims:
+        report.heading(claim.heading)
+        report.items([*claim.answer])
+        for name, figure, caption in _figures(claim.key, found, statistics, ablations):
+            report.figure(f"{claim.key}-{slug(name)}" if name else claim.key, figure, caption)
+        report.table(claim.columns, claim.rows)
+        for note in claim.notes:
+            report.text(note)
+        report.command(str(facts["command"]))
+    report.heading("What is kept")
+    for one in found:
+        _add_kept(report, one, [row for row in statistics if row["model"] == one.name])
+    if shared:
+        report.heading("What two runs keep in common", 3)
+        columns = ["first", "keep rate", "second", "keep rate", "stage", "Jaccard overlap"]
+        keys = ("first", "first_keep_rate", "second", "second_keep_rate", "stage")
+        report.table(columns, [(*(row[key] for key in keys), _mean(row)) for row in shared])
+    machine = facts["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    report.text(f"{machine['processor']}, {machine['device']}, Python {machine['python']}, {versions}.")
+    return report.write()
+
+
+def _short(claim: Claim) -> str:
+    return "; ".join(f"{name}: {mark}" for name, mark in claim.verdicts.items())
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    if row["mean"] is None:
+        return "–"
+    return f"{row['mean']:.2f}" if row["low"] is None else f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _figures(
+    key: str,
+    found: Sequence[Findings],
+    statistics: Sequence[Mapping[str, Any]],
+    ablations: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> Iterable[tuple[str, Figure, str]]:
+    """Name of the model (or nothing), figure and caption of a claim."""
+    if key == "savings":
+        yield (
+            "",
+            accuracy_curve(_curve_rows(ablations), metric=found[0].metric),
+            "Training-free: accuracy against MACs.",
+        )
+    if key == "low-intensity":
+        first = found[0]
+        rate = next(iter(first.ratios))
+        groups = {one.name: bootstrap(low_ratios(one.summaries[rate], "intensity")[0]) for one in found}
+        blocks = {one.summaries[rate].stages for one in found}
+        stages = [
+            f"after block {block}" if len(blocks) == 1 else f"stage {number}"
+            for number, block in enumerate(first.summaries[rate].stages, 1)
+        ]
+        yield "", plots.low_patches(groups, stages), f"Low-intensity patches left at keep rate {rate:g}."
+    for one in found:
+        drawn = _model_figure(key, one, [row for row in statistics if row["model"] == one.name], ablations[one.name])
+        if drawn is not None:
+            yield one.name, drawn[0], f"{one.name}: {drawn[1]}"
+
+
+def _model_figure(
+    key: str, one: Findings, statistics: Sequence[Mapping[str, Any]], ablations: Sequence[Mapping[str, Any]]
+) -> tuple[Figure, str] | None:
+    """Figure and caption of a claim for one model; None where it has none."""
+    rate = next(iter(one.ratios))
+    if key in CLUSTER_SETS:
+        dropped = [row for row in ablations if row["clusters"] == CLUSTER_SETS[key]]
+        caption = (
+            f"patches of {CLUSTER_SETS[key]} dropped from the dense model at a block. Dotted: one point below dense."
+        )
+        return plots.cluster_curves(dropped, one.name), caption
+    if key == "ranking":
+        caption = "patches ranked by attention and by something else. Dotted: one point below dense."
+        return plots.criteria_curves(ablations, one.name), caption
+    if key == "correlation":
+        dense = [row for row in statistics if row["keep_rate"] == 1.0]
+        caption = "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals."
+        return plots.kendall_curves(dense, one.name), caption
+    if key == "attention":
+        figure = plots.received_curves(received_ratio(one), one.summaries[rate].stages, one.name)
+        caption = (
+            f"attention in the dense model of patches that are kept at keep rate {rate:g}, over that of those that are "
+            "gone; geometric mean over clips with 95 % intervals. Dotted: the block that selects."
+        )
+        return figure, caption
+    return None
+
+
+def _curve_rows(ablations: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    names = ("keep_rate", "value", "low", "high")
+    return [
+        {"series": name, "macs": row["paper_macs"], **{key: row[key] for key in names}}
+        for name, rows in ablations.items()
+        for row in rows
+        if row["ablation"] == "dense" or row["criterion"] == "attention"
+    ]
+
+
+def _add_kept(report: Report, one: Findings, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Pictures of the clusters, and of what is left at the first keep rate."""
+    rate = next(iter(one.ratios))
+    summary = one.summaries[rate]
+    bounds = {name: summary.clusters[name].bounds for name in STATISTICS}
+    counts = {name: summary.cluster_counts(name)[:, 0].sum(axis=0) for name in STATISTICS}
+    own = [row for row in rows if row["keep_rate"] == rate]
+    name = slug(one.name)
+    source = "; ".join(f"{key}: {given.source}" for key, given in summary.clusters.items())
+    report.heading(one.name, 3)
+    report.figure(f"clusters-{name}", plots.cluster_bar(counts, bounds, one.name), f"{one.name}: clusters ({source}).")
+    report.figure(
+        f"density-{name}",
+        plots.density_maps(summary.density, summary.stages, bounds, f"{one.name}, keep rate {rate:g}"),
+        f"{one.name}: patches over mean and standard deviation, at keep rate {rate:g}. Dashed: bounds of the clusters.",
+    )
+    report.figure(
+        f"kept-{name}",
+        plots.kept_by_cluster(own, f"{one.name}, keep rate {rate:g}"),
+        f"{one.name}: what is left of each cluster at keep rate {rate:g}. Dashed: of all patches.",
+    )
+    shown = one.examples
+    if shown.names:
+        picture = mosaic(
+            shown.names, shown.log_mel, shown.num_frames, shown.survived, one.config, f"{one.name}, keep rate {rate:g}"
+        )
+        report.figure(f"mosaic-{name}", picture, f"{one.name}: clips and what is kept of them at keep rate {rate:g}.")
+    columns = ["quantity", "stage", "statistic", "cluster", "mean"]
+    wanted = ("cluster_share", "kept_share", "low_low_patches", "low_low_kept_share", "score_share", "score_ratio")
+    table = [
+        (row["quantity"].replace("_", " "), row["stage"], row["statistic"] or "", _cluster(row), _mean(row))
+        for row in own
+        if row["quantity"] in wanted
+    ]
+    report.table(columns, table)
+
+
+def _cluster(row: Mapping[str, Any]) -> str:
+    return "" if row["cluster"] is None else f"C{row['cluster']}"

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit full-size reproduce-quick benchmark clean
+.PHONY: demo test lint types unit full-size reproduce-quick benchmark gpu clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
@@ -40,6 +40,10 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/kendall.py --rows 1 12 96 1536 --json benchmarks/results/kendall.json
 	$(BIN)/python benchmarks/pretraining.py --json benchmarks/results/pretraining.json
 	$(BIN)/python benchmarks/export.py --json benchmarks/results/export.json
+
+# On a machine with an NVIDIA GPU and a build of torch for it; less than ten minutes.
+gpu: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu.py --json benchmarks/results/gpu.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -50,8 +50,8 @@ def macs(
 
     The paper's count per block, n tokens in and m out: 3·n·d² + 2·n²·d + n·d² before the selection, 8·m·d² after it
     (for an MLP ratio of 4). It reproduces the paper's published figures. The executed count is what torch's
-    FlopCounterMode finds (with the MATH backend of attention), halved; where the kernel of `spectrim.pruning.fused` runs,
-    products of its own take the place of those of the score.
+    FlopCounterMode finds (with the MATH backend of attention), halved. Where the kernel of `spectrim.pruning.fused`
+    runs, its own products take the place of those of the score.
 
     Args:
         model_or_config: a model or its configuration.

@@ -16,7 +16,7 @@ LEVELS = (
     ("errors", "whole"),
     ("config", "devices", "logs", "sealed"),
     ("pruning", "recipe"),
-    ("blocks", "positions", "filterbank", "waveforms"),
+    ("blocks", "losses", "positions", "filterbank", "waveforms"),
     ("model", "audio", "frontend", "resynthesis"),
     ("masked",),
     ("checkpoints", "data", "metrics", "counting", "optimisers", "pretrain_recipe", "onnx_graph", "onnx_model"),

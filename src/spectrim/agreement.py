@@ -141,7 +141,7 @@ def compare(
         **{"read_ms": per_clip[READ]["median_ms"], "input_ms": per_clip[INPUT]["median_ms"]},
         "start_seconds": float(np.median([one.starting for given in times.values() for one in given])),
     }
-    return Comparison(rows, facts | ({"threshold": threshold} if _several(model.config) else {}), errors)
+    return Comparison(rows, facts | ({"threshold": threshold} if model.config.multi_label else {}), errors)
 
 
 def _check(passes: int, batch_size: int, workers: int | None, threshold: float) -> None:
@@ -184,13 +184,12 @@ def agreement(
     """
     change = np.abs(pruned.astype(np.float64) - dense)
     found: dict[str, NDArray[np.floating]] = {"agreement": right_clips(pruned, dense).astype(np.float64)}
-    several = _several(config)
-    if several:
+    if config.multi_label:
         given, kept = dense >= threshold, pruned >= threshold
         either = (given | kept).sum(axis=1)
         shared = np.full(len(dense), np.nan)
         found["label_overlap"] = np.divide((given & kept).sum(axis=1), either, out=shared, where=either > 0)
-    if several and dense.shape[1] > TOP:
+    if config.multi_label and dense.shape[1] > TOP:
         found["top5_overlap"] = _shared_best(dense, pruned) / TOP
     found |= {"mean_change": change.mean(axis=1), "clip_change": change.max(axis=1)}
     row: dict[str, float | int | None] = {}
@@ -199,14 +198,9 @@ def agreement(
         low, high = (None, None) if itself else _interval(values, exact=exact, share=share)
         mean = float(np.nanmean(values)) if np.isfinite(values).any() else None
         row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-    if several:
+    if config.multi_label:
         row["label_clips"] = int(np.isfinite(found["label_overlap"]).sum())
     return row | {"largest_change": float(change.max())}
-
-
-def _several(config: SpectrimConfig) -> bool:
-    """Whether a clip can have several labels."""
-    return config.problem_type == "multi_label_classification"
 
 
 def _shared_best(first: Scores, second: Scores) -> NDArray[np.int64]:

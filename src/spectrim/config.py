@@ -153,6 +153,11 @@ class SpectrimConfig(PreTrainedConfig):
         """The criterion by its own name: ``"auto"`` is the backbone's own attention score."""
         return BACKBONE_CRITERIA[self.backbone] if self.criterion == "auto" else self.criterion
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip can have several labels, each with a sigmoid of its own; if not, one softmax over all."""
+        return self.problem_type == "multi_label_classification"
+
     def keep_rates(self, keep_rate: float | Sequence[float] | None = None) -> dict[int, float]:
         """Map each pruning block to its keep rate.
 

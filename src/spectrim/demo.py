@@ -267,8 +267,7 @@ def _draw(
 
 
 def _best_labels(config: SpectrimConfig, logits: Tensor) -> list[tuple[str, float]]:
-    multiple = config.problem_type == "multi_label_classification"
-    scores = logits.sigmoid() if multiple else logits.softmax(dim=0)
+    scores = logits.sigmoid() if config.multi_label else logits.softmax(dim=0)
     best = scores.topk(min(LABELS_SHOWN, len(scores)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [(config.id2label[index], score) for index, score in pairs]

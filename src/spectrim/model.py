@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from spectrim.blocks import Block, BlockOutput, Embeddings, Head
 from spectrim.config import SpectrimConfig, as_plain_list
 from spectrim.errors import InputShapeError, InvalidSetting
+from spectrim.losses import classification_loss
 from spectrim.positions import sincos_position_table
 from spectrim.pruning.criteria import PATCH_CRITERIA, random_scores
 from spectrim.pruning.schedule import BlockPlan, plan_blocks
@@ -203,7 +204,7 @@ class AudioTransformer(PreTrainedModel):
         )
         logits = self.head(self._pool(encoded))
         return AudioTransformerOutput(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=None if labels is None else classification_loss(logits, labels, multi_label=self.config.multi_label),
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
@@ -388,16 +389,6 @@ class AudioTransformer(PreTrainedModel):
             return self.norm(patches.mean(dim=1))
         weight = tokens.valid.unsqueeze(-1).to(patches.dtype)
         return self.norm((patches * weight).sum(dim=1) / weight.sum(dim=1))
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Binary cross-entropy per label for multi-label models, else cross-entropy; mean over the batch."""
-        if self.config.problem_type == "multi_label_classification":
-            if labels.shape != logits.shape:
-                raise InputShapeError(
-                    f"labels has shape {tuple(labels.shape)}; a multi-label model takes {tuple(logits.shape)} floats"
-                )
-            return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-        return functional.cross_entropy(logits, labels if labels.ndim == 1 else labels.to(logits.dtype))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -147,7 +147,7 @@ class Tagger:
 
     def activate(self, logits: Tensor) -> Tensor:
         """Scores of logits, both (batch, labels), in float32, as transformers' pipeline makes them."""
-        if self.config.problem_type == "multi_label_classification":
+        if self.config.multi_label:
             return logits.float().sigmoid()
         if self.config.problem_type == "regression":
             return logits.float()

@@ -170,8 +170,7 @@ class _Scorer:
     def _run(self, scores: dict[OperatingPoint, Tensor], point: OperatingPoint, heard: Any) -> None:
         model = self.models[point]
         logits = model(heard.input_values, num_frames=heard.num_frames).logits
-        multi_label = model.config.problem_type == "multi_label_classification"
-        scores[point] = logits if multi_label else logits.log_softmax(dim=-1)
+        scores[point] = logits if model.config.multi_label else logits.log_softmax(dim=-1)
 
     def milliseconds(self, batch_size: int) -> dict[OperatingPoint, float | None]:
         """Median time of a clip in the whole batches after the first."""

@@ -27,6 +27,7 @@ from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fie
 from spectrim.errors import InvalidSetting
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.logs import RunLog, Say
+from spectrim.losses import classification_loss
 from spectrim.metrics import METRICS
 from spectrim.model import AudioTransformer
 from spectrim.pruning.schedule import cosine_from_one, plan_blocks
@@ -86,7 +87,7 @@ class Collator:
         self.frontend = frontend
         self.augment = recipe.augment
         self.frames, self.mels, self.grid = config.max_length, config.num_mel_bins, config.grid
-        self.multi_label = config.problem_type == "multi_label_classification"
+        self.multi_label = config.multi_label
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         """Make the batch."""
@@ -330,7 +331,9 @@ def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTraine
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         targets, counted = (np.asarray(part) for part in prediction.label_ids)
         scores, targets = np.asarray(prediction.predictions)[counted], targets[counted]
-        loss = model._loss(torch.from_numpy(scores), torch.from_numpy(targets))
+        loss = classification_loss(
+            torch.from_numpy(scores), torch.from_numpy(targets), multi_label=model.config.multi_label
+        )
         return {"clips": len(scores), "loss": loss.item(), metric: METRICS[metric](scores, targets)}
 
     def facts(epoch: float) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
 A program takes one tile of queries of one head. Its first loop over the tiles of keys is the online softmax (Milakov
 and Gimelshein, 2018; Dao et al., 2022): it leaves every row's maximum m and sum l, and the attention output where that
-is wanted. Its second loop computes the same logits s again, in the same tiles and so to the same bits, and adds up
-exp(s − m) / l over the rows: the share that these queries give to each key. Each program writes its own row of sums,
-so the score is the same on every run, which atomic additions would not give.
+is wanted. Its second loop computes the logits s once more and adds up exp(s − m) / l over the rows: the share that
+these queries give to each key. Each program writes its own row of sums, so the score is the same on every run, which
+atomic additions would not give.
 
 Importing this module needs triton. With ``TRITON_INTERPRET=1`` in the environment before that import, Triton's
 interpreter runs the kernel on the CPU.
@@ -62,6 +62,30 @@ def _logits(queries: tl.tensor, keys: tl.tensor, columns: tl.tensor, length: tl.
 
 
 @triton.jit
+def _write_sums(
+    sums_at: tl.tensor,
+    queries: tl.tensor,
+    highest: tl.tensor,
+    share: tl.tensor,
+    keys_at: tl.tensor,
+    key_row: tl.tensor,
+    length: tl.tensor,
+    extra: tl.tensor,
+    scale: tl.tensor,
+    HEAD_DIM: tl.constexpr,
+    WIDE: tl.constexpr,
+    KEYS: tl.constexpr,
+) -> None:
+    """Compute the logits once more and write what these queries give to each patch; ``share`` is 1 / l, or 0."""
+    for start in range(0, length, KEYS):
+        columns = start + tl.arange(0, KEYS)
+        keys = _load(keys_at, key_row, columns, length, HEAD_DIM, WIDE)
+        weights = tl.exp2(_logits(queries, keys, columns, length, scale) - highest[:, None])
+        received = tl.sum(weights * share[:, None], 0)
+        tl.store(sums_at + columns - extra, received, mask=(columns >= extra) & (columns < length))
+
+
+@triton.jit
 def _attend(
     queries_at: tl.tensor,
     keys_at: tl.tensor,
@@ -96,22 +120,21 @@ def _attend(
     keys_at += item * key_item + head * key_head
     values_at += item * value_item + head * value_head
     rows = tile * QUERIES + tl.arange(0, QUERIES)
-    queries = _load(
-        queries_at + item * query_item + head * query_head, query_row, rows, length, HEAD_DIM=HEAD_DIM, WIDE=WIDE
-    )
+    queries_at += item * query_item + head * query_head
+    queries = _load(queries_at, query_row, rows, length, HEAD_DIM, WIDE)
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     attended = tl.zeros((QUERIES, WIDE), tl.float32)
     for start in range(0, length, KEYS):
         columns = start + tl.arange(0, KEYS)
-        keys = _load(keys_at, key_row, columns, length, HEAD_DIM=HEAD_DIM, WIDE=WIDE)
+        keys = _load(keys_at, key_row, columns, length, HEAD_DIM, WIDE)
         logits = _logits(queries, keys, columns, length, scale)
         higher = tl.maximum(highest, tl.max(logits, 1))
         weights = tl.exp2(logits - higher[:, None])
         shrink = tl.exp2(highest - higher)
         total = total * shrink + tl.sum(weights, 1)
         if WITH_OUTPUT:
-            values = _load(values_at, value_row, columns, length, HEAD_DIM=HEAD_DIM, WIDE=WIDE)
+            values = _load(values_at, value_row, columns, length, HEAD_DIM, WIDE)
             attended *= shrink[:, None]
             attended += tl.dot(weights.to(values.dtype), values, input_precision="ieee")
         highest = higher
@@ -122,12 +145,7 @@ def _attend(
         tl.store(output_at + places, (attended / total[:, None]).to(output_at.dtype.element_ty), mask=inside)
     share = tl.where((rows >= extra) & (rows < length), 1.0 / total, 0.0)
     sums_at += tl.program_id(0).to(tl.int64) * (length - extra)
-    for start in range(0, length, KEYS):
-        columns = start + tl.arange(0, KEYS)
-        keys = _load(keys_at, key_row, columns, length, HEAD_DIM=HEAD_DIM, WIDE=WIDE)
-        weights = tl.exp2(_logits(queries, keys, columns, length, scale) - highest[:, None])
-        received = tl.sum(weights * share[:, None], 0)
-        tl.store(sums_at + columns - extra, received, mask=(columns >= extra) & (columns < length))
+    _write_sums(sums_at, queries, highest, share, keys_at, key_row, length, extra, scale, HEAD_DIM, WIDE, KEYS)
 
 
 def launch(

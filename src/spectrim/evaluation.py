@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spectrim.analysis.study import mean_over_runs
+from spectrim.analysis.means import mean_over_runs
 from spectrim.benchmark import environment
 from spectrim.checkpoints import describe, from_pretrained
 from spectrim.config import BACKBONE_CRITERIA, CRITERION_NAMES, check_keep_rate

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spectrim.audio import EXTENSIONS
+from spectrim.data.layout import audio_files
 from spectrim.errors import AudioError, InvalidSetting
 
 STDIN = "-"
@@ -73,13 +74,13 @@ def _expanded(named: Iterable[str], listing: bytes | None) -> Iterator[str]:
 def _found(path: str) -> list[str]:
     """The files behind one name; none only for a folder or a pattern."""
     if Path(path).is_dir():
-        return sorted(_inside(path))
+        return [str(file) for file in audio_files(Path(path))]
     if not os.path.lexists(path) and glob.has_magic(path):
         matches = glob.glob(path, recursive=True)  # noqa: PTH207
         any_name = _says_ending(path)
         folders = [match for match in matches if Path(match).is_dir()]
         files = [match for match in matches if match not in folders and (any_name or _is_audio_name(match))]
-        return sorted({*files, *(file for folder in folders for file in _inside(folder))})
+        return sorted({*files, *(str(file) for folder in folders for file in audio_files(Path(folder)))})
     return [path]
 
 
@@ -90,11 +91,3 @@ def _says_ending(pattern: str) -> bool:
 
 def _is_audio_name(path: str) -> bool:
     return Path(path).suffix.lower() in EXTENSIONS
-
-
-def _inside(folder: str) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and _is_audio_name(name):
-                yield os.path.join(place, name)  # noqa: PTH118

@@ -131,7 +131,10 @@ def whole_number(path: Path, line: int, column: str, text: str) -> int:
 
 
 def audio_files(folder: Path, extensions: Sequence[str] = EXTENSIONS) -> list[Path]:
-    """Find files by their ending to any depth, sorted; names that begin with a dot are passed over."""
+    """Find files by their ending to any depth, sorted.
+
+    Names that begin with a dot are passed over, and links to folders are not followed.
+    """
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -3,7 +3,8 @@
 Exact and cheap: what the head cannot see is not computed. At a pruning block the score comes first; queries,
 attention output, projection and MLP are then computed for the survivors only, against the keys and values of all
 patches that entered. That is the paper's order of computing (attention, select, MLP) without its waste, and the
-logits are the same to rounding.
+logits are the same to rounding. Only where one kernel gives score and attention output at once, and that is cheaper,
+is the output computed for all and then picked (`spectrim.pruning.fused`).
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class Block(GradientCheckpointingLayer):
             all_queries = attention.query(normed if criterion.queries == "all" else normed[:, :1])
             heads = attention.split(all_queries)
             computed = plan.tokens_computed(extra)
-            if criterion.together and not read_attention and together_pays(heads, keys, values, mask, computed):
+            if criterion.together and plan.prunes and together_pays(heads, keys, values, mask, computed):
                 attended, scores = criterion.together(heads, keys, values, extra)
             else:
                 scores = criterion.score(heads.detach(), keys.detach(), extra, mask)
@@ -175,13 +176,12 @@ class Block(GradientCheckpointingLayer):
         def going_on(values: Tensor) -> Tensor:
             return tokens_going_on(values, index, extra, plan.emits, plan.reference_compat)
 
+        branch = None if attended is None else attention.output(going_on(attended))
         shown = None
-        if attended is not None:
-            branch = attention.output(going_on(attended))
-        else:
+        if branch is None or read_attention:
             flat = attention.query(going_on(normed)) if all_queries is None else going_on(all_queries)
             queries = attention.split(flat)
-            branch = attention(queries, keys, values, mask)
+            branch = attention(queries, keys, values, mask) if branch is None else branch
             shown = attention_map(queries, keys, mask) if read_attention else None
         tokens = going_on(tokens) + self.drop_path(branch)
         tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -199,7 +200,7 @@ def test_the_model_answers_the_same(
         return model(values, output_token_trace=True)
 
     found = passing()
-    assert on_any_device == [together, together, True], "a block that only shows its scores computes all"
+    assert on_any_device == [together, together, False]
     wanted = plainly(passing, monkeypatch)
     assert len(on_any_device) == 3
     torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-5)
@@ -227,19 +228,31 @@ def test_training_takes_the_score_and_has_the_same_gradients(
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-4, atol=1e-6)
 
 
-def test_masks_maps_and_other_criteria_take_the_plain_way(on_any_device: list[bool]) -> None:
+def test_masks_and_other_criteria_take_the_plain_way(on_any_device: list[bool]) -> None:
     model = small_model("audiomae", keep_rate=0.6, num_hidden_layers=2, prune_at=[0], drop_padding=True).float()
     values = clips(model.config).float()
     with torch.no_grad():
         model(values, num_frames=torch.tensor([128, 50]))
         assert on_any_device == []
         model.set_pruning(drop_padding=False)
-        shown = model(values, output_attentions=True).attentions
-        assert on_any_device == [False], "a map is asked for, so the output comes the plain way"
-        assert shown[0].shape[2] == 1 + 39
         other = small_model("ast", keep_rate=0.6, num_hidden_layers=2, prune_at=[0]).float()
         other(clips(other.config).float())
-    assert on_any_device == [False]
+    assert on_any_device == []
+
+
+@pytest.mark.parametrize("keep_rate", [0.6, 0.3])
+def test_what_is_asked_for_changes_no_bit_of_the_logits(keep_rate: float, on_any_device: list[bool]) -> None:
+    model = small_model("audiomae", keep_rate=keep_rate, num_hidden_layers=3, prune_at=[1]).float()
+    values = clips(model.config).float()
+    with torch.no_grad():
+        usual = model(values).logits
+        assert on_any_device == [keep_rate > 0.5]
+        shown = model(values, output_attentions=True, output_token_trace=True)
+        assert on_any_device[1:] == [False, keep_rate > 0.5, False]
+    assert torch.equal(shown.logits, usual)
+    stayed = 1 + math.ceil(keep_rate * 64)
+    assert [part.shape[2] for part in shown.attentions] == [65, stayed, stayed - 1]
+    torch.testing.assert_close(shown.attentions[1].sum(dim=-1), torch.ones(2, 4, stayed))
 
 
 @pytest.mark.parametrize("keep_rate", [0.6, 0.3])

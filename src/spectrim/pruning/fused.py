@@ -7,10 +7,11 @@ output, if that is wanted. Two ways follow, in units of n²·width multiply-accu
 * attention and score of all n queries together, of which the block then picks its survivors: 3;
 * the score alone, then ``scaled_dot_product_attention`` of the survivors' queries: 2 + 2·m/n.
 
-They cost the same at m = n/2. From there on the first is cheaper, most where scores are only looked at (m = n), and it
-saves one launch; below, the second is. `together_pays` holds that rule. A map in memory takes only 1 + 2·m/n, but 12
-bytes of traffic a pair (logits and shares, each written and read): with heads of 64, at 3 TB/s and 790 TFLOP/s, that
-takes eight times as long as all three products.
+They cost the same at m = n/2. From there on the first is cheaper and saves one launch; below, the second is.
+`together_pays` holds that rule. Blocks that prune nothing take the second where their scores are wanted: looking at
+scores then changes no bit of the logits. A map in memory takes only 1 + 2·m/n, but 12 bytes of traffic a pair (logits
+and shares, each written and read): with heads of 64, at 3 TB/s and 790 TFLOP/s, that takes eight times as long as all
+three products.
 
 Inference only: no gradient flows through these functions. The scores are made without one anyhow, so training uses the
 score; attention with gradients, float32 (no matrix unit without rounding), masks, CPUs, exports and machines without

@@ -14,7 +14,7 @@ SOURCE = Path(spectrim.__file__).parent
 
 LEVELS = (
     ("errors", "whole"),
-    ("config", "devices", "logs", "sealed"),
+    ("config", "devices", "logs", "sealed", "tables"),
     ("pruning", "recipe"),
     ("blocks", "losses", "positions", "filterbank", "waveforms"),
     ("model", "audio", "frontend", "resynthesis"),

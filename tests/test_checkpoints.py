@@ -301,7 +301,10 @@ def test_labels_beside_the_weights(tmp_path: Path) -> None:
     table.write_text("index,mid,display_name\n0,/m/a,Bark\n")
     with pytest.warns(UserWarning, match="names 1 labels, but the head has 3"):
         assert describe(path)["label_names"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    for broken, said in (("0,1\n2,3\n", "no table"), ("index,mid,display_name\n1,/m/a,Bark\n", "without gaps")):
+    for broken, said in (
+        ("0,1\n2,3\n", "the header lacks index, mid, display_name"),
+        ("index,mid,display_name\n1,/m/a,Bark\n", "without gaps"),
+    ):
         table.write_text(broken)
         with pytest.raises(CheckpointError, match=said):
             from_pretrained(path)

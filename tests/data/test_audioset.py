@@ -9,8 +9,9 @@ from tones import write_tone
 
 from spectrim.checkpoints.labels import audioset_labels
 from spectrim.data import DATA_SETS, PARTS
-from spectrim.data.audioset import open_audioset, read_class_labels
+from spectrim.data.audioset import open_audioset
 from spectrim.errors import DataError, InvalidSetting
+from spectrim.tables import read_class_labels
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from spectrim.checkpoints.files import Source
-from spectrim.errors import CheckpointError, InvalidSetting
+from spectrim.errors import CheckpointError, DataError, InvalidSetting
+from spectrim.tables import read_class_labels
 
 _WORDS = (
     "backward follow five bed zero on learn two house tree dog stop seven eight down six forward cat right visual "
@@ -25,25 +25,20 @@ SPEECH_COMMANDS = tuple(_WORDS.split())
 @cache
 def audioset_labels() -> tuple[str, ...]:
     """AudioSet's 527 class names (Gemmeke et al., 2017) in the order of its ``class_labels_indices.csv``."""
-    table = resources.files("spectrim") / "assets" / "audioset_labels.csv"
-    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
-    return tuple(row["display_name"] for row in rows)
+    with resources.as_file(resources.files("spectrim") / "assets" / "audioset_labels.csv") as table:
+        return tuple(read_class_labels(table).values())
 
 
 def read_label_file(file: Path) -> list[str]:
     """Names from a ``class_labels_indices.csv`` (columns index, mid, display_name), in the order of the index.
 
     Raises:
-        CheckpointError: a column is missing, or the indices are not 0, 1, 2, …
+        CheckpointError: what `spectrim.tables.read_class_labels` finds wrong with it.
     """
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = sorted((int(row["index"]), row["display_name"].strip()) for row in csv.DictReader(stream))
-    except (KeyError, ValueError, TypeError, AttributeError, csv.Error, OSError) as error:
-        raise CheckpointError(f"{file}: is no table of labels with the columns index, mid, display_name") from error
-    if [index for index, _ in rows] != list(range(len(rows))):
-        raise CheckpointError(f"{file}: its index column must count 0, 1, 2, … without gaps")
-    return [name for _, name in rows]
+        return list(read_class_labels(file).values())
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def label_names(source: Source, count: int, *, speech_commands: bool) -> list[str]:

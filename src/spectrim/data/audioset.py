@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
-from spectrim.data.layout import check_layout, check_part, open_listed, read_rows, whole_number
+from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.errors import DataError
+from spectrim.tables import read_class_labels
 
 TRAIN, EVAL, LABELS = "train.json", "eval.json", "class_labels_indices.csv"
 
@@ -53,25 +54,6 @@ def open_audioset(
     numbers = {mid: number for number, mid in enumerate(known)}
     recordings = _read_manifest(root / manifests[part], numbers)
     return open_listed(recordings, list(known.values()), multi_label=True, bad_share=bad_share)
-
-
-def read_class_labels(path: Path) -> dict[str, str]:
-    """Mid → display name of the labels in ``class_labels_indices.csv``, in the order of the index.
-
-    Raises:
-        DataError: a column is missing, a mid or a name is there twice, or the indices are not 0, 1, 2, …
-    """
-    rows = [
-        (whole_number(path, line, "index", row["index"]), row["mid"], row["display_name"])
-        for line, row in read_rows(path, ("index", "mid", "display_name"))
-    ]
-    rows.sort()
-    if [index for index, _, _ in rows] != list(range(len(rows))):
-        raise DataError(f"{path}: its index column must count 0, 1, 2, … without gaps")
-    known = {mid: name for _, mid, name in rows}
-    if len(known) != len(rows) or len(set(known.values())) != len(rows):
-        raise DataError(f"{path}: a mid or a display_name is there twice")
-    return known
 
 
 def _read_manifest(path: Path, numbers: dict[str, int]) -> list[Recording]:

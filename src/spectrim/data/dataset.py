@@ -162,7 +162,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def spread_places(number: int, total: int) -> list[int]:
-    """So many places, evenly spread over ``total``, or all if there are fewer: files often lie in the order of labels."""
+    """So many of ``total`` places, evenly spread, or all if there are fewer: files often lie in the order of labels."""
     return np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(int)).tolist()
 
 

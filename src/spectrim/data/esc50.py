@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
-from spectrim.data.layout import check_layout, check_part, open_listed, read_rows, whole_number
+from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.data.splits import check_folds, in_part
 from spectrim.errors import DataError
+from spectrim.tables import read_rows, whole_number
 
 FOLDS = (1, 2, 3, 4, 5)
 TABLE = "meta/esc50.csv"

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectrim.audio import EXTENSIONS
-from spectrim.data.audioset import read_class_labels
-from spectrim.data.layout import audio_files, read_lines
+from spectrim.data.layout import audio_files
 from spectrim.errors import DataError
+from spectrim.tables import read_class_labels, read_lines
 from spectrim.whole import write_json
 
 UNDECODABLE = (".m4a", ".mp4", ".aac", ".webm", ".mka", ".mkv", ".wma", ".3gp")

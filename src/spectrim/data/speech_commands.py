@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
-from spectrim.data.layout import check_layout, check_part, open_listed, read_lines
+from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.errors import DataError
+from spectrim.tables import read_lines
 
 WORDS = (
     *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go"),

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
-from spectrim.data.layout import check_layout, check_part, open_listed, read_rows, whole_number
+from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.data.splits import check_folds, complete, in_part
 from spectrim.errors import DataError, InvalidSetting
+from spectrim.tables import read_rows, whole_number
 
 TABLE = "labels.csv"
 

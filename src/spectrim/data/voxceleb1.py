@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
-from spectrim.data.layout import check_layout, check_part, open_listed, read_lines
+from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.errors import DataError
+from spectrim.tables import read_lines
 
 LIST = "iden_split.txt"
 FOLDER = "wav"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import statistics
 import sys
 import time
@@ -38,7 +37,7 @@ COMMENT = "ratios compare medians of one run; tflops counts executed MACs twice,
 
 def machine(setting: Setting) -> dict[str, Any]:
     """What the figures were measured on."""
-    return environment(str(setting.device))
+    return environment(str(setting.device), "triton")
 
 
 def accelerator(setting: Setting) -> dict[str, Any]:
@@ -53,7 +52,6 @@ def accelerator(setting: Setting) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "triton": _version("triton"),
         "matrix_product_tflops": 2 * size**3 / middle["product"] / 1e12,
         "copy_gb_per_second": 2 * source.nbytes / middle["copy"] / 1e9,
     }
@@ -61,13 +59,6 @@ def accelerator(setting: Setting) -> dict[str, Any]:
         seen = torch.cuda.get_device_properties(setting.device)
         facts |= {"name": seen.name, "processors": seen.multi_processor_count, "memory_gb": seen.total_memory / 1e9}
     return facts
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 SECTIONS: dict[str, tuple[Callable[[Setting], dict[str, Any]], float]] = {

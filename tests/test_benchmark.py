@@ -172,6 +172,7 @@ def test_the_environment_names_machine_and_versions() -> None:
     assert found["versions"]["numpy"] == np.__version__
     assert found["torch_threads"] == torch.get_num_threads()
     assert found["device"] == "cpu"
+    assert benchmark.environment("cpu", "no-such-package")["versions"] == {**found["versions"], "no-such-package": None}
 
 
 def test_the_processor_is_named_without_a_proc_file_system(monkeypatch: pytest.MonkeyPatch) -> None:

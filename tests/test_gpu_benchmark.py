@@ -65,6 +65,7 @@ def test_every_section_is_there_and_says_what_it_lacks(result: dict[str, Any]) -
         assert section.get("skipped_for_time", []) == []
         assert f"{name}: " in result["said"]
     assert sections["machine"]["versions"]["torch"] == sections["accelerator"]["torch"]
+    assert (sections["machine"]["versions"]["triton"] is not None) == HAS_TRITON
     assert sections["accelerator"]["matrix_product_tflops"] > 0
 
 

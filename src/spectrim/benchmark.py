@@ -44,8 +44,16 @@ def environment(device: str = "cpu", *further: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, *further)},
+        "versions": {name: version_of(name) for name in (*PACKAGES, *further)},
     }
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import signal
@@ -15,10 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from typer.testing import CliRunner
+from command_line import rows_of, run
 
 from spectrim import __version__, cli
-from spectrim.cli import app
 from spectrim.config import ast_base
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import SpectrimError
@@ -65,13 +62,6 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sorted(str(path) for path in Path().glob("*.wav"))
 
 
-def run(*arguments: object, stdin: bytes | None = None) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """The command line in a process of its own, which Ctrl-C reaches even where the tests run in the background."""
     code = (
@@ -80,10 +70,6 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 # Help, version, wrong use

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
+import command_line
 import pytest
 from tone_table import small_model, write_tones
-from typer.testing import CliRunner
 
 from spectrim.analysis.analysing import evenly
-from spectrim.cli import app
 from spectrim.data import DATA_SETS
 from spectrim.errors import InvalidSetting
+
+run = partial(command_line.run, "analyze")
 
 FILES = {
     *("ablations.csv", "claims.csv", "figures", "findings", "overlap.csv", "report.html", "report.md"),
@@ -32,13 +34,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (1, 2):
         small_model(seed).save_pretrained(folder / f"model{seed}")
     return folder
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["analyze", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def on(models: Path, root: Path, *further: object) -> list[object]:

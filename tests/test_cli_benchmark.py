@@ -1,23 +1,24 @@
 from __future__ import annotations
 
-import csv
-import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import rows_of
 from exported import exported
 from plain import small_model
-from typer.testing import CliRunner
 
 from spectrim import benchmark
 from spectrim.agreement import compare
-from spectrim.cli import app
 from spectrim.predict import open_model
+
+run = partial(command_line.run, "benchmark")
 
 QUICK = ["--batch-sizes", "1,2", "--repeats", 2, "--passes", 1]
 TIMES = ("files_ms", "files_q1_ms", "files_q3_ms", "files_per_second", "files_speed_up", "read_share")
@@ -44,17 +45,6 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         samples = 0.1 * (1 + seed) * np.random.default_rng(seed).standard_normal(9000)
         soundfile.write(folder / f"{seed}.wav", samples, 16000)
     return folder
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])

@@ -3,21 +3,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 
+import command_line
 import pytest
 from layouts import make_audioset, make_esc50, make_folder, write_class_labels
-from typer.testing import CliRunner
 
-from spectrim.cli import app
 from spectrim.data.check import check
 
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["data", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
+run = partial(command_line.run, "data")
 
 
 @pytest.fixture

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
+from command_line import rows_of
 from PIL import Image
 from tone_table import LABELS, small_model, write_tones
-from typer.testing import CliRunner
 
-from spectrim.cli import app
 from spectrim.evaluation import evaluate
+
+run = partial(command_line.run, "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +31,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
 def on(models: Path, root: Path, *further: object) -> list[object]:
     model = models / "fold1-seed7"
     return ["--model", model, "--dataset", "csv", "--data", root, "--device", "cpu", "--workers", 0, *further]
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def by_hand(models: Path, root: Path, **options: Any) -> Any:

@@ -3,18 +3,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import soundfile
 import torch
-from typer.testing import CliRunner
 
-from spectrim.cli import app
 from spectrim.config import ast_base
 from spectrim.frontend import SpectrimFeatureExtractor
 from spectrim.model import AudioTransformer
+
+run = partial(command_line.run, "explain")
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,6 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     soundfile.write("clip.wav", 0.2 * np.random.default_rng(0).standard_normal(40000), 16000)
     return "clip.wav"
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["explain", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_table(clip: str, checkpoint: str) -> None:

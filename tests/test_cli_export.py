@@ -8,21 +8,13 @@ from typing import Any
 
 import pytest
 import soundfile
+from command_line import run
 from exported import exported, noise, tiny_model
-from typer.testing import CliRunner
 
 from spectrim.checkpoints import from_pretrained
-from spectrim.cli import app
 from spectrim.errors import MissingExtra
 from spectrim.frontend import SpectrimFeatureExtractor
 from spectrim.onnx_model import OnnxModel
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
-from typer.testing import CliRunner
 
-from spectrim.cli import app
 from spectrim.commands.data import MINIATURES
 from spectrim.data import synthetic_sounds
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["data", "synthesize", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, " ".join(result.stderr.split())
+    code, out, err = command_line.run("data", "synthesize", *arguments)
+    return code, out, " ".join(err.split())
 
 
 def test_it_makes_a_miniature_and_prints_where_it_is(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from spectrim.config import BUILDERS
 from spectrim.counting import macs
@@ -136,7 +138,8 @@ def test_a_trial_on_tiny_models_reaches_and_misses_nothing(result: dict[str, Any
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("gpu", "gpu_sections.targets", "gpu_sections.common", "gpu_sections.kernel")
+    sections = ("targets", "common", "kernel", "models", "reference")
+    names = ("gpu", *(f"gpu_sections.{name}" for name in sections))
     return {name: importlib.import_module(name) for name in names}
 
 
@@ -154,11 +157,44 @@ def test_all_ways_of_the_kernel_section_give_the_same(modules: dict[str, ModuleT
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+def trial(modules: dict[str, ModuleType], late: bool) -> Any:
+    size = (torch.device("cpu"), True, torch.float32, 128, 5, (2,), (1.0, 0.5), 2, 1)
+    return modules["gpu_sections.common"].Setting(*size, 1e12, None, lambda: late)
+
+
+def test_a_gpu_adds_rows_for_graphs(modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in that captures nothing."""
+    monkeypatch.setattr(modules["gpu_sections.common"].Setting, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    captured = []
+
+    def stand_in(call: Callable[[Tensor], Tensor], values: Tensor) -> Callable[[Tensor], Tensor]:
+        captured.append(call(values))
+        return call
+
+    for name in ("kernel", "models", "reference"):
+        monkeypatch.setattr(modules[f"gpu_sections.{name}"], "captured", stand_in)
+    setting, gpu = trial(modules, late=False), modules["gpu"]
+    found = {name: gpu.attempt(getattr(gpu, name), setting) for name in ("graphs", "end_to_end", "reference_order")}
+    assert [section for section in found.values() if "error" in section] == []
+    rows = found["graphs"]["rows"]
+    assert [(row["backbone"], row["keep_rate"], row["plain"]) for row in rows] == [
+        *(("ast", 1.0, False), ("ast", 0.5, False)),
+        *(("audiomae", 1.0, False), ("audiomae", 0.5, False), ("audiomae", 0.5, True)),
+    ]
+    by_graph = [row for row in found["end_to_end"]["rows"] if row["way"] == "graph"]
+    whats = [row["what"] for row in by_graph if row["backbone"] == "ast"]
+    assert whats == ["front end", *["model", "waveforms to logits"] * 2] and len(by_graph) == 2 * 5
+    ways = [row["way"] for row in found["reference_order"]["rows"]]
+    assert ways == ["reference's order", "ours", "ours, graph"] * 4
+    assert len(captured) == 5 + 10 + 4
+    if HAS_TRITON and not torch.cuda.is_available():
+        speed = gpu.attempt(gpu.kernel_speed, setting)
+        assert sorted({row["launched"] for row in speed["rows"]}) == ["eager", "graph"] and len(speed["rows"]) == 32
+
+
 def test_a_section_that_fails_is_recorded(modules: dict[str, ModuleType]) -> None:
-    gpu, common = modules["gpu"], modules["gpu_sections.common"]
-    setting = common.Setting(
-        torch.device("cpu"), True, torch.float32, 128, 5, (2,), (1.0,), 2, 1, 1e12, None, lambda: True
-    )
+    gpu, setting = modules["gpu"], trial(modules, late=True)
 
     def broken(setting: object) -> dict[str, Any]:
         raise ValueError("no such thing")

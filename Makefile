@@ -34,12 +34,17 @@ full-size: $(VENV)/.installed
 reproduce-quick: $(VENV)/.installed
 	$(BIN)/spectrim reproduce --quick build/reproduce-quick
 
+# On a machine that does nothing else; REFERENCE and LIBRARIES: see benchmarks/peers/reference.py.
 benchmark: $(VENV)/.installed
+	$(BIN)/python benchmarks/speed.py --json benchmarks/results/speed.json $(if $(REFERENCE),--reference $(REFERENCE) --libraries $(LIBRARIES))
+	$(BIN)/python benchmarks/files.py --json benchmarks/results/files.json
 	$(BIN)/python benchmarks/frontend.py --json benchmarks/results/frontend.json
-	$(BIN)/python benchmarks/ast_base.py --json benchmarks/results/ast_base.json
+	$(BIN)/python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
+	$(BIN)/python benchmarks/long_recording.py --hours 0.1 1 3 --json benchmarks/results/long_recording.json
+	$(BIN)/python benchmarks/export.py --models spectrim-mini --json benchmarks/results/export.json
 	$(BIN)/python benchmarks/kendall.py --rows 1 12 96 1536 --json benchmarks/results/kendall.json
 	$(BIN)/python benchmarks/pretraining.py --json benchmarks/results/pretraining.json
-	$(BIN)/python benchmarks/export.py --json benchmarks/results/export.json
+	$(BIN)/python benchmarks/tables.py
 
 # On a machine with an NVIDIA GPU and a build of torch for it; less than ten minutes.
 gpu: $(VENV)/.installed

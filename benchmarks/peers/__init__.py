@@ -1,0 +1,1 @@
+"""What Spectrim is timed beside: the peers are imported, or their arithmetic is our own writing."""

@@ -1,0 +1,234 @@
+"""Write the speed tables of README and docs/performance.md, and its figures, from the JSON files of the benchmarks.
+
+    python benchmarks/tables.py            # writes
+    python benchmarks/tables.py --check    # exit code 1 where a page does not say what the files say
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; what is between is replaced. NAME is one of
+`TABLES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import figures
+import targets
+from cases import CASES
+from targets import PEER, Outcome, row_of
+
+from spectrim.whole import write_text
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks/results"
+PAGES = (ROOT / "README.md", ROOT / "docs/performance.md")
+FIGURES = ROOT / "docs/performance"
+MARK = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+NONE = "–"
+
+SHOWN_IN_README = (
+    *((PEER, 1.0), ("transformers, sdpa, bf16", 1.0), ("ToMe as in FastAST", 0.7), ("public reference", 0.7)),
+    *(("spectrim", rate) for rate in (1.0, 0.7, 0.5)),
+    *(("spectrim, bf16", 0.7), ("spectrim, ONNX Runtime fp32", 0.7), ("spectrim, ONNX Runtime int8", 0.7)),
+    ("spectrim, OpenVINO bf16", 0.7),
+)
+
+Results = Mapping[str, Any]
+
+
+def load(name: str) -> Any:
+    """A file of results, None where it has not been made."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine(results: Results) -> str:
+    """Machine and versions in a line."""
+    place = results["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in place["versions"].items() if name != "spectrim")
+    return f"{place['processor']}, {place['cores']} cores, {place['torch_threads']} threads; {versions}"
+
+
+def shown(name: str) -> str:
+    """A contender's name in a table."""
+    return {"spectrim": "**spectrim**", PEER: "transformers, SDPA"}.get(name, name).replace("sdpa", "SDPA")
+
+
+def speed_up(results: Results, case: str, batch: int, row: Mapping[str, Any]) -> str:
+    """Times as fast as transformers' AST with SDPA, or as our dense model where there is none."""
+    base = row_of(results["rows"], case, batch, PEER, 1.0) or row_of(results["rows"], case, batch, "spectrim", 1.0)
+    return NONE if base is None else f"{base['median_ms'] / row['median_ms']:.2f}×"
+
+
+def readme(results: Results) -> str:
+    """AST-B/16 on 10 s: the contenders that a reader asks for first."""
+    lines = []
+    for name, rate in SHOWN_IN_README:
+        rows = [row_of(results["rows"], "ast-10s", batch, name, rate) for batch in (1, 8)]
+        if rows[0] is None:
+            continue
+        cells = []
+        for batch, row in zip((1, 8), rows, strict=True):
+            cells += [f"{row['ms_per_clip']:.0f}", speed_up(results, "ast-10s", batch, row)] if row else [NONE, NONE]
+        lines.append([shown(name), f"{rate:g}", f"{rows[0]['macs'] / 1e9:.1f}", *cells])
+    header = ["AST-B/16, 10 s", "keep rate", "G MACs"]
+    header += [cell for batch in (1, 8) for cell in (f"ms a clip, batch {batch}", "speed-up")]
+    return table(header, lines)
+
+
+def everything(results: Results, case: str) -> str:
+    """All contenders of a case at every batch size: ms a clip with quartiles, and the ratio."""
+    rows = [row for row in results["rows"] if row["case"] == case]
+    sizes = sorted({row["batch_size"] for row in rows})
+    names = list(dict.fromkeys((row["contender"], row["keep_rate"]) for row in rows))
+    lines = []
+    for name, rate in names:
+        found = {size: row_of(rows, case, size, name, rate) for size in sizes}
+        first = next(row for row in found.values() if row)
+        detail = f", {first['detail']}" if first["detail"] else ""
+        line = [shown(name) + detail, f"{rate:g}", f"{first['macs'] / 1e9:.2f}"]
+        for size, row in found.items():
+            if row is None:
+                line += [NONE, NONE]
+                continue
+            low, middle, high = (row[key] / size for key in ("q1_ms", "median_ms", "q3_ms"))
+            line += [f"{middle:.1f} [{low:.1f}, {high:.1f}]", speed_up(results, case, size, row)]
+        lines.append(line)
+    header = [CASES[case].what, "keep rate", "G MACs"]
+    header += [cell for size in sizes for cell in (f"batch {size}: ms a clip", "speed-up")]
+    return table(header, lines)
+
+
+def reached(found: Sequence[Outcome]) -> str:
+    """Targets and what came out."""
+    lines = [
+        [
+            *(one.target, one.where, f"{one.wanted:g}", f"{one.ratio:.2f}"),
+            f"{one.low:.2f} to {one.high:.2f}" if one.low is not None and one.high is not None else NONE,
+            "yes" if one.reached else "**no**",
+        ]
+        for one in found
+    ]
+    return table(["ratio", "case", "wanted, at least", "came out", "quartiles by round", "reached"], lines)
+
+
+def all_targets(results: Results) -> str:
+    """The targets of every file of results that is there."""
+    found = targets.outcomes(results["rows"])
+    for name, of in (
+        ("frontend", targets.of_front_end), ("files", targets.of_files), ("long_recording", targets.of_recordings)
+    ):  # fmt: skip
+        other = load(name)
+        found += [] if other is None else of(other)
+    return reached(found)
+
+
+def files(results: Results) -> str:
+    """From files to labels."""
+    lines = [
+        [
+            row["what"],
+            f"{row['median_ms']:.1f} [{row['q1_ms']:.1f}, {row['q3_ms']:.1f}]",
+            f"{row['speed_up_over_pipeline']:.2f}×" if "alone" not in row["what"] else NONE,
+        ]
+        for row in results["rows"]
+    ]
+    return table(["files → labels, AST-B/16", "ms a file of 10 s", "speed-up"], lines)
+
+
+def operations(results: Results) -> str:
+    """Where the time goes."""
+    columns = results["operations"]
+    kinds = list(dict.fromkeys(kind for column in columns for kind in column["share"]))
+    lines = [[kind, *(f"{column['share'].get(kind, 0.0):.1%}" for column in columns)] for kind in kinds]
+    names = {"ast": "AST-B", "audiomae": "AudioMAE-B"}
+    header = [f"{names[one['model']]}, r={one['keep_rate']:g}, batch {one['batch_size']}" for one in columns]
+    return table(["share of a pass", *header], lines)
+
+
+def alternatives(results: Results) -> str:
+    """Other ways of computing."""
+    lines = [
+        [
+            f"{row['model']}, r={row['keep_rate']:g}, batch {row['batch_size']}: {row['way']}",
+            f"{row['median_ms']:.0f} [{row['q1_ms']:.0f}, {row['q3_ms']:.0f}]",
+            f"{row['speed_up']:.2f}×",
+            f"{row['largest_logit_difference']:.1e}",
+        ]
+        for row in results["alternatives"]
+    ]
+    return table(["", "ms a pass", "speed-up", "largest logit difference"], lines)
+
+
+def clips_a_pass(results: Results) -> str:
+    """How many clips to put into a pass."""
+    lines = [
+        [f"{row['clips_a_pass']}", f"{row['median_ms']:.0f} [{row['q1_ms']:.0f}, {row['q3_ms']:.0f}]"]
+        for row in results["clips_a_pass"]
+    ]
+    return table(["clips a pass, AST-B/16, r=0.7", "ms a clip"], lines)
+
+
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "readme": ("speed", readme),
+    **{case: ("speed", lambda results, case=case: everything(results, case)) for case in CASES},
+    "targets": ("speed", all_targets),
+    "speed-machine": ("speed", machine),
+    "files": ("files", files),
+    "operations": ("where_time_goes", operations),
+    "alternatives": ("where_time_goes", alternatives),
+    "clips-a-pass": ("where_time_goes", clips_a_pass),
+}
+"""Name → file of results, and what makes the table of it."""
+
+
+def filled(text: str) -> str:
+    """A page with every table as the files say; a table whose file is missing says so."""
+
+    def one(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in TABLES:
+            raise ValueError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
+        file, make = TABLES[name]
+        results = load(file)
+        content = f"Not run: there is no benchmarks/results/{file}.json." if results is None else make(results)
+        return f"<!-- table: {name} -->\n{content}\n<!-- end -->"
+
+    return MARK.sub(one, text)
+
+
+def main() -> int:
+    """Write the pages and figures, or check the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    code = 0
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if options.check and after != before:
+            sys.stderr.write(f"{page} does not say what benchmarks/results say: python benchmarks/tables.py\n")
+            code = 1
+        elif after != before:
+            write_text(page, after)
+    results = load("speed")
+    if not options.check and results is not None:
+        FIGURES.mkdir(exist_ok=True)
+        figures.latency(results["rows"], FIGURES / "latency.png")
+        figures.saved(results["rows"], FIGURES / "saved.png")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Where a forward pass spends its time, by operation, and what other ways of computing would change.
+
+    python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
+
+``operations``: torch.profiler's own time of each operation, as a share of the pass (AST-B/16 and AudioMAE-B on 10 s,
+keep rates 1 and 0.7, batches of 1 and 8). ``alternatives``: the same model run in other ways, in turn in one run:
+oneDNN's packed linear layers, one product for queries, keys and values, torch.compile with frozen weights, bfloat16,
+and several numbers of clips a pass. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import LABELS, SMALL, own
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils import mkldnn
+
+from spectrim import benchmark
+from spectrim.blocks import Attention
+from spectrim.config import BUILDERS
+from spectrim.model import AudioTransformer
+from spectrim.whole import write_json
+
+FRAMES = 1024
+KINDS = {
+    "aten::addmm": "linear layers",
+    "aten::mm": "linear layers",
+    "aten::_scaled_dot_product_flash_attention_for_cpu": "attention (SDPA)",
+    "aten::bmm": "score: products",
+    "aten::_softmax": "score: softmax",
+    "aten::sum": "score: sums",
+    "aten::topk": "selection: top-k",
+    "aten::gather": "selection: gather",
+    "aten::gelu": "GELU",
+    "aten::native_layer_norm": "LayerNorm",
+    "aten::add": "residual and bias sums",
+    "aten::mkldnn_convolution": "patch embedding",
+    "aten::copy_": "copies",
+    "aten::cat": "copies",
+}
+
+
+def built(backbone: str, fields: Mapping[str, Any]) -> AudioTransformer:
+    """A ViT-B, or what ``fields`` make of it, with seeded random weights."""
+    torch.manual_seed(0)
+    return AudioTransformer(BUILDERS[f"{backbone}-base"](num_labels=LABELS, max_length=FRAMES, **fields)).eval()
+
+
+def operations(model: AudioTransformer, rate: float, batch: int, passes: int) -> dict[str, float]:
+    """Share of each kind of operation in a pass, the largest first."""
+    values = torch.randn(batch, FRAMES, 128, generator=torch.Generator().manual_seed(0))
+    call = own(model, rate)
+    call(values)
+    with profile(activities=[ProfilerActivity.CPU]) as watched:
+        for _ in range(passes):
+            call(values)
+    taken: dict[str, float] = {}
+    for event in watched.key_averages():
+        kind = KINDS.get(event.key, "everything else")
+        taken[kind] = taken.get(kind, 0.0) + event.self_cpu_time_total
+    total = sum(taken.values())
+    return {kind: time / total for kind, time in sorted(taken.items(), key=lambda item: -item[1])}
+
+
+class JointAttention(Attention):
+    """Queries, keys and values of all tokens in one product, as the originals do; queries of survivors are picked."""
+
+    def __init__(self, attention: Attention) -> None:
+        nn.Module.__init__(self)
+        self.heads, self.output = attention.heads, attention.output
+        self.joint = nn.Linear(attention.query.in_features, 3 * attention.query.out_features)
+        with torch.no_grad():
+            self.joint.weight.copy_(torch.cat([attention.query.weight, attention.key_value.weight]))
+            self.joint.bias.copy_(torch.cat([attention.query.bias, attention.key_value.bias]))
+        self.all_queries: Tensor | None = None
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute all three and hold the queries."""
+        queries, keys, values = self.joint(tokens).chunk(3, dim=-1)
+        self.all_queries = queries
+        return self.split(keys), self.split(values)
+
+    def query(self, tokens: Tensor) -> Tensor:
+        """The queries held, of all tokens or of the last ones; only where no block prunes."""
+        if self.all_queries is None:
+            raise ValueError("keys and values come first")
+        return self.all_queries[:, -tokens.shape[1] :]
+
+
+def joint(model: AudioTransformer) -> AudioTransformer:
+    """A copy of a model with one product for queries, keys and values; for AudioMAE without pruning."""
+    changed = copy.deepcopy(model)
+    for block in changed.blocks:
+        block.attention = JointAttention(block.attention)
+    return changed
+
+
+def packed(model: AudioTransformer) -> nn.Module:
+    """A copy of a model whose linear layers are oneDNN's (`torch.utils.mkldnn`), with weights laid out for it."""
+    changed = copy.deepcopy(model)
+    for module in changed.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(module, name, mkldnn.MkldnnLinear(child, torch.float))
+    return changed
+
+
+def compiled(model: AudioTransformer, rate: float, values: Tensor) -> Callable[[Tensor], Tensor]:
+    """torch.compile with frozen weights."""
+    from torch._inductor import config
+
+    config.freezing = True
+    program = torch.compile(copy.deepcopy(model), dynamic=False)
+
+    def call(given: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = program(given, keep_rate=rate).logits
+            return logits
+
+    call(values)
+    return call
+
+
+def alternatives(
+    models: Mapping[str, AudioTransformer], repeats: int, rate: float, batch: int, *, with_compile: bool
+) -> list[dict[str, Any]]:
+    """Times of other ways to compute the same; ratios above 1 are faster than the way that Spectrim takes."""
+    rows = []
+    values = torch.randn(batch, FRAMES, 128, generator=torch.Generator().manual_seed(0))
+    model = models["ast"]
+    calls = {"as it is": own(model, rate)}
+    calls["oneDNN linear layers"] = own(packed(model), rate)
+    calls["bfloat16"] = own(copy.deepcopy(model).bfloat16(), rate)
+    if with_compile:
+        calls["torch.compile, frozen weights"] = compiled(model, rate, values)
+    rows += timed("AST-B/16", rate, batch, {name: partial(call, values) for name, call in calls.items()}, repeats)
+    other = models["audiomae"]
+    calls = {"as it is": own(other, 1.0), "one product for queries, keys, values": own(joint(other), 1.0)}
+    rows += timed("AudioMAE-B", 1.0, batch, {name: partial(call, values) for name, call in calls.items()}, repeats)
+    return rows
+
+
+def timed(
+    model: str, rate: float, batch: int, calls: dict[str, Callable[[], Tensor]], repeats: int
+) -> list[dict[str, Any]]:
+    """Rows of one comparison; the first entry is what the others are compared with."""
+    logits = {name: call().float() for name, call in calls.items()}
+    seconds = benchmark.interleaved(calls, repeats=repeats, warmup=1)
+    first = next(iter(calls))
+    return [
+        {
+            "model": model,
+            "keep_rate": rate,
+            "batch_size": batch,
+            "way": name,
+            **benchmark.spread(taken),
+            "speed_up": statistics.median(seconds[first]) / statistics.median(taken),
+            "largest_logit_difference": float((logits[name] - logits[first]).abs().max()),
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def clips_a_pass(
+    model: AudioTransformer, repeats: int, rate: float, clips: int, sizes: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Time for so many clips, in passes of several sizes: memory that fits a cache against work for every thread."""
+    values = torch.randn(clips, FRAMES, 128, generator=torch.Generator().manual_seed(0))
+    call = own(model, rate)
+
+    def passes(size: int) -> list[Tensor]:
+        return [call(values[start : start + size]) for start in range(0, clips, size)]
+
+    seconds = benchmark.interleaved({size: partial(passes, size) for size in sizes}, repeats=repeats, warmup=1)
+    return [
+        {"clips_a_pass": size, "keep_rate": rate, **benchmark.spread([one / clips for one in taken])}
+        for size, taken in seconds.items()
+    ]
+
+
+def main() -> None:
+    """Profile, time, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, help="file to write")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes")
+    parser.add_argument("--small", action="store_true", help="tiny models: shows that it runs; times say nothing")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    models = {backbone: built(backbone, SMALL if options.small else {}) for backbone in ("ast", "audiomae")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shares = [
+            {"model": backbone, "keep_rate": rate, "batch_size": batch, "share": operations(model, rate, batch, 3)}
+            for backbone, model in models.items()
+            for rate in (1.0, 0.7)
+            for batch in (1, 8)
+        ]
+        rows: list[dict[str, Any]] = []
+        for batch in (1, 8):
+            rows += alternatives(models, options.repeats, 0.7, batch, with_compile=not options.no_compile)
+        sizes = clips_a_pass(models["ast"], max(options.repeats // 2, 1), 0.7, 16, (1, 2, 4, 8, 16))
+    facts = {"environment": benchmark.environment(), "load_average_before": load, "repeats": options.repeats}
+    write_json(options.json, {**facts, "operations": shares, "alternatives": rows, "clips_a_pass": sizes})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from exported import exported
 from plain import small_model
 
 from spectrim import benchmark
-from spectrim.agreement import compare
+from spectrim.comparison import compare
 from spectrim.predict import open_model
 
 run = partial(command_line.run, "benchmark")
@@ -63,6 +64,7 @@ def test_the_model_alone(checkpoints: dict[str, str], form: str) -> None:
         assert rows[0]["environment.versions.torch"] == torch.__version__
         assert float(rows[0]["speed_up"]) == 1.0
     else:
+        assert re.search(r"\d \[\d+\.\d\d, \d+\.\d\d\]", out)
         assert "executed macs" in out
         assert "agreement" not in out
         assert torch.__version__ in out
@@ -166,7 +168,7 @@ def test_wrong_use_is_refused_before_anything_runs(
     checkpoints: dict[str, str], clips: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("none").mkdir()
-    monkeypatch.setattr("spectrim.agreement.decoded_windows", None)
+    monkeypatch.setattr("spectrim.comparison.decoded_windows", None)
     monkeypatch.setattr(benchmark, "interleaved", None)
     code, out, err = run("--model", checkpoints["single"], *options)
     assert (code, out) == (2, "")

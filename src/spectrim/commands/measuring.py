@@ -13,7 +13,7 @@ from spectrim.errors import InvalidSetting, one_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spectrim.agreement import Comparison
+    from spectrim.comparison import Comparison
 
 
 @plainly
@@ -67,8 +67,8 @@ def benchmark(
     for option, given in (("limit", limit), ("workers", workers)):
         if given is not None and not clips:
             raise InvalidSetting(option, given, "together with --clips")
-    from spectrim.agreement import choose_clips, compare
     from spectrim.benchmark import check_amount, run, torch_threads
+    from spectrim.comparison import choose_clips, compare
     from spectrim.predict import open_model
     from spectrim.terminal import complain, error_console, stage_progress
 
@@ -98,8 +98,8 @@ def benchmark(
 
 
 def show(found: Mapping[str, Any], heard: Comparison | None, form: str) -> None:
-    """Print what `spectrim.benchmark.run` and `spectrim.agreement.compare` found."""
-    from spectrim.terminal import as_json, facts_table, out_console, rows_csv, rows_table
+    """Print what `spectrim.benchmark.run` and `spectrim.comparison.compare` found."""
+    from spectrim.terminal import as_json, facts_table, out_console, rows_csv
 
     facts = {name: value for name, value in found.items() if name != "rows"}
     rows, of_clips = found["rows"], {} if heard is None else {"clips": {**heard.facts, "rows": heard.rows}}
@@ -114,7 +114,7 @@ def show(found: Mapping[str, Any], heard: Comparison | None, form: str) -> None:
         print(rows_csv(rows, facts), end="")
         return
     out = out_console()
-    out.print(rows_table(rows, keep_rate=_rate))
+    out.print(model_table(rows))
     if heard is not None:
         out.print()
         out.print(clips_table(heard.rows))
@@ -136,8 +136,19 @@ WITH_INTERVALS: dict[str, Callable[[float], str]] = {
 }
 
 
+def model_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What `spectrim.benchmark.run` found, narrow enough for a terminal; ms per clip is in CSV and JSON."""
+    from spectrim.terminal import rows_table
+
+    left_out = ("q1_ms", "q3_ms", "ms_per_clip")
+    shown = [{name: value for name, value in row.items() if name not in left_out} for row in rows]
+    for told, row in zip(shown, rows, strict=True):
+        told["median_ms"] = f"{row['median_ms']:.2f} [{row['q1_ms']:.2f}, {row['q3_ms']:.2f}]"
+    return rows_table(shown, keep_rate=_rate, median_ms=str)
+
+
 def clips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What `spectrim.agreement.compare` found; quartiles and further intervals are in CSV and JSON."""
+    """What `spectrim.comparison.compare` found; quartiles and further intervals are in CSV and JSON."""
     from spectrim.terminal import rows_table
 
     shown = [

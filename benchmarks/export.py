@@ -2,16 +2,18 @@
 
     python benchmarks/export.py --json benchmarks/results/export.json
 
-Cases: PyTorch, ONNX Runtime in fp32 and int8, OpenVINO in fp32 and, where the processor has it, bf16, at several keep
-rates and batch sizes, with AST-B/16 on 10 s (random weights: speed does not depend on them) and spectrim-mini. All get
-log-mel spectrograms and as many threads as torch has. The accuracy is that of spectrim-mini on the clips that the
-package ships. ``profile`` says where ONNX Runtime's time goes, by kind of node, and how many of each are left after its
-own optimisations. Run it on a machine that does nothing else; ``--repeats 0`` leaves the times out.
+Cases: PyTorch in fp32 and bf16, ONNX Runtime in fp32 and int8, OpenVINO in fp32 and, where the processor has it,
+bf16, at several keep rates and batch sizes, with AST-B/16 on 10 s (random weights: speed does not depend on them) and
+spectrim-mini. All get log-mel spectrograms and as many threads as torch has. The accuracy is that of spectrim-mini on
+the clips that the package ships. ``profile`` says where ONNX Runtime's time goes, by kind of node, and how many of
+each are left after its own optimisations. Run it on a machine that does nothing else; ``--repeats 0`` leaves the
+times out.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.metadata
 import importlib.util
 import json
@@ -61,7 +63,7 @@ def pytorch(model: AudioTransformer, rate: float) -> Callable[[np.ndarray], np.n
 
     def call(values: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return model(torch.from_numpy(values), keep_rate=rate).logits.numpy()
+            return model(torch.from_numpy(values), keep_rate=rate).logits.float().numpy()
 
     return call
 
@@ -95,6 +97,7 @@ def cases_of(model: AudioTransformer, rates: Sequence[float], folder: Path) -> d
     for rate in rates:
         model.set_pruning(keep_rate=rate)
         cases["PyTorch", rate] = pytorch(model, rate)
+        cases["PyTorch, bf16", rate] = pytorch(copy.deepcopy(model).bfloat16(), rate)
         for precision in PRECISIONS:
             path = folder / f"{rate}-{precision}.onnx"
             export(model, path, precision=precision)

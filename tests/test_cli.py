@@ -135,6 +135,7 @@ def test_wrong_use_exits_with_2(arguments: list[str], tmp_path: Path, monkeypatc
         (["--window", "2"], "window is 2.0; allowed: up to 1.295 seconds, the 128 frames of this model"),
         (["--hop", "0"], "hop is 0.0; allowed: a positive number of seconds"),
         (["--aggregate", "sum"], "aggregate is 'sum'; allowed: one of max, mean, none"),
+        (["--precision", "int4"], "precision is 'int4'; allowed: one of bf16, fp32"),
         (["--device", "tpu"], "device is 'tpu'; allowed: one of"),
         (["--output", "none/out.csv"], "output is "),
         (["--explain", "clip [0].wav"], "explain is 'clip [0].wav'; allowed: a folder"),
@@ -201,6 +202,15 @@ def test_rows_on_standard_output_and_in_a_file_are_the_same(checkpoint: str, cli
 def test_all_well_exits_with_0(checkpoint: str, clips: list[str]) -> None:
     code, out, err = run("predict", "clip [[]?].wav", "--model", checkpoint, "--output", "out.jsonl")
     assert (code, out, err) == (0, "", "spectrim: 3 files are in out.jsonl\n")
+
+
+def test_bfloat16_gives_the_same_files_and_labels(checkpoint: str, clips: list[str]) -> None:
+    code, out, err = run("predict", *clips, "--model", checkpoint, "--format", "csv", "--top", "1")
+    half = run("predict", *clips, "--model", checkpoint, "--format", "csv", "--top", "1", "--precision", "bf16")
+    assert (half[0], half[2]) == (code, err)
+    rows, halves = ([line.split(",") for line in text.splitlines()] for text in (out, half[1]))
+    assert [row[0] for row in halves] == [row[0] for row in rows]
+    assert halves != rows
 
 
 def test_list_on_standard_input(checkpoint: str, clips: list[str]) -> None:

@@ -19,7 +19,7 @@ from spectrim.devices import resolve_device
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.model import AudioTransformer
-from spectrim.predict import FilePrediction, Tagger, aggregated, predict
+from spectrim.predict import FilePrediction, Tagger, aggregated, open_model, predict
 from spectrim.selection import Selection
 
 LABELS = {index: f"sound {index}" for index in range(6)}
@@ -304,6 +304,27 @@ def test_wrong_settings_are_refused_before_any_work(model: AudioTransformer, cli
         predict([], model)
     with pytest.raises(CheckpointError):
         predict(clips, tmp_path / "none")
+
+
+def test_bfloat16_scores_are_near_those_of_float32(model: AudioTransformer, clips: list[str], tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    found = {}
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        opened = open_model(tmp_path, 0.7, precision)
+        assert isinstance(opened, AudioTransformer)
+        assert opened.dtype == kind
+        found[precision] = np.stack([one.scores for one in predict(clips[:3], opened) if one.scores is not None])
+    assert found["bf16"].shape == (3, len(LABELS))
+    assert found["bf16"].dtype == np.float32
+    np.testing.assert_allclose(found["bf16"], found["fp32"], atol=0.03)
+    assert not np.array_equal(found["bf16"], found["fp32"])
+
+
+def test_a_precision_is_refused_where_it_cannot_be_had(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="precision is 'half'; allowed: one of bf16, fp32"):
+        open_model(tmp_path, None, "half")
+    with pytest.raises(InvalidSetting, match="precision is 'bf16'; allowed: none with an exported file"):
+        open_model(tmp_path / "model.onnx", None, "bf16")
 
 
 def test_a_missing_gpu_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,18 +154,33 @@ class Tagger:
         return logits.float().softmax(dim=-1)
 
 
-def open_model(source: str | os.PathLike[str], keep_rate: float | None = None) -> Model:
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Type of a model's weights and arithmetic in PyTorch; the front end, softmax and scores stay float32."""
+
+
+def open_model(source: str | os.PathLike[str], keep_rate: float | None = None, precision: str | None = None) -> Model:
     """A model by its name: an exported file (.onnx), or whatever `spectrim.from_pretrained` takes.
 
+    Args:
+        source: of the model.
+        keep_rate: share of the patches kept at each pruning block; None as the model says.
+        precision: one of `PRECISIONS`; None as the weights are. bfloat16 is faster where the processor multiplies it
+            (AMX, AVX512-BF16, GPUs) and slower elsewhere.
+
     Raises:
-        InvalidSetting: the keep rate is out of range, or one is given for an exported model.
+        InvalidSetting: the keep rate is out of range, the precision unknown, or either given for an exported model.
         CheckpointError: it cannot be loaded.
     """
-    if not is_exported(source):
-        return from_pretrained(source, keep_rate=keep_rate)
-    model = OnnxModel(source)
-    model.refuse_keep_rate(keep_rate)
-    return model
+    if precision is not None and precision not in PRECISIONS:
+        raise InvalidSetting("precision", precision, one_of(PRECISIONS))
+    if is_exported(source):
+        if precision is not None:
+            raise InvalidSetting("precision", precision, "none with an exported file: spectrim export --precision")
+        exported = OnnxModel(source)
+        exported.refuse_keep_rate(keep_rate)
+        return exported
+    model = from_pretrained(source, keep_rate=keep_rate)
+    return model if precision is None else model.to(PRECISIONS[precision])
 
 
 def predict(

@@ -14,6 +14,7 @@ from spectrim.commands.common import (
     INTERRUPTED,
     FormatOption,
     ModelOption,
+    PrecisionOption,
     ProgressOption,
     check_form,
     numbers,
@@ -72,6 +73,7 @@ def predict(
     paths: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for a list on standard input.")],
     model: ModelOption = "spectrim-mini",
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    precision: PrecisionOption = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to give for a file or window.")] = 5,
     form: Annotated[str | None, typer.Option("--format", help="table, csv or jsonl.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV or JSON-lines file.")] = None,
@@ -98,8 +100,8 @@ def predict(
 
     console = error_console(progress)
     selection = select_files(paths)
-    network = open_model(model, keep_rate)
-    settings = {"keep_rate": keep_rate, "window": window, "hop": hop, "aggregate": aggregate}
+    network = open_model(model, keep_rate, precision)
+    settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
     if left is None:
         complain(console, f"{output} is complete already")

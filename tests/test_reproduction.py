@@ -71,8 +71,10 @@ def test_both_studies_have_the_same_steps_where_they_share_them(tmp_path: Path) 
     own = ["r=0.7-intensity", "r=0.7-variation", "r=0.7-random", "r=0.7-intensity-public-gather"]
     own.append("r=1 training-free")
     assert set(rankings) - set(rates) == {f"{run} {end}" for run in runs for end in own}
-    order = [step.cell.backbone for step in rankings.values() if step.cell is not None and step.cell.data == "esc50"]
-    assert order == ["ast"] * 21 + ["audiomae"] * 21 + ["ast"] * 3 + ["audiomae"] * 3
+    cells = [step.cell for step in rankings.values() if step.cell is not None and step.cell.data == "esc50"]
+    assert [cell.backbone for cell in cells] == ["ast"] * 21 + ["audiomae"] * 21 + ["ast"] * 3 + ["audiomae"] * 3
+    for begin in (0, 21):
+        assert [cell.keep_rate for cell in cells[begin : begin + 21]] == [0.7] * 15 + [1.0, 0.999] * 3
 
 
 def test_the_commands_of_the_rankings_train_what_their_cells_say(tmp_path: Path) -> None:

@@ -112,14 +112,24 @@ def miniature_plan(out: Path, size: Miniature) -> list[Step]:
 
 
 def miniature_rankings_plan(out: Path, size: Miniature) -> list[Step]:
-    """The study of rankings on data that the project makes, one backbone after the other; arguments as above."""
+    """The study of rankings on data that the project makes, one backbone after the other; arguments as above.
+
+    Of each, the pruned models come first: the question hangs on them, and the dense one and the control only say more.
+    """
     data = _syntheses(out, size)
     steps = [data["audioset"], data["esc50"], *_pretraining(out, size)]
     branches = ranking_branches(size.ranking_rates)
     for backbone in BACKBONES:
+        own = []
         for fold, seed in size.esc50_runs:
-            steps += _miniature_tuning(out, size, backbone, "esc50", fold, seed, branches)
+            own += _miniature_tuning(out, size, backbone, "esc50", fold, seed, branches)
+        steps += sorted(own, key=_keeps_all)
     return [*steps, *_training_free(steps, Path("data", "esc50"), size.ranking_rates)]
+
+
+def _keeps_all(step: Step) -> bool:
+    """Whether a step trains a model that keeps all patches, the dense one or the control."""
+    return step.cell is not None and step.cell.keep_rate >= CONTROL
 
 
 def _training_free(steps: Sequence[Step], root: Path, keep_rates: Sequence[float]) -> list[Step]:
@@ -232,7 +242,8 @@ def full_rankings_plan(
     branches = ranking_branches(keep_rates)
     steps = []
     for backbone in FULL_WEIGHTS:
-        steps += _full_tuning(out, data_root, weights, backbone, "esc50", branches, FULL_KEEP_RATES)
+        own = _full_tuning(out, data_root, weights, backbone, "esc50", branches, FULL_KEEP_RATES)
+        steps += sorted(own, key=_keeps_all)
     return [*steps, *_training_free(steps, data_root.absolute() / FULL["esc50"][1], keep_rates)]
 
 

@@ -198,6 +198,19 @@ def test_threads_are_set_for_the_run_and_restored(checkpoints: dict[str, str], m
     assert torch.get_num_threads() == before
 
 
+def test_precision(checkpoints: dict[str, str], clips: Path) -> None:
+    options = ["--clips", clips, "--keep-rates", "0.5", "--precision", "bf16", *QUICK, "--format", "json"]
+    code, out, err = run("--model", checkpoints["single"], *options)
+    assert (code, err) == (0, "")
+    expected = compare([clips], open_model(checkpoints["single"], precision="bf16"), [0.5], passes=1)
+    content = json.loads(out)
+    assert content["precision"] == "bfloat16"
+    assert untimed(content["clips"]["rows"][0]) == pytest.approx(untimed(expected.rows[0]), rel=0.1, abs=0.02)
+    code, out, err = run("--model", checkpoints["single"], *options, "--precision", "fp8")
+    assert (code, out) == (2, "")
+    assert err.startswith("spectrim: precision is 'fp8'; allowed: one of")
+
+
 @pytest.mark.parametrize("front_end", [False, True])
 def test_an_exported_file(clips: Path, front_end: bool) -> None:
     _, path = exported("ast", front_end=front_end)
@@ -206,7 +219,7 @@ def test_an_exported_file(clips: Path, front_end: bool) -> None:
     content = json.loads(out)
     assert [(row["batch_size"], row["keep_rate"]) for row in content["rows"]] == [(1, 0.6), (2, 0.6)]
     [row] = content["clips"]["rows"]
-    assert (row["keep_rate"], "agreement" in row) == (0.6, False)
+    assert (row["keep_rate"], "agreement" in row, content["precision"]) == (0.6, False, "fp32")
     assert "onnxruntime" in content["environment"]["versions"]
     code, out, _ = run("--model", path, "--clips", clips, *QUICK)
     assert code == 0

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.commands.common import FAILURE, FormatOption, ModelOption, ProgressOption, check_form, numbers, plainly
+from spectrim.commands.common import (
+    FAILURE,
+    FormatOption,
+    ModelOption,
+    PrecisionOption,
+    ProgressOption,
+    check_form,
+    numbers,
+    plainly,
+)
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ def benchmark(
     keep_rates: Annotated[
         str | None, typer.Option(help="Separated by commas; each in (0, 1]; default: 1.0,0.7,0.5.")
     ] = None,
+    precision: PrecisionOption = None,
     batch_sizes: Annotated[str, typer.Option(help="Separated by commas.")] = "1,8",
     repeats: Annotated[int, typer.Option(help="Timed passes of each case.")] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many clips, evenly spread.")] = None,
@@ -41,7 +51,7 @@ def benchmark(
     MACs, time and memory of the model alone, from log-mel to logits, on random
     numbers. With --clips every file is also tagged as spectrim predict does, at
     each keep rate in turn, and compared with what the dense model (keep rate 1)
-    says of it, with 95 % intervals over the clips:
+    says of it in the same precision, with 95 % intervals over the clips:
 
     agreement: share of the clips with the same best label.
 
@@ -69,6 +79,7 @@ def benchmark(
             raise InvalidSetting(option, given, "together with --clips")
     from spectrim.benchmark import check_amount, run, torch_threads
     from spectrim.comparison import choose_clips, compare
+    from spectrim.onnx_model import OnnxModel
     from spectrim.predict import open_model
     from spectrim.terminal import complain, error_console, stage_progress
 
@@ -76,7 +87,7 @@ def benchmark(
     console = error_console(progress)
     selection = choose_clips(clips, limit) if clips else None
     with torch_threads(threads), stage_progress(console, progress) as tell:
-        network = open_model(model)
+        network = open_model(model, precision=precision)
         heard = None
         if selection is not None:
             heard = compare(
@@ -91,7 +102,8 @@ def benchmark(
             device=device,
             on_round=lambda done, total: tell("time", done, total),
         )
-    show({"model": model, **found}, heard, form)
+    kind = network.precision if isinstance(network, OnnxModel) else str(network.dtype).removeprefix("torch.")
+    show({"model": model, "precision": kind, **found}, heard, form)
     if heard is not None and heard.errors:
         complain(console, f"{len(heard.errors)} of {len(heard.errors) + heard.facts['clips']} clips could not be read")
         raise typer.Exit(FAILURE)

@@ -32,6 +32,8 @@ from spectrim.errors import InvalidSetting
 from spectrim.whole import write_json
 
 SECONDS_IN_ALL = 560.0
+COMPILING = 0.75
+"""Share of all seconds after which no compilation begins: it cannot be interrupted."""
 COMMENT = "ratios compare medians of one run; tflops counts executed MACs twice, those that the kernel repeats once"
 
 
@@ -72,7 +74,14 @@ SECTIONS: dict[str, tuple[Callable[[Setting], dict[str, Any]], float]] = {
     "reference_order": (reference_order, 45),
     "compiled": (compiled, 240),
 }
-"""Name → the section and its seconds. Compiling comes last: it cannot be interrupted."""
+"""Name → the section and its seconds. Compiling comes last; see `COMPILING`."""
+
+
+def limits(seconds: float) -> Callable[[str], Deadline]:
+    """Of a run that begins now: name of a section that begins when this is called → its deadline."""
+    whole = Deadline(seconds)
+    compiling = Deadline(COMPILING * seconds, whole)
+    return lambda name: Deadline(SECTIONS[name][1], compiling if name == "compiled" else whole)
 
 
 def attempt(section: Callable[[Setting], dict[str, Any]], setting: Setting) -> dict[str, Any]:
@@ -99,7 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="1 8 32 128 where not said, small: 2")
     parser.add_argument("--repeats", type=int, help="timed rounds; 15 where not said, small: 2")
     parser.add_argument("--compile-mode", default="default", help="of torch.compile, e.g. max-autotune-no-cudagraphs")
-    parser.add_argument("--seconds", type=float, default=SECONDS_IN_ALL, help="after which no case begins")
+    parser.add_argument("--seconds", type=float, default=SECONDS_IN_ALL, help="no case begins later")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run")
     options = parser.parse_args()
     try:
@@ -127,13 +136,12 @@ def main() -> None:
         compile_mode=None if small else options.compile_mode,
         late=lambda: False,
     )
-    whole = Deadline(options.seconds)
+    limit = limits(options.seconds)
     asked = {**vars(options), "json": options.json.name}
     result: dict[str, Any] = {"comment": COMMENT, "options": asked, "sections": {}, "targets": []}
     for name in options.only or SECTIONS:
-        section, seconds = SECTIONS[name]
-        within = dataclasses.replace(setting, late=Deadline(seconds, whole))
-        result["sections"][name] = attempt(section, within)
+        within = dataclasses.replace(setting, late=limit(name))
+        result["sections"][name] = attempt(SECTIONS[name][0], within)
         result["targets"] = judge(result["sections"], counts=not small)
         write_json(options.json, result)
         outcome = result["sections"][name].get("error", "done").partition("\n")[0]

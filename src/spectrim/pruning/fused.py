@@ -10,8 +10,8 @@ output, if that is wanted. Two ways follow, in units of n²·width multiply-accu
 They cost the same at m = n/2. From there on the first is cheaper and saves one launch; below, the second is.
 `together_pays` holds that rule. Blocks that prune nothing take the second where their scores are wanted: looking at
 scores then changes no bit of the logits. A map in memory takes only 1 + 2·m/n, but 12 bytes of traffic a pair (logits
-and shares, each written and read): with heads of 64, at 3 TB/s and 790 TFLOP/s, that takes eight times as long as all
-three products.
+and shares, each written and read): with heads of 64 on an H200 (4.8 TB/s, 790 TFLOP/s), that takes five times as long
+as all three products.
 
 Inference only: no gradient flows through these functions. The scores are made without one anyhow, so training uses the
 score; attention with gradients, float32 (no matrix unit without rounding), masks, CPUs, exports and machines without

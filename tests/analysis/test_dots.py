@@ -74,19 +74,31 @@ def test_series_differ_in_colour_marker_and_place() -> None:
     assert first.get_ydata()[0] < second.get_ydata()[0]
 
 
+@pytest.mark.parametrize(("farthest", "scale"), [(19.0, "linear"), (41.0, "symlog"), (-41.0, "symlog")])
+def test_the_axis_is_logarithmic_far_from_zero_where_losses_are_far_apart(farthest: float, scale: str) -> None:
+    axis = lost_dots([*ROWS, row("public", farthest)], against="attention").axes[0]
+    assert axis.get_xscale() == scale
+    assert ("logarithmic beyond 5" in axis.get_xlabel()) == (scale == "symlog")
+
+
+@pytest.mark.parametrize("far", [3.0, 42.0])
+@pytest.mark.parametrize("panels", [("AST on ESC-50",), ("AST on ESC-50", "AudioMAE on ESC-50")])
 @pytest.mark.parametrize("title", ["", "A title"])
-def test_no_text_lies_on_another(title: str) -> None:
+def test_no_text_lies_on_another(title: str, panels: tuple[str, ...], far: float) -> None:
     names = ["control: all patches", "intensity", "variation", "random", "intensity, public gather"]
-    rows = [row(name, value, 3.0, panel=panel) for panel in ("AST on ESC-50", "AudioMAE on ESC-50")
-            for value, name in enumerate(names)]  # fmt: skip
+    rows = [
+        row(name, value * far / 3, 3.0, panel=panel, series=f"{how}, keep rate 0.7")
+        for panel in panels
+        for how in ("fine-tuned", "training-free")
+        for value, name in enumerate(names)
+    ]
     figure = lost_dots(rows, against="attention", title=title)
     FigureCanvasAgg(figure).draw()
-    first, second = figure.axes
-    low, high = first.get_xlim()
-    ticks = [text for axis in figure.axes for text in axis.get_xticklabels() if low <= text.get_position()[0] <= high]
-    texts = [*figure.legends[0].get_texts(), *ticks]
-    texts += [*first.get_yticklabels(), first.title, second.title, first.xaxis.label, second.xaxis.label]
-    texts += figure.texts + ([figure._suptitle] if title else [])
+    low, high = figure.axes[0].get_xlim()
+    texts = [text for axis in figure.axes for text in axis.get_xticklabels() if low <= text.get_position()[0] <= high]
+    texts += [*figure.legends[0].get_texts(), *figure.axes[0].get_yticklabels()]
+    texts += [text for axis in figure.axes for text in (axis.title, axis.xaxis.label)]
+    texts += [figure._suptitle] if title else []
     boxes = [(text.get_text(), text.get_window_extent()) for text in dict.fromkeys(texts) if text.get_text().strip()]
     for number, (name, box) in enumerate(boxes):
         assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, name

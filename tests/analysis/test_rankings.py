@@ -133,6 +133,8 @@ def test_the_figure_has_each_ranking_and_the_control() -> None:
 def test_the_report_has_a_table_a_backbone_and_stands_alone(tmp_path: Path) -> None:
     frame = Frame("Rankings", ["About it."], "spectrim reproduce --study rankings OUT", missing=["x"], steps=9)
     rows = [*study(), *free(), *study(backbone="audiomae"), row(0, 1.0, "attention", 0.4, data="audioset")]
+    rows += [row(0, 1.0, "attention", 0.3, data="audioset", keep_rate=0.7)]
+    rows += [row(1, 1.0, "attention", 0.3, keep_rate=0.5)]
     page = write_rankings(json.loads(json.dumps(rows)), tmp_path, frame)
     text = page.with_suffix(".md").read_text()
     assert "| dense | 1 | 52.3 [46.1, 58.6] | 3 |  |  |  |  |  |  |  |  |" in text
@@ -142,6 +144,7 @@ def test_the_report_has_a_table_a_backbone_and_stands_alone(tmp_path: Path) -> N
     assert text.count("| intensity, public gather | 0.7 | 31.3 [") == 2
     assert "## AudioMAE on ESC-50" in text
     assert "AudioSet" not in text
+    assert "| attention | 0.5 |" not in text
     assert "http" not in page.read_text().replace("http-equiv", "")
     assert (tmp_path / "figures" / "rankings.png").is_file()
 

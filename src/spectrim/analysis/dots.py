@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from spectrim.analysis.curves import STYLES
 from spectrim.analysis.figures import LARGE, NORMAL, SMALL
@@ -21,6 +21,12 @@ APART = 0.24
 BELOW = 0.13
 """How far below its mean the single runs of a series lie, in labels."""
 
+WIDE, LINEAR = 20.0, 5.0
+"""Where more points than the first are lost or gained, the axis is logarithmic beyond the second."""
+
+TICKS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+"""Of such an axis, to both sides."""
+
 Row = Mapping[str, Any]
 
 
@@ -28,7 +34,7 @@ def lost_dots(rows: Sequence[Row], *, against: str, least: float = 1.0, title: s
     """Draw points lost: one line a label, one colour and marker a series, one panel side by side for each group.
 
     Zero is a dashed line across, ``least`` points lost a dotted one. A mean has its interval; the single runs are
-    small dots below it.
+    small dots below it. Where losses are far apart, the axis is logarithmic beyond five points, and says so.
 
     Args:
         rows: one a mean: panel, label, series (its name in the legend), value, low and high (None or NaN where there
@@ -47,7 +53,10 @@ def lost_dots(rows: Sequence[Row], *, against: str, least: float = 1.0, title: s
     panels, labels, series = (
         list(dict.fromkeys(str(row[name]) for row in rows)) for name in ("panel", "label", "series")
     )
-    figure = Figure(figsize=(1.9 + 2.9 * len(panels), 1.4 + 0.42 * len(labels)), layout="constrained")
+    columns = 2 * len(panels)
+    legend_rows = math.ceil((len(series) + 3) / columns)
+    inches = (1.9 + 2.9 * len(panels), 1.3 + 0.2 * legend_rows + 0.42 * len(labels))
+    figure = Figure(figsize=inches, layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         axis.axvline(0.0, color="0.25", linewidth=1.0, linestyle=(0, (6, 3)), zorder=1)
@@ -59,10 +68,11 @@ def lost_dots(rows: Sequence[Row], *, against: str, least: float = 1.0, title: s
                 _draw(axis, row, place, STYLES[number])
         axis.set_title(panel, fontsize=NORMAL, parse_math=False)
         axis.tick_params(labelsize=SMALL)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        _scale(axis, rows)
         axis.grid(axis="x", color="0.9", linewidth=0.6)
         axis.set_axisbelow(True)
-        axis.set_xlabel(f"points lost against {against}", fontsize=NORMAL)
+        note = f"\n(logarithmic beyond {LINEAR:g})" if axis.get_xscale() == "symlog" else ""
+        axis.set_xlabel(f"points lost against {against}{note}", fontsize=NORMAL)
     axes[0].set_yticks(range(len(labels)), labels, fontsize=NORMAL)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     whiskers = ", bar: 95 % interval" if any(_interval(row) for row in rows) else ""
@@ -70,10 +80,22 @@ def lost_dots(rows: Sequence[Row], *, against: str, least: float = 1.0, title: s
     handles.append(Line2D([], [], color="0.25", marker=".", markersize=4.0, linestyle="none", label="runs"))
     lines = [((0, (6, 3)), against), ((0, (1, 2)), f"{'one point' if least == 1.0 else f'{least:g} points'} lost")]
     handles += [Line2D([], [], color="0.25", linewidth=1.0, linestyle=dashes, label=name) for dashes, name in lines]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
     if title:
         figure.suptitle(title, fontsize=LARGE, parse_math=False)
     return figure
+
+
+def _scale(axis: Axes, rows: Sequence[Row]) -> None:
+    """Make an axis linear, or logarithmic far from zero where points lie far apart."""
+    farthest = max(abs(value) for row in rows for value in (row["value"], *row["runs"], *(_interval(row) or ())))
+    if farthest <= WIDE:
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        return
+    axis.set_xscale("symlog", linthresh=LINEAR, linscale=1.2)
+    axis.xaxis.set_major_locator(FixedLocator([-tick for tick in TICKS[::-1]] + [0.0, *TICKS]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _check(rows: Sequence[Row]) -> None:

@@ -190,14 +190,15 @@ def write_rankings(rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame
         report.heading("What the wrong gather alone loses", 3)
         report.text("Against the same ranking with the right gather, run by run.")
         report.items(alone)
-    for pair in dict.fromkeys((one.backbone, one.data) for one in found if one.keep_rate < CONTROL):
+    for pair in dict.fromkeys((one.backbone, one.data) for one in found if one.ranking != ATTENTION):
         _add_pair(report, [one for one in found if (one.backbone, one.data) == pair], rows)
     return frame.end(report)
 
 
 def _add_pair(report: Report, own: Sequence[Ranked], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A table of one backbone on one data set."""
-    first = own[0]
+    """A table of one backbone on one data set: dense, control, and the keep rates that have several rankings."""
+    first, rates = own[0], {one.keep_rate for one in own if one.ranking != ATTENTION}
+    own = [one for one in own if one.keep_rate in rates or one.keep_rate >= CONTROL]
     report.heading(_name(first))
     report.text(origin([row for row in rows if (row["backbone"], row["data"]) == (first.backbone, first.data)]))
     table, free = [], {(one.keep_rate, one.ranking): one for one in own if not one.trained}

@@ -40,7 +40,7 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/files.py --json benchmarks/results/files.json
 	$(BIN)/python benchmarks/frontend.py --json benchmarks/results/frontend.json
 	$(BIN)/python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
-	$(BIN)/python benchmarks/long_recording.py --hours 0.1 1 3 --json benchmarks/results/long_recording.json
+	$(BIN)/python benchmarks/long_recording.py --json benchmarks/results/long_recording.json
 	$(BIN)/python benchmarks/export.py --models spectrim-mini --json benchmarks/results/export.json
 	$(BIN)/python benchmarks/kendall.py --rows 1 12 96 1536 --json benchmarks/results/kendall.json
 	$(BIN)/python benchmarks/pretraining.py --json benchmarks/results/pretraining.json

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.metadata
-import importlib.util
 import json
 import os
 import statistics
@@ -28,6 +26,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from cases import openvino_calls
 
 from spectrim import benchmark
 from spectrim.audio import read
@@ -74,23 +73,6 @@ def onnx_runtime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda values: model.logits(torch.from_numpy(values)).numpy()
 
 
-def open_vino(path: Path) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """A file in OpenVINO, in fp32 and in bf16 where the processor has it; nothing where it is not installed."""
-    if importlib.util.find_spec("openvino") is None:
-        return {}
-    import openvino
-
-    core = openvino.Core()
-    hints = ["f32", *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
-    cases = {}
-    for hint in hints:
-        settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        compiled = core.compile_model(core.read_model(path), "CPU", {**settings, "PERFORMANCE_HINT": "LATENCY"})
-        request = compiled.create_infer_request()
-        cases[f"OpenVINO, {hint}"] = lambda values, request=request: request.infer({"input_values": values})["logits"]
-    return cases
-
-
 def cases_of(model: AudioTransformer, rates: Sequence[float], folder: Path) -> dict[tuple[str, float], Any]:
     """What is timed: (what runs it, keep rate) → log-mel → logits; and what the exporting found."""
     cases: dict[tuple[str, float], Any] = {}
@@ -103,8 +85,8 @@ def cases_of(model: AudioTransformer, rates: Sequence[float], folder: Path) -> d
             export(model, path, precision=precision)
             cases[f"ONNX Runtime, {precision}", rate] = onnx_runtime(path)
             if precision == "fp32":
-                for name, call in open_vino(path).items():
-                    cases[name, rate] = call
+                for hint, call in openvino_calls(path).items():
+                    cases[f"OpenVINO, {hint}", rate] = lambda values, call=call: call(torch.from_numpy(values)).numpy()
     return cases
 
 
@@ -195,10 +177,7 @@ def main() -> None:
                 shares.append({"model": name, "file": file.stem, "nodes": profile(file, values)})
             if name == "spectrim-mini":
                 answers += [{"model": name, **row} for row in accuracy(model, cases)]
-    machine = benchmark.environment()
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is not None:
-            machine["versions"][package] = importlib.metadata.version(package)
+    machine = benchmark.environment("cpu", *PACKAGES)
     facts = {"repeats": options.repeats, "frames": options.frames, "blocks": options.blocks}
     load = {"before": before, "after": os.getloadavg()[0]}
     facts |= {"environment": machine, "load_average": load}

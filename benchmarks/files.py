@@ -26,6 +26,7 @@ import torch
 from cases import RATES, prepare
 from numpy.typing import NDArray
 from transformers import ASTFeatureExtractor, Pipeline, pipeline
+from transformers.utils import is_speech_available
 
 from spectrim import benchmark
 from spectrim.frontend import Frontend
@@ -105,7 +106,7 @@ def measure(count: int, repeats: int, *, small: bool = False) -> dict[str, Any]:
         cases |= {f"spectrim.predict, r={rate:g}": partial(our_way, paths, model, rate) for rate in RATES}
         cases |= {f"spectrim alone: {stage}": call for stage, call in stages(paths, model).items()}
         load = os.getloadavg()[0]
-        seconds = benchmark.interleaved(cases, repeats=repeats, warmup=1)
+        seconds = benchmark.interleaved(cases, repeats=repeats, warmup=1, rest=0.1, shuffle=0)
     base = statistics.median(seconds["transformers' pipeline"])
     rows = [
         {
@@ -119,6 +120,8 @@ def measure(count: int, repeats: int, *, small: bool = False) -> dict[str, Any]:
         "what": f"ms per file of {SECONDS} s; {count} files, batches of {BATCH}",
         "files": count,
         "repeats": repeats,
+        "small": small,
+        "peer_uses": "torchaudio" if is_speech_available() else "numpy",
         "largest_score_difference": difference,
         "load_average_before": load,
         "rows": rows,

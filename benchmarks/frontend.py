@@ -29,6 +29,7 @@ from transformers.utils import is_speech_available
 
 from spectrim.benchmark import environment, interleaved, spread
 from spectrim.frontend import SpectrimFeatureExtractor
+from spectrim.whole import write_json
 
 RATE = 16000
 SECONDS = 10
@@ -112,13 +113,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     with threadpool_limits(arguments.threads):
         result = measure(arguments.batch_sizes, arguments.repeats)
-    text = json.dumps(result, indent=2) + "\n"
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        beside = arguments.json.with_suffix(".part")
-        beside.write_text(text)
-        beside.replace(arguments.json)
-    sys.stdout.write(text)
+        write_json(arguments.json, result)
+    sys.stdout.write(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

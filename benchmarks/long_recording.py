@@ -1,6 +1,6 @@
 """Tag recordings of several lengths and watch the memory of all processes involved.
 
-    python benchmarks/long_recording.py --hours 0.1 1 3 --json benchmarks/results/long_recording.json
+    python benchmarks/long_recording.py --json benchmarks/results/long_recording.json
 
 For each length a FLAC file of seeded noise and tones (44.1 kHz, stereo) is written to a temporary folder and
 `spectrim predict` runs on it in a process of its own. Peak memory is the largest sum of the proportional set sizes
@@ -25,19 +25,20 @@ from spectrim.benchmark import environment
 from spectrim.config import ast_base
 from spectrim.frontend import SpectrimFeatureExtractor
 from spectrim.model import AudioTransformer
+from spectrim.whole import write_json
 
 RATE = 44100
 COMMAND = "import sys; sys.argv[0] = 'spectrim'; from spectrim.cli import main; main()"
 
 
 def write_recording(path: Path, hours: float) -> None:
-    """Write a recording minute by minute."""
+    """Write a recording piece by piece, 10 s each."""
     random = np.random.default_rng(0)
-    minute = np.arange(60 * RATE) / RATE
+    piece = np.arange(10 * RATE) / RATE
     with soundfile.SoundFile(path, "w", RATE, 2) as file:
-        for _ in range(round(60 * hours)):
-            tone = 0.1 * np.sin(2 * np.pi * random.uniform(100, 4000) * minute)
-            file.write(np.stack([tone, tone + 0.01 * random.standard_normal(len(minute))], axis=1))
+        for _ in range(max(1, round(360 * hours))):
+            tone = 0.1 * np.sin(2 * np.pi * random.uniform(100, 4000) * piece)
+            file.write(np.stack([tone, tone + 0.01 * random.standard_normal(len(piece))], axis=1))
 
 
 def write_model(folder: Path, frames: int, width: int) -> None:
@@ -67,9 +68,10 @@ def tag(recording: Path, model: Path, output: Path) -> dict[str, Any]:
     while process.poll() is None:
         peak = max(peak, memory(process))
         time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"spectrim {' '.join(arguments)} ended with {process.returncode}")
     row = json.loads(output.read_text())
     return {
-        "exit_code": process.returncode,
         "audio_seconds": row["seconds"],
         "windows": len(row["windows"]),
         "seconds": round(time.perf_counter() - start, 1),
@@ -80,7 +82,7 @@ def tag(recording: Path, model: Path, output: Path) -> dict[str, Any]:
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, nargs="+", default=[0.1, 3.0])
+    parser.add_argument("--hours", type=float, nargs="+", default=[10 / 3600, 0.1, 1.0, 3.0])
     parser.add_argument("--frames", type=int, default=1024, help="window of the model, in frames of 10 ms")
     parser.add_argument("--width", type=int, default=64, help="hidden size of the model; it has random weights")
     parser.add_argument("--json", type=Path, help="file to write")
@@ -100,7 +102,7 @@ def main() -> None:
     if options.json is not None:
         model = {"frames": options.frames, "hidden_size": options.width}
         content = {"environment": environment(), "model": model, "rows": rows}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

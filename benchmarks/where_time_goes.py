@@ -3,9 +3,10 @@
     python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
 
 ``operations``: torch.profiler's own time of each operation, as a share of the pass (AST-B/16 and AudioMAE-B on 10 s,
-keep rates 1 and 0.7, batches of 1 and 8). ``alternatives``: the same model run in other ways, in turn in one run:
-oneDNN's packed linear layers, one product for queries, keys and values, torch.compile with frozen weights, bfloat16,
-and several numbers of clips a pass. Run it on a machine that does nothing else.
+keep rates 1 and 0.7, batches of 1 and 8). ``alternatives``: the same model run in other ways, in turn in one run: one
+thread, one product for queries, keys and values where every token goes on, torch.utils.mkldnn's linear layers,
+bfloat16, torch.compile with frozen weights, and other numbers of query rows at once for AudioMAE's score.
+``clips_a_pass``: sixteen clips in passes of several sizes. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import LABELS, SMALL, own
+from cases import LABELS, SMALL, TELLING, Call, apart, own
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import mkldnn
@@ -30,6 +31,7 @@ from spectrim import benchmark
 from spectrim.blocks import Attention
 from spectrim.config import BUILDERS
 from spectrim.model import AudioTransformer
+from spectrim.pruning import criteria
 from spectrim.whole import write_json
 
 FRAMES = 1024
@@ -54,7 +56,9 @@ KINDS = {
 def built(backbone: str, fields: Mapping[str, Any]) -> AudioTransformer:
     """A ViT-B, or what ``fields`` make of it, with seeded random weights."""
     torch.manual_seed(0)
-    return AudioTransformer(BUILDERS[f"{backbone}-base"](num_labels=LABELS, max_length=FRAMES, **fields)).eval()
+    return AudioTransformer(
+        BUILDERS[f"{backbone}-base"](num_labels=LABELS, max_length=FRAMES, **TELLING, **fields)
+    ).eval()
 
 
 def operations(model: AudioTransformer, rate: float, batch: int, passes: int) -> dict[str, float]:
@@ -74,7 +78,10 @@ def operations(model: AudioTransformer, rate: float, batch: int, passes: int) ->
 
 
 class JointAttention(Attention):
-    """Queries, keys and values of all tokens in one product, as the originals do; queries of survivors are picked."""
+    """Queries, keys and values of all tokens in one product, as the originals have it.
+
+    The queries wait in the module between the two calls that a block makes: fit to be timed, and for nothing else.
+    """
 
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
@@ -83,31 +90,32 @@ class JointAttention(Attention):
         with torch.no_grad():
             self.joint.weight.copy_(torch.cat([attention.query.weight, attention.key_value.weight]))
             self.joint.bias.copy_(torch.cat([attention.query.bias, attention.key_value.bias]))
-        self.all_queries: Tensor | None = None
+        self.waiting: Tensor | None = None
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Compute all three and hold the queries."""
-        queries, keys, values = self.joint(tokens).chunk(3, dim=-1)
-        self.all_queries = queries
+        self.waiting, keys, values = self.joint(tokens).chunk(3, dim=-1)
         return self.split(keys), self.split(values)
 
     def query(self, tokens: Tensor) -> Tensor:
-        """The queries held, of all tokens or of the last ones; only where no block prunes."""
-        if self.all_queries is None:
-            raise ValueError("keys and values come first")
-        return self.all_queries[:, -tokens.shape[1] :]
+        """The queries held."""
+        if self.waiting is None or self.waiting.shape[1] != tokens.shape[1]:
+            raise ValueError("only for blocks in which every token goes on")
+        queries, self.waiting = self.waiting, None
+        return queries
 
 
 def joint(model: AudioTransformer) -> AudioTransformer:
-    """A copy of a model with one product for queries, keys and values; for AudioMAE without pruning."""
+    """A copy of a model with `JointAttention` in the blocks that neither prune nor come last."""
     changed = copy.deepcopy(model)
-    for block in changed.blocks:
-        block.attention = JointAttention(block.attention)
+    for number, block in enumerate(changed.blocks[:-1]):
+        if number not in model.config.prune_at:
+            block.attention = JointAttention(block.attention)
     return changed
 
 
 def packed(model: AudioTransformer) -> nn.Module:
-    """A copy of a model whose linear layers are oneDNN's (`torch.utils.mkldnn`), with weights laid out for it."""
+    """A copy of a model with `torch.utils.mkldnn`'s linear layers: packed weights, tensors converted to and fro."""
     changed = copy.deepcopy(model)
     for module in changed.modules():
         for name, child in module.named_children():
@@ -116,11 +124,10 @@ def packed(model: AudioTransformer) -> nn.Module:
     return changed
 
 
-def compiled(model: AudioTransformer, rate: float, values: Tensor) -> Callable[[Tensor], Tensor]:
+def compiled(model: AudioTransformer, rate: float, values: Tensor) -> Call:
     """torch.compile with frozen weights."""
     from torch._inductor import config
 
-    config.freezing = True
     program = torch.compile(copy.deepcopy(model), dynamic=False)
 
     def call(given: Tensor) -> Tensor:
@@ -128,35 +135,72 @@ def compiled(model: AudioTransformer, rate: float, values: Tensor) -> Callable[[
             logits: Tensor = program(given, keep_rate=rate).logits
             return logits
 
-    call(values)
+    with config.patch(freezing=True):
+        call(values)
     return call
+
+
+def with_threads(call: Call, threads: int) -> Call:
+    """The same with another number of torch threads."""
+
+    def limited(values: Tensor) -> Tensor:
+        usual = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return call(values)
+        finally:
+            torch.set_num_threads(usual)
+
+    return limited
+
+
+def with_chunks(call: Call, rows: int) -> Call:
+    """The same with another number of query rows whose attention map is held at once for AudioMAE's score."""
+
+    def chunked(values: Tensor) -> Tensor:
+        usual = criteria.QUERY_CHUNK
+        criteria.QUERY_CHUNK = rows
+        try:
+            return call(values)
+        finally:
+            criteria.QUERY_CHUNK = usual
+
+    return chunked
 
 
 def alternatives(
     models: Mapping[str, AudioTransformer], repeats: int, rate: float, batch: int, *, with_compile: bool
 ) -> list[dict[str, Any]]:
     """Times of other ways to compute the same; ratios above 1 are faster than the way that Spectrim takes."""
-    rows = []
     values = torch.randn(batch, FRAMES, 128, generator=torch.Generator().manual_seed(0))
-    model = models["ast"]
-    calls = {"as it is": own(model, rate)}
-    calls["oneDNN linear layers"] = own(packed(model), rate)
-    calls["bfloat16"] = own(copy.deepcopy(model).bfloat16(), rate)
+    ast, audiomae = models["ast"], models["audiomae"]
+    usual = own(ast, rate)
+    calls = {
+        "as it is": usual,
+        "one thread": with_threads(usual, 1),
+        "one product for queries, keys and values": own(joint(ast), rate),
+        "torch.utils.mkldnn's linear layers": own(packed(ast), rate),
+        "bfloat16": own(copy.deepcopy(ast).bfloat16(), rate),
+    }
     if with_compile:
-        calls["torch.compile, frozen weights"] = compiled(model, rate, values)
-    rows += timed("AST-B/16", rate, batch, {name: partial(call, values) for name, call in calls.items()}, repeats)
-    other = models["audiomae"]
-    calls = {"as it is": own(other, 1.0), "one product for queries, keys, values": own(joint(other), 1.0)}
-    rows += timed("AudioMAE-B", 1.0, batch, {name: partial(call, values) for name, call in calls.items()}, repeats)
-    return rows
+        calls["torch.compile, frozen weights"] = compiled(ast, rate, values)
+    rows = timed("AST-B/16", rate, batch, {name: partial(call, values) for name, call in calls.items()}, repeats)
+    usual = own(audiomae, rate)
+    calls = {
+        f"as it is: {criteria.QUERY_CHUNK} query rows of the score at once": usual,
+        **{f"{count} query rows at once": with_chunks(usual, count) for count in (32, 64, 256, 512)},
+    }
+    return rows + timed(
+        "AudioMAE-B", rate, batch, {name: partial(call, values) for name, call in calls.items()}, repeats
+    )
 
 
 def timed(
     model: str, rate: float, batch: int, calls: dict[str, Callable[[], Tensor]], repeats: int
 ) -> list[dict[str, Any]]:
     """Rows of one comparison; the first entry is what the others are compared with."""
-    logits = {name: call().float() for name, call in calls.items()}
-    seconds = benchmark.interleaved(calls, repeats=repeats, warmup=1)
+    logits = {name: call() for name, call in calls.items()}
+    seconds = benchmark.interleaved(calls, repeats=repeats, warmup=1, rest=0.05, shuffle=0)
     first = next(iter(calls))
     return [
         {
@@ -166,7 +210,7 @@ def timed(
             "way": name,
             **benchmark.spread(taken),
             "speed_up": statistics.median(seconds[first]) / statistics.median(taken),
-            "largest_logit_difference": float((logits[name] - logits[first]).abs().max()),
+            "logits_apart": apart(logits[name], logits[first]),
         }
         for name, taken in seconds.items()
     ]
@@ -211,7 +255,8 @@ def main() -> None:
         for batch in (1, 8):
             rows += alternatives(models, options.repeats, 0.7, batch, with_compile=not options.no_compile)
         sizes = clips_a_pass(models["ast"], max(options.repeats // 2, 1), 0.7, 16, (1, 2, 4, 8, 16))
-    facts = {"environment": benchmark.environment(), "load_average_before": load, "repeats": options.repeats}
+    facts = {"environment": benchmark.environment(), "small": options.small, "load_average_before": load}
+    facts["repeats"] = options.repeats
     write_json(options.json, {**facts, "operations": shares, "alternatives": rows, "clips_a_pass": sizes})
 
 

@@ -40,6 +40,9 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
 
 def test_cases_take_turns_and_warm_up_rounds_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, called, rounds = Clock(), [], []
@@ -61,6 +64,26 @@ def test_cases_take_turns_and_warm_up_rounds_do_not_count(monkeypatch: pytest.Mo
     assert called == ["a", "b", "c"] * 5
     assert seconds == {"a": [1.0] * 3, "b": [2.0] * 3, "c": [4.0] * 3}
     assert rounds == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_rounds_can_be_shuffled_and_a_rest_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, called = Clock(), []
+    monkeypatch.setattr(benchmark, "time", clock)
+
+    def case(name: str, seconds: float):
+        def call() -> None:
+            called.append(name)
+            clock.now += seconds
+
+        return call
+
+    cases = {name: case(name, cost) for name, cost in (("a", 1.0), ("b", 2.0), ("c", 4.0))}
+    seconds = benchmark.interleaved(cases, repeats=20, warmup=0, rest=0.5, shuffle=3)
+    assert seconds == {"a": [1.0] * 20, "b": [2.0] * 20, "c": [4.0] * 20}
+    assert clock.now == 20 * (7.0 + 3 * 0.5)
+    rounds = [tuple(called[start : start + 3]) for start in range(0, 60, 3)]
+    assert {tuple(sorted(one)) for one in rounds} == {("a", "b", "c")}
+    assert len(set(rounds)) > 3
 
 
 def test_the_device_is_waited_for_before_and_after_each_call(monkeypatch: pytest.MonkeyPatch) -> None:

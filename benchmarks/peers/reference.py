@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -106,8 +106,15 @@ def caller(model: nn.Module, backbone: str, rate: float) -> Callable[[Tensor], T
 BUILDERS = {"ast": ast, "audiomae": audiomae}
 
 
-def save(model: nn.Module, backbone: str, folder: str | None = None) -> Path:
+def save(model: nn.Module, backbone: str, folder: Path) -> Path:
     """Write its weights as the public training scripts do, for `spectrim.from_pretrained`; returns the file."""
-    path = Path(folder or tempfile.mkdtemp()) / "weights.pth"
+    path = folder / "weights.pth"
     torch.save(model.state_dict() if backbone == "ast" else {"model": model.state_dict()}, path)
     return path
+
+
+def commit(checkout: Path) -> str | None:
+    """Which commit the checkout is at, None where git does not say."""
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -5,8 +5,9 @@ of tokens: tokens are split alternately into two sets, each of the first finds t
 cosine of the keys (mean over heads), and the r best pairs become their mean, weighted by how many patches each
 stands for. Attention adds the logarithm of that number to its logits ("proportional attention"). FastAST (Behera et
 al., ICASSP 2024) does this in AST, training-free. Here it runs on the weights of an `AudioTransformer`. [CLS] and
-[DIST] are never merged. What favours it: attention goes through ``scaled_dot_product_attention``, and the last block
-computes all tokens as the original.
+[DIST] are never merged.
+Attention goes through ``scaled_dot_product_attention`` with the logarithms as its mask; every block computes all its
+tokens, the last one too, as in the originals.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import copy
 import importlib.metadata
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,9 @@ from spectrim.onnx_model import OnnxModel, device_for, input_shapes
 
 PACKAGES = ("spectrim", "torch", "transformers", "numpy", "soundfile", "soxr")
 
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+"""What decides how fast a processor is in float32, 8 bits and bfloat16, as Linux calls it."""
+
 KEEP_RATES, BATCH_SIZES = (1.0, 0.7, 0.5), (1, 8)
 """What is measured where nobody says."""
 
@@ -35,10 +39,12 @@ def environment(device: str = "cpu", *further: str) -> dict[str, Any]:
         further: packages in use beside `PACKAGES`.
 
     Returns:
-        A dictionary for JSON: processor, cores and torch threads, accelerator, Python and package versions.
+        A dictionary for JSON: processor and which of `INSTRUCTIONS` it has, cores and torch threads, accelerator,
+        Python and package versions.
     """
     return {
         "processor": _processor(),
+        "instructions": " ".join(name for name in INSTRUCTIONS if name in _cpuinfo("flags").split()),
         "cores": torch.multiprocessing.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
@@ -57,12 +63,16 @@ def version_of(package: str) -> str | None:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's /proc/cpuinfo, empty elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        if line.startswith(field):
+            return line.partition(":")[2].strip()
+    return ""
 
 
 def interleaved(
@@ -72,6 +82,8 @@ def interleaved(
     warmup: int = 2,
     synchronise: Callable[[], object] | None = None,
     on_round: Callable[[int, int], object] | None = None,
+    rest: float = 0.0,
+    shuffle: int | None = None,
 ) -> dict[Any, list[float]]:
     """Time several callables in turn, so that what else the machine does hits all of them alike.
 
@@ -81,14 +93,22 @@ def interleaved(
         warmup: rounds before them that are not timed.
         synchronise: called around each call, e.g. ``torch.cuda.synchronize``.
         on_round: called with (rounds done, rounds in all).
+        rest: seconds to wait before each call, for cases that run in different libraries: threads of ONNX Runtime, say,
+            wait actively for more work, and take a core from whoever comes next.
+        shuffle: seed of an order drawn anew in each round; None: as they are given.
 
     Returns:
         name → seconds of each timed call.
     """
     wait = synchronise or (lambda: None)
     seconds: dict[Any, list[float]] = {name: [] for name in cases}
+    order, generator = list(cases.items()), random.Random(shuffle)
     for turn in range(warmup + repeats):
-        for name, call in cases.items():
+        if shuffle is not None:
+            generator.shuffle(order)
+        for name, call in order:
+            if rest:
+                time.sleep(rest)
             wait()
             start = time.perf_counter()
             call()

@@ -202,10 +202,17 @@ def test_precision(checkpoints: dict[str, str], clips: Path) -> None:
     options = ["--clips", clips, "--keep-rates", "0.5", "--precision", "bf16", *QUICK, "--format", "json"]
     code, out, err = run("--model", checkpoints["single"], *options)
     assert (code, err) == (0, "")
-    expected = compare([clips], open_model(checkpoints["single"], precision="bf16"), [0.5], passes=1)
+    rounded, own = open_model(checkpoints["single"], precision="bf16"), open_model(checkpoints["single"])
+    expected = compare([clips], rounded, [0.5], dense=own, passes=1)
     content = json.loads(out)
-    assert content["precision"] == "bfloat16"
-    assert untimed(content["clips"]["rows"][0]) == pytest.approx(untimed(expected.rows[0]), rel=0.1, abs=0.02)
+    assert (content["precision"], content["clips"]["dense_precision"]) == ("bfloat16", "float32")
+    assert untimed(content["clips"]["rows"][0]) == pytest.approx(untimed(expected.rows[0]), rel=1e-3)
+    table = [option for option in options if option not in ("--format", "json")]
+    assert "compared with the dense model in float32" in " ".join(
+        run("--model", checkpoints["single"], *table)[1].split()
+    )
+    code, out, _ = run("--model", checkpoints["single"], *options, "--precision", "fp32")
+    assert "dense_precision" not in json.loads(out)["clips"]
     code, out, err = run("--model", checkpoints["single"], *options, "--precision", "fp8")
     assert (code, out) == (2, "")
     assert err.startswith("spectrim: precision is 'fp8'; allowed: one of")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,17 @@ def test_what_was_heard_and_what_was_not(folder: Path) -> None:
 def test_times_begin_with_the_first_window_and_the_median_of_the_passes_counts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every pass starts for 5 s; then decoding takes 0.9 s, with the front end 1.8 s, and the rates what is listed."""
+    """Every pass starts for 5 s; then decoding takes 0.9 s, with the front end 1.8 s, and the rates what is listed.
+
+    The first forward pass at each keep rate takes 100 s more, but that is over before.
+    """
     now = [0.0]
     working = {1.0: iter([9.0, 18.0, 27.0]), 0.5: iter([4.5, 9.0, 4.5])}
-    order = []
+    order, warm = [], {}
+
+    def first_time(keep_rate: float, windows: int) -> None:
+        now[0] += 0.0 if keep_rate in warm else 100.0
+        warm.setdefault(keep_rate, windows)
 
     class Clock:
         def perf_counter(self) -> float:
@@ -140,6 +148,7 @@ def test_times_begin_with_the_first_window_and_the_median_of_the_passes_counts(
         order.append(keep_rate)
         now[0] += 5.0
         on_window(1.0)
+        first_time(keep_rate, 0)
         now[0] += next(working[keep_rate])
         yield from (
             FilePrediction(path, [], scores=np.full(8, 0.125, np.float32), timeline=()) for path in selection.files
@@ -153,13 +162,25 @@ def test_times_begin_with_the_first_window_and_the_median_of_the_passes_counts(
             now[0] += 0.9 if number == 1 else 0.0
             yield event
 
+    true_features, true_forward = module.Tagger.features, AudioTransformer.forward
+
+    def fake_features(tagger: Any, waveforms: Any) -> Any:
+        now[0] += 0.9
+        return true_features(tagger, waveforms)
+
+    def fake_forward(model: AudioTransformer, values: torch.Tensor, *, keep_rate: float, **rest: Any) -> Any:
+        first_time(keep_rate, len(values))
+        return true_forward(model, values, keep_rate=keep_rate, **rest)
+
     model = make_model(SINGLE)
     monkeypatch.setattr(module, "time", Clock())
     monkeypatch.setattr(module, "predict", fake_predict)
     monkeypatch.setattr(module, "decoded_windows", fake_windows)
-    monkeypatch.setattr(module.Tagger, "features", lambda *_: now.__setitem__(0, now[0] + 0.9))
+    monkeypatch.setattr(module.Tagger, "features", fake_features)
+    monkeypatch.setattr(AudioTransformer, "forward", fake_forward)
     found = compare([folder], model, (1.0, 0.5), passes=3, batch_size=1000)
     assert order == [1.0, 0.5] * 3
+    assert warm == {1.0: found.facts["windows"], 0.5: found.facts["windows"]}
     dense, pruned = found.rows
     assert [dense[name] for name in ("files_q1_ms", "files_ms", "files_q3_ms")] == pytest.approx([1500, 2000, 2500])
     assert (pruned["files_ms"], pruned["files_per_second"], pruned["files_speed_up"]) == pytest.approx((500, 2, 4))
@@ -180,6 +201,41 @@ def test_dense_is_run_for_the_comparison_where_it_is_not_asked_for(folder: Path)
     assert model.config.keep_rate == 1.0
 
 
+def test_the_untimed_batch_is_one_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any pass that tags: there the run ends."""
+    heard = []
+    true_forward = AudioTransformer.forward
+
+    def fake_forward(model: AudioTransformer, values: torch.Tensor, *, keep_rate: float, **rest: Any) -> Any:
+        heard.append((keep_rate, len(values)))
+        return true_forward(model, values, keep_rate=keep_rate, **rest)
+
+    monkeypatch.setattr(AudioTransformer, "forward", fake_forward)
+    monkeypatch.setattr(module, "predict", None)
+    with pytest.raises(TypeError):
+        compare([folder], make_model(SINGLE), (1.0, 0.5, 0.3), batch_size=4)
+    assert heard == [(1.0, 4), (0.5, 4), (0.3, 4)]
+
+
+def test_a_model_in_another_precision_is_compared_with_what_is_given(folder: Path) -> None:
+    model = make_model(SINGLE)
+    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    wanted = scores_by_hand(folder, model, 1.0)
+    told: list[tuple[str, int, int]] = []
+    found = compare(
+        [folder], rounded, (1.0, 0.5), dense=model, passes=1, on_progress=lambda *how_far: told.append(how_far)
+    )
+    assert told[-1] == ("clips", 9 * 5, 9 * 5)
+    assert found.facts["dense_precision"] == "float32"
+    for row in found.rows:
+        change = np.abs(scores_by_hand(folder, rounded, row["keep_rate"]) - wanted)
+        assert row["largest_change"] == pytest.approx(change.max(), rel=1e-3)
+        assert row["clip_change"] == pytest.approx(change.max(axis=1).mean(), rel=1e-3)
+        assert 0 < row["clip_change_low"] <= row["clip_change"] <= row["clip_change_high"]
+    with pytest.raises(InvalidSetting, match=r"^dense is 'a model of 5 labels'; allowed: one with the same labels$"):
+        compare([folder], rounded, (1.0, 0.5), dense=make_model(SINGLE, labels=5))
+
+
 @pytest.mark.parametrize("front_end", [False, True])
 def test_an_exported_model_is_timed_and_compared_with_nothing(folder: Path, front_end: bool) -> None:
     from spectrim.onnx_model import OnnxModel
@@ -190,6 +246,9 @@ def test_an_exported_model_is_timed_and_compared_with_nothing(folder: Path, fron
     assert set(row) == {"keep_rate", "paper_macs", "executed_macs"} | OF_TIME
     assert (row["keep_rate"], row["executed_macs"]) == (0.6, macs(model).executed)
     assert found.facts["clips"] == 9
+    [beside] = compare([folder], OnnxModel(path), dense=model, passes=1).rows
+    change = np.abs(scores_by_hand(folder, model, 0.6) - scores_by_hand(folder, model, 1.0))
+    assert beside["largest_change"] == pytest.approx(change.max(), abs=1e-4)
     with pytest.raises(InvalidSetting, match=r"^keep_rate is 0.5; allowed: nothing here: .* was exported at 0.6"):
         compare([folder], OnnxModel(path), [0.5])
 

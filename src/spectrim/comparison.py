@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spectrim.agreement import THRESHOLD, agreement
-from spectrim.audio import Window
+from spectrim.audio import Samples, Window
 from spectrim.benchmark import placed, rates_of, spread
 from spectrim.counting import macs
 from spectrim.data.dataset import spread_places
 from spectrim.decoding import Event, default_workers
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
+from spectrim.model import AudioTransformer
 from spectrim.onnx_model import device_for
 from spectrim.predict import BATCH_SIZE, Model, Scores, Tagger, decoded_windows, predict
 from spectrim.selection import STDIN, Selection, select_files
@@ -41,6 +42,7 @@ class Comparison:
             clip: the median of the passes), files_q1_ms, files_q3_ms, files_per_second, files_speed_up (against the
             first keep rate), and read_share (of that time, what reading alone takes).
         facts: clips, windows and audio_seconds that were heard, unreadable files, passes, batch_size, workers;
+            threshold of a multi-label model; dense_precision, where a model in another one was given to compare with;
             read_ms and input_ms (of a clip: reading alone, and reading with the front end); start_seconds (until the
             first window is there, mostly the start of the decoding processes, which is in none of the times).
         errors: files, folders and patterns that could not be used.
@@ -78,6 +80,7 @@ def compare(
     model: Model,
     keep_rates: Iterable[float] | None = None,
     *,
+    dense: AudioTransformer | None = None,
     passes: int = PASSES,
     batch_size: int = BATCH_SIZE,
     device: str = "cpu",
@@ -88,17 +91,20 @@ def compare(
 ) -> Comparison:
     """Tag clips at several keep rates as `spectrim.predict.predict` does, compare the scores and time it.
 
-    A first pass only decodes: it finds what cannot be read, and has the system cache the files. Then the keep rates
-    take turns with two further cases, decoding alone and decoding with the front end, so that what else the machine
-    does hits all alike. Times begin with the first window that a pass decodes. What is held in memory is a few batches,
-    and the scores of every clip at every keep rate.
+    A first pass only decodes: it finds what cannot be read, and has the system cache the files. Its first batch then
+    goes through the model once at each keep rate, untimed. After that the keep rates take turns with two further cases,
+    decoding alone and decoding with the front end, so that what else the machine does hits all alike. Times begin with
+    the first window that a pass decodes. What is held in memory is a few batches, and the scores of every clip at every
+    keep rate.
 
     Args:
         clips: what `choose_clips` gave, or what it takes.
-        model: to measure; an `AudioTransformer` stays as it was. An exported one is timed at its own keep rate and
-            compared with nothing: the dense model is not in its file.
+        model: to measure; an `AudioTransformer` stays as it was. An exported one is timed at its own keep rate and,
+            without ``dense``, compared with nothing: the dense model is not in its file.
         keep_rates: in (0, 1]; None as `spectrim.benchmark.rates_of` says. If 1 is not among them, one more pass at 1
             gives what to compare with.
+        dense: what to compare with in its place, at keep rate 1 in one more pass that is not timed: the same model in
+            another precision.
         passes: timed passes over all clips at each keep rate.
         batch_size: windows in one forward pass.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -114,27 +120,32 @@ def compare(
     """
     rates = rates_of(model, keep_rates)
     _check(passes, batch_size, workers, threshold)
+    _check_labels(model, dense)
     target = device_for(model, device)
     selection = clips if isinstance(clips, Selection) else choose_clips(clips)
     runner = _Runner(placed(model, target), device, batch_size, workers, on_progress)
     heard, errors = runner.look(selection, on_error)
-    scores, times = runner.take_turns(heard.files, rates, passes)
+    runner.warm_up(heard.first_batch, rates)
+    wanted, scores, times = runner.take_turns(heard.files, rates, passes, dense)
     per_clip = {case: spread([one.working / len(heard.files) for one in given]) for case, given in times.items()}
     rows: list[dict[str, Any]] = []
     for rate in rates:
         timing = _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ])
         compared: dict[str, Any] = {}
-        if rate is not None:
-            compared = agreement(scores[1.0], scores[rate], model.config, threshold=threshold, itself=rate == 1.0)
+        if wanted is not None:
+            itself = rate == 1.0 and dense is None
+            compared = agreement(wanted, scores[rate], model.config, threshold=threshold, itself=itself)
         rows.append(_costs(model, rate) | compared | timing)
-    settings = {"passes": passes, "batch_size": batch_size}
-    settings["workers"] = min(workers or default_workers(), len(heard.files))
-    found = {
+    facts = {
         **{"clips": len(heard.files), "windows": heard.windows, "audio_seconds": heard.seconds},
         **{"unreadable": len(errors), "read_ms": per_clip[READ]["median_ms"], "input_ms": per_clip[INPUT]["median_ms"]},
         "start_seconds": float(np.median([one.starting for given in times.values() for one in given])),
+        **{"passes": passes, "batch_size": batch_size},
+        "workers": min(workers or default_workers(), len(heard.files)),
+        **({"threshold": threshold} if model.config.multi_label else {}),
+        **({} if dense is None else {"dense_precision": str(dense.dtype).removeprefix("torch.")}),
     }
-    return Comparison(rows, found | settings | ({"threshold": threshold} if model.config.multi_label else {}), errors)
+    return Comparison(rows, facts, errors)
 
 
 def _costs(model: Model, rate: float | None) -> dict[str, Any]:
@@ -153,6 +164,12 @@ def _check(passes: int, batch_size: int, workers: int | None, threshold: float) 
         raise InvalidSetting("threshold", threshold, "a number between 0 and 1")
 
 
+def _check_labels(model: Model, dense: AudioTransformer | None) -> None:
+    """Raise `InvalidSetting` where scores would stand for other labels."""
+    if dense is not None and dense.config.id2label != model.config.id2label:
+        raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
+
+
 def _timing(own: Mapping[str, float], base: Mapping[str, float], read: Mapping[str, float]) -> dict[str, float]:
     """The columns of a row that are about time."""
     return {
@@ -165,11 +182,12 @@ def _timing(own: Mapping[str, float], base: Mapping[str, float], read: Mapping[s
 
 @dataclass(frozen=True)
 class _Heard:
-    """What a first look found: files that can be read, windows and seconds in them."""
+    """What a first look found: files that can be read, windows and seconds in them, and the first batch of windows."""
 
     files: list[str]
     windows: int
     seconds: float
+    first_batch: list[Samples]
 
 
 @dataclass(frozen=True)
@@ -214,23 +232,28 @@ class _Runner:
         self._total = 0
         self._done = 0
 
+    def warm_up(self, waveforms: Sequence[Samples], rates: Sequence[float | None]) -> None:
+        """Tag a batch once at each keep rate: first forward passes take longer than later ones."""
+        for rate in rates:
+            Tagger.from_model(self._model, device_for(self._model, self._device), rate)(waveforms)
+
     def take_turns(
-        self, files: Sequence[str], rates: Sequence[float | None], passes: int
-    ) -> tuple[dict[float | None, Scores], dict[str | float | None, list[_Times]]]:
-        """Scores at every keep rate, and at 1 where there is more than the model's own; times of every case."""
+        self, files: Sequence[str], rates: Sequence[float | None], passes: int, dense: AudioTransformer | None
+    ) -> tuple[Scores | None, dict[float | None, Scores], dict[str | float | None, list[_Times]]]:
+        """Scores to compare with (None for an exported model alone), scores at every keep rate, times of every case."""
         scores: dict[float | None, Scores] = {}
         times: dict[str | float | None, list[_Times]] = {case: [] for case in (READ, INPUT, *rates)}
-        reference = not {None, 1.0} & set(rates)
-        self._total = len(files) * (passes * len(times) + reference)
-        if reference:
-            scores[1.0], _ = self.tag(files, 1.0)
+        further = dense is not None or not {None, 1.0} & set(rates)
+        self._total = len(files) * (passes * len(times) + further)
+        beside = None if dense is None else placed(dense, device_for(dense, self._device))
+        wanted = self.tag(files, 1.0, beside)[0] if further else None
         for _ in range(passes):
             times[READ].append(self.read(files))
             times[INPUT].append(self.read(files, self.tagger.prepare))
             for rate in rates:
                 scores[rate], taken = self.tag(files, rate)
                 times[rate].append(taken)
-        return scores, times
+        return scores.get(1.0) if wanted is None else wanted, scores, times
 
     def look(
         self, selection: Selection, on_error: Callable[[AudioError], object] | None
@@ -250,11 +273,13 @@ class _Runner:
         for error in selection.errors:
             refuse(error)
         good: list[str] = []
+        first_batch: list[Samples] = []
         windows, seconds, of_file, end = 0, 0.0, 0, 0.0
         with closing(self._windows(selection.files)) as events:
             for index, event in events:
                 if isinstance(event, Window):
                     of_file, end = of_file + 1, event.end
+                    first_batch += [event.samples] if len(first_batch) < self._batch_size else []
                     continue
                 if event is None:
                     good.append(selection.files[index])
@@ -266,7 +291,7 @@ class _Runner:
                     self._tell("read", index + 1, len(selection.files))
         if not good:
             raise SpectrimError(f"none of the {len(selection.files)} clips can be read; the first: {errors[0]}")
-        return _Heard(good, windows, seconds), errors
+        return _Heard(good, windows, seconds, first_batch), errors
 
     def read(self, files: Sequence[str], prepare: Callable[[Sequence[Any]], object] | None = None) -> _Times:
         """Decode files, and make the model's input of them in batches if told how."""
@@ -288,12 +313,12 @@ class _Runner:
                 prepare(batch)
             return clock.stop()
 
-    def tag(self, files: Sequence[str], rate: float | None) -> tuple[Scores, _Times]:
-        """Scores (clips, labels) at a keep rate, None for the model's own."""
+    def tag(self, files: Sequence[str], rate: float | None, model: Model | None = None) -> tuple[Scores, _Times]:
+        """Scores (clips, labels) at a keep rate, None for the model's own; of another model where one is given."""
         clock, scores = _Clock(), []
         predictions = predict(
-            Selection(list(files)), self._model, keep_rate=rate, batch_size=self._batch_size, device=self._device,
-            workers=self._workers, on_window=clock.hear,
+            Selection(list(files)), self._model if model is None else model, keep_rate=rate,
+            batch_size=self._batch_size, device=self._device, workers=self._workers, on_window=clock.hear,
         )  # fmt: skip
         with closing(predictions):
             for prediction in predictions:

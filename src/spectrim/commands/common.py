@@ -18,7 +18,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Directory, file, hub id, or spectrim-mini, the model in the package.")
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option(help="fp32 or bf16; default: as the weights are. bf16 needs a processor that has it.")
+    str | None, typer.Option(help="fp32 or bf16; default: as the weights are. bf16 is slower on CPUs without it.")
 ]
 ProgressOption = Annotated[
     bool | None, typer.Option("--progress/--no-progress", help="Draw progress; by default on a terminal.")

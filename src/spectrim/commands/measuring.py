@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spectrim.comparison import Comparison
+    from spectrim.model import AudioTransformer
 
 
 @plainly
@@ -51,7 +52,7 @@ def benchmark(
     MACs, time and memory of the model alone, from log-mel to logits, on random
     numbers. With --clips every file is also tagged as spectrim predict does, at
     each keep rate in turn, and compared with what the dense model (keep rate 1)
-    says of it in the same precision, with 95 % intervals over the clips:
+    says of it in the precision of its weights, with 95 % intervals over the clips:
 
     agreement: share of the clips with the same best label.
 
@@ -91,8 +92,8 @@ def benchmark(
         heard = None
         if selection is not None:
             heard = compare(
-                selection, network, rates, passes=passes, device=device, workers=workers, threshold=threshold,
-                on_error=lambda error: complain(console, error), on_progress=tell,
+                selection, network, rates, dense=_in_own_precision(model, precision), passes=passes, device=device,
+                workers=workers, threshold=threshold, on_error=lambda error: complain(console, error), on_progress=tell,
             )  # fmt: skip
         found = run(
             network,
@@ -107,6 +108,17 @@ def benchmark(
     if heard is not None and heard.errors:
         complain(console, f"{len(heard.errors)} of {len(heard.errors) + heard.facts['clips']} clips could not be read")
         raise typer.Exit(FAILURE)
+
+
+def _in_own_precision(model: str, precision: str | None) -> AudioTransformer | None:
+    """The model as its weights are, where it is measured in another precision."""
+    if precision is None:
+        return None
+    from spectrim.checkpoints import from_pretrained
+    from spectrim.predict import PRECISIONS
+
+    own = from_pretrained(model)
+    return None if own.dtype == PRECISIONS[precision] else own
 
 
 def show(found: Mapping[str, Any], heard: Comparison | None, form: str) -> None:
@@ -188,10 +200,11 @@ def _with_interval(row: Mapping[str, Any], name: str, write: Callable[[float], s
 def _reading(facts: Mapping[str, Any]) -> str:
     """What the table of clips stands on."""
     windows = f"{facts['clips']} clips, {facts['windows']} windows, {facts['audio_seconds']:,.1f} s of audio"
+    dense = f"; compared with the dense model in {facts['dense_precision']}" if "dense_precision" in facts else ""
     return (
-        f"{windows}; intervals: 95 %, over clips. ms a clip from file to labels, median of {facts['passes']} passes in "
-        f"turn, batches of {facts['batch_size']}, {facts['workers']} decoding processes: reading alone takes "
-        f"{facts['read_ms']:.2f} ms, with the front end {facts['input_ms']:.2f} ms; starting takes "
+        f"{windows}{dense}; intervals: 95 %, over clips. ms a clip from file to labels, median of "
+        f"{facts['passes']} passes in turn, batches of {facts['batch_size']}, {facts['workers']} decoding processes: "
+        f"reading alone takes {facts['read_ms']:.2f} ms, with the front end {facts['input_ms']:.2f} ms; starting takes "
         f"{facts['start_seconds']:.2f} s more, once."
     )
 

@@ -136,15 +136,11 @@ def compare(
             itself = rate == 1.0 and dense is None
             compared = agreement(wanted, scores[rate], model.config, threshold=threshold, itself=itself)
         rows.append(_costs(model, rate) | compared | timing)
-    facts = {
-        **{"clips": len(heard.files), "windows": heard.windows, "audio_seconds": heard.seconds},
-        **{"unreadable": len(errors), "read_ms": per_clip[READ]["median_ms"], "input_ms": per_clip[INPUT]["median_ms"]},
-        "start_seconds": float(np.median([one.starting for given in times.values() for one in given])),
-        **{"passes": passes, "batch_size": batch_size},
-        "workers": min(workers or default_workers(), len(heard.files)),
-        **({"threshold": threshold} if model.config.multi_label else {}),
-        **({} if dense is None else {"dense_precision": str(dense.dtype).removeprefix("torch.")}),
-    }
+    starting = [one.starting for given in times.values() for one in given]
+    facts = _facts(heard, per_clip, starting) | {"unreadable": len(errors), "passes": passes, "batch_size": batch_size}
+    facts["workers"] = min(workers or default_workers(), len(heard.files))
+    facts |= {"threshold": threshold} if model.config.multi_label else {}
+    facts |= {} if dense is None else {"dense_precision": str(dense.dtype).removeprefix("torch.")}
     return Comparison(rows, facts, errors)
 
 
@@ -188,6 +184,17 @@ class _Heard:
     windows: int
     seconds: float
     first_batch: list[Samples]
+
+
+def _facts(
+    heard: _Heard, per_clip: Mapping[Any, Mapping[str, float]], starting: Sequence[float]
+) -> dict[str, int | float | str]:
+    """What was heard, and the times beside those of the keep rates."""
+    return {
+        **{"clips": len(heard.files), "windows": heard.windows, "audio_seconds": heard.seconds},
+        **{"read_ms": per_clip[READ]["median_ms"], "input_ms": per_clip[INPUT]["median_ms"]},
+        "start_seconds": float(np.median(starting)),
+    }
 
 
 @dataclass(frozen=True)

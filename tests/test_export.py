@@ -220,6 +220,16 @@ def test_other_patches_are_found(tmp_path: Path) -> None:
         check_export(changed, model, noise())
 
 
+def test_no_clips_to_compare_on_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, path = exported("ast", "auto", True)
+    monkeypatch.setattr(onnx_graph, "encoder_graph", None)
+    monkeypatch.setattr("spectrim.export.OnnxModel", None)
+    for call in (lambda: check_export(path, model, []), lambda: export(model, tmp_path / "model.onnx", clips=[])):
+        with pytest.raises(InvalidSetting, match=r"^clips is \[\]; allowed: at least one waveform"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_operating_point_is_found() -> None:
     model, path = exported("ast", "auto", True)
     other = copy.deepcopy(model).set_pruning(keep_rate=0.7)

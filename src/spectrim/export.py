@@ -134,6 +134,7 @@ def export(
     """
     target = check_settings(path, precision)
     _check_model(model, precision)
+    _check_clips(clips)
     tell = on_step or _silent
     from spectrim import onnx_graph
 
@@ -189,6 +190,12 @@ def _check_model(model: AudioTransformer, precision: str) -> None:
         )
 
 
+def _check_clips(clips: Sequence[audio.Samples] | None) -> None:
+    """Refuse to compare on nothing."""
+    if clips is not None and not len(clips):
+        raise InvalidSetting("clips", [], "at least one waveform; None for some of the package's")
+
+
 def metadata(config: SpectrimConfig, precision: str, takes: str) -> dict[str, str]:
     """What stands in the file beside the graph, as text: settings and labels.
 
@@ -232,9 +239,11 @@ def check_export(
         on_step: told how far it is.
 
     Raises:
+        InvalidSetting: there is not one clip.
         ExportError: the file does something else; says what.
         CheckpointError: it cannot be read.
     """
+    _check_clips(clips)
     exported = OnnxModel(path)
     _same_settings(exported, model)
     waves = check_clips(model.config) if clips is None else list(clips)

@@ -149,8 +149,6 @@ class Tagger:
         """Scores of logits, both (batch, labels), in float32, as transformers' pipeline makes them."""
         if self.config.multi_label:
             return logits.float().sigmoid()
-        if self.config.problem_type == "regression":
-            return logits.float()
         return logits.float().softmax(dim=-1)
 
 

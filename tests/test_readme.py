@@ -5,7 +5,10 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[1] / "README.md"
+PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
 
 
 def test_the_python_example_runs_as_it_stands() -> None:
@@ -20,6 +23,7 @@ def test_the_python_example_runs_as_it_stands() -> None:
     assert re.fullmatch(r"[\d.]+ M MACs as the paper counts, [\d.]+ M executed", lines[2])
 
 
-def test_every_file_that_the_readme_links_to_is_there() -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8")):
-        assert (README.parent / link).exists(), link
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_links_to_or_shows_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []

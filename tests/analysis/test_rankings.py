@@ -134,7 +134,7 @@ def test_the_report_has_a_table_a_backbone_and_stands_alone(tmp_path: Path) -> N
     frame = Frame("Rankings", ["About it."], "spectrim reproduce --study rankings OUT", missing=["x"], steps=9)
     rows = [*study(), *free(), *study(backbone="audiomae"), row(0, 1.0, "attention", 0.4, data="audioset")]
     rows += [row(0, 1.0, "attention", 0.3, data="audioset", keep_rate=0.7)]
-    rows += [row(1, 1.0, "attention", 0.3, keep_rate=0.5)]
+    rows += [row(1, 1.0, "attention", 0.3, keep_rate=rate) for rate in (0.5, 0.999)]
     page = write_rankings(json.loads(json.dumps(rows)), tmp_path, frame)
     text = page.with_suffix(".md").read_text()
     assert "| dense | 1 | 52.3 [46.1, 58.6] | 3 |  |  |  |  |  |  |  |  |" in text
@@ -145,6 +145,8 @@ def test_the_report_has_a_table_a_backbone_and_stands_alone(tmp_path: Path) -> N
     assert "## AudioMAE on ESC-50" in text
     assert "AudioSet" not in text
     assert "| attention | 0.5 |" not in text
+    line = next(line for line in text.splitlines() if line.startswith("| control: all patches | 0.999 | 58.3 ["))
+    assert line.endswith("|  |  |  |  |")
     assert "http" not in page.read_text().replace("http-equiv", "")
     assert (tmp_path / "figures" / "rankings.png").is_file()
 

@@ -201,7 +201,7 @@ def _add_pair(report: Report, own: Sequence[Ranked], rows: Iterable[Mapping[str,
     own = [one for one in own if one.keep_rate in rates or one.keep_rate >= CONTROL]
     report.heading(_name(first))
     report.text(origin([row for row in rows if (row["backbone"], row["data"]) == (first.backbone, first.data)]))
-    table, free = [], {(one.keep_rate, one.ranking): one for one in own if not one.trained}
+    table, free = [], {(one.keep_rate, one.ranking): one for one in own if not one.trained and one.keep_rate in rates}
     there = {(one.keep_rate, one.ranking): one for one in own if one.trained}
     for rate, ranking in dict.fromkeys([*there, *free]):
         pruned = rate < CONTROL

@@ -63,8 +63,8 @@ CASES = {
 }
 
 
-EXPORTED = tuple(CASES[name] for name in ("ast-10s", "ast-1s", "audiomae-10s", "audiomae-1s"))
-"""Cases in which exported models are timed too: writing and checking each file takes longer than timing it."""
+EXPORTED = tuple(CASES[name] for name in ("ast-10s",))
+"""Cases in which exported models are timed too: writing and checking the files takes longer than timing them."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
     python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
 
 ``operations``: torch.profiler's own time of each operation, as a share of the pass (AST-B/16 and AudioMAE-B on 10 s,
-keep rates 1 and 0.7, batches of 1 and 8). ``alternatives``: the same model run in other ways, in turn in one run: one
-thread, one product for queries, keys and values where every token goes on, torch.utils.mkldnn's linear layers,
-bfloat16, torch.compile with frozen weights, and other numbers of query rows at once for AudioMAE's score.
-``clips_a_pass``: sixteen clips in passes of several sizes. Run it on a machine that does nothing else.
+keep rates 1 and 0.7, batches of 1 and 8). ``alternatives``: the same model run in other ways, in turn in one run: the
+MLP without its pieces, one thread, one product for queries, keys and values where every token goes on,
+torch.utils.mkldnn's linear layers, bfloat16, torch.compile with frozen weights, and other numbers of query rows at
+once for AudioMAE's score. ``clips_a_pass``: sixteen clips in passes of several sizes. Run it on a machine that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import argparse
 import copy
 import os
 import statistics
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,7 +30,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import mkldnn
 
-from spectrim import benchmark
+from spectrim import benchmark, blocks
 from spectrim.blocks import Attention
 from spectrim.config import BUILDERS
 from spectrim.model import AudioTransformer
@@ -154,18 +157,18 @@ def with_threads(call: Call, threads: int) -> Call:
     return limited
 
 
-def with_chunks(call: Call, rows: int) -> Call:
-    """The same with another number of query rows whose attention map is held at once for AudioMAE's score."""
+def with_setting(call: Call, module: ModuleType, name: str, value: int) -> Call:
+    """The same with another value of a constant."""
 
-    def chunked(values: Tensor) -> Tensor:
-        usual = criteria.QUERY_CHUNK
-        criteria.QUERY_CHUNK = rows
+    def changed(values: Tensor) -> Tensor:
+        usual = getattr(module, name)
+        setattr(module, name, value)
         try:
             return call(values)
         finally:
-            criteria.QUERY_CHUNK = usual
+            setattr(module, name, usual)
 
-    return chunked
+    return changed
 
 
 def alternatives(
@@ -177,6 +180,7 @@ def alternatives(
     usual = own(ast, rate)
     calls = {
         "as it is": usual,
+        "MLP of all tokens at once": with_setting(usual, blocks, "MLP_ROWS", sys.maxsize),
         "one thread": with_threads(usual, 1),
         "one product for queries, keys and values": own(joint(ast), rate),
         "torch.utils.mkldnn's linear layers": own(packed(ast), rate),
@@ -188,7 +192,10 @@ def alternatives(
     usual = own(audiomae, rate)
     calls = {
         f"as it is: {criteria.QUERY_CHUNK} query rows of the score at once": usual,
-        **{f"{count} query rows at once": with_chunks(usual, count) for count in (32, 64, 256, 512)},
+        **{
+            f"{rows} query rows at once": with_setting(usual, criteria, "QUERY_CHUNK", rows)
+            for rows in (32, 64, 256, 512)
+        },
     }
     return rows + timed(
         "AudioMAE-B", rate, batch, {name: partial(call, values) for name, call in calls.items()}, repeats

@@ -8,6 +8,7 @@ import pytest
 import torch
 from plain import BACKBONES, CRITERIA, clips, layer_norm, linear, small_config, small_model
 
+from spectrim import blocks
 from spectrim.blocks import MLP, Attention, Block, DropPath, Embeddings, Head
 from spectrim.pruning.schedule import plan_blocks
 
@@ -161,3 +162,18 @@ def test_stochastic_depth_falls_on_both_branches_one_by_one() -> None:
         assert same > 5
         found += same
     assert found == 64
+
+
+def test_the_mlp_in_pieces_is_the_mlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    mlp, tokens = MLP(small_config("ast")).double(), torch.randn(3, 37, 64, dtype=torch.float64, requires_grad=True)
+    seen: list[int] = []
+    mlp.up.register_forward_hook(lambda module, given, out: seen.append(out.numel() // out.shape[-1]))
+    whole = mlp(tokens)
+    (grad,) = torch.autograd.grad(whole.square().sum(), tokens)
+    monkeypatch.setattr(blocks, "MLP_ROWS", 20)
+    pieces = mlp(tokens)
+    (grad_of_pieces,) = torch.autograd.grad(pieces.square().sum(), tokens)
+    assert seen == [111, *[19] * 3, *[18] * 3]
+    torch.testing.assert_close(pieces, whole, **EXACT)
+    torch.testing.assert_close(grad_of_pieces, grad, **EXACT)

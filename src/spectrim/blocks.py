@@ -78,6 +78,11 @@ class Attention(nn.Module):
         return self.output(attended.transpose(1, 2).flatten(2))
 
 
+MLP_ROWS = 768
+"""Tokens that go through the MLP at once on a CPU: its hidden layer then stays in a cache, and is not memory that the
+system hands out and takes back in every block (docs/performance.md has what that saves)."""
+
+
 class MLP(nn.Module):
     """Linear, GELU, linear."""
 
@@ -88,6 +93,15 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, n, width) → the same shape."""
+        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._rows(tokens)
+        rows = tokens.flatten(0, 1)
+        pieces = max(1, round(len(rows) / MLP_ROWS))
+        if pieces == 1:
+            return self._rows(tokens)
+        return torch.cat([self._rows(piece) for piece in rows.tensor_split(pieces)]).view_as(tokens)
+
+    def _rows(self, tokens: Tensor) -> Tensor:
         return self.down(functional.gelu(self.up(tokens)))
 
 

@@ -135,6 +135,8 @@ def readme(results: Results) -> str:
 def everything(results: Results, case: str) -> str:
     """All contenders of a case at every batch size: ms a clip with quartiles, and the ratio."""
     rows = [row for row in results["rows"] if row["case"] == case]
+    if not rows:
+        return "Not run."
     sizes = sorted({row["batch_size"] for row in rows})
     names = list(dict.fromkeys((row["contender"], row["keep_rate"]) for row in rows))
     lines = []

@@ -240,6 +240,20 @@ def clips_a_pass(results: Results) -> str:
     return table(["clips a pass, AST-B/16, r=0.7", "ms a clip"], lines)
 
 
+def whole_mlp(results: Results) -> str:
+    """Speed-ups over transformers' AST with SDPA in a run before `MLP_ROWS`, and in the run of the other tables."""
+    after = load("speed")
+    lines = []
+    for batch in (1, 8):
+        for rate in (1.0, 0.7, 0.5):
+            cells = []
+            for run in (results, after):
+                ours = None if run is None else row_of(run["rows"], "ast-10s", batch, "spectrim", rate)
+                cells.append(NONE if ours is None else speed_up(run, "ast-10s", batch, ours))
+            lines.append([f"AST-B/16, 10 s, batch {batch}, r={rate:g}", *cells])
+    return table(["over transformers' AST, SDPA", "MLP of all tokens at once", "in pieces"], lines)
+
+
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "readme": ("speed", readme),
     **{case: ("speed", lambda results, case=case: everything(results, case)) for case in CASES},
@@ -248,6 +262,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "machine-in-short": ("speed", machine_in_short),
     "reference": ("speed", reference_apart),
     "files": ("files", files),
+    "whole-mlp": ("speed_whole_mlp", whole_mlp),
     "operations": ("where_time_goes", operations),
     "alternatives": ("where_time_goes", alternatives),
     "clips-a-pass": ("where_time_goes", clips_a_pass),

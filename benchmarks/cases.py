@@ -23,6 +23,7 @@ from spectrim.counting import macs
 from spectrim.export import check_clips, export
 from spectrim.model import AudioTransformer
 from spectrim.onnx_model import OnnxModel
+from spectrim.packing import pack_weights
 
 LABELS = 527
 RATES = (1.0, 0.7, 0.5)
@@ -154,10 +155,17 @@ def own(model: AudioTransformer, rate: float) -> Call:
 
 
 def spectrim_models(setting: Setting) -> Iterator[Contender]:
-    """Ours in PyTorch, float32."""
+    """Ours in PyTorch, float32, as `spectrim predict` runs it: with packed weights."""
+    model = pack_weights(copy.deepcopy(setting.model))
+    for rate in RATES:
+        yield Contender("spectrim", rate, own(model, rate), macs(model, keep_rate=rate).executed, exact=True)
+
+
+def spectrim_unpacked(setting: Setting) -> Iterator[Contender]:
+    """Ours in PyTorch, float32, as `from_pretrained` gives it."""
     for rate in RATES:
         count = macs(setting.model, keep_rate=rate).executed
-        yield Contender("spectrim", rate, own(setting.model, rate), count, exact=True)
+        yield Contender("spectrim, weights not packed", rate, own(setting.model, rate), count, exact=True)
 
 
 def spectrim_bf16(setting: Setting) -> Iterator[Contender]:
@@ -168,16 +176,19 @@ def spectrim_bf16(setting: Setting) -> Iterator[Contender]:
 
 
 def transformers_ast(setting: Setting) -> Iterator[Contender]:
-    """transformers' AST with both of its ways to attend, and in bfloat16."""
+    """transformers' AST with both of its ways to attend, with weights packed as ours are, and in bfloat16."""
     if setting.theirs is None:
         return
     for name, how, kind in (
         ("transformers, eager", "eager", torch.float32),
         ("transformers, sdpa", "sdpa", torch.float32),
+        ("transformers, sdpa, weights packed", "sdpa", torch.float32),
         ("transformers, sdpa, bf16", "sdpa", torch.bfloat16),
     ):
         model = copy.deepcopy(setting.theirs).to(kind)
         model.set_attn_implementation(how)
+        if name.endswith("packed"):
+            pack_weights(model)
 
         def call(values: Tensor, model: ASTForAudioClassification = model, kind: torch.dtype = kind) -> Tensor:
             with torch.inference_mode():
@@ -259,6 +270,7 @@ CONTENDERS: dict[str, Callable[[Setting], Iterator[Contender]]] = {
     "tome": merging,
     "reference": public_reference,
     "spectrim": spectrim_models,
+    "unpacked": spectrim_unpacked,
     "bf16": spectrim_bf16,
     "exported": exported,
 }

@@ -37,6 +37,7 @@ from spectrim.demo import packaged_clips
 from spectrim.export import export
 from spectrim.model import AudioTransformer
 from spectrim.onnx_model import OnnxModel
+from spectrim.packing import pack_weights
 from spectrim.predict import Tagger
 from spectrim.whole import write_json
 
@@ -78,7 +79,7 @@ def cases_of(model: AudioTransformer, rates: Sequence[float], folder: Path) -> d
     cases: dict[tuple[str, float], Any] = {}
     for rate in rates:
         model.set_pruning(keep_rate=rate)
-        cases["PyTorch", rate] = pytorch(model, rate)
+        cases["PyTorch", rate] = pytorch(pack_weights(copy.deepcopy(model)), rate)
         cases["PyTorch, bf16", rate] = pytorch(copy.deepcopy(model).bfloat16(), rate)
         for precision in PRECISIONS:
             path = folder / f"{rate}-{precision}.onnx"

@@ -31,6 +31,7 @@ from transformers.utils import is_speech_available
 from spectrim import benchmark
 from spectrim.frontend import Frontend
 from spectrim.model import AudioTransformer
+from spectrim.packing import pack_weights
 from spectrim.predict import Tagger, decoded_windows, predict
 from spectrim.whole import write_json
 
@@ -90,7 +91,7 @@ def measure(count: int, repeats: int, *, small: bool = False) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         folder = Path(name)
         setting = prepare("ast-10s", folder, small=small)
-        model, theirs = setting.model, setting.theirs
+        model, theirs = pack_weights(setting.model), setting.theirs
         model.config.problem_type = "multi_label_classification"
         if theirs is None:
             raise ValueError("the case has no model of transformers")

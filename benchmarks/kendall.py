@@ -11,23 +11,21 @@ beside wall-clock time, because other work does not lengthen it. One thread.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from showing import write_and_show
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from spectrim.analysis.clusters import kmeans_1d
 from spectrim.analysis.kendall import count_pairs
 from spectrim.benchmark import environment, interleaved, spread
-from spectrim.whole import write_json
 
 PATCHES, CLUSTERS = 512, 5
 VALUES = 10_000_000
@@ -132,10 +130,7 @@ def main() -> None:
             "load_average": {"before": load_before, "after": os.getloadavg()[0]},
             "environment": environment(),
         }
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.json, result)
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    write_and_show(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ other work on the machine does not lengthen much.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from showing import write_and_show
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -35,7 +35,6 @@ from spectrim.data.synthetic_sounds import synthesize_audioset, synthesize_esc50
 from spectrim.data.synthetic_speakers import synthesize_voxceleb1
 from spectrim.data.voxceleb1 import open_voxceleb1
 from spectrim.frontend import Frontend
-from spectrim.whole import write_json
 
 SIZES = {"esc50": 2000, "audioset": 800, "voxceleb1": 712}
 """Clips, for AudioSet those for training; a quarter as many evaluate."""
@@ -147,10 +146,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         result = measure(arguments.seed)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.json, result)
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    write_and_show(result, arguments.json)
 
 
 if __name__ == "__main__":

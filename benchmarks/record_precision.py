@@ -10,14 +10,13 @@ and as the model gave them. The cut keeps the ceil(r·n) highest scores.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from showing import write_and_show
 
 from spectrim import audio
 from spectrim.analysis.batches import layout, packed, unpacked
@@ -28,7 +27,6 @@ from spectrim.benchmark import environment
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import AudioDataset, Recording
 from spectrim.demo import packaged_clips
-from spectrim.whole import write_json
 
 RATES = (0.9, 0.7, 0.5, 0.3)
 
@@ -108,10 +106,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cases = [(criterion, joined) for criterion in ("cls_attention", "mean_attention") for joined in (1, 10)]
     result = {"cases": [measure(*case) for case in cases], "environment": environment()}
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.json, result)
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    write_and_show(result, arguments.json)
 
 
 if __name__ == "__main__":

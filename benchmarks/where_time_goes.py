@@ -4,10 +4,10 @@
 
 ``operations``: torch.profiler's own time of each operation, as a share of the pass (AST-B/16 and AudioMAE-B on 10 s,
 keep rates 1 and 0.7, batches of 1 and 8). ``alternatives``: the same model run in other ways, in turn in one run: the
-MLP without its pieces, one thread, one product for queries, keys and values where every token goes on,
-torch.utils.mkldnn's linear layers, bfloat16, torch.compile with frozen weights, and other numbers of query rows at
-once for AudioMAE's score. ``clips_a_pass``: sixteen clips in passes of several sizes. Run it on a machine that does
-nothing else.
+MLP without its pieces, weights that are not packed (`spectrim.pack_weights`), one thread, one product for queries, keys
+and values where every token goes on, torch.utils.mkldnn's linear layers, bfloat16, torch.compile with frozen weights,
+and other numbers of query rows at once for AudioMAE's score. ``clips_a_pass``: sixteen clips in passes of several
+sizes. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from spectrim import benchmark, blocks
 from spectrim.blocks import Attention
 from spectrim.config import BUILDERS
 from spectrim.model import AudioTransformer
+from spectrim.packing import pack_weights
 from spectrim.pruning import criteria
 from spectrim.whole import write_json
 
@@ -41,6 +42,7 @@ FRAMES = 1024
 KINDS = {
     "aten::addmm": "linear layers",
     "aten::mm": "linear layers",
+    "mkldnn::_linear_pointwise": "linear layers",
     "aten::_scaled_dot_product_flash_attention_for_cpu": "attention (SDPA)",
     "aten::bmm": "score: products",
     "aten::_softmax": "score: softmax",
@@ -57,11 +59,10 @@ KINDS = {
 
 
 def built(backbone: str, fields: Mapping[str, Any]) -> AudioTransformer:
-    """A ViT-B, or what ``fields`` make of it, with seeded random weights."""
+    """A ViT-B, or what ``fields`` make of it, with seeded random weights, packed."""
     torch.manual_seed(0)
-    return AudioTransformer(
-        BUILDERS[f"{backbone}-base"](num_labels=LABELS, max_length=FRAMES, **TELLING, **fields)
-    ).eval()
+    config = BUILDERS[f"{backbone}-base"](num_labels=LABELS, max_length=FRAMES, **TELLING, **fields)
+    return pack_weights(AudioTransformer(config).eval())
 
 
 def operations(model: AudioTransformer, rate: float, batch: int, passes: int) -> dict[str, float]:
@@ -114,10 +115,10 @@ def joint(model: AudioTransformer) -> AudioTransformer:
     for number, block in enumerate(changed.blocks[:-1]):
         if number not in model.config.prune_at:
             block.attention = JointAttention(block.attention)
-    return changed
+    return pack_weights(changed)
 
 
-def packed(model: AudioTransformer) -> nn.Module:
+def with_mkldnn_layers(model: AudioTransformer) -> nn.Module:
     """A copy of a model with `torch.utils.mkldnn`'s linear layers: packed weights, tensors converted to and fro."""
     changed = copy.deepcopy(model)
     for module in changed.modules():
@@ -181,9 +182,10 @@ def alternatives(
     calls = {
         "as it is": usual,
         "MLP of all tokens at once": with_setting(usual, blocks, "MLP_ROWS", sys.maxsize),
+        "weights not packed": own(copy.deepcopy(ast), rate),
         "one thread": with_threads(usual, 1),
         "one product for queries, keys and values": own(joint(ast), rate),
-        "torch.utils.mkldnn's linear layers": own(packed(ast), rate),
+        "torch.utils.mkldnn's linear layers": own(with_mkldnn_layers(ast), rate),
         "bfloat16": own(copy.deepcopy(ast).bfloat16(), rate),
     }
     if with_compile:

@@ -16,7 +16,7 @@ LEVELS = (
     ("errors", "whole"),
     ("config", "devices", "logs", "sealed", "tables"),
     ("pruning", "recipe"),
-    ("blocks", "losses", "positions", "filterbank", "waveforms"),
+    ("blocks", "losses", "packing", "positions", "filterbank", "waveforms"),
     ("model", "audio", "frontend", "resynthesis"),
     ("masked",),
     ("checkpoints", "data", "metrics", "counting", "optimisers", "pretrain_recipe", "onnx_graph", "onnx_model"),

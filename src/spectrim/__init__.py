@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spectrim.errors import SpectrimError
     from spectrim.frontend import Frontend, SpectrimFeatureExtractor
     from spectrim.model import AudioTransformer, AudioTransformerOutput
+    from spectrim.packing import pack_weights
     from spectrim.pruning.trace import TokenTrace
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "TokenTrace",
     "from_pretrained",
     "macs",
+    "pack_weights",
 ]
 
 _HOMES = {
@@ -45,6 +47,7 @@ _HOMES = {
     "TokenTrace": "pruning.trace",
     "from_pretrained": "checkpoints",
     "macs": "counting",
+    "pack_weights": "packing",
 }
 
 

@@ -26,6 +26,7 @@ from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, DataError, InvalidSetting
 from spectrim.frontend import Frontend, frame_seconds
 from spectrim.model import AudioTransformer
+from spectrim.packing import pack_weights
 
 DEMO_CLIPS = Path(__file__).parent / "assets" / "demo"
 """Held-out clips that the package ships, and ``labels.csv`` with the columns path, label, voice."""
@@ -118,7 +119,7 @@ def run(
     rates = _checked(keep_rates, output, pictures)
     tell = on_progress or _silent
     files = [(Path(path), None) for path in clips] or packaged_clips()
-    tagger = from_pretrained(model)
+    tagger = pack_weights(from_pretrained(model))
     usable, errors = _read(files, tagger.config, tell)
     answers = _tag(tagger, usable, rates if 1.0 in rates else [*rates, 1.0], partial(tell, "tag"))
     batch = usable[:BATCH]

@@ -22,6 +22,7 @@ from spectrim.data import AudioDataset, DataSet, find_data_set
 from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.metrics import LabelMetrics, label_metrics, summarise
+from spectrim.packing import pack_weights
 from spectrim.resampling import RESAMPLES, clip_intervals
 from spectrim.scoring import OperatingPoint, Progress, Scored, label_columns, score_part
 
@@ -142,7 +143,7 @@ def evaluate(
             if on_progress is not None:
                 on_progress(before + clips, total)
 
-        network = from_pretrained(job.model)
+        network = pack_weights(from_pretrained(job.model))
         distinct = list(dict.fromkeys([dense, *points.values()]))
         scored = score_part(
             network, job.part, distinct, batch_size=batch_size, device=device, workers=workers, on_progress=tell

@@ -24,6 +24,7 @@ from spectrim.errors import InvalidSetting, one_of
 from spectrim.frontend import Frontend, FrontendOutput
 from spectrim.model import AudioTransformer
 from spectrim.onnx_model import OnnxModel, device_for, is_exported
+from spectrim.packing import pack_weights
 from spectrim.selection import Selection, select_files
 
 AGGREGATES = ("mean", "max", "none")
@@ -157,7 +158,9 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def open_model(source: str | os.PathLike[str], keep_rate: float | None = None, precision: str | None = None) -> Model:
-    """A model by its name: an exported file (.onnx), or whatever `spectrim.from_pretrained` takes.
+    """A model by its name, ready to infer: an exported file (.onnx), or whatever `spectrim.from_pretrained` takes.
+
+    On a CPU its weights are packed (`spectrim.pack_weights`).
 
     Args:
         source: of the model.
@@ -178,7 +181,7 @@ def open_model(source: str | os.PathLike[str], keep_rate: float | None = None, p
         exported.refuse_keep_rate(keep_rate)
         return exported
     model = from_pretrained(source, keep_rate=keep_rate)
-    return model if precision is None else model.to(PRECISIONS[precision])
+    return pack_weights(model if precision is None else model.to(PRECISIONS[precision]))
 
 
 def predict(

@@ -26,6 +26,7 @@ from spectrim.data.dataset import spread_places
 from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting
 from spectrim.model import AudioTransformer
+from spectrim.packing import pack_weights
 from spectrim.scoring import label_columns
 from spectrim.whole import write_json, write_text
 
@@ -93,7 +94,7 @@ def analyse(
     called = _names(models, names)
     part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
     plan = replace(plan, limit=None)
-    loaded = {name: from_pretrained(source).eval() for name, source in zip(called, models, strict=True)}
+    loaded = {name: pack_weights(from_pretrained(source)).eval() for name, source in zip(called, models, strict=True)}
     _check_together(loaded, part, plan)
     found = []
     for name, model in loaded.items():

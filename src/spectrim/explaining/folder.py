@@ -19,6 +19,7 @@ from spectrim.explaining.clip import ExplainedWindow, Explanation, Rate, explain
 from spectrim.explaining.page import change_rows, stages_page
 from spectrim.explaining.sound import SOUNDS, stage_sounds, write_sounds
 from spectrim.model import AudioTransformer
+from spectrim.packing import pack_weights
 from spectrim.predict import Scores
 from spectrim.whole import write_json, write_text
 
@@ -67,7 +68,7 @@ def explain(
     target = resolve_device(device)
     tell = on_progress or _silent
     name = "" if isinstance(model, AudioTransformer) else printable(str(model))
-    network = model if isinstance(model, AudioTransformer) else from_pretrained(model)
+    network = model if isinstance(model, AudioTransformer) else pack_weights(from_pretrained(model))
     explanation = explain_clip(
         clip, network, keep_rate=keep_rate, windows=windows, device=target, name=name,
         on_window=lambda done: tell("windows", done, done + 1),

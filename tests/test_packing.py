@@ -1,0 +1,177 @@
+"""Packed weights: the same answers, and an ordinary layer again whenever the weights may have changed."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import platform
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import spectrim
+from spectrim.config import BUILDERS
+from spectrim.model import AudioTransformer
+from spectrim.packing import PackedLinear, pack_weights
+from spectrim.predict import open_model
+
+PACKS = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+needs_onednn = pytest.mark.skipif(not PACKS, reason="weights are packed on x86-64 only")
+
+
+@pytest.fixture(autouse=True)
+def small_layers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectrim.packing.LEAST_WEIGHTS", 1)
+
+
+@pytest.fixture
+def model() -> AudioTransformer:
+    torch.manual_seed(0)
+    fields = {"hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 192, "head_init_std": 0.1}
+    return AudioTransformer(BUILDERS["ast-tiny"](num_labels=7, max_length=128, **fields)).eval()
+
+
+@pytest.fixture
+def values() -> torch.Tensor:
+    return torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+
+def packed_layers(module: nn.Module) -> int:
+    return sum(isinstance(layer, PackedLinear) for layer in module.modules())
+
+
+def logits(module: AudioTransformer, values: torch.Tensor, keep_rate: float = 0.5) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = module(values, keep_rate=keep_rate).logits
+    return found.clone()
+
+
+@needs_onednn
+@pytest.mark.parametrize("keep_rate", [1.0, 0.5])
+def test_answers_stay_the_same_to_rounding(model: AudioTransformer, values: torch.Tensor, keep_rate: float) -> None:
+    before = logits(model, values, keep_rate)
+    assert pack_weights(model) is model
+    assert packed_layers(model) == sum(isinstance(layer, nn.Linear) for layer in model.modules()) > 40
+    after = logits(model, values, keep_rate)
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(after, before), "the blocks were not used"
+
+
+@needs_onednn
+@pytest.mark.parametrize("rows", [(), (0,), (1,), (5,), (2, 3), (2, 1, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_takes_every_shape(rows: tuple[int, ...], bias: bool) -> None:
+    layer = nn.Linear(40, 24, bias=bias)
+    given = torch.randn(*rows, 80)[..., ::2]
+    with torch.no_grad():
+        wanted = layer(given)
+        found = pack_weights(layer)(given)
+    assert type(layer) is PackedLinear
+    assert found.shape == wanted.shape
+    torch.testing.assert_close(found, wanted)
+
+
+def write(model: AudioTransformer) -> None:
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+
+
+def load(model: AudioTransformer) -> None:
+    model.load_state_dict({name: 1.5 * value for name, value in model.state_dict().items()})
+
+
+def step(model: AudioTransformer) -> None:
+    """Fused AdamW changes weights without counting it in their version."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model(torch.randn(1, 128, 128)).logits.sum().backward()
+    optimiser.step()
+
+
+def replace(model: AudioTransformer) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight = nn.Parameter(1.5 * layer.weight.detach())
+
+
+def double_and_back(model: AudioTransformer) -> None:
+    model.double()
+    write(model)
+    model.float()
+
+
+@pytest.mark.parametrize("change", [write, load, step, replace, double_and_back])
+def test_changed_weights_count(
+    model: AudioTransformer, values: torch.Tensor, change: Callable[[AudioTransformer], None]
+) -> None:
+    pack_weights(model)
+    logits(model, values)
+    change(model)
+    fresh = copy.deepcopy(model)
+    assert packed_layers(fresh) == 0
+    torch.testing.assert_close(logits(model, values), logits(fresh, values), rtol=0, atol=0)
+    again = logits(pack_weights(model), values)
+    torch.testing.assert_close(again, logits(fresh, values), rtol=1e-4, atol=1e-4)
+
+
+@needs_onednn
+def test_training_and_casts_take_the_packing_back(model: AudioTransformer, values: torch.Tensor) -> None:
+    assert packed_layers(pack_weights(model).eval()) > 0
+    assert packed_layers(model.train()) == 0
+    assert packed_layers(pack_weights(model.eval()).bfloat16()) == 0
+    assert packed_layers(pack_weights(model)) == 0, "bfloat16 is oneDNN's own already"
+    pack_weights(model.float())
+    assert model(values).logits.requires_grad
+    assert type(model.blocks[0].mlp.up) is nn.Linear
+
+
+def test_copies_and_files_hold_ordinary_layers(model: AudioTransformer, values: torch.Tensor, tmp_path: object) -> None:
+    wanted = logits(model, values)
+    names = list(model.state_dict())
+    pack_weights(model)
+    assert list(model.state_dict()) == names
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert packed_layers(twin) == 0
+        torch.testing.assert_close(logits(twin, values), wanted, rtol=0, atol=0)
+    model.save_pretrained(str(tmp_path))
+    torch.testing.assert_close(logits(spectrim.from_pretrained(str(tmp_path)), values, 0.5), wanted, rtol=0, atol=0)
+
+
+def test_tracing_autocast_and_a_switched_off_onednn_see_ordinary_layers(
+    model: AudioTransformer, values: torch.Tensor
+) -> None:
+    ordinary = copy.deepcopy(model)
+    pack_weights(model)
+    program = torch.export.export(model, (values,))
+    assert not any("mkldnn" in str(node.target) for node in program.graph.nodes)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(logits(model, values), logits(ordinary, values), rtol=0, atol=0)
+    with torch.backends.mkldnn.flags(enabled=False):
+        torch.testing.assert_close(logits(model, values), logits(ordinary, values), rtol=0, atol=0)
+
+
+def test_products_count_the_same(model: AudioTransformer, values: torch.Tensor) -> None:
+    counts = []
+    for _ in range(2):
+        with FlopCounterMode(display=False) as counter:
+            logits(model, values)
+        counts.append(counter.get_total_flops())
+        pack_weights(model)
+    assert counts[0] == counts[1] > 0
+
+
+@needs_onednn
+def test_small_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    pair = pack_weights(nn.Sequential(nn.Linear(256, 256), nn.Linear(256, 512)))
+    assert [type(layer) for layer in pair] == [nn.Linear, PackedLinear]
+
+
+@needs_onednn
+def test_a_model_opened_by_name_is_packed() -> None:
+    assert packed_layers(open_model("spectrim-mini")) > 0
+    assert packed_layers(spectrim.from_pretrained("spectrim-mini")) == 0
+    assert packed_layers(open_model("spectrim-mini", precision="bf16")) == 0

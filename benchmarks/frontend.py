@@ -3,7 +3,8 @@
     python benchmarks/frontend.py --json benchmarks/results/frontend.json
 
 Both turn the same waveforms into the same normalised log-mel spectrograms; the largest difference is in the output.
-The calls are interleaved, so that what else the machine does hits all of them alike. Times are per clip.
+All clips go through one front end, in batches of one size, then through the next in turn, with a rest between, so that
+what else the machine does hits all of them alike. Times are per clip.
 On a machine with other work, use --threads 1: threads that wait for each other at every operation then wait for that.
 ASTFeatureExtractor uses torchaudio where that is installed and NumPy otherwise: the output says which.
 """
@@ -11,10 +12,8 @@ ASTFeatureExtractor uses torchaudio where that is installed and NumPy otherwise:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -23,17 +22,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from showing import write_and_show
 from threadpoolctl import threadpool_limits
 from transformers import ASTFeatureExtractor
 from transformers.utils import is_speech_available
 
 from spectrim.benchmark import environment, interleaved, spread
 from spectrim.frontend import SpectrimFeatureExtractor
-from spectrim.whole import write_json
 
 RATE = 16000
 SECONDS = 10
 PEER = "ASTFeatureExtractor"
+REST = 0.1
+"""Seconds between calls: NumPy's threads wait actively for a while after one, on the next one's core."""
 
 
 def clips(count: int) -> list[np.ndarray]:
@@ -44,19 +45,20 @@ def clips(count: int) -> list[np.ndarray]:
 
 
 class Timed:
-    """A call of one front end on one batch that also notes its processor time, which other work does not lengthen."""
+    """All clips through one front end, batch after batch; notes processor time, which other work does not lengthen."""
 
-    def __init__(self, extractor: Callable[..., Any], waves: list[np.ndarray]) -> None:
+    def __init__(self, extractor: Callable[..., Any], waves: list[np.ndarray], batch: int) -> None:
         self.extractor = extractor
-        self.waves = waves
+        self.batches = [waves[start : start + batch] for start in range(0, len(waves), batch)]
         self.seconds: list[float] = []
 
-    def __call__(self) -> Any:
-        """Run the front end."""
+    def __call__(self) -> np.ndarray:
+        """Run the front end; returns what it makes of the first batch."""
         start = time.process_time()
-        result = self.extractor(self.waves, sampling_rate=RATE, return_tensors="np")
+        results = [self.extractor(waves, sampling_rate=RATE, return_tensors="np") for waves in self.batches]
         self.seconds.append(time.process_time() - start)
-        return result
+        first: np.ndarray = results[0]["input_values"]
+        return first
 
 
 def measure(batches: list[int], repeats: int) -> dict[str, Any]:
@@ -69,17 +71,15 @@ def measure(batches: list[int], repeats: int) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message="At least one mel filter")
         peer = ASTFeatureExtractor()
     ours = SpectrimFeatureExtractor()
-    waves = clips(max(batches))
+    count = max(batches)
+    waves = clips(count)
     cases = {}
     for batch in batches:
         for name, extractor in ((PEER, peer), ("spectrim", ours)):
-            cases[name, batch] = Timed(extractor, waves[:batch])
-    difference = max(
-        float(np.abs(cases[PEER, batch]()["input_values"] - cases["spectrim", batch]()["input_values"]).max())
-        for batch in batches
-    )
+            cases[name, batch] = Timed(extractor, waves, batch)
+    difference = max(float(np.abs(cases[PEER, batch]() - cases["spectrim", batch]()).max()) for batch in batches)
     load_before = os.getloadavg()[0]
-    wall = interleaved(cases, repeats=repeats)
+    wall = interleaved(cases, repeats=repeats, rest=REST, shuffle=0)
     rows = []
     for (name, batch), seconds in wall.items():
         row: dict[str, Any] = {"front_end": name, "batch": batch}
@@ -87,13 +87,14 @@ def measure(batches: list[int], repeats: int) -> dict[str, Any]:
         peer_processor = cases[PEER, batch].seconds[-repeats:]
         for clock, mine, theirs in (("wall", seconds, wall[PEER, batch]), ("processor", processor, peer_processor)):
             ratio = statistics.median(theirs) / statistics.median(mine)
-            row[clock] = {**spread([one / batch for one in mine]), "speed_up": ratio}
+            row[clock] = {**spread([one / count for one in mine]), "speed_up": ratio}
         rows.append(row)
     return {
-        "what": f"ms per clip of {SECONDS} s, wall clock and processor time of all threads; speed_up: {PEER}'s median "
-        "divided by this one's",
+        "what": f"ms per clip of {SECONDS} s, {count} clips in batches, wall clock and processor time of all threads; "
+        f"speed_up: {PEER}'s median divided by this one's",
         "peer_uses": "torchaudio" if is_speech_available() else "numpy",
         "repeats": repeats,
+        "rest_seconds": REST,
         "largest_difference": difference,
         "load_average": {"before": load_before, "after": os.getloadavg()[0]},
         "rows": rows,
@@ -113,9 +114,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     with threadpool_limits(arguments.threads):
         result = measure(arguments.batch_sizes, arguments.repeats)
-    if arguments.json:
-        write_json(arguments.json, result)
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    write_and_show(result, arguments.json)
 
 
 if __name__ == "__main__":

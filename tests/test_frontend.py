@@ -212,7 +212,7 @@ class TestBatches:
     def test_chunks_do_not_show(self, monkeypatch):
         waves = [noise(length, length) for length in (9000, 16000, 400, 40000)]
         whole = frontend(256)(waves)
-        monkeypatch.setattr("spectrim.frontend.CHUNK_FRAMES", {"cpu": 7})
+        monkeypatch.setattr("spectrim.frontend.CHUNK_FRAMES_A_THREAD", 7)
         pieces = frontend(256)(waves)
         torch.testing.assert_close(pieces.input_values, whole.input_values, atol=1e-5, rtol=0)
         assert torch.equal(pieces.num_frames, whole.num_frames)
@@ -348,7 +348,7 @@ class TestBadInput:
 class TestGradientAndPrecision:
     @pytest.mark.parametrize("padding", ["zero", "minimum"])
     def test_gradient(self, padding, monkeypatch):
-        monkeypatch.setattr("spectrim.frontend.CHUNK_FRAMES", {"cpu": 3})
+        monkeypatch.setattr("spectrim.frontend.CHUNK_FRAMES_A_THREAD", 3)
         front = frontend(6, num_mel_bins=6, sampling_rate=1000, padding=padding)
         first, second = (torch.from_numpy(noise(n, n)).double().requires_grad_() for n in (69, 50))
         assert gradcheck(lambda *waves: front(list(waves)).input_values, (first, second))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import platform
 from collections.abc import Callable
 
 import pytest
@@ -14,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import spectrim
 from spectrim.config import BUILDERS
+from spectrim.demo import packaged_clips
 from spectrim.model import AudioTransformer
-from spectrim.packing import PackedLinear, pack_weights
-from spectrim.predict import open_model
+from spectrim.packing import CAN_PACK, PackedLinear, pack_weights
+from spectrim.predict import open_model, predict
 
-PACKS = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
-needs_onednn = pytest.mark.skipif(not PACKS, reason="weights are packed on x86-64 only")
+needs_onednn = pytest.mark.skipif(not CAN_PACK, reason="weights are packed on x86-64 only")
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +73,19 @@ def test_a_layer_takes_every_shape(rows: tuple[int, ...], bias: bool) -> None:
     torch.testing.assert_close(found, wanted)
 
 
+@needs_onednn
+@pytest.mark.parametrize("given", [torch.zeros(2, 41), torch.zeros(()), torch.zeros(2, 40, dtype=torch.float64)])
+def test_what_an_ordinary_layer_refuses_is_refused(given: torch.Tensor) -> None:
+    layer = pack_weights(nn.Linear(40, 24))
+    with pytest.raises((RuntimeError, IndexError)), torch.no_grad():
+        layer(given)
+
+
+def test_elsewhere_nothing_is_done(model: AudioTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectrim.packing.CAN_PACK", False)
+    assert packed_layers(pack_weights(model)) == 0
+
+
 def write(model: AudioTransformer) -> None:
     with torch.no_grad():
         for weight in model.parameters():
@@ -115,6 +127,16 @@ def test_changed_weights_count(
     torch.testing.assert_close(logits(model, values), logits(fresh, values), rtol=0, atol=0)
     again = logits(pack_weights(model), values)
     torch.testing.assert_close(again, logits(fresh, values), rtol=1e-4, atol=1e-4)
+
+
+@needs_onednn
+def test_a_move_to_where_it_is_keeps_the_packing(model: AudioTransformer, values: torch.Tensor) -> None:
+    pack_weights(model)
+    before = packed_layers(model)
+    wanted = logits(model, values)
+    assert packed_layers(model.to("cpu").float().eval()) == before > 0
+    torch.testing.assert_close(logits(model, values), wanted, rtol=0, atol=0)
+    assert packed_layers(model.share_memory()) == 0
 
 
 @needs_onednn
@@ -172,6 +194,9 @@ def test_small_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_onednn
 def test_a_model_opened_by_name_is_packed() -> None:
-    assert packed_layers(open_model("spectrim-mini")) > 0
+    model = open_model("spectrim-mini")
+    assert packed_layers(model) > 0
+    list(predict([packaged_clips()[0][0]], model))
+    assert packed_layers(model) > 0, "tagging files unpacked it"
     assert packed_layers(spectrim.from_pretrained("spectrim-mini")) == 0
     assert packed_layers(open_model("spectrim-mini", precision="bf16")) == 0

@@ -21,6 +21,7 @@ from spectrim.counting import MacCount, macs
 from spectrim.errors import InvalidSetting
 from spectrim.model import AudioTransformer
 from spectrim.onnx_model import OnnxModel, device_for, input_shapes
+from spectrim.packing import pack_weights
 
 PACKAGES = ("spectrim", "torch", "transformers", "numpy", "soundfile", "soxr")
 
@@ -221,7 +222,7 @@ def run(
 
 def placed(model: AudioTransformer | OnnxModel, device: torch.device) -> AudioTransformer | OnnxModel:
     """The model on the device, ready to be measured; an `AudioTransformer` stays as it was, and a copy goes there."""
-    return model.to(device) if isinstance(model, OnnxModel) else copy.deepcopy(model).to(device).eval()
+    return model.to(device) if isinstance(model, OnnxModel) else pack_weights(copy.deepcopy(model).to(device).eval())
 
 
 def _cases(

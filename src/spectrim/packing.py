@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import addmm_flop, register_flop_formula
 
+CAN_PACK = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+"""Whether this processor and this build of PyTorch have what `pack_weights` needs."""
+
 LEAST_WEIGHTS = 1 << 17
 """Smaller layers are not packed: what a call costs beside the product outweighs the gain when rows are few."""
 
@@ -35,11 +38,11 @@ def pack_weights(model: _Module) -> _Module:
     Returns:
         The model itself.
     """
-    if platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available():
+    if CAN_PACK:
         for layer in model.modules():
             if isinstance(layer, PackedLinear):
                 layer.unpack()
-            if type(layer) is nn.Linear and _can_pack(layer.weight):
+            if type(layer) is nn.Linear and _pays(layer.weight):
                 layer.__class__ = PackedLinear
                 layer.pack()  # type: ignore[operator]
     return model
@@ -68,7 +71,8 @@ class PackedLinear(nn.Linear):
             result = super().forward(input)
             self.unpack()
             return result
-        if input.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.enabled:
+        fits = input.dtype == torch.float32 and input.is_cpu and input.shape[-1:] == (self.in_features,)
+        if not fits or torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.enabled:
             return super().forward(input)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._blocks, self.bias, "none", [], "")
         return product
@@ -80,8 +84,10 @@ class PackedLinear(nn.Linear):
         return super(nn.Linear, self).train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.unpack()
-        return self._apply(fn, recurse)
+        result = super()._apply(fn, recurse)
+        if self._packed_from != _state(self.weight):
+            self.unpack()
+        return result
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -91,20 +97,23 @@ class PackedLinear(nn.Linear):
         return {name: value for name, value in self.__dict__.items() if name not in ("_blocks", "_packed_from")}
 
 
-def _can_pack(weight: Tensor) -> bool:
+def _pays(weight: Tensor) -> bool:
     plain = type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu"
     return plain and not weight.is_inference() and weight.numel() >= LEAST_WEIGHTS
 
 
-def _state(weight: Tensor) -> tuple[int, int]:
-    """What changes when a weight is written to or replaced."""
-    return weight._version, weight.data_ptr()
+def _state(weight: Tensor) -> tuple[int, int, torch.dtype, torch.device]:
+    """What changes when a weight is written to, cast, moved or replaced."""
+    return weight._version, weight.data_ptr(), weight.dtype, weight.device
 
 
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
 def _flops(input_shape: list[int], weight_shape: list[int], bias_shape: Any, *rest: Any, out_shape: Any = None) -> int:
     """Floating-point operations of a packed layer, for `torch.utils.flop_counter`: those of a linear one."""
     rows = 1
     for size in input_shape[:-1]:
         rows *= size
     return int(addmm_flop(None, [rows, input_shape[-1]], [weight_shape[1], weight_shape[0]]))
+
+
+if CAN_PACK:
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)

@@ -78,6 +78,7 @@ class Setting:
         theirs: transformers' AST of the same weights, None for AudioMAE.
         public: the public reference's model (random weights of its own), None where no checkout is named.
         folder: for exported files.
+        small: whether the models are tiny ones, of which one export is enough.
     """
 
     case: Case
@@ -85,6 +86,7 @@ class Setting:
     theirs: ASTForAudioClassification | None
     public: torch.nn.Module | None
     folder: Path
+    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def prepare(
     public = None
     if checkout is not None and libraries is not None and case.stride == 16 and not small:
         public = reference.BUILDERS[case.backbone](checkout, libraries, case.frames, LABELS)
-    return Setting(case, model.eval(), theirs, public, folder)
+    return Setting(case, model.eval(), theirs, public, folder, small)
 
 
 def own(model: AudioTransformer, rate: float) -> Call:
@@ -230,7 +232,7 @@ def exported(setting: Setting) -> Iterator[Contender]:
         return
     model = copy.deepcopy(setting.model)
     clips = check_clips(model.config, 2)
-    for rate in RATES:
+    for rate in RATES[-1:] if setting.small else RATES:
         model.set_pruning(keep_rate=rate)
         count = macs(model).executed
         for precision in ("fp32", "int8"):

@@ -2,20 +2,20 @@
 
     python benchmarks/files.py --json benchmarks/results/files.json
 
-The files are FLAC, 10 s, mono, 16 kHz, so that nobody resamples. Both use the same AST-B/16 weights (random: speed
-does not depend on them) and batches of 8. transformers: soundfile reads, then ``pipeline("audio-classification")``
-with its ASTFeatureExtractor and SDPA attention. Spectrim: `spectrim.predict`, which decodes in worker processes.
-Spectrim's stages are timed alone as well: decoding, front end, model. Run it on a machine that does nothing else.
+The files are FLAC, mono, 16 kHz, so that nobody resamples, and as long as the case's model hears at once. Both use the
+same weights (random: speed does not depend on them). transformers, which has no AudioMAE: soundfile reads, then
+``pipeline("audio-classification")`` with its ASTFeatureExtractor and SDPA attention. Spectrim: `spectrim.predict`,
+which decodes in worker processes that it starts anew for every call. Spectrim's stages are timed alone as well:
+decoding, front end, model. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from cases import RATES, prepare
+from cases import CASES, RATES, Setting, prepare
 from numpy.typing import NDArray
+from targets import PIPELINE
 from transformers import ASTFeatureExtractor, Pipeline, pipeline
 from transformers.utils import is_speech_available
 
@@ -35,13 +36,13 @@ from spectrim.packing import pack_weights
 from spectrim.predict import Tagger, decoded_windows, predict
 from spectrim.whole import write_json
 
-RATE, SECONDS, BATCH = 16000, 10, 8
+RATE = 16000
 
 
-def write_files(folder: Path, count: int) -> list[str]:
+def write_files(folder: Path, count: int, seconds: int) -> list[str]:
     """Seeded tones in noise as FLAC; returns the paths."""
     paths, generator = [], np.random.default_rng(0)
-    moment = np.arange(SECONDS * RATE) / RATE
+    moment = np.arange(seconds * RATE) / RATE
     for number in range(count):
         tone = 0.2 * np.sin(2 * np.pi * generator.uniform(100, 4000) * moment) * np.abs(np.sin(moment))
         path = folder / f"{number:03}.flac"
@@ -50,27 +51,28 @@ def write_files(folder: Path, count: int) -> list[str]:
     return paths
 
 
-def transformers_way(paths: list[str], pipe: Pipeline) -> list[list[tuple[str, float]]]:
+def transformers_way(paths: list[str], pipe: Pipeline, batch: int) -> list[list[tuple[str, float]]]:
     """Labels and scores of each file by transformers' pipeline."""
     clips = [{"raw": soundfile.read(path, dtype="float32")[0], "sampling_rate": RATE} for path in paths]
-    found = pipe(clips, batch_size=BATCH, top_k=5, function_to_apply="sigmoid")
+    found = pipe(clips, batch_size=batch, top_k=5, function_to_apply="sigmoid")
     return [[(one["label"], one["score"]) for one in labels] for labels in found]
 
 
-def our_way(paths: list[str], model: AudioTransformer, rate: float) -> list[list[tuple[str, float]]]:
-    """Labels and scores of each file by `spectrim.predict`."""
-    return [one.top(5) for one in predict(paths, model, keep_rate=rate, batch_size=BATCH)]
+def our_way(paths: list[str], model: AudioTransformer, rate: float, batch: int) -> list[NDArray[np.float32]]:
+    """Scores of all labels for each file by `spectrim.predict`."""
+    found = [one.scores for one in predict(paths, model, keep_rate=rate, batch_size=batch)]
+    return [scores for scores in found if scores is not None]
 
 
-def stages(paths: list[str], model: AudioTransformer) -> dict[str, Callable[[], object]]:
+def stages(paths: list[str], model: AudioTransformer, batch: int) -> dict[str, Callable[[], object]]:
     """Spectrim's stages alone, on the same clips: decoding in this process and in workers, front end, model."""
     frontend, tagger = Frontend.from_config(model.config), Tagger.from_model(model)
     waves = [soundfile.read(path, dtype="float32")[0] for path in paths]
-    features = [frontend(waves[start : start + BATCH]).input_values for start in range(0, len(waves), BATCH)]
+    features = [frontend(waves[start : start + batch]).input_values for start in range(0, len(waves), batch)]
 
     def front_end() -> None:
-        for start in range(0, len(waves), BATCH):
-            frontend(waves[start : start + BATCH])
+        for start in range(0, len(waves), batch):
+            frontend(waves[start : start + batch])
 
     def run_model(rate: float) -> None:
         with torch.inference_mode():
@@ -79,72 +81,79 @@ def stages(paths: list[str], model: AudioTransformer) -> dict[str, Callable[[], 
 
     return {
         "decoding, one process": lambda: [soundfile.read(path, dtype="float32") for path in paths],
-        "decoding, worker processes": lambda: list(decoded_windows(paths, tagger, batch_size=BATCH)),
+        "decoding, worker processes": lambda: list(decoded_windows(paths, tagger, batch_size=batch)),
         "front end": front_end,
         **{f"model, r={rate:g}": partial(run_model, rate) for rate in RATES},
     }
 
 
-def measure(count: int, repeats: int, *, small: bool = False) -> dict[str, Any]:
-    """Compare the answers, time everything in turn; times are per file."""
-    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+def peer(setting: Setting) -> Pipeline | None:
+    """transformers' pipeline with the weights of a case, None where transformers has no such model."""
+    if setting.theirs is None:
+        return None
+    setting.theirs.set_attn_implementation("sdpa")
+    extractor = ASTFeatureExtractor(max_length=setting.case.frames)
+    return pipeline("audio-classification", model=setting.theirs, feature_extractor=extractor)
+
+
+def apart(paths: list[str], pipe: Pipeline, model: AudioTransformer) -> float:
+    """Largest difference of the scores of the pipeline's labels between it and ours, nothing dropped."""
+    both = zip(transformers_way(paths, pipe, 8), our_way(paths, model, 1.0, 8), strict=True)
+    places = pipe.model.config.label2id
+    return max(abs(score - float(ours[places[label]])) for theirs, ours in both for label, score in theirs)
+
+
+def measure(name: str, batches: Sequence[int], audio: int, repeats: int, *, small: bool) -> dict[str, Any]:
+    """Compare the answers of a case, time everything in turn at each batch size; times are per file."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        folder = Path(name)
-        setting = prepare("ast-10s", folder, small=small)
-        model, theirs = pack_weights(setting.model), setting.theirs
+        setting = prepare(name, Path(folder), small=small)
+        model, pipe = pack_weights(setting.model), peer(setting)
         model.config.problem_type = "multi_label_classification"
-        if theirs is None:
-            raise ValueError("the case has no model of transformers")
-        theirs.set_attn_implementation("sdpa")
-        pipe = pipeline("audio-classification", model=theirs, feature_extractor=ASTFeatureExtractor())
-        paths = write_files(folder, count)
-        difference = max(
-            abs(score - float(ours[theirs.config.label2id[label]]))
-            for theirs_of, ours in zip(transformers_way(paths, pipe), all_scores(paths, model), strict=True)
-            for label, score in theirs_of
-        )
-        cases: dict[str, Callable[[], object]] = {"transformers' pipeline": partial(transformers_way, paths, pipe)}
-        cases |= {f"spectrim.predict, r={rate:g}": partial(our_way, paths, model, rate) for rate in RATES}
-        cases |= {f"spectrim alone: {stage}": call for stage, call in stages(paths, model).items()}
-        load = os.getloadavg()[0]
-        seconds = benchmark.interleaved(cases, repeats=repeats, warmup=1, rest=0.1, shuffle=0)
-    base = statistics.median(seconds["transformers' pipeline"])
-    rows = [
-        {
-            "what": what,
-            **benchmark.spread([one / count for one in taken]),
-            "speed_up_over_pipeline": base / statistics.median(taken),
-        }
-        for what, taken in seconds.items()
-    ]
-    return {
-        "what": f"ms per file of {SECONDS} s; {count} files, batches of {BATCH}",
-        "files": count,
-        "repeats": repeats,
-        "small": small,
-        "peer_uses": "torchaudio" if is_speech_available() else "numpy",
-        "largest_score_difference": difference,
-        "load_average_before": load,
-        "rows": rows,
-        "environment": benchmark.environment(),
-    }
-
-
-def all_scores(paths: list[str], model: AudioTransformer) -> list[NDArray[np.float32]]:
-    """Scores of all labels for each file by `spectrim.predict`, nothing dropped."""
-    found = [one.scores for one in predict(paths, model, keep_rate=1.0, batch_size=BATCH)]
-    return [scores for scores in found if scores is not None]
+        seconds = setting.case.frames // 100
+        count = max(audio // seconds, 1)
+        paths = write_files(Path(folder), count, seconds)
+        difference = None if pipe is None else apart(paths, pipe, model)
+        rows: list[dict[str, Any]] = []
+        for batch in batches:
+            cases: dict[str, Callable[[], object]] = {}
+            if pipe is not None:
+                cases[PIPELINE] = partial(transformers_way, paths, pipe, batch)
+            cases |= {f"spectrim.predict, r={rate:g}": partial(our_way, paths, model, rate, batch) for rate in RATES}
+            cases |= {f"alone: {stage}": call for stage, call in stages(paths, model, batch).items()}
+            times = benchmark.interleaved(cases, repeats=repeats, warmup=1, rest=0.1, shuffle=0)
+            rows += [
+                {"case": name, "batch_size": batch, "what": what, **benchmark.spread([one / count for one in taken])}
+                for what, taken in times.items()
+            ]
+    return {"seconds": seconds, "files": count, "largest_score_difference": difference, "rows": rows}
 
 
 def main() -> None:
     """Measure and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="file to write")
-    parser.add_argument("--files", type=int, default=16)
+    everyday = [name for name, case in CASES.items() if case.stride == 16]
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=everyday, help="default: those of stride 16")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--audio", type=int, default=80, help="seconds of audio that the files of a case hold")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="tiny models: shows that it runs; times say nothing")
     options = parser.parse_args()
-    write_json(options.json, measure(options.files, options.repeats, small=options.small))
+    facts = {
+        "what": "ms per file",
+        "repeats": options.repeats,
+        "small": options.small,
+        "peer_uses": "torchaudio" if is_speech_available() else "numpy",
+        "load_average_before": os.getloadavg()[0],
+        "environment": benchmark.environment(),
+    }
+    found = {
+        name: measure(name, options.batch_sizes, options.audio, options.repeats, small=options.small)
+        for name in options.cases
+    }
+    rows = [row for one in found.values() for row in one.pop("rows")]
+    write_json(options.json, {**facts, "cases": found, "rows": rows})
 
 
 if __name__ == "__main__":

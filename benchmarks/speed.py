@@ -24,6 +24,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,10 @@ def main() -> None:
             warnings.simplefilter("ignore")
             setting = prepare(name, Path(folder), options.reference, options.libraries, small=options.small)
             checks[name] = reference_difference(setting)
-            field = {kind: list(CONTENDERS[kind](setting)) for kind in options.kinds or CONTENDERS}
+            kinds = {batch: options.kinds or at(KINDS, batch) for batch in missing}
+            field = {kind: list(CONTENDERS[kind](setting)) for kind in dict.fromkeys(chain(*kinds.values()))}
             for batch in missing:
-                chosen = [one for kind in options.kinds or at(KINDS, batch) for one in field[kind]]
+                chosen = [one for kind in kinds[batch] for one in field[kind]]
                 rows += measure(name, chosen, batch, options.repeats or at(REPEATS, batch))
                 write_json(options.json, {**facts, "rows": rows, "reference_difference": checks})
 

@@ -26,7 +26,7 @@ from spectrim.whole import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
-PAGES = (ROOT / "README.md", ROOT / "docs/performance.md")
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/performance.md", "docs/export.md", "docs/analysis.md"))
 FIGURES = ROOT / "docs/performance"
 MARK = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NONE = "–"
@@ -70,8 +70,13 @@ def machine(results: Results) -> str:
     """Machine, versions, repeats and load in a paragraph."""
     place, rows = results["environment"], results["rows"]
     versions = ", ".join(f"{name} {version}" for name, version in place["versions"].items() if version)
-    repeats = {row["batch_size"]: row["repeats"] for row in rows}
-    rounds = ", ".join(f"{repeats[batch]} at batch {batch}" for batch in sorted(repeats))
+    repeats: dict[int, set[int]] = {}
+    for row in rows:
+        repeats.setdefault(row["batch_size"], set()).add(row["repeats"])
+    rounds = ", ".join(
+        f"{' or '.join(map(str, sorted(counts, reverse=True)))} at batch {batch}"
+        for batch, counts in sorted(repeats.items())
+    )
     load = max(row["load_average_before"] for row in rows)
     wrong = [f"{row['contender']} on {row['case']}" for row in rows if row["agrees"] is False]
     differing = f" Logits that should agree and do not: {', '.join(wrong)}." if wrong else ""
@@ -84,8 +89,8 @@ def machine(results: Results) -> str:
 
 
 def machine_in_short(results: Results) -> str:
-    """The same for README."""
-    place, rows = results["environment"], results["rows"]
+    """The same for README's table."""
+    place, rows = results["environment"], [row for row in results["rows"] if row["case"] == "ast-10s"]
     versions = [f"{name} {place['versions'][name]}" for name in ("torch", "transformers", "onnxruntime", "openvino")]
     repeats = {row["batch_size"]: row["repeats"] for row in rows}
     return (
@@ -196,16 +201,32 @@ def same_place(one: Results, other: Results) -> bool:
 
 
 def files(results: Results) -> str:
-    """From files to labels."""
-    lines = [
-        [
-            row["what"],
-            f"{row['median_ms']:.1f} [{row['q1_ms']:.1f}, {row['q3_ms']:.1f}]",
-            f"{row['speed_up_over_pipeline']:.2f}×" if "alone" not in row["what"] else NONE,
-        ]
-        for row in results["rows"]
-    ]
-    return table(["files → labels, AST-B/16", "ms a file of 10 s", "speed-up"], lines)
+    """From files to labels: a line for each case and batch size."""
+    lines = []
+    for case, batch in dict.fromkeys((row["case"], row["batch_size"]) for row in results["rows"]):
+        rows = {row["what"]: row for row in results["rows"] if (row["case"], row["batch_size"]) == (case, batch)}
+        base = rows.get(targets.PIPELINE) or rows["spectrim.predict, r=1"]
+        lines.append(
+            [
+                f"{CASES[case].what}, batch {batch}",
+                with_quartiles(rows[targets.PIPELINE]) if targets.PIPELINE in rows else NONE,
+                *(
+                    f"{with_quartiles(row)} {base['median_ms'] / row['median_ms']:.2f}×"
+                    for row in (rows[f"spectrim.predict, r={rate}"] for rate in targets.RATES)
+                ),
+                f"{rows['alone: decoding, one process']['median_ms']:.1f}",
+                f"{rows['alone: front end']['median_ms']:.1f}",
+                f"{rows['alone: model, r=0.7']['median_ms'] / rows['spectrim.predict, r=0.7']['median_ms']:.0%}",
+            ]
+        )
+    ways = [f"`spectrim.predict`, r={rate}" for rate in targets.RATES]
+    stages = ["decoding alone", "front end alone", "model's share, r=0.7"]
+    return table(["files → labels, ms a file", "transformers' pipeline", *ways, *stages], lines)
+
+
+def with_quartiles(row: Mapping[str, Any]) -> str:
+    """Median and quartiles in milliseconds."""
+    return f"{row['median_ms']:.1f} [{row['q1_ms']:.1f}, {row['q3_ms']:.1f}]"
 
 
 def operations(results: Results) -> str:
@@ -241,6 +262,21 @@ def clips_a_pass(results: Results) -> str:
     return table(["clips a pass, AST-B/16, r=0.7", "ms a clip"], lines)
 
 
+def products(results: Results) -> str:
+    """What linear layers reach."""
+    rates = {(one["inputs"], one["outputs"], one["rows"], one["way"]): one["gflops"] for one in results["products"]}
+    counts = list(dict.fromkeys(one["rows"] for one in results["products"]))
+    lines = [
+        [
+            f"{inputs} → {outputs}",
+            *(f"{rates[inputs, outputs, rows, way]:.0f}" for rows in counts for way in ("as it is", "packed")),
+        ]
+        for inputs, outputs in dict.fromkeys((one["inputs"], one["outputs"]) for one in results["products"])
+    ]
+    header = [f"{rows} tokens{detail}" for rows in counts for detail in ("", ", packed")]
+    return table(["linear layer, GFLOP/s", *header], lines)
+
+
 def whole_mlp(results: Results) -> str:
     """Speed-ups over transformers' AST with SDPA in a run before `MLP_ROWS`, and in the one after it."""
     after = load("speed_in_pieces")
@@ -255,6 +291,50 @@ def whole_mlp(results: Results) -> str:
     return table(["over transformers' AST, SDPA", "MLP of all tokens at once", "in pieces"], lines)
 
 
+def recordings(results: Results) -> str:
+    """Time and memory of tagging one file, by its length."""
+    lines = [
+        [
+            f"{row['audio_seconds']:.0f} s" if row["hours"] < 1 else f"{row['hours']:g} h",
+            *(f"{row['file_mb']:.1f}", f"{row['windows']}", f"{row['seconds']:.1f}"),
+            *(f"{1e3 * row['seconds'] / row['windows']:.0f}", f"{row['peak_memory_mb']:.0f}"),
+        ]
+        for row in results["rows"]
+    ]
+    return table(["length", "MB of FLAC", "windows", "seconds", "ms a window", "peak memory, MB"], lines)
+
+
+def kendall(results: Results) -> str:
+    """Kendall's counts by pairs and by sorting."""
+    rows = {(row["form"], row["rows"]): row["processor"] for row in results["kendall"]}
+    lines = [
+        [
+            *(f"{count}", f"{rows['pairwise', count]['median_ms']:.2f}", f"{row['median_ms']:.3f}"),
+            f"{row['speed_up']:.0f}×",
+        ]
+        for (form, count), row in rows.items()
+        if form == "sorted"
+    ]
+    return table(["rows (clips × blocks) in a call", "pairwise, ms a row", "sorted, ms a row", "ratio"], lines)
+
+
+def accuracy(results: Results) -> str:
+    """What other runtimes and precisions cost spectrim-mini: a column for each."""
+    rows = {(row["runs_in"], row["keep_rate"]): row for row in results["accuracy"]}
+    runtimes = list(dict.fromkeys(runtime for runtime, _ in rows))
+    lines = [
+        [
+            f"{rate:g}",
+            *(
+                f"{rows[runtime, rate]['accuracy']:.1%} ({rows[runtime, rate]['agreement_with_pytorch']:.1%})"
+                for runtime in runtimes
+            ),
+        ]
+        for rate in dict.fromkeys(rate for _, rate in rows)
+    ]
+    return table(["keep rate", *runtimes], lines)
+
+
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "readme": ("speed", readme),
     **{case: ("speed", lambda results, case=case: everything(results, case)) for case in CASES},
@@ -267,6 +347,10 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "operations": ("where_time_goes", operations),
     "alternatives": ("where_time_goes", alternatives),
     "clips-a-pass": ("where_time_goes", clips_a_pass),
+    "products": ("where_time_goes", products),
+    "recordings": ("long_recording", recordings),
+    "kendall": ("kendall", kendall),
+    "accuracy": ("export_accuracy", accuracy),
 }
 """Name → file of results, and what makes the table of it."""
 

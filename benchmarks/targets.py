@@ -9,6 +9,8 @@ from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]
 PEER = "transformers, sdpa"
+PIPELINE = "transformers' pipeline"
+RATES = ("1", "0.7", "0.5")
 TEN_SECONDS = {"AST-B/16": "ast-10s", "AudioMAE-B": "audiomae-10s"}
 
 
@@ -124,13 +126,16 @@ def of_front_end(result: Mapping[str, Any]) -> list[Outcome]:
 
 def of_files(result: Mapping[str, Any]) -> list[Outcome]:
     """The model's share of the time from files to labels."""
-    medians = {row["what"]: row["median_ms"] for row in result["rows"]}
+    medians = {(row["case"], row["batch_size"], row["what"]): row["median_ms"] for row in result["rows"]}
     return [
         Outcome(
-            f"model alone over files → labels, r={rate}", "AST-B/16, batch 8", 0.9,
-            medians[f"spectrim alone: model, r={rate}"] / medians[f"spectrim.predict, r={rate}"],
+            f"model alone over files → labels, r={rate}", f"{what}, batch {batch}", 0.9,
+            medians[case, batch, f"alone: model, r={rate}"] / medians[case, batch, f"spectrim.predict, r={rate}"],
         )
-        for rate in ("1", "0.7", "0.5")
+        for what, case in TEN_SECONDS.items()
+        for batch in (1, 8)
+        if (case, batch, "alone: front end") in medians
+        for rate in RATES
     ]  # fmt: skip
 
 

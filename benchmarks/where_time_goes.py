@@ -7,7 +7,7 @@ keep rates 1 and 0.7, batches of 1 and 8). ``alternatives``: the same model run 
 MLP without its pieces, weights that are not packed (`spectrim.pack_weights`), one thread, one product for queries, keys
 and values where every token goes on, torch.utils.mkldnn's linear layers, bfloat16, torch.compile with frozen weights,
 and other numbers of query rows at once for AudioMAE's score. ``clips_a_pass``: sixteen clips in passes of several
-sizes. Run it on a machine that does nothing else.
+sizes. ``products``: what linear layers alone reach, in GFLOP/s. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -242,6 +242,33 @@ def clips_a_pass(
     ]
 
 
+def products(repeats: int) -> list[dict[str, Any]]:
+    """GFLOP/s of a linear layer alone, as it is and packed: shapes of ViT-B, tokens of 1 s, 10 s and 8 × 10 s."""
+    torch.manual_seed(0)
+    found = []
+    for inputs, outputs in ((768, 768), (768, 1536), (768, 3072), (3072, 768)):
+        plain = nn.Linear(inputs, outputs)
+        ways = {"as it is": plain, "packed": pack_weights(copy.deepcopy(plain))}
+        for rows in (66, 514, 4112):
+            values, work = torch.randn(rows, inputs), 2 * rows * inputs * outputs
+            times = max(1, int(2e9 // work))
+
+            def call(layer: nn.Module, values: Tensor = values, times: int = times) -> None:
+                with torch.inference_mode():
+                    for _ in range(times):
+                        layer(values)
+
+            seconds = benchmark.interleaved(
+                {name: partial(call, layer) for name, layer in ways.items()}, repeats=repeats
+            )
+            found += [
+                {"inputs": inputs, "outputs": outputs, "rows": rows, "way": way,
+                 "gflops": 1e-9 * work * times / statistics.median(taken)}
+                for way, taken in seconds.items()
+            ]  # fmt: skip
+    return found
+
+
 def main() -> None:
     """Profile, time, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -266,6 +293,7 @@ def main() -> None:
         sizes = clips_a_pass(models["ast"], max(options.repeats // 2, 1), 0.7, 16, (1, 2, 4, 8, 16))
     facts = {"environment": benchmark.environment(), "small": options.small, "load_average_before": load}
     facts["repeats"] = options.repeats
+    facts["products"] = products(2 * options.repeats + 1)
     write_json(options.json, {**facts, "operations": shares, "alternatives": rows, "clips_a_pass": sizes})
 
 

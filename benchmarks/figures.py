@@ -16,7 +16,7 @@ from spectrim.analysis.figures import save_figure
 
 Rows = Sequence[Mapping[str, Any]]
 OWN, OTHERS, EXPORTED = STYLES[0][0], "#767676", STYLES[2][0]
-LEGEND = {OTHERS: "peers", OWN: "spectrim, float32 in PyTorch", EXPORTED: "spectrim, other precision or runtime"}
+LEGEND = {OTHERS: "peers", OWN: "spectrim, float32 in PyTorch", EXPORTED: "spectrim, run in another way"}
 
 
 def latency(rows: Rows, path: Path, case: str = "ast-10s", batch: int = 1) -> None:
@@ -40,7 +40,12 @@ def latency(rows: Rows, path: Path, case: str = "ast-10s", batch: int = 1) -> No
         axes.axvline(peer["median_ms"], color="black", linestyle="--", linewidth=0.9)
     axes.set_xlabel("ms a pass, median and quartiles; dashed: transformers' AST, SDPA")
     axes.set_title(f"{CASES[case].what}, batch {batch}", fontsize=10)
-    axes.legend(handles=[Patch(color=one, label=name) for one, name in LEGEND.items()], fontsize=8, frameon=False)
+    axes.legend(
+        handles=[Patch(color=one, label=name) for one, name in LEGEND.items()],
+        fontsize=8,
+        framealpha=1,
+        edgecolor="none",
+    )
     axes.margins(x=0.09, y=0.01)
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
@@ -51,7 +56,7 @@ def saved(rows: Rows, path: Path) -> None:
     figure = Figure(figsize=(5.6, 5.0), layout="constrained")
     axes = figure.subplots()
     most = 1.0
-    names = list(dict.fromkeys(row["case"] for row in rows))
+    names = [case for case in CASES if any(row["case"] == case for row in rows)]
     for (colour, marker, _), case in zip(STYLES, names, strict=False):
         axes.scatter([], [], color=colour, marker=marker, s=34, label=CASES[case].what)
         for row in rows:

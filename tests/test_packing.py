@@ -15,7 +15,7 @@ import spectrim
 from spectrim.config import BUILDERS
 from spectrim.demo import packaged_clips
 from spectrim.model import AudioTransformer
-from spectrim.packing import CAN_PACK, PackedLinear, pack_weights
+from spectrim.packing import CAN_PACK, PackedLinear, is_packed, pack_weights, unpack_weights
 from spectrim.predict import open_model, predict
 
 needs_onednn = pytest.mark.skipif(not CAN_PACK, reason="weights are packed on x86-64 only")
@@ -39,7 +39,7 @@ def values() -> torch.Tensor:
 
 
 def packed_layers(module: nn.Module) -> int:
-    return sum(isinstance(layer, PackedLinear) for layer in module.modules())
+    return sum(is_packed(layer) for layer in module.modules())
 
 
 def logits(module: AudioTransformer, values: torch.Tensor, keep_rate: float = 0.5) -> torch.Tensor:
@@ -115,11 +115,19 @@ def double_and_back(model: AudioTransformer) -> None:
     model.float()
 
 
-@pytest.mark.parametrize("change", [write, load, step, replace, double_and_back])
+def replace_twice(model: AudioTransformer) -> None:
+    """What is freed first is where the second may come to lie."""
+    state = model.state_dict()
+    for factor in (3.0, 1.5):
+        model.load_state_dict({name: factor * value for name, value in state.items()}, assign=True)
+
+
+@needs_onednn
+@pytest.mark.parametrize("change", [replace_twice, write, load, step, replace, double_and_back])
 def test_changed_weights_count(
     model: AudioTransformer, values: torch.Tensor, change: Callable[[AudioTransformer], None]
 ) -> None:
-    pack_weights(model)
+    assert packed_layers(pack_weights(model)) > 0
     logits(model, values)
     change(model)
     fresh = copy.deepcopy(model)
@@ -147,7 +155,71 @@ def test_training_and_casts_take_the_packing_back(model: AudioTransformer, value
     assert packed_layers(pack_weights(model)) == 0, "bfloat16 is oneDNN's own already"
     pack_weights(model.float())
     assert model(values).logits.requires_grad
-    assert type(model.blocks[0].mlp.up) is nn.Linear
+    assert packed_layers(model) == 0
+    assert type(unpack_weights(pack_weights(model)).blocks[0].mlp.up) is nn.Linear
+
+
+@needs_onednn
+def test_a_frozen_model_stays_packed_outside_no_grad(model: AudioTransformer, values: torch.Tensor) -> None:
+    pack_weights(model.requires_grad_(False))
+    wanted = logits(model, values)
+    torch.testing.assert_close(model(values, keep_rate=0.5).logits, wanted, rtol=0, atol=0)
+    assert packed_layers(model) > 0
+
+
+@needs_onednn
+@pytest.mark.parametrize("bias", [torch.randn(24, 3)[:, 0], torch.ones(1).expand(24)])
+def test_a_bias_that_is_not_side_by_side(bias: torch.Tensor) -> None:
+    layer = nn.Linear(40, 24)
+    layer.bias = nn.Parameter(bias)
+    given = torch.randn(3, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(pack_weights(layer)(given), nn.functional.linear(given, layer.weight, bias))
+
+
+@needs_onednn
+def test_gradients_forward_and_many_weights_at_once() -> None:
+    layer, given, step = nn.Linear(40, 24), torch.randn(3, 40), torch.randn(3, 40)
+    pack_weights(layer)
+    with torch.no_grad():
+        _, tangent = torch.func.jvp(layer, (given,), (step,))
+        torch.testing.assert_close(tangent, step @ layer.weight.T)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(given, step)
+            tangent = torch.autograd.forward_ad.unpack_dual(layer(dual)).tangent
+        torch.testing.assert_close(tangent, step @ layer.weight.T)
+        weights = {"weight": torch.randn(5, 24, 40), "bias": torch.randn(5, 24)}
+        found = torch.func.vmap(lambda one: torch.func.functional_call(layer, one, (given,)))(weights)
+        torch.testing.assert_close(
+            found, torch.einsum("ni,bji->bnj", given, weights["weight"]) + weights["bias"][:, None]
+        )
+
+
+@needs_onednn
+def test_parametrised_layers_stay_what_they_are() -> None:
+    layer, given = nn.Linear(40, 24), torch.randn(3, 40)
+    wanted = layer(given)
+    torch.nn.utils.parametrizations.weight_norm(pack_weights(layer))
+    for one in (copy.deepcopy(layer), layer):
+        with torch.no_grad():
+            torch.testing.assert_close(one(given), wanted)
+
+
+@needs_onednn
+def test_sparse_and_nested_inputs() -> None:
+    layer = nn.Linear(40, 24)
+    given = torch.randn(3, 40)
+    with torch.no_grad():
+        wanted = layer(given)
+        pack_weights(layer)
+        torch.testing.assert_close(layer(given.to_sparse()), wanted)
+        nested = layer(torch.nested.nested_tensor([given, given[:2]]))
+    torch.testing.assert_close(nested.unbind()[1], wanted[:2])
+
+
+@needs_onednn
+def test_files_do_not_name_our_class(model: AudioTransformer) -> None:
+    assert b"PackedLinear" not in pickle.dumps(pack_weights(model))
 
 
 def test_copies_and_files_hold_ordinary_layers(model: AudioTransformer, values: torch.Tensor, tmp_path: object) -> None:
@@ -162,11 +234,12 @@ def test_copies_and_files_hold_ordinary_layers(model: AudioTransformer, values: 
     torch.testing.assert_close(logits(spectrim.from_pretrained(str(tmp_path)), values, 0.5), wanted, rtol=0, atol=0)
 
 
+@needs_onednn
 def test_tracing_autocast_and_a_switched_off_onednn_see_ordinary_layers(
     model: AudioTransformer, values: torch.Tensor
 ) -> None:
     ordinary = copy.deepcopy(model)
-    pack_weights(model)
+    assert packed_layers(pack_weights(model)) > 0
     program = torch.export.export(model, (values,))
     assert not any("mkldnn" in str(node.target) for node in program.graph.nodes)
     with torch.autocast("cpu", torch.bfloat16):
@@ -175,6 +248,7 @@ def test_tracing_autocast_and_a_switched_off_onednn_see_ordinary_layers(
         torch.testing.assert_close(logits(model, values), logits(ordinary, values), rtol=0, atol=0)
 
 
+@needs_onednn
 def test_products_count_the_same(model: AudioTransformer, values: torch.Tensor) -> None:
     counts = []
     for _ in range(2):

@@ -105,7 +105,8 @@ class PackedLinear(nn.Linear):
         packed, bias = _PACKED.get(self), self.bias
         if packed is None or not _plain(input, self.in_features) or not _usual(bias, self.out_features):
             return super().forward(input)
-        records = torch.is_grad_enabled() and (input.requires_grad or packed.weight.requires_grad)
+        differentiable = (input, packed.weight) if bias is None else (input, packed.weight, bias)
+        records = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
         if records or not _still(packed, self.weight):
             _PACKED.pop(self, None)
             return super().forward(input)

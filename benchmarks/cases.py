@@ -19,11 +19,11 @@ from transformers import ASTConfig, ASTForAudioClassification
 
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import BUILDERS
-from spectrim.counting import macs
-from spectrim.export import check_clips, export
-from spectrim.model import AudioTransformer
-from spectrim.onnx_model import OnnxModel
-from spectrim.packing import pack_weights
+from spectrim.inference.onnx_export import check_clips, export
+from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.packing import pack_weights
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
 
 LABELS = 527
 RATES = (1.0, 0.7, 0.5)

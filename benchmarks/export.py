@@ -28,18 +28,18 @@ import onnxruntime
 import torch
 from cases import openvino_calls
 
-from spectrim import benchmark
-from spectrim.audio import read
+from spectrim.audio.files import read
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import ast_base
-from spectrim.counting import macs
-from spectrim.demo import packaged_clips
-from spectrim.export import export
-from spectrim.model import AudioTransformer
-from spectrim.onnx_model import OnnxModel
-from spectrim.packing import pack_weights
-from spectrim.predict import Tagger
-from spectrim.whole import write_json
+from spectrim.explain.demo import packaged_clips
+from spectrim.files import write_json
+from spectrim.inference.onnx_export import export
+from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.packing import pack_weights
+from spectrim.inference.predict import Tagger
+from spectrim.measure import benchmark
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 PRECISIONS = ("fp32", "int8")

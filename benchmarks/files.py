@@ -29,12 +29,12 @@ from targets import PIPELINE
 from transformers import ASTFeatureExtractor, Pipeline, pipeline
 from transformers.utils import is_speech_available
 
-from spectrim import benchmark
-from spectrim.frontend import Frontend
-from spectrim.model import AudioTransformer
-from spectrim.packing import pack_weights
-from spectrim.predict import Tagger, decoded_windows, predict
-from spectrim.whole import write_json
+from spectrim.audio.frontend import Frontend
+from spectrim.files import write_json
+from spectrim.inference.packing import pack_weights
+from spectrim.inference.predict import Tagger, decoded_windows, predict
+from spectrim.measure import benchmark
+from spectrim.network.transformer import AudioTransformer
 
 RATE = 16000
 

@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 from transformers import ASTFeatureExtractor
 from transformers.utils import is_speech_available
 
-from spectrim.benchmark import environment, interleaved, spread
-from spectrim.frontend import SpectrimFeatureExtractor
+from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.measure.benchmark import environment, interleaved, spread
 
 RATE = 16000
 SECONDS = 10

@@ -26,10 +26,10 @@ from gpu_sections.models import compiled, eager, end_to_end, graphs
 from gpu_sections.reference import reference_order
 from gpu_sections.targets import judge
 
-from spectrim.benchmark import environment
-from spectrim.devices import resolve_device
 from spectrim.errors import InvalidSetting
-from spectrim.whole import write_json
+from spectrim.files import write_json
+from spectrim.machine import resolve_device
+from spectrim.measure.benchmark import environment
 
 SECONDS_IN_ALL = 560.0
 COMPILING = 0.75

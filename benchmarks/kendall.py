@@ -23,9 +23,9 @@ from showing import write_and_show
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from spectrim.analysis.clusters import kmeans_1d
-from spectrim.analysis.kendall import count_pairs
-from spectrim.benchmark import environment, interleaved, spread
+from spectrim.measure.benchmark import environment, interleaved, spread
+from spectrim.stats.clusters import kmeans_1d
+from spectrim.stats.kendall import count_pairs
 
 PATCHES, CLUSTERS = 512, 5
 VALUES = 10_000_000

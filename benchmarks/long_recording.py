@@ -21,14 +21,14 @@ import numpy as np
 import psutil
 import soundfile
 
-from spectrim.benchmark import environment
+from spectrim.audio.frontend import SpectrimFeatureExtractor
 from spectrim.config import ast_base
-from spectrim.frontend import SpectrimFeatureExtractor
-from spectrim.model import AudioTransformer
-from spectrim.whole import write_json
+from spectrim.files import write_json
+from spectrim.measure.benchmark import environment
+from spectrim.network.transformer import AudioTransformer
 
 RATE = 44100
-COMMAND = "import sys; sys.argv[0] = 'spectrim'; from spectrim.cli import main; main()"
+COMMAND = "import sys; sys.argv[0] = 'spectrim'; from spectrim.cli.app import main; main()"
 
 
 def write_recording(path: Path, hours: float) -> None:

@@ -27,14 +27,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from spectrim.benchmark import environment
+from spectrim.audio.frontend import Frontend
 from spectrim.data.audioset import open_audioset
 from spectrim.data.dataset import AudioDataset
 from spectrim.data.esc50 import FOLDS, open_esc50
-from spectrim.data.synthetic_sounds import synthesize_audioset, synthesize_esc50
-from spectrim.data.synthetic_speakers import synthesize_voxceleb1
 from spectrim.data.voxceleb1 import open_voxceleb1
-from spectrim.frontend import Frontend
+from spectrim.measure.benchmark import environment
+from spectrim.miniatures.sound_sets import synthesize_audioset, synthesize_esc50
+from spectrim.miniatures.speakers import synthesize_voxceleb1
 
 SIZES = {"esc50": 2000, "audioset": 800, "voxceleb1": 712}
 """Clips, for AudioSet those for training; a quarter as many evaluate."""

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectrim import benchmark
-from spectrim.frontend import Frontend
-from spectrim.masked import MaskedAutoencoder
-from spectrim.masked.masks import random_visible
-from spectrim.optimisers import build_optimiser
-from spectrim.pretrain_recipe import load_pretrain_recipe
-from spectrim.whole import write_json
+from spectrim.audio.frontend import Frontend
+from spectrim.files import write_json
+from spectrim.measure import benchmark
+from spectrim.network.masked import MaskedAutoencoder
+from spectrim.network.masked.masks import random_visible
+from spectrim.training.optimiser import build_optimiser
+from spectrim.training.pretrain_recipes import load_pretrain_recipe
 
 
 def main() -> None:

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from showing import write_and_show
 
-from spectrim import audio
 from spectrim.analysis.batches import layout, packed, unpacked
-from spectrim.analysis.clusters import kmeans_1d
-from spectrim.analysis.kendall import count_pairs, tau_b
 from spectrim.analysis.record import observe
-from spectrim.benchmark import environment
+from spectrim.audio import files as audio
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import AudioDataset, Recording
-from spectrim.demo import packaged_clips
+from spectrim.explain.demo import packaged_clips
+from spectrim.measure.benchmark import environment
+from spectrim.stats.clusters import kmeans_1d
+from spectrim.stats.kendall import count_pairs, tau_b
 
 RATES = (0.9, 0.7, 0.5, 0.3)
 

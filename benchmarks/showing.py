@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spectrim.whole import write_json
+from spectrim.files import write_json
 
 
 def write_and_show(result: dict[str, Any], file: Path | None) -> None:

@@ -32,8 +32,8 @@ import torch
 from cases import CASES, CONTENDERS, Contender, apart, prepare, reference_difference
 from peers import reference
 
-from spectrim import benchmark
-from spectrim.whole import write_json
+from spectrim.files import write_json
+from spectrim.measure import benchmark
 
 KINDS = {1: list(CONTENDERS), 8: list(CONTENDERS), 32: ["transformers", "spectrim"]}
 """What is timed at which batch size: the largest leaves out what the smaller ones already tell."""

@@ -22,7 +22,7 @@ import targets
 from cases import CASES
 from targets import PEER, Outcome, row_of
 
-from spectrim.whole import write_text
+from spectrim.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"

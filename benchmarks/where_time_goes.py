@@ -30,13 +30,14 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import mkldnn
 
-from spectrim import benchmark, blocks
-from spectrim.blocks import Attention
 from spectrim.config import BUILDERS
-from spectrim.model import AudioTransformer
-from spectrim.packing import pack_weights
+from spectrim.files import write_json
+from spectrim.inference.packing import pack_weights
+from spectrim.measure import benchmark
+from spectrim.network import blocks
+from spectrim.network.blocks import Attention
+from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning import criteria
-from spectrim.whole import write_json
 
 FRAMES = 1024
 KINDS = {

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrim.benchmark import interleaved, spread
 from spectrim.config import BUILDERS
-from spectrim.model import AudioTransformer
-from spectrim.pruning import fused
+from spectrim.measure.benchmark import interleaved, spread
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.kernels import fused
 
 BACKBONES = ("ast", "audiomae")
 SMALL = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gpu_sections.common import NotHere, Setting, captured, error_of, plainly
-from spectrim.benchmark import spread
+from spectrim.measure.benchmark import spread
 from spectrim.pruning.criteria import attention_map, mean_attention
 from spectrim.pruning.select import count_kept, tokens_going_on, top_patches
 
@@ -53,7 +53,7 @@ def _projections(setting: Setting, batch: int, patches: int, dtype: torch.dtype,
 def kernel_check(setting: Setting) -> dict[str, Any]:
     """Output and score against float64 on the device; the plain way's errors beside them."""
     _available(setting)
-    from spectrim.pruning.attention_kernel import launch
+    from spectrim.pruning.kernels.attention import launch
 
     rows = []
     dtypes = (torch.float32,) if setting.small else (torch.bfloat16, torch.float16)
@@ -112,7 +112,7 @@ def kernel_speed(setting: Setting) -> dict[str, Any]:
 
 
 def _together(queries: Tensor, keys: Tensor, values: Tensor, kept: int) -> Tensor:
-    from spectrim.pruning.fused import attend_and_score
+    from spectrim.pruning.kernels.fused import attend_and_score
 
     with torch.inference_mode():
         output, score = attend_and_score(queries, keys, values, EXTRA)
@@ -126,7 +126,7 @@ def _survivors(score: Tensor, queries: Tensor, keys: Tensor, values: Tensor, kep
 
 
 def _score_alone(queries: Tensor, keys: Tensor, values: Tensor, kept: int) -> Tensor:
-    from spectrim.pruning.fused import mean_attention as score_of
+    from spectrim.pruning.kernels.fused import mean_attention as score_of
 
     with torch.inference_mode():
         return _survivors(score_of(queries, keys, EXTRA), queries, keys, values, kept)
@@ -155,7 +155,7 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
 
 def _other_tiles(setting: Setting, dtype: torch.dtype, patches: int) -> list[dict[str, Any]]:
     """Time of a launch for other tiles; None where one does not compile or fit."""
-    from spectrim.pruning.attention_kernel import Tiles, launch
+    from spectrim.pruning.kernels.attention import Tiles, launch
 
     queries, keys, values = _projections(setting, 1 if setting.small else 32, patches, dtype)
     rows: list[dict[str, Any]] = []

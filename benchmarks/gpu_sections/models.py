@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gpu_sections.common import BACKBONES, Setting, add_ratios, captured, error_of, passing, row
-from spectrim.counting import macs
-from spectrim.frontend import Frontend
-from spectrim.model import AudioTransformer
+from spectrim.audio.frontend import Frontend
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
 
 COMPILED_BATCH = 32
 """Each shape is compiled on its own, which takes minutes: so one batch size."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gpu_sections.common import BACKBONES, Setting, captured, error_of, passing, row
-from spectrim.counting import macs
-from spectrim.model import AudioTransformer
-from spectrim.pruning.schedule import plan_blocks
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.plan import plan_blocks
 from spectrim.pruning.select import take_tokens
 
 BATCH = 32

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectrim.model import AudioTransformer
+from spectrim.network.transformer import AudioTransformer
 
 
 def match(metric: Tensor, merged: int, extra: int) -> tuple[Tensor, Tensor, Tensor]:

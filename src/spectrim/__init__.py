@@ -13,13 +13,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
     from spectrim.checkpoints import from_pretrained
     from spectrim.config import SpectrimConfig
-    from spectrim.counting import macs
     from spectrim.errors import SpectrimError
-    from spectrim.frontend import Frontend, SpectrimFeatureExtractor
-    from spectrim.model import AudioTransformer, AudioTransformerOutput
-    from spectrim.packing import pack_weights
+    from spectrim.inference.packing import pack_weights
+    from spectrim.network.macs import macs
+    from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
     from spectrim.pruning.trace import TokenTrace
 
 __version__ = "0.1.0"
@@ -38,16 +38,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AudioTransformer": "model",
-    "AudioTransformerOutput": "model",
-    "Frontend": "frontend",
+    "AudioTransformer": "network.transformer",
+    "AudioTransformerOutput": "network.transformer",
+    "Frontend": "audio.frontend",
     "SpectrimConfig": "config",
     "SpectrimError": "errors",
-    "SpectrimFeatureExtractor": "frontend",
+    "SpectrimFeatureExtractor": "audio.frontend",
     "TokenTrace": "pruning.trace",
     "from_pretrained": "checkpoints",
-    "macs": "counting",
-    "pack_weights": "packing",
+    "macs": "network.macs",
+    "pack_weights": "inference.packing",
 }
 
 
@@ -67,5 +67,5 @@ def _is_light() -> bool:
 
 
 if not _is_light():
-    for _module in ("model", "frontend"):
+    for _module in ("network.transformer", "audio.frontend"):
         importlib.import_module(f"spectrim.{_module}")

@@ -1,6 +1,6 @@
 """``python -m spectrim``."""
 
-from spectrim.cli import main
+from spectrim.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -11,9 +11,9 @@ from observed import LABELS, clips_on_disk, small_eager_model
 
 from spectrim.analysis.record import observe, record, weights_digest
 from spectrim.analysis.store import Store
+from spectrim.audio.frontend import Frontend
 from spectrim.errors import DataError, InvalidSetting
-from spectrim.frontend import Frontend
-from spectrim.model import AudioTransformer
+from spectrim.network.transformer import AudioTransformer
 
 NAMES = {"model_name": "small", "data_name": "noise"}
 

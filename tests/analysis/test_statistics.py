@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectrim.analysis.quotients import quotient
 from spectrim.analysis.statistics import (
     density,
     jaccard,
@@ -22,6 +21,7 @@ from spectrim.analysis.statistics import (
 from spectrim.config import ast_base
 from spectrim.errors import InputShapeError
 from spectrim.pruning.criteria import intensity, variation
+from spectrim.stats.ratios import quotient
 
 
 @pytest.mark.parametrize(("frequency_stride", "time_stride"), [(16, 16), (10, 10), (12, 7)])

@@ -12,12 +12,12 @@ from plain import small_config
 from scipy.stats import kendalltau
 
 from spectrim.analysis.batches import ClipBatch
-from spectrim.analysis.clusters import Clusters, kmeans_1d
-from spectrim.analysis.intervals import bootstrap
 from spectrim.analysis.record import observe, record
 from spectrim.analysis.statistics import DENSITY_EDGES
 from spectrim.analysis.summary import Accumulator, Summary, fit_clusters, overlap, summarise
 from spectrim.errors import DataError, InputShapeError, InvalidSetting
+from spectrim.stats.bootstrap import bootstrap
+from spectrim.stats.clusters import Clusters, kmeans_1d
 
 CONFIG = small_config("ast", num_hidden_layers=4, prune_at=[2, 1], keep_rate=0.6)
 CLUSTERS = {

@@ -10,7 +10,7 @@ from layouts import make_audioset, make_esc50, make_folder
 from tones import write_tone
 from transformers import ASTFeatureExtractor
 
-from spectrim import audio
+from spectrim.audio import files as audio
 from spectrim.data import check as checking
 from spectrim.data.check import LogMelStatistics, check
 from spectrim.errors import DataError, InvalidSetting

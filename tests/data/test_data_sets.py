@@ -4,7 +4,7 @@ import pytest
 
 from spectrim.data import DATA_SETS, find_data_set, frontend_fields
 from spectrim.errors import InvalidSetting
-from spectrim.metrics import METRICS
+from spectrim.measure.metrics import METRICS
 
 
 @pytest.mark.parametrize("name", DATA_SETS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spectrim import audio
+from spectrim.audio import files as audio
 from spectrim.data import excerpts
 from spectrim.data.dataset import Recording
 from spectrim.data.excerpts import Excerpts, divide, read_excerpt

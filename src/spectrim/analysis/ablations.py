@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 
 from spectrim.analysis.batches import ClipBatch
-from spectrim.analysis.clusters import CLUSTERS, Clusters
-from spectrim.analysis.intervals import Estimate, bootstrap_difference, pooled
-from spectrim.analysis.quotients import quotient
 from spectrim.analysis.summary import STATISTICS, Summary
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting
-from spectrim.metrics import METRICS
-from spectrim.model import AudioTransformer
-from spectrim.pruning.schedule import plan_blocks
-from spectrim.resampling import clip_intervals
+from spectrim.measure.metrics import METRICS
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.plan import plan_blocks
+from spectrim.stats.bootstrap import Estimate, bootstrap_difference, pooled
+from spectrim.stats.clusters import CLUSTERS, Clusters
+from spectrim.stats.metric_intervals import clip_intervals
+from spectrim.stats.ratios import quotient
 
 ATTENTION = "attention"
 RANKINGS: dict[str, dict[str, Any]] = {
@@ -220,13 +220,13 @@ def ablation_rows(
     metric: str,
     patches: NDArray[np.integer],
 ) -> list[dict[str, Any]]:
-    """A row a condition, with 95 % intervals over clips (`spectrim.resampling.clip_intervals`).
+    """A row a condition, with 95 % intervals over clips (`spectrim.stats.metric_intervals.clip_intervals`).
 
     Args:
         scores: condition → (clips, labels), labels in the order of the targets; `DENSE` is among them.
         removed: condition → (clips,) patches flagged to be dropped.
         targets: (clips, labels).
-        metric: name in `spectrim.metrics.METRICS`.
+        metric: name in `spectrim.measure.metrics.METRICS`.
         patches: (clips,) patches of each clip that the model sees.
 
     Returns:

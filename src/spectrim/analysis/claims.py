@@ -15,9 +15,9 @@ import numpy as np
 
 from spectrim.analysis.ablations import ATTENTION, HIGH_CLUSTERS, LOW_CLUSTERS, compare_low, low_ratios
 from spectrim.analysis.experiment import Findings
-from spectrim.analysis.intervals import Estimate, bootstrap, clip_mean
-from spectrim.analysis.study import FEWER_MACS, POINTS_LOST
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
+from spectrim.stats.bootstrap import Estimate, bootstrap, clip_mean
+from spectrim.studies.keep_rates import FEWER_MACS, POINTS_LOST
 
 YES, NO, UNCLEAR, IN_PART, UNTESTED = "yes", "no", "unclear", "in part", "not tested"
 HIGH_CORRELATION = 0.5

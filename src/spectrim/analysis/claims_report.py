@@ -9,15 +9,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spectrim.analysis import plots
 from spectrim.analysis.ablations import low_ratios
 from spectrim.analysis.claims import Claim, received_ratio
-from spectrim.analysis.curves import accuracy_curve
 from spectrim.analysis.experiment import Findings
-from spectrim.analysis.intervals import bootstrap
-from spectrim.analysis.mosaics import mosaic
-from spectrim.analysis.report import Report
 from spectrim.analysis.summary import STATISTICS
+from spectrim.pictures import statistics as plots
+from spectrim.pictures.curves import accuracy_curve
+from spectrim.pictures.mosaics import mosaic
+from spectrim.pictures.report import Report
+from spectrim.stats.bootstrap import bootstrap
 
 CLUSTER_SETS = {"high-clusters": "C4+C5", "low-clusters": "C1+C2"}
 
@@ -40,12 +40,12 @@ def write_report(
 
     Args:
         found: of each model.
-        facts: see `spectrim.analysis.analysing.write_analysis`; data_set, part, clips, padding, left_out, command and
+        facts: see `spectrim.analysis.analyse.write_analysis`; data_set, part, clips, padding, left_out, command and
             environment are read.
         statistics: rows of every model's summaries, each with its model and keep_rate.
         ablations: model → rows, see `Findings.ablations`.
         claims: with their answers.
-        shared: rows of `spectrim.analysis.analysing.overlaps`.
+        shared: rows of `spectrim.analysis.analyse.overlaps`.
         target: folder.
 
     Returns:

@@ -26,15 +26,15 @@ from spectrim.analysis.ablations import (
     run_condition,
 )
 from spectrim.analysis.batches import ClipBatch
-from spectrim.analysis.clusters import PUBLISHED_INTENSITY_BOUNDS, Clusters, published_clusters
 from spectrim.analysis.record import observe, weights_digest
 from spectrim.analysis.summary import Accumulator, Summary, fit_clusters
 from spectrim.config import SpectrimConfig, as_plain_list, check_keep_rate
-from spectrim.counting import macs
 from spectrim.data import AudioDataset
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.model import AudioTransformer
-from spectrim.scoring import label_columns
+from spectrim.measure.scoring import label_columns
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
+from spectrim.stats.clusters import PUBLISHED_INTENSITY_BOUNDS, Clusters, published_clusters
 
 CLUSTERINGS = ("fit", "published")
 EXAMPLES = 4

@@ -13,14 +13,14 @@ import torch
 from spectrim.analysis.batches import SHARD_CLIPS, ClipBatch, layout
 from spectrim.analysis.statistics import padded_patches
 from spectrim.analysis.store import INDEX, Store, StoreWriter, read_index
-from spectrim.audio import SAMPLING_RATE
+from spectrim.audio.files import SAMPLING_RATE
+from spectrim.audio.frontend import Frontend
 from spectrim.config import SpectrimConfig, as_plain_list
 from spectrim.data import AudioDataset, Clip
 from spectrim.errors import InvalidSetting
-from spectrim.frontend import Frontend
-from spectrim.model import AudioTransformer
+from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import PATCH_CRITERIA
-from spectrim.runs import refuse_another_run
+from spectrim.training.run_folder import refuse_another_run
 
 Progress = Callable[[int, int], object]
 """Called with how many clips of the data set have been looked at, and how many there are."""

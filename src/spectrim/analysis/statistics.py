@@ -2,7 +2,7 @@
 
 Shapes: n clips, F × T patches (low frequencies first), S stages. Stage 0 is what enters the model, stage s what is left
 after its s-th pruning block; ``present`` (n, S, F, T) says which patches are there. Ranks are those of
-`spectrim.analysis.clusters.Clusters.ranks`, −1 for patches that do not count, e.g. padded ones.
+`spectrim.stats.clusters.Clusters.ranks`, −1 for patches that do not count, e.g. padded ones.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from spectrim.analysis.quotients import quotient
 from spectrim.errors import InputShapeError
 from spectrim.pruning.criteria import PATCH_CRITERIA
+from spectrim.stats.ratios import quotient
 
 DENSITY_EDGES = (np.linspace(-1.5, 1.5, 61), np.linspace(0.0, 1.0, 41))
 """Edges of the bins of `density`: intensity, variation."""

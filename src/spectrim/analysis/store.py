@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from spectrim.analysis.batches import SHARD_CLIPS, ClipBatch, Layout, layout, packed, unpacked
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InvalidSetting
-from spectrim.whole import write_json
+from spectrim.files import write_json
 
 INDEX = "index.json"
 FORMAT, VERSION = "spectrim-record", 1

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectrim.analysis.batches import ClipBatch
-from spectrim.analysis.clusters import PADDINGS, Clusters, kmeans_1d
-from spectrim.analysis.intervals import CONFIDENCE, RESAMPLES, Estimate, Ratio, bootstrap, clip_mean, pooled
-from spectrim.analysis.kendall import count_pairs, paper_form, paper_form_when_shuffled, shuffled, tau_b
 from spectrim.analysis.statistics import DENSITY_EDGES, Received, density, jaccard, joint_counts, received
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting, one_of
+from spectrim.stats.bootstrap import CONFIDENCE, RESAMPLES, Estimate, Ratio, bootstrap, clip_mean, pooled
+from spectrim.stats.clusters import PADDINGS, Clusters, kmeans_1d
+from spectrim.stats.kendall import count_pairs, paper_form, paper_form_when_shuffled, shuffled, tau_b
 
 STATISTICS = ("intensity", "variation")
 """What patches are clustered by; the order of the axes below."""

@@ -17,7 +17,7 @@ from spectrim.checkpoints.sizes import count_blocks, shape_of, weights_and_biase
 from spectrim.checkpoints.strict import check_shapes, join_projections, take_weights
 from spectrim.checkpoints.vit import BLOCK, audiomae_fields, audiomae_names, is_audiomae_pretrained
 from spectrim.errors import CheckpointError, InvalidSetting
-from spectrim.masked import MaskedAutoencoder, MaskedConfig
+from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
 
 WINDOW_BLOCK = {
     "attn.qkv": "attention.joint",

@@ -14,7 +14,7 @@ from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.sizes import cuts_spectrograms
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError
-from spectrim.masked.config import MaskedConfig
+from spectrim.network.masked.config import MaskedConfig
 
 AUDIOMAE_LICENCE = (
     "these weights come from AudioMAE, whose licence is CC BY-NC 4.0: no commercial use, whatever a mirror's page says"

@@ -20,8 +20,8 @@ from spectrim.checkpoints.strict import check_shapes, join_projections, listed, 
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
 from spectrim.config import SpectrimConfig, check_keep_rate
 from spectrim.errors import CheckpointError, InvalidSetting, one_of
-from spectrim.model import AudioTransformer
-from spectrim.positions import POSITION_METHODS, adapt_position_table
+from spectrim.network.positions import POSITION_METHODS, adapt_position_table
+from spectrim.network.transformer import AudioTransformer
 
 FURTHER_SETTINGS = ("reference_compat", "drop_padding", "random_seed", "drop_path_rate", "mean", "std", "padding")
 """Fields of the configuration that `from_pretrained` takes besides its named arguments."""
@@ -86,7 +86,7 @@ def from_pretrained(
         criterion: what ranks the patches; see `spectrim.pruning.criteria`.
         labels: replace the head by a fresh one for these labels. Needed where the checkpoint has no head.
         frames: length of the input, in frames of 10 ms, if it is to differ from the checkpoint's.
-        positions: how the position table is then fitted; see `spectrim.positions.adapt_position_table`.
+        positions: how the position table is then fitted; see `spectrim.network.positions.adapt_position_table`.
         **settings: any of `FURTHER_SETTINGS`, as in `SpectrimConfig`.
 
     Returns:

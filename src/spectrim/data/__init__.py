@@ -33,7 +33,7 @@ class DataSet:
         opener: ``opener(root, part, **options)`` → `AudioDataset`; part is one of `PARTS`.
         labels: names of all labels in the order of the targets.
         multi_label: whether a clip can have several labels.
-        metric: name in `spectrim.metrics.METRICS`.
+        metric: name in `spectrim.measure.metrics.METRICS`.
         mean: mean of the log-mel values of its training part, for the front end.
         std: their standard deviation.
         max_length: frames of 10 ms that a model for it looks at.
@@ -85,7 +85,7 @@ DATA_SETS: dict[str, DataSet] = {
         max_length=128,
     ),
     "spoken-commands": DataSet(
-        title="Speech Commands V2's words spoken by eSpeak NG (see `spectrim.data.synthetic`)",
+        title="Speech Commands V2's words spoken by eSpeak NG (see `spectrim.miniatures.spoken_commands`)",
         opener=open_speech_commands,
         labels=WORDS,
         mean=-9.364265,

@@ -17,11 +17,11 @@ import numpy as np
 import soundfile
 import torch
 
-from spectrim import audio
+from spectrim.audio import files as audio
+from spectrim.audio.frontend import Frontend, count_frames
 from spectrim.data import PARTS, AudioDataset, Recording, dataset, find_data_set
 from spectrim.data.dataset import BAD_SHARE, bearable, check_bad_share
 from spectrim.errors import AudioError, InvalidSetting
-from spectrim.frontend import Frontend, count_frames
 
 Progress = Callable[[int, int], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from spectrim import audio
+from spectrim.audio import files as audio
 from spectrim.errors import AudioError, DataError, InvalidSetting
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class AudioDataset(Dataset[Clip]):
 
     @property
     def metric(self) -> str:
-        """What to judge a model by on this data: its name in `spectrim.metrics.METRICS`."""
+        """What to judge a model by on this data: its name in `spectrim.measure.metrics.METRICS`."""
         return "mAP" if self.multi_label else "accuracy"
 
     def __getitem__(self, index: int) -> Clip:

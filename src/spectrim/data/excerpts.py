@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from spectrim import audio
+from spectrim.audio import files as audio
 from spectrim.data.dataset import AudioDataset, Recording
 
 LONGEST_PROMISE = 1 << 40
@@ -55,7 +55,7 @@ def read_excerpt(path: str | Path, samples: int, place: float) -> NDArray[np.flo
     """Decode an excerpt at 16 kHz, mono, holding little more than it in memory.
 
     Args:
-        path: any file that `spectrim.audio.stream` reads.
+        path: any file that `spectrim.audio.files.stream` reads.
         samples: longest excerpt.
         place: where it begins, from 0 (the beginning) to 1 (so that it ends with the file), by the length that the
             header promises. Files that do not say their length are decoded whole.

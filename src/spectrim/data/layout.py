@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from spectrim.audio import EXTENSIONS
+from spectrim.audio.files import EXTENSIONS
 from spectrim.data.dataset import PARTS, AudioDataset, Recording
 from spectrim.errors import DataError, InvalidSetting, one_of
 

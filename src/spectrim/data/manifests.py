@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectrim.audio import EXTENSIONS
+from spectrim.audio.files import EXTENSIONS
 from spectrim.data.layout import audio_files
 from spectrim.errors import DataError
+from spectrim.files import write_json
 from spectrim.tables import read_class_labels, read_lines
-from spectrim.whole import write_json
 
 UNDECODABLE = (".m4a", ".mp4", ".aac", ".webm", ".mka", ".mkv", ".wma", ".3gp")
 """Endings of what downloads come as and libsndfile cannot decode."""

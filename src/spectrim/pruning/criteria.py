@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrim.pruning import fused
+from spectrim.pruning.kernels import fused
 
 QUERY_CHUNK = 128
 """Query rows whose attention map is held at once, so that memory grows with n and not with n²."""
@@ -29,8 +29,8 @@ class AttentionCriterion:
         score: function of queries (batch, heads, q, head_dim), keys (batch, heads, extra + n, head_dim), the number
             of extra tokens and an additive mask (batch, 1, 1, extra + n) or None; returns (batch, n) float32.
         together: function of queries, keys, values and the number of extra tokens that gives the attention output
-            (batch, extra + n, width) and the score at once, for where `spectrim.pruning.fused.together_pays`; None
-            where there is none.
+            (batch, extra + n, width) and the score at once, for where
+            `spectrim.pruning.kernels.fused.together_pays`; None where there is none.
     """
 
     queries: str
@@ -74,7 +74,7 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
     """Attention that a patch receives, mean over heads and over the patch queries: the score of AudioMAE.
 
     The softmax runs over all tokens. Never holds more than `QUERY_CHUNK` rows of the attention map, and none where
-    `spectrim.pruning.fused` can compute it.
+    `spectrim.pruning.kernels.fused` can compute it.
 
     Args:
         queries: (batch, heads, extra + n, head_dim).

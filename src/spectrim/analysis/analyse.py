@@ -1,0 +1,268 @@
+"""The paper's analysis of one model or several on a data set: experiments, tables, figures, one report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectrim.analysis.claims import Claim, all_claims
+from spectrim.analysis.claims_report import slug, write_report
+from spectrim.analysis.experiment import Findings, Plan, Tell, experiment, facts_of, load_findings, save_findings
+from spectrim.analysis.record import record
+from spectrim.analysis.summary import overlap
+from spectrim.checkpoints import from_pretrained
+from spectrim.data import AudioDataset, find_data_set
+from spectrim.data.dataset import spread_places
+from spectrim.errors import InvalidSetting
+from spectrim.files import write_json, write_text
+from spectrim.inference.packing import pack_weights
+from spectrim.machine import resolve_device
+from spectrim.measure.benchmark import environment
+from spectrim.measure.scoring import label_columns
+from spectrim.network.transformer import AudioTransformer
+from spectrim.stats.bootstrap import bootstrap
+
+CACHE, STATISTICS_FILE = "findings", "statistics.json"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found, and where it is.
+
+    Attributes:
+        claims: with their answers.
+        report: path of the HTML.
+        found: of each model.
+    """
+
+    claims: list[Claim]
+    report: Path
+    found: list[Findings]
+
+
+def analyse(
+    models: Sequence[str],
+    data_set: str,
+    root: str | Path,
+    output: str | Path,
+    plan: Plan,
+    *,
+    options: Mapping[str, Any] | None = None,
+    names: Sequence[str] | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    keep_record: bool = False,
+    on_progress: Tell | None = None,
+) -> Analysis:
+    """Analyse models side by side and write everything.
+
+    Writes ``statistics.json``, ``statistics.csv``, ``ablations.csv``, ``overlap.csv``, ``claims.csv``, ``figures/``,
+    ``report.html``, ``report.md``, and what the numbers are made of in ``findings/``.
+
+    Args:
+        models: what `spectrim.from_pretrained` takes, each.
+        data_set: name in `spectrim.data.DATA_SETS`.
+        root: where it is on disk.
+        output: folder for all of it.
+        plan: what to do; its data set, part and limit are those of this analysis.
+        options: of the data set's opener.
+        names: of the models in the report; None for the last parts of their paths.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        resume: use what ``output`` holds of an earlier call with the same models, clips and plan.
+        keep_record: also write what each model did at the plan's first keep rate, see `spectrim.analysis.record`.
+        on_progress: is told how far it is.
+
+    Raises:
+        InvalidSetting: a setting is out of range, or models and data do not fit each other; before any clip is run.
+        DataError: the data set is not there, or too much of it is missing or unreadable.
+        CheckpointError: a model cannot be loaded.
+    """
+    plan.check()
+    target, place = Path(output), resolve_device(device)
+    if target.exists() and not target.is_dir():
+        raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
+    if (target / STATISTICS_FILE).exists() and not resume:
+        raise InvalidSetting("output", str(output), "a folder without an analysis in it, or resume to go on with it")
+    called = _names(models, names)
+    part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
+    plan = replace(plan, limit=None)
+    loaded = {name: pack_weights(from_pretrained(source)).eval() for name, source in zip(called, models, strict=True)}
+    _check_together(loaded, part, plan)
+    found = []
+    for name, model in loaded.items():
+        found.append(_findings(name, model.to(place), part, plan, target, resume, on_progress))
+        if keep_record:
+            record(
+                model, part, target / "records" / slug(name), model_name=name, data_name=f"{data_set} {plan.part}",
+                keep_rate=plan.keep_rates[0], batch_size=plan.batch_size, resume=resume,
+                on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),
+            )  # fmt: skip
+        model.to("cpu")
+    command = _command(models, data_set, root, output, plan, options, part)
+    facts = {
+        **{"models": dict(zip(called, map(str, models), strict=True)), "data_set": data_set, "part": plan.part},
+        **{"clips": len(found[0].summaries[1.0]), "padding": plan.padding, "clusters": plan.clusters},
+        **{"left_out": dict(found[0].left_out), "command": command, "environment": environment(str(place))},
+    }
+    return write_analysis(found, facts, target)
+
+
+def evenly(part: AudioDataset, limit: int | None) -> AudioDataset:
+    """So many clips of a data set, evenly spread over it.
+
+    Raises:
+        InvalidSetting: ``limit`` is below 2.
+    """
+    if limit is None:
+        return part
+    if limit < 2:
+        raise InvalidSetting("limit", limit, "2 or more: one clip has no interval")
+    return replace(part, recordings=[part.recordings[place] for place in spread_places(limit, len(part))], missing=())
+
+
+def _names(models: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    if not models:
+        raise InvalidSetting("model", [], "one model or more")
+    given = list(names) if names else [Path(model).name or model for model in models]
+    if len(given) != len(models):
+        raise InvalidSetting("name", given, f"one for each of the {len(models)} models")
+    if names is None and len(set(given)) < len(given):
+        given = [f"{name} ({number})" for number, name in enumerate(given, 1)]
+    if len({slug(name) for name in given}) < len(given):
+        raise InvalidSetting("name", given, "different names")
+    return given
+
+
+def _check_together(models: Mapping[str, AudioTransformer], part: AudioDataset, plan: Plan) -> None:
+    """What is compared must be comparable: labels, grid, number of stages."""
+    first_name, first = next(iter(models.items()))
+    for name, model in models.items():
+        label_columns(list(model.config.id2label.values()), part.labels)
+        plan.conditions(model.config)
+        if model.config.grid != first.config.grid:
+            wanted = f"{first.config.grid}, as of {first_name}: they are compared patch by patch"
+            raise InvalidSetting(f"grid of {name}", model.config.grid, wanted)
+        if len(model.config.prune_at) != len(first.config.prune_at):
+            wanted = f"{len(first.config.prune_at)} blocks, as of {first_name}"
+            raise InvalidSetting(f"prune_at of {name}", list(model.config.prune_at), wanted)
+
+
+def _findings(
+    name: str,
+    model: AudioTransformer,
+    part: AudioDataset,
+    plan: Plan,
+    target: Path,
+    resume: bool,
+    on_progress: Tell | None,
+) -> Findings:
+    path = target / CACHE / f"{slug(name)}.safetensors"
+    if resume:
+        kept = load_findings(path, name, model.config, facts_of(model, part, plan))
+        if kept is not None:
+            return kept
+    found = experiment(model, part, plan, name=name, on_progress=on_progress)
+    save_findings(found, path)
+    return found
+
+
+def _command(
+    models: Sequence[str],
+    data_set: str,
+    root: str | Path,
+    output: str | Path,
+    plan: Plan,
+    options: Mapping[str, Any] | None,
+    part: AudioDataset,
+) -> str:
+    """The command line that makes the same."""
+    words = ["spectrim", "analyze", *(word for model in models for word in ("--model", str(model)))]
+    words += ["--dataset", data_set, "--data", str(root), "--part", plan.part]
+    words += ["--keep-rates", ",".join(f"{rate:g}" for rate in plan.keep_rates), "--padding", plan.padding]
+    words += ["--clusters", plan.clusters]
+    if plan.drop_at is not None:
+        words += ["--drop-at", ",".join(map(str, plan.drop_at))]
+    for option, value in (options or {}).items():
+        words += ["--set", f"{option}={value}"]
+    return shlex.join([*words, "--output", str(output)])
+
+
+def write_analysis(found: Sequence[Findings], facts: Mapping[str, Any], target: Path) -> Analysis:
+    """Write tables, figures and report of findings.
+
+    Args:
+        found: of each model.
+        facts: what stands beside the numbers: models, data_set, part, clips, command, environment, ...
+        target: folder.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    statistics = [
+        {"model": one.name, "keep_rate": rate, **row}
+        for one in found
+        for rate, summary in one.summaries.items()
+        for row in summary.rows()
+    ]
+    ablations = {one.name: one.ablations() for one in found}
+    claims = all_claims(found, ablations)
+    shared = list(overlaps(found))
+    report = write_report(found, facts, statistics, ablations, claims, shared, target)
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+        "statistics": statistics,
+        "ablations": [{"model": name, **row} for name, rows in ablations.items() for row in rows],
+        "overlap": shared,
+        "claims": [
+            {"claim": claim.key, "model": name, "verdict": mark, "question": claim.heading}
+            for claim in claims
+            for name, mark in claim.verdicts.items()
+        ],
+    }
+    for name, rows in tables.items():
+        if rows:
+            write_text(target / f"{name}.csv", _csv(rows))
+    told = [
+        {"key": one.key, "question": one.heading, "answers": one.answer, "verdicts": dict(one.verdicts)}
+        for one in claims
+    ]
+    bounds = {
+        one.name: {
+            name: {"bounds": given.bounds.tolist(), "source": given.source, "padding": given.padding}
+            for name, given in one.summaries[1.0].clusters.items()
+        }
+        for one in found
+    }
+    write_json(target / STATISTICS_FILE, {"facts": facts, "claims": told, "clusters": bounds, **tables})
+    return Analysis(claims, report, list(found))
+
+
+def overlaps(found: Sequence[Findings]) -> Iterable[dict[str, Any]]:
+    """Jaccard overlap of what models and keep rates keep, a row a pair and stage, with intervals."""
+    runs = [(one.name, rate, one.summaries[rate]) for one in found for rate in one.ratios]
+    for number, (name, rate, summary) in enumerate(runs):
+        for other_name, other_rate, other in runs[number + 1 :]:
+            if name != other_name and rate != other_rate:
+                continue
+            shared = bootstrap(overlap(summary, other))
+            for stage in range(len(summary.stages)):
+                read = {end: _known(getattr(shared, end)[stage]) for end in ("mean", "low", "high")}
+                pair = {"first": name, "first_keep_rate": rate, "second": other_name, "second_keep_rate": other_rate}
+                yield {**pair, "stage": stage + 1, **read, "clips": int(shared.clips[stage])}
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Audio files to waveforms to normalised log-mel spectrograms, and back to sound."""

@@ -1,0 +1,392 @@
+"""Waveform to normalised log-mel spectrogram: batched, on any device, differentiable.
+
+Kaldi filterbanks as AST and AudioMAE were trained on them: frames of 25 ms every 10 ms that lie wholly inside
+the clip, minus their mean, pre-emphasis 0.97, symmetric Hann window, power spectrum, triangular mel filters
+from 20 Hz to half the sampling rate, natural logarithm with a floor of 2^-23.
+
+The Fourier transform runs in float64 wherever the device has it. A mel band 90 dB below the loudest of its
+frame is rounding noise of a float32 transform, and would differ by percents between libraries and devices.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from numbers import Number
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoFeatureExtractor, BatchFeature, SequenceFeatureExtractor
+from transformers.utils import TensorType, logging
+
+from spectrim.audio.filterbank import (
+    bands,
+    count_frames,
+    frame_samples,
+    frame_seconds,
+    mel_frequencies,
+    window_and_filters,
+)
+from spectrim.audio.waveforms import Batch, as_clips, as_float, check_clips
+from spectrim.config import PADDINGS, SpectrimConfig
+from spectrim.errors import InputShapeError, InvalidSetting, one_of
+
+__all__ = [
+    "Frontend",
+    "FrontendOutput",
+    "SpectrimFeatureExtractor",
+    "count_frames",
+    "frame_seconds",
+    "mel_frequencies",
+]
+
+PRE_EMPHASIS = 0.97
+MEL_FLOOR = 2.0**-23
+"""Smallest mel energy before the logarithm: the float32 epsilon, as in Kaldi."""
+CHUNK_FRAMES_A_THREAD = 512
+"""Frames processed at once on a CPU, for each thread: few that caches hold, many that threads seldom wait."""
+CHUNK_FRAMES_ELSEWHERE = 1 << 16
+
+FRONTEND_FIELDS = ("max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding")
+"""Settings of a `Frontend`: fields of `SpectrimConfig` and of `SpectrimFeatureExtractor`, too."""
+
+logger = logging.get_logger(__name__)
+
+
+class FrontendOutput(NamedTuple):
+    """What a `Frontend` returns.
+
+    Attributes:
+        input_values: (batch, max_length, num_mel_bins) normalised log-mel; float32, or float64 if every
+            waveform was a float64 tensor.
+        num_frames: (batch,) int64: how many of the frames hold sound; the others are padding.
+    """
+
+    input_values: Tensor
+    num_frames: Tensor
+
+
+class Frontend(nn.Module):
+    """Log-mel spectrograms of waveforms, padded or cut to a fixed number of frames and normalised.
+
+    The result does not depend on what else is in the batch. Casts of the module (``.half()``, ``.double()``)
+    do not change its precision and autocast does not reach it; ``.to(device)`` moves it. Tensors are processed
+    on their own device, everything else on the module's.
+
+    Args:
+        max_length: frames of the output.
+        num_mel_bins: mel bins of the output.
+        sampling_rate: of the waveforms, in hertz.
+        mean: subtracted from the log-mel values.
+        std: the difference is divided by twice this.
+        padding: log-mel value of the frames past the end of a clip, before normalising: ``"zero"`` is 0.0
+            (AST, AudioMAE, Hugging Face), ``"minimum"`` the smallest value among the clip's frames.
+
+    Raises:
+        InvalidSetting: naming the setting and what is allowed.
+    """
+
+    window: Tensor
+    mel_filters: Tensor
+
+    def __init__(
+        self,
+        *,
+        max_length: int,
+        num_mel_bins: int = 128,
+        sampling_rate: int = 16000,
+        mean: float,
+        std: float,
+        padding: str = "zero",
+    ) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.num_mel_bins = num_mel_bins
+        self.sampling_rate = sampling_rate
+        self.mean = mean
+        self.std = std
+        self.padding = padding
+        _check_settings(self)
+        self.frame_length, self.frame_shift = frame_samples(sampling_rate)
+        self.fft_length = 1 << (self.frame_length - 1).bit_length()
+        window, filters = self._constants(torch.device("cpu"))
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("mel_filters", filters, persistent=False)
+        self._bands = bands(window_and_filters(num_mel_bins, sampling_rate)[1])
+
+    @classmethod
+    def from_config(cls, config: SpectrimConfig) -> Frontend:
+        """Build the front end that a checkpoint was trained with."""
+        return cls(**{name: getattr(config, name) for name in FRONTEND_FIELDS})
+
+    def extra_repr(self) -> str:
+        """Settings, for ``print(module)``."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in FRONTEND_FIELDS)
+
+    def forward(self, waveforms: Batch) -> FrontendOutput:
+        """Turn waveforms into the model's input.
+
+        Args:
+            waveforms: a sequence of 1-D arrays or tensors of any lengths; or one (batch, samples) tensor or
+                array; or one 1-D tensor or array, a batch of one. Floats are taken as they are
+                (full scale 1.0); int8, int16, int32 and uint8 are scaled to it.
+
+        Raises:
+            AudioError: a waveform is empty, shorter than one frame, of an unusable type, or has a NaN,
+                an infinity or a sample beyond 1e15; names the waveform by its place in the batch.
+            InputShapeError: the batch is empty, or a waveform has more than one dimension.
+        """
+        clips = as_clips(waveforms, self.window.device)
+        check_clips(clips, self.frame_length, self.sampling_rate)
+        longest = (self.max_length - 1) * self.frame_shift + self.frame_length
+        clips = [clip[:longest] for clip in clips]
+        frames = [count_frames(len(clip), self.sampling_rate) for clip in clips]
+        slots = [math.ceil(len(clip) / self.frame_shift) for clip in clips]
+        silence = clips[0].new_zeros(max(self.frame_shift, self._overhang))
+        pieces = []
+        for clip, width in zip(clips, slots, strict=True):
+            pieces += [clip, silence[: width * self.frame_shift - len(clip)]]
+        samples = torch.cat([*pieces, silence[: self._overhang]])
+        rows = torch.cat([*map(self._normalised, self._chunks(samples)), self._zero_frame(samples)])
+        starts = np.cumsum([0, *slots[:-1]])
+        return self._assemble(rows, torch.from_numpy(starts).to(rows.device), torch.tensor(frames, device=rows.device))
+
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """Log-mel values before padding and normalising.
+
+        Made of tensor operations only, for ``torch.export``; forward differs in that it also checks the samples.
+
+        Args:
+            waveforms: (batch, samples), at least 25 ms.
+
+        Returns:
+            (batch, frames, num_mel_bins), natural logarithm of the mel energies; float32, or float64 if
+            ``waveforms`` is.
+
+        Raises:
+            InputShapeError: not two-dimensional, or shorter than one frame.
+        """
+        if waveforms.dim() != 2:
+            raise InputShapeError(f"waveforms has shape {tuple(waveforms.shape)}; wanted: (batch, samples)")
+        batch, samples = waveforms.shape
+        if samples < self.frame_length:
+            raise InputShapeError(f"waveforms has {samples} samples; one frame takes {self.frame_length}")
+        waveforms = as_float(waveforms)
+        if torch.compiler.is_compiling():
+            with _without_autocast(waveforms.device.type):
+                padded = functional.pad(waveforms, (0, self.fft_length - self.frame_length + 1))
+                return self._chunk(padded, *self._tables(waveforms))
+        slots = math.ceil(samples / self.frame_shift)
+        padded = functional.pad(waveforms, (0, slots * self.frame_shift - samples)).reshape(-1)
+        chunks = self._chunks(functional.pad(padded, (0, self._overhang)))
+        rows = torch.cat(list(chunks)).reshape(batch, slots, self.num_mel_bins)
+        return rows[:, : count_frames(samples, self.sampling_rate)]
+
+    def normalise(self, log_mel: Tensor, num_frames: Tensor) -> FrontendOutput:
+        """Fill up with padding and normalise.
+
+        Made of tensor operations only, for ``torch.export``.
+
+        Args:
+            log_mel: (batch, max_length, num_mel_bins), as `log_mel` gives it.
+            num_frames: (batch,) int64, 1 to max_length: from where on it is padding.
+        """
+        starts = torch.arange(log_mel.shape[0], device=log_mel.device) * self.max_length
+        rows = torch.cat([self._normalised(log_mel.flatten(0, 1)), self._zero_frame(log_mel)])
+        return self._assemble(rows, starts, num_frames)
+
+    @property
+    def _overhang(self) -> int:
+        """Samples that the window of the last frame reaches past the frame shift in which it starts."""
+        return self.fft_length - self.frame_shift + 1
+
+    def _chunks(self, samples: Tensor) -> Iterator[Tensor]:
+        """Log-mel values of clips laid end to end: (frames · shift + overhang,) → (frames, num_mel_bins) in chunks.
+
+        Each clip is padded to whole frame shifts, and frame k starts at sample k · shift. The last few frames of each
+        clip reach past its end: the caller drops them. One long row keeps a ragged batch as cheap as an even one.
+        """
+        tables = self._tables(samples)
+        frames = (len(samples) - self._overhang) // self.frame_shift
+        on_cpu = samples.device.type == "cpu"
+        size = CHUNK_FRAMES_A_THREAD * torch.get_num_threads() if on_cpu else CHUNK_FRAMES_ELSEWHERE
+        with _without_autocast(samples.device.type):
+            for first in range(0, frames, size):
+                end = min(first + size, frames) * self.frame_shift + self._overhang
+                yield self._chunk(samples[first * self.frame_shift : end], *tables)
+
+    def _chunk(self, samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
+        """Log-mel values of the frames of a few samples.
+
+        The pre-emphasis of a frame without its mean is the pre-emphasis of the signal less 0.03 of that mean, so the
+        signal is filtered once and not once a frame. The Hann window is zero at the first sample, the only one whose
+        pre-emphasis differs, so frames are cut from the second on; a power spectrum does not see that shift.
+
+        Args:
+            samples: (..., n + fft_length - frame_length + 1): the n samples that the frames lie in, and as many more
+                as the window's zeros reach over.
+            window: (fft_length,), from its second sample on.
+            filters: (fft_length / 2 + 1, num_mel_bins).
+
+        Returns:
+            (..., frames, num_mel_bins) of the type of ``filters``.
+        """
+        samples = samples.to(window.dtype)
+        covered = samples[..., : self.frame_length - self.fft_length - 1]
+        means = covered.unfold(-1, self.frame_length, self.frame_shift).mean(-1, keepdim=True)
+        emphasised = torch.sub(samples[..., 1:], samples[..., :-1], alpha=PRE_EMPHASIS)
+        frames = emphasised.unfold(-1, self.fft_length, self.frame_shift)
+        spectrum = torch.fft.rfft((frames - (1.0 - PRE_EMPHASIS) * means).mul_(window))
+        squares = torch.view_as_real(spectrum).to(filters.dtype).square()
+        power = squares[..., 0] + squares[..., 1]
+        energies = [power[..., bins] @ filters[bins, mels] for bins, mels in self._bands]
+        return torch.cat(energies, dim=-1).clamp(min=MEL_FLOOR).log()
+
+    def _tables(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Window and mel filters on the device of these samples, the filters in their precision."""
+        window, filters = self.window, self.mel_filters
+        if samples.device != window.device:
+            window, filters = self._constants(samples.device)
+        return window, filters.to(samples.dtype)
+
+    def _assemble(self, rows: Tensor, starts: Tensor, frames: Tensor) -> FrontendOutput:
+        """Lay out each clip's normalised frames and fill up with padding; the last row is what a zero frame holds."""
+        position = torch.arange(self.max_length, device=rows.device)
+        real = position < frames[:, None]
+        index = torch.where(real, starts[:, None] + position, rows.shape[0] - 1)
+        values = rows.index_select(0, index.flatten()).unflatten(0, index.shape)
+        if self.padding == "minimum":
+            smallest = values.masked_fill(~real[..., None], math.inf).amin(dim=(1, 2), keepdim=True)
+            values = torch.where(real[..., None], values, smallest)
+        return FrontendOutput(values, frames)
+
+    def _normalised(self, log_mel: Tensor) -> Tensor:
+        return (log_mel - self.mean).div_(2.0 * self.std)
+
+    def _zero_frame(self, like: Tensor) -> Tensor:
+        """(1, num_mel_bins): what a frame of log-mel value 0 is after normalising."""
+        return self._normalised(like.new_zeros(1, self.num_mel_bins))
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        kind = torch.float32 if device.type == "mps" else torch.float64
+        window, filters = window_and_filters(self.num_mel_bins, self.sampling_rate)
+        return torch.tensor(window, dtype=kind, device=device), torch.tensor(filters, dtype=kind, device=device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frontend:
+        """Follow a move to another device, not a cast."""
+        self.window, self.mel_filters = self._constants(fn(torch.empty(0)).device)
+        return self
+
+
+def _check_settings(frontend: Frontend) -> None:
+    """Raise `InvalidSetting` for the first setting that is out of range."""
+    for field, least in (("max_length", 1), ("num_mel_bins", 1), ("sampling_rate", 1000)):
+        value = getattr(frontend, field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidSetting(field, value, f"a whole number from {least}")
+    if not math.isfinite(frontend.mean):
+        raise InvalidSetting("mean", frontend.mean, "a finite number")
+    if not 0 < frontend.std < math.inf:
+        raise InvalidSetting("std", frontend.std, "a positive number")
+    if frontend.padding not in PADDINGS:
+        raise InvalidSetting("padding", frontend.padding, one_of(PADDINGS))
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
+
+
+@functools.lru_cache(maxsize=16)
+def _cached_frontend(settings: tuple[tuple[str, Any], ...]) -> Frontend:
+    return Frontend(**dict(settings))
+
+
+class SpectrimFeatureExtractor(SequenceFeatureExtractor):
+    """The front end in the form that transformers' pipelines and trainers use.
+
+    Called like ``ASTFeatureExtractor``; saved as ``preprocessor_config.json``. `Frontend` does the work.
+
+    Args:
+        sampling_rate, num_mel_bins, max_length, mean, std, padding: see `Frontend`.
+        **kwargs: what every ``SequenceFeatureExtractor`` has.
+
+    Raises:
+        InvalidSetting: naming the setting and what is allowed.
+    """
+
+    model_input_names: ClassVar[list[str]] = ["input_values", "num_frames"]
+
+    def __init__(
+        self,
+        sampling_rate: int = 16000,
+        num_mel_bins: int = 128,
+        max_length: int = 1024,
+        mean: float = -4.2677393,
+        std: float = 4.5689974,
+        padding: str = "zero",
+        **kwargs: Any,
+    ) -> None:
+        parents: dict[str, Any] = {"feature_size": 1, "padding_value": 0.0, "return_attention_mask": False, **kwargs}
+        super().__init__(sampling_rate=sampling_rate, **parents)
+        self.num_mel_bins = num_mel_bins
+        self.max_length = max_length
+        self.mean = mean
+        self.std = std
+        self.padding = padding
+        self._frontend()
+
+    @classmethod
+    def from_config(cls, config: SpectrimConfig) -> SpectrimFeatureExtractor:
+        """Build the feature extractor that belongs to a model of this configuration."""
+        return cls(**{name: getattr(config, name) for name in FRONTEND_FIELDS})
+
+    def __call__(
+        self,
+        raw_speech: Batch | Sequence[float] | Sequence[Sequence[float]],
+        sampling_rate: int | None = None,
+        return_tensors: str | TensorType | None = None,
+    ) -> BatchFeature:
+        """Turn one waveform, or several, into the model's input.
+
+        Args:
+            raw_speech: one 1-D array, tensor or list of numbers; or a sequence of them, of any lengths; or a
+                (batch, samples) array or tensor. See `Frontend.forward` for the types.
+            sampling_rate: of ``raw_speech``, in hertz: give it, so that a wrong one is noticed.
+            return_tensors: ``"pt"`` for tensors, ``"np"`` for arrays, None for a list with an array a clip.
+
+        Returns:
+            ``input_values`` (batch, max_length, num_mel_bins) float32 and ``num_frames`` (batch,) int64.
+
+        Raises:
+            InvalidSetting: ``sampling_rate`` is not the configured one, or ``return_tensors`` unknown.
+            AudioError: a waveform cannot be used; it is named by its place in the batch.
+            InputShapeError: the batch is empty or a waveform has channels.
+        """
+        if sampling_rate is None:
+            logger.warning_once("Give sampling_rate to the feature extractor: without it a wrong one goes unnoticed.")
+        elif sampling_rate != self.sampling_rate:
+            raise InvalidSetting("sampling_rate", sampling_rate, f"{self.sampling_rate}: resample the waveform first")
+        if return_tensors not in (None, "pt", "np"):
+            raise InvalidSetting("return_tensors", return_tensors, "None, 'pt' or 'np'")
+        if isinstance(raw_speech, list | tuple) and raw_speech and isinstance(raw_speech[0], Number):
+            raw_speech = [raw_speech]
+        input_values, frames = self._frontend()(raw_speech)
+        input_values = input_values.to(torch.float32)
+        if return_tensors == "pt":
+            return BatchFeature({"input_values": input_values, "num_frames": frames})
+        arrays = input_values.detach().cpu().numpy(), frames.cpu().numpy()
+        if return_tensors == "np":
+            return BatchFeature({"input_values": arrays[0], "num_frames": arrays[1]})
+        return BatchFeature({"input_values": list(arrays[0]), "num_frames": arrays[1].tolist()})
+
+    def _frontend(self) -> Frontend:
+        """Return the front end of the present settings: a changed attribute counts from the next call on."""
+        return _cached_frontend(tuple((name, getattr(self, name)) for name in FRONTEND_FIELDS))
+
+
+AutoFeatureExtractor.register(SpectrimConfig, SpectrimFeatureExtractor)

@@ -1,0 +1,76 @@
+"""``spectrim analyze``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectrim.cli.common import FormatOption, ProgressOption, check_form, numbers, options_of, plainly
+from spectrim.errors import InvalidSetting, one_of
+
+
+@plainly
+def analyze(
+    model: Annotated[
+        list[str], typer.Option("--model", "-m", help="A model; several are compared. Directory, file or hub id.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")],
+    data: Annotated[Path, typer.Option(help="Root of the data set.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for report, tables and figures.")],
+    name: Annotated[list[str] | None, typer.Option(help="Of each model in the report, in their order.")] = None,
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    keep_rates: Annotated[
+        str, typer.Option(help="Below 1, separated by commas; pictures show the first.")
+    ] = "0.7,0.5,0.3",
+    drop_at: Annotated[
+        str | None, typer.Option(help="Blocks at which clusters are dropped; by default the pruning blocks.")
+    ] = None,
+    padding: Annotated[str, typer.Option(help="with or without patches that hold only padding.")] = "without",
+    clusters: Annotated[str, typer.Option(help="fit to these clips, or published (intensity only).")] = "fit",
+    limit: Annotated[int | None, typer.Option(help="So many clips, evenly spread over the part.")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Also keep scores and log-mel of every clip.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Use what the folder holds of the same analysis.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips in a forward pass.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    form: FormatOption = "table",
+    progress: ProgressOption = None,
+) -> None:
+    """Test the claims of the paper on models and data of yours: statistics, ablations, figures and a report."""
+    check_form(form)
+    if padding not in ("with", "without"):
+        raise InvalidSetting("padding", padding, one_of(("with", "without")))
+    rates = numbers("keep-rates", keep_rates, float)
+    blocks = None if drop_at is None else tuple(numbers("drop-at", drop_at, int))
+    options = options_of(change or ())
+
+    from spectrim.analysis.analyse import analyse
+    from spectrim.analysis.experiment import Plan
+    from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, stage_progress
+
+    plan = Plan(tuple(rates), padding, clusters, dataset, part, drop_at=blocks, limit=limit, batch_size=batch_size)
+    with stage_progress(error_console(progress), progress) as tell:
+        found = analyse(
+            model, dataset, data, output, plan, options=options, names=name, device=device, resume=resume,
+            keep_record=record, on_progress=tell,
+        )  # fmt: skip
+    verdicts = [
+        {"claim": claim.heading, "model": one, "answer": mark}
+        for claim in found.claims
+        for one, mark in claim.verdicts.items()
+    ]
+    if form == "json":
+        print(
+            as_json([{"claim": one.heading, "answers": one.answer, "verdicts": one.verdicts} for one in found.claims])
+        )
+    elif form == "csv":
+        print(rows_csv(verdicts, {}), end="")
+    else:
+        out = out_console()
+        for claim in found.claims:
+            out.print(claim.heading, style="bold", markup=False)
+            for answer in claim.answer:
+                out.print(f"  {answer}", markup=False, soft_wrap=True)
+        out.print(str(found.report), markup=False, soft_wrap=True)

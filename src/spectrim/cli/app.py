@@ -1,0 +1,74 @@
+"""The command line: its commands are in `spectrim.cli`. Whatever is heavy is imported inside them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from spectrim import __version__
+from spectrim.cli.analyze import analyze
+from spectrim.cli.benchmark import benchmark, info
+from spectrim.cli.data import check, manifest, synthesize
+from spectrim.cli.evaluate import evaluate
+from spectrim.cli.explain import explain
+from spectrim.cli.export import export
+from spectrim.cli.predict import demo, predict
+from spectrim.cli.pretrain import pretrain
+from spectrim.cli.reproduce import reproduce
+from spectrim.cli.train import train
+
+app = typer.Typer(
+    name="spectrim",
+    help="Audio spectrogram transformers made faster by dropping patches.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    demo,
+    predict,
+    explain,
+    benchmark,
+    train,
+    pretrain,
+    evaluate,
+    analyze,
+    export,
+    reproduce,
+    info,
+)
+DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize, check, manifest)
+for command in COMMANDS:
+    app.command()(command)
+for command in DATA_COMMANDS:
+    data_app.command()(command)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Run the command line; exit with 0 for success, 1 for failure, 2 for wrong use, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"spectrim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Audio spectrogram transformers made faster by dropping patches."""

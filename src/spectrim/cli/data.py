@@ -1,0 +1,185 @@
+"""``spectrim data``: make, check and list data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spectrim.cli.common import FAILURE, FormatOption, ProgressOption, check_form, options_of, plainly
+from spectrim.errors import InvalidSetting, one_of
+
+if TYPE_CHECKING:
+    from spectrim.data.check import Report
+
+MaxListedOption = Annotated[int, typer.Option(min=0, help="Names of files and labels that are printed of each kind.")]
+
+
+MINIATURES = {
+    "audioset": ("spectrim.miniatures.sound_sets", "synthesize_audioset"),
+    "esc50": ("spectrim.miniatures.sound_sets", "synthesize_esc50"),
+    "spoken-commands": ("spectrim.miniatures.spoken_commands", "synthesize_spoken_commands"),
+    "voxceleb1": ("spectrim.miniatures.speakers", "synthesize_voxceleb1"),
+}
+"""What ``spectrim data synthesize`` can make: name → module, function."""
+
+
+@plainly
+def synthesize(
+    name: Annotated[str, typer.Argument(help="audioset, esc50, spoken-commands or voxceleb1.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            help="audioset: training clips, 4000 where not given; spoken-commands: likewise, 10000; esc50: clips in "
+            "all, in multiples of 250, 2000; voxceleb1: utterances in all, 4450."
+        ),
+    ] = None,
+    validation_clips: Annotated[
+        int | None, typer.Option(help="spoken-commands only; a tenth of the training clips where not given.")
+    ] = None,
+    test_clips: Annotated[
+        int | None,
+        typer.Option(help="spoken-commands: a tenth of the training clips where not given; audioset: a quarter."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    progress: ProgressOption = None,
+) -> None:
+    """Make a miniature of a public data set, in its layout on disk."""
+    if name not in MINIATURES:
+        raise InvalidSetting("name", name, one_of(MINIATURES))
+    import inspect
+    from importlib import import_module
+
+    from spectrim.cli.terminal import error_console, stage_progress
+
+    module, function = MINIATURES[name]
+    make = getattr(import_module(module), function)
+    numbers = {"clips": clips, "validation_clips": validation_clips, "test_clips": test_clips}
+    given = {field: value for field, value in numbers.items() if value is not None}
+    for field, value in given.items():
+        if field not in inspect.signature(make).parameters:
+            raise InvalidSetting(field, value, f"no value, since {name} has no such number: leave the option out")
+    with stage_progress(error_console(progress), progress) as tell:
+        made = make(out, seed=seed, workers=workers, progress=lambda done, total: tell("clips", done, total), **given)
+    print(made)
+
+
+@plainly
+def check(
+    name: Annotated[str, typer.Argument(help="A data set by its name in recipes, e.g. esc50, folder or csv.")],
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is.")],
+    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    form: FormatOption = "table",
+    max_listed: MaxListedOption = 10,
+    max_length: Annotated[
+        int | None, typer.Option(help="Frames of 10 ms a clip that mean and std look at; default: the data set's.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode; default: one a core.")] = None,
+    progress: ProgressOption = None,
+) -> None:
+    """Read every file of a data set: what is there, what is missing, lengths, and mean and std for a recipe.
+
+    Exits with 1 when more is missing or unreadable than bad_share says.
+    """
+    check_form(form)
+    options = options_of(change or ())
+    from spectrim.cli.terminal import as_json, complain, error_console, out_console, rows_csv, stage_progress
+    from spectrim.data.check import check as run
+
+    console = error_console(progress)
+    with stage_progress(console, progress) as tell:
+        report = run(
+            name, root, max_length=max_length, workers=workers,
+            progress=lambda done, total: tell("files", done, total), **options,
+        )  # fmt: skip
+    found = {"data_set": name, "mean": report.mean, "std": report.std, "max_length": report.max_length}
+    if form == "json":
+        parts = {part: vars(report.parts[part]) for part in report.parts}
+        print(as_json({**found, "failures": report.failures, "parts": parts}), end="")
+    elif form == "csv":
+        print(rows_csv([{**files, **labels} for files, labels in _part_rows(report)], found), end="")
+    else:
+        _print_report(out_console(), report, found, max_listed)
+    for failure in report.failures:
+        complain(console, failure)
+    if report.failures:
+        raise typer.Exit(FAILURE)
+
+
+def _part_rows(report: Report) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Of each part, what there is to say in one line about its files, and about its labels."""
+    rows = []
+    for name, part in report.parts.items():
+        shortest, mean, longest = part.seconds
+        counts = sorted(part.per_label.values())
+        files = {
+            **{"part": name, "clips": part.clips, "missing": len(part.missing), "unreadable": len(part.broken)},
+            **{"hours": part.clips * mean / 3600, "shortest_s": shortest, "mean_s": mean, "longest_s": longest},
+            "sampling_rates": " ".join(f"{rate}:{count}" for rate, count in part.sampling_rates.items()),
+        }
+        labels = {
+            **{"labels": len(counts), "without_clips": len(part.empty_labels)},
+            **{"fewest_clips": counts[0], "median_clips": median(counts), "most_clips": counts[-1]},
+        }
+        rows.append((files, labels))
+    return rows
+
+
+def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: int) -> None:
+    from spectrim.cli.terminal import facts_table, rows_table
+
+    rows = _part_rows(report)
+    decimals = dict.fromkeys(("hours", "shortest_s", "mean_s", "longest_s"), "{:.2f}".format)
+    out.print(rows_table([files for files, _ in rows], **{name: decimals.get(name, str) for name in rows[0][0]}))
+    per_label = [{"part": files["part"], **labels} for files, labels in rows]
+    whole: dict[str, Callable[[Any], str]] = dict.fromkeys(per_label[0], str)
+    out.print(rows_table(per_label, **{**whole, "median_clips": "{:g}".format}))
+    for name, part in report.parts.items():
+        for what, names in (
+            ("missing", part.missing),
+            ("unreadable", [f"{file}: {reason}" for file, reason in part.broken.items()]),
+            ("labels without clips", part.empty_labels),
+        ):
+            _print_names(out, f"{name}: {len(names)} {what}", names, max_listed)
+    fields = ", ".join(f"{field}: {found[field]:.6g}" for field in ("mean", "std", "max_length"))
+    out.print(facts_table({**found, "in a recipe": f"model: {{fields: {{{fields}}}}}"}))
+
+
+def _print_names(out: Any, title: str, names: Sequence[str], max_listed: int) -> None:
+    from spectrim.cli.terminal import one_line
+
+    if not names:
+        return
+    out.print(title, markup=False)
+    for name in names[:max_listed]:
+        out.print(f"  {one_line(name)}", markup=False, soft_wrap=True)
+    if len(names) > max_listed:
+        out.print(f"  and {len(names) - max_listed} more", markup=False)
+
+
+@plainly
+def manifest(
+    segments: Annotated[Path, typer.Argument(metavar="SEGMENTS_CSV", help="e.g. balanced_train_segments.csv.")],
+    clips: Annotated[Path, typer.Argument(metavar="CLIPS_DIR", help="Searched to any depth.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The manifest to write.")],
+    labels: Annotated[Path, typer.Option(help="class_labels_indices.csv.")],
+    max_listed: MaxListedOption = 10,
+) -> None:
+    """Write AST's manifest of AudioSet clips from Google's list of segments and a folder of clips.
+
+    Clips are found as ID.wav, YID.wav, ID_30.wav or ID_30_40.wav, with any ending that can be decoded.
+    """
+    from spectrim.cli.terminal import out_console
+    from spectrim.data.manifests import UNDECODABLE, make_manifest
+
+    made = make_manifest(segments, clips, out, labels=labels)
+    console = out_console()
+    _print_names(console, f"{len(made.missing)} segments have no clip", list(map(str, made.missing)), max_listed)
+    title = f"{len(made.undecodable)} are left out: convert them from {', '.join(UNDECODABLE)} to wav or flac"
+    _print_names(console, title, list(map(str, made.undecodable)), max_listed)
+    print(f"{out}: {made.written} of {made.segments} segments")

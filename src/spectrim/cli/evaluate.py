@@ -1,0 +1,192 @@
+"""``spectrim evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spectrim.cli.common import (
+    FormatOption,
+    ModelOption,
+    ProgressOption,
+    check_form,
+    numbers,
+    options_of,
+    plainly,
+)
+from spectrim.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from spectrim.measure.evaluate import Evaluation
+
+
+@plainly
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")],
+    data: Annotated[Path, typer.Option(help="Root of the data set.")],
+    model: ModelOption = "spectrim-mini",
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    fold: Annotated[int | None, typer.Option(help="The held-out fold.")] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="all, or several separated by commas; --model then has {fold} in it.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Separated by commas; --model then has {seed} in it.")] = None,
+    keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
+    criterion: Annotated[
+        str, typer.Option(help="What ranks the patches, e.g. auto, intensity, random; separated by commas.")
+    ] = "auto",
+    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Give a row for each label instead.")] = False,
+    form: FormatOption = "table",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for results as JSON and CSV, and the curve.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips in a forward pass.")] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes; 0 decodes in this one.")] = None,
+    progress: ProgressOption = None,
+) -> None:
+    """Score a data set at several keep rates: accuracy or mAP with 95 % intervals, AUC, d-prime, MACs and times.
+
+    The change is that from the dense model on the same clips. Several folds or seeds are averaged.
+    """
+    check_form(form)
+    if fold is not None and folds is not None:
+        raise InvalidSetting("fold", fold, "one of --fold and --folds")
+    if folds is not None and folds != "all":
+        held_out: Any = numbers("folds", folds, int)
+    else:
+        held_out = folds or ([] if fold is None else [fold])
+    rates, options = numbers("keep-rates", keep_rates, float), options_of(change or ())
+    drawn_by = [] if seeds is None else numbers("seeds", seeds, int)
+    if output is not None and output.exists() and not output.is_dir():
+        raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
+
+    from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, stage_progress
+    from spectrim.measure.evaluate import evaluate as run
+
+    with stage_progress(error_console(progress), progress) as tell:
+        found = run(
+            model, dataset, data, part=part, folds=held_out, seeds=drawn_by, keep_rates=rates,
+            criteria=criterion.split(","), options=options, batch_size=batch_size, device=device, workers=workers,
+            on_progress=lambda done, total: tell("clips", done, total),
+        )  # fmt: skip
+    if output is not None:
+        write(found, output)
+    rows = found.per_class if per_class else found.rows
+    if form == "json":
+        print(as_json(found.as_dict()), end="")
+    elif form == "csv":
+        facts = {name: found.facts[name] for name in ("model", "data_set", "part", "runs", "clips", "environment")}
+        print(rows_csv(rows, facts), end="")
+    else:
+        console = out_console()
+        console.print(class_table(rows) if per_class else result_table(rows, found.facts["metric"]))
+        _print_facts(console, found)
+    if output is not None and form == "table":
+        print(output)
+
+
+def write(found: Evaluation, folder: Path) -> None:
+    """Write ``results.json``, ``results.csv``, ``per_class.csv`` and the curve as ``curve.png`` and ``curve.svg``."""
+    from spectrim.cli.terminal import rows_csv
+    from spectrim.files import write_json, write_text
+    from spectrim.pictures.curves import accuracy_curve
+    from spectrim.pictures.spectrograms import save_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", found.as_dict())
+    write_text(folder / "results.csv", rows_csv(found.rows, {}))
+    write_text(folder / "per_class.csv", rows_csv(found.per_class, {}))
+    facts, metric = found.facts, found.facts["metric"]
+    points = [
+        {
+            **{"series": row["criterion"], "keep_rate": row["keep_rate"], "macs": row["paper_macs"]},
+            **{"value": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]},
+        }
+        for row in found.rows
+    ]
+    title = f"{facts['model']} on {facts['data_set']}, {facts['part']}"
+    figure = accuracy_curve(points, metric=metric, title=title)
+    for ending in ("png", "svg"):
+        save_figure(figure, folder / f"curve.{ending}")
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def _with_interval(row: Mapping[str, Any], name: str, sign: str = "") -> str:
+    ends = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{_percent(row[name], sign)} [{_percent(ends[0], sign)}, {_percent(ends[1], sign)}]"
+
+
+def result_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """A row a keep rate and criterion; shares in %, changes in points."""
+    from rich.table import Table
+
+    from spectrim.cli.terminal import COLUMNS, PLAIN_TABLE
+
+    others = [name for name in ("mAP", "AUC", "d_prime") if name != metric]
+    heads = ["keep rate", "criterion", f"{metric}, % [95 %]", "change, points [95 %]", *others]
+    table = Table(*heads, "paper MACs", "saved", "executed MACs", "ms a clip", "speed-up", **PLAIN_TABLE)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in rows:
+        dense = row["keep_rate"] == 1.0
+        timed = ["" if row[name] is None else COLUMNS[name](row[name]) for name in ("ms_per_clip", "speed_up")]
+        table.add_row(
+            *(COLUMNS["keep_rate"](row["keep_rate"]), row["criterion"], _with_interval(row, metric)),
+            "" if dense else _with_interval(row, "change", "+"),
+            *(f"{row[name]:.3f}" if name == "d_prime" else f"{row[name]:.4f}" for name in others),
+            *(COLUMNS["paper_macs"](row["paper_macs"]), f"{row['macs_saved']:.1%}"),
+            *(COLUMNS["executed_macs"](row["executed_macs"]), *timed),
+        )
+    return table
+
+
+def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a keep rate, criterion and label; empty where a value is not defined."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from spectrim.cli.terminal import PLAIN_TABLE
+
+    values = [name for name in ("recall", "average_precision", "AUC") if name in rows[0]]
+    heads = ["keep rate", "criterion", "label", "positives", *(name.replace("_", " ") for name in values)]
+    table = Table(*heads, **PLAIN_TABLE)
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for row in rows:
+        figures = ["" if row[name] is None else f"{row[name]:.4f}" for name in values]
+        head = [f"{row['keep_rate']:g}", row["criterion"], Text(row["label"]), str(row["positives"])]
+        table.add_row(*head, *figures)
+    return table
+
+
+def _print_facts(console: Console, found: Evaluation) -> None:
+    """Say below the table what its figures stand for."""
+    facts, machine = found.facts, found.facts["environment"]
+    lines = [f"{facts['clips']} clips, {facts['labels']} labels; intervals: {facts['interval']}"]
+    for kind in ("unreadable", "missing"):
+        if facts[kind]:
+            lines.append(f"{len(facts[kind])} {kind} files do not count: {_listed(facts[kind])}")
+    for metric, labels in facts["undefined"].items():
+        if labels:
+            lines.append(f"{metric} is not defined for {len(labels)} labels, and left out there: {_listed(labels)}")
+    lines.append(
+        f"ms a clip: the model alone, batches of {facts['batch_size']} in turn, beside {facts['workers']} decoding "
+        f"process(es), {machine['torch_threads']} threads, {machine['processor']}, {machine['device']}"
+    )
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,49 @@
+"""``spectrim export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectrim.cli.common import ModelOption, ProgressOption, plainly
+from spectrim.errors import InvalidSetting, one_of
+
+
+@plainly
+def export(
+    output: Annotated[Path, typer.Argument(help="File to write, ending in .onnx.")],
+    model: ModelOption = "spectrim-mini",
+    keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of 10 ms that the graph takes.")] = None,
+    front_end: Annotated[bool, typer.Option("--front-end", help="Take waveforms, not log-mel spectrograms.")] = False,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+    progress: ProgressOption = None,
+) -> None:
+    """Write a model at one keep rate as an ONNX file, and compare it with PyTorch on real clips.
+
+    Any batch size, pruning inside the graph, labels and settings in the metadata.
+    """
+    if form not in ("table", "json"):
+        raise InvalidSetting("format", form, one_of(("table", "json")))
+    from dataclasses import asdict
+
+    from spectrim.checkpoints import from_pretrained
+    from spectrim.cli.terminal import as_json, error_console, facts_table, out_console, stage_progress
+    from spectrim.inference.onnx_export import check_settings
+    from spectrim.inference.onnx_export import export as write
+
+    check_settings(output, precision)
+    network = from_pretrained(model, keep_rate=keep_rate, frames=frames)
+    with stage_progress(error_console(progress), progress) as tell:
+        exported = write(network, output, front_end=front_end, precision=precision, on_step=tell)
+    facts = asdict(exported)
+    parity = facts.pop("parity")
+    if form == "json":
+        print(as_json({**facts, "parity": parity}), end="")
+        return
+    ties = parity.pop("ties")
+    named = [f"clip {tie['clip']}, block {tie['block']}, patches {tie['patches']}" for tie in ties]
+    out_console().print(facts_table({**facts, **parity, "ties": "; ".join(named) or "none"}))

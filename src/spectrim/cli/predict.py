@@ -1,0 +1,166 @@
+"""``spectrim demo`` and ``spectrim predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectrim.cli.common import (
+    FAILURE,
+    INTERRUPTED,
+    FormatOption,
+    ModelOption,
+    PrecisionOption,
+    ProgressOption,
+    check_form,
+    numbers,
+    plainly,
+)
+from spectrim.errors import InvalidSetting, one_of
+
+if TYPE_CHECKING:
+    from spectrim.cli.prediction_output import Sink
+    from spectrim.cli.terminal import FileProgress
+    from spectrim.inference.predict import FilePrediction
+
+
+@plainly
+def demo(
+    clips: Annotated[list[Path] | None, typer.Argument(help="Audio files; none: the package's own clips.")] = None,
+    model: ModelOption = "spectrim-mini",
+    keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures.")] = Path("spectrim-demo"),
+    pictures: Annotated[int, typer.Option(help="How many clips to draw.")] = 3,
+    form: FormatOption = "table",
+    progress: ProgressOption = None,
+) -> None:
+    """Tag clips at several keep rates, compare accuracy and speed, and draw what is kept."""
+    check_form(form)
+    rates = numbers("keep-rates", keep_rates, float)
+
+    from spectrim.cli.terminal import (
+        as_json,
+        complain,
+        error_console,
+        out_console,
+        rows_csv,
+        rows_table,
+        stage_progress,
+    )
+    from spectrim.explain.demo import run
+    from spectrim.measure.benchmark import environment
+
+    console = error_console(progress)
+    with stage_progress(console, progress) as tell:
+        result = run(clips or (), model=model, keep_rates=rates, output=output, pictures=pictures, on_progress=tell)
+    for error in result.errors:
+        complain(console, error)
+    machine = environment()
+    facts = {"clips": len(result.clips), "batch_size": result.batch_size, "repeats": result.repeats}
+    if form == "csv":
+        print(rows_csv(result.rows, {**facts, **machine}), end="")
+    elif form == "json":
+        print(as_json({**facts, "environment": machine, "rows": result.rows, "pictures": result.pictures}), end="")
+    else:
+        out = out_console()
+        out.print(rows_table(result.rows))
+        times = f"median of {result.repeats} passes of {result.batch_size}, {machine['torch_threads']} threads"
+        out.print(f"{len(result.clips)} clips; MACs per clip; ms per clip: {times}, {machine['processor']}")
+        for picture in result.pictures:
+            out.print(str(picture), markup=False)
+    if result.errors:
+        raise typer.Exit(FAILURE)
+
+
+@plainly
+def predict(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for a list on standard input.")],
+    model: ModelOption = "spectrim-mini",
+    keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    precision: PrecisionOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Labels to give for a file or window.")] = 5,
+    form: Annotated[str | None, typer.Option("--format", help="table, csv or jsonl.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV or JSON-lines file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run into --output.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows in a forward pass.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    window: Annotated[float | None, typer.Option(help="Seconds of a window; default: what the model hears.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds from window to window; default: the window.")] = None,
+    aggregate: Annotated[str, typer.Option(help="Of a file's windows: mean, max or none.")] = "mean",
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes.")] = None,
+    explain: Annotated[Path | None, typer.Option(help="Folder for pictures of what is kept.")] = None,
+    progress: ProgressOption = None,
+) -> None:
+    """Tag audio files of any format, rate and length, with a checkpoint or an exported .onnx file.
+
+    Files that cannot be used get an error instead of labels, and the exit code becomes 1.
+    """
+    form = predict_form(form, output, resume)
+    from spectrim.audio.finding import select_files
+    from spectrim.cli.prediction_output import open_sink
+    from spectrim.cli.terminal import FileProgress, complain, error_console
+    from spectrim.inference.predict import open_model
+    from spectrim.inference.predict import predict as tag_files
+
+    console = error_console(progress)
+    selection = select_files(paths)
+    network = open_model(model, keep_rate, precision)
+    settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
+    sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
+    if left is None:
+        complain(console, f"{output} is complete already")
+        raise typer.Exit(FAILURE if failed else 0)
+    count = len(left.files) + len(left.errors)
+    with FileProgress(console, count, progress) as bar:
+        predictions = tag_files(
+            left, network, batch_size=batch_size, device=device, window=window, hop=hop, aggregate=aggregate,
+            workers=workers, explain=explain, on_window=bar.hear,
+        )  # fmt: skip
+        try:
+            failed += pass_on(predictions, sink, bar)
+        except KeyboardInterrupt as error:
+            sink.close()
+            kept = f"; {output}.partial holds them, --resume continues" if output and bar.files else ""
+            complain(console, f"interrupted after {bar.files} of {count} files{kept}")
+            raise typer.Exit(INTERRUPTED) from error
+    total = len(selection.files) + len(selection.errors)
+    if failed:
+        complain(console, f"{failed} of {total} files could not be tagged")
+        raise typer.Exit(FAILURE)
+    if output is not None:
+        complain(console, f"{total} file{'s are' if total > 1 else ' is'} in {output}")
+
+
+def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgress) -> int:
+    """Give predictions to where they go, and say which files have failed; how many those are."""
+    from spectrim.cli.terminal import complain
+
+    failed = 0
+    with closing(predictions):
+        for prediction in predictions:
+            sink.write(prediction)
+            bar.finish_file()
+            if prediction.error is not None:
+                failed += 1
+                complain(bar.bar.console, f"{prediction.path}: {prediction.error}")
+    sink.finish()
+    return failed
+
+
+def predict_form(form: str | None, output: Path | None, resume: bool) -> str:
+    """The format that is meant: where none is named, the output's ending says it, and a table goes to a terminal."""
+    if form is None:
+        ending = "table" if output is None else output.suffix.lower().lstrip(".")
+        form = "jsonl" if ending in ("json", "ndjson") else ending
+        if form not in ("table", "csv", "jsonl"):
+            raise InvalidSetting("output", str(output), "a name that ends in .csv or .jsonl, or --format")
+    allowed = ("csv", "jsonl") if output is not None else ("csv", "jsonl", "table")
+    if form not in allowed:
+        raise InvalidSetting("format", form, one_of(allowed) + (" for an output file" if output is not None else ""))
+    if resume and output is None:
+        raise InvalidSetting("resume", resume, "together with --output")
+    return form

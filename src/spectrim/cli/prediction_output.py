@@ -1,0 +1,93 @@
+"""Where predictions go: a table or rows on standard output, or an output file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from spectrim.audio.finding import Selection
+from spectrim.cli.terminal import out_console, prediction_table
+from spectrim.errors import InvalidSetting
+from spectrim.inference.output_file import ENCODING, RENDERERS, OutputFile, fingerprint
+from spectrim.inference.predict import FilePrediction, Model
+
+
+class Sink(Protocol):
+    """Where predictions go."""
+
+    def write(self, prediction: FilePrediction) -> None:
+        """Take the next."""
+
+    def finish(self) -> None:
+        """There are no more."""
+
+    def close(self) -> None:
+        """There would have been more."""
+
+
+class RowsOut:
+    """Predictions to standard output as CSV or JSON lines, as they come."""
+
+    def __init__(self, form: str, top: int) -> None:
+        self._header, self._render = RENDERERS[form]
+        self._top = top
+        self._begun = False
+
+    def write(self, prediction: FilePrediction) -> None:
+        """Put out the rows of a file."""
+        self._put(self._render(prediction, self._top))
+
+    def finish(self) -> None:
+        """Put out the header, if nothing came."""
+        self._put("")
+
+    def close(self) -> None:
+        """All is out."""
+
+    def _put(self, text: str) -> None:
+        header = "" if self._begun else self._header()
+        self._begun = True
+        sys.stdout.buffer.write((header + text).encode(**ENCODING))
+        sys.stdout.buffer.flush()
+
+
+class TableOut:
+    """Predictions to standard output as one table, at the end."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._predictions: list[FilePrediction] = []
+
+    def write(self, prediction: FilePrediction) -> None:
+        """Keep a prediction."""
+        self._predictions.append(prediction)
+
+    def finish(self) -> None:
+        """Print what was kept."""
+        out_console().print(prediction_table(self._predictions, self._top))
+
+    close = finish
+
+
+def open_sink(
+    form: str,
+    output: Path | None,
+    resume: bool,
+    top: int,
+    network: Model,
+    settings: Mapping[str, Any],
+    selection: Selection,
+) -> tuple[Sink, Selection | None, int]:
+    """Where predictions go, which files are left to be tagged (None: FILE is complete), how many have failed before."""
+    if output is None:
+        return (TableOut(top) if form == "table" else RowsOut(form, top)), selection, 0
+    file = OutputFile(output, form, {**settings, "model": fingerprint(network)}, top=top, resume=resume)
+    left = file.remaining(selection)
+    failed = sum(error is not None for error in file.done.values())
+    if file.complete and (left.files or left.errors):
+        missing = [*left.files, *(error.source for error in left.errors)]
+        allowed = f"another name: this file is complete, and {missing[0]} and {len(missing) - 1} more are not in it"
+        raise InvalidSetting("output", str(output), allowed)
+    return file, None if file.complete else left, failed

@@ -1,0 +1,52 @@
+"""``spectrim train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectrim.cli.common import ProgressOption, plainly
+
+
+@plainly
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe in recipes/.")],
+    data: Annotated[Path, typer.Option(help="Root of the data set.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from; none: random weights.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or begin it.")] = False,
+    branch_of: Annotated[
+        Path | None, typer.Option(help="Go on from this run, which stopped where the keep rate begins to fall.")
+    ] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe.")] = None,
+    progress: ProgressOption = None,
+) -> None:
+    """Train a model by a recipe, and test it dense and pruned.
+
+    Several processes: torchrun --nproc-per-node N -m spectrim train ...
+    """
+    from spectrim.training.recipes import load_recipe
+
+    settings = load_recipe(recipe, change or ())
+    from transformers.utils.logging import disable_progress_bar
+
+    from spectrim.cli.terminal import complain, error_console, out_console, rows_table
+    from spectrim.training.finetune import is_main_process
+    from spectrim.training.finetune import train as run
+
+    console = error_console(progress)
+    bar = console.is_terminal
+    disable_progress_bar()  # of each file that is written; training has its own
+    results = run(
+        settings, data, output, init=init, resume=resume, branch_of=branch_of,
+        progress=bar, say=None if bar else lambda line: complain(console, line),
+    )  # fmt: skip
+    if not is_main_process():
+        return
+    metric = results["metric"]
+    rows = [{"keep_rate": float(rate), metric: value} for rate, value in results["test"].items()]
+    if rows:
+        out_console().print(rows_table(rows, **{metric: "{:.4f}".format}))
+    print(f"model: {output / 'model'}")

@@ -1,0 +1,313 @@
+"""What a model makes of one clip, as numbers: scores and survivors of every window, and what each stage changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spectrim.audio.decoding import decode_files
+from spectrim.audio.files import Window, iterate_windows
+from spectrim.audio.frontend import FrontendOutput
+from spectrim.config import SpectrimConfig
+from spectrim.errors import AudioError, InvalidSetting
+from spectrim.inference.predict import Scores, Tagger, WindowScores, aggregated
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pictures.spectrograms import kept_area, kept_stages
+
+BATCH_SIZE = 8
+"""Windows in a forward pass."""
+
+Rate = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pruning block: its number, its keep rate, and what it is called, e.g. ``"after block 3"``."""
+
+    block: int
+    keep_rate: float
+
+    @property
+    def name(self) -> str:
+        """As in the pictures."""
+        return f"after block {self.block}"
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """What one stage does to a window, as scores (labels,) to compare with the dense ones.
+
+    Attributes:
+        removed: (F, T) bool, the patches that go at this stage in the pruned model.
+        so_far: this stage and those before it prune, those after it do not. The last stage's are the pruned model's.
+        alone: only this stage prunes. It then chooses among all patches, so others may go than in the pruned model.
+        unseen: nothing prunes, but the patches of ``removed`` are hidden from the first block on.
+    """
+
+    removed: NDArray[np.bool_]
+    so_far: Scores
+    alone: Scores
+    unseen: Scores
+
+
+@dataclass(frozen=True)
+class WindowDetail:
+    """What is drawn of a window.
+
+    Attributes:
+        log_mel: (frames, mels) float32, normalised.
+        scores: (blocks, F, T) float32, the criterion's score in each block of the pruned model; NaN where the patch
+            was gone before it.
+        pictured: names and (F, T) bool, as `spectrim.pictures.spectrograms.explain_picture` takes them.
+        changes: one a stage.
+    """
+
+    log_mel: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    pictured: list[tuple[str, NDArray[np.bool_]]]
+    changes: list[StageChange]
+
+
+@dataclass(frozen=True)
+class ExplainedWindow:
+    """One window of the clip.
+
+    Attributes:
+        start, end: in the clip, in seconds.
+        num_frames: frames that hold sound.
+        dense: (labels,) scores at keep rate 1.
+        pruned: (labels,) scores as asked for.
+        kept: (1 + stages, F, T) bool: the patches that enter block 0, then those alive after each stage.
+        detail: None for windows that are not drawn.
+    """
+
+    start: float
+    end: float
+    num_frames: int
+    dense: Scores
+    pruned: Scores
+    kept: NDArray[np.bool_] = field(repr=False)
+    detail: WindowDetail | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One clip explained.
+
+    Attributes:
+        clip: the file.
+        model: what the model is called.
+        config: of the model.
+        labels: names, in the order of the scores.
+        stages: the pruning blocks, first one first.
+        windows: in the order of time.
+        dense: (labels,) scores at keep rate 1, mean over the windows, weighted by their lengths.
+        pruned: (labels,) scores as asked for, likewise.
+    """
+
+    clip: str
+    model: str
+    config: SpectrimConfig
+    labels: list[str]
+    stages: list[Stage]
+    windows: list[ExplainedWindow]
+    dense: Scores
+    pruned: Scores
+
+    @property
+    def seconds(self) -> float:
+        """How much of the clip was heard, up to the end of the last window."""
+        return self.windows[-1].end
+
+    @property
+    def detailed(self) -> list[ExplainedWindow]:
+        """The windows that are drawn."""
+        return [window for window in self.windows if window.detail is not None]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the front end in the whole clip."""
+        return (len(self.windows) - 1) * self.config.max_length + self.windows[-1].num_frames
+
+    def names(self) -> list[str]:
+        """What the states of `ExplainedWindow.kept` are called."""
+        first = "padding removed" if self.config.drop_padding else "all patches"
+        return [first, *(stage.name for stage in self.stages)]
+
+    def shown_labels(self, dense: Scores, pruned: Scores, number: int) -> list[int]:
+        """Indices of the best labels of either, best dense ones first, each once."""
+        best = [np.argsort(-scores, kind="stable")[:number].tolist() for scores in (dense, pruned)]
+        return list(dict.fromkeys([*best[0], *best[1]]))
+
+    def mask_at(self, state: int, frames: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mark what a kept patch covers, (mels, n), in given frames (n,) of the clip; see `kept_area`.
+
+        Args:
+            state: index of `names`.
+            frames: numbers from 0 to `num_frames` - 1.
+        """
+        length = self.config.max_length
+        mask = np.zeros((self.config.num_mel_bins, len(frames)), dtype=bool)
+        for number in np.unique(frames // length):
+            inside = frames // length == number
+            area = kept_area(self.windows[number].kept[state], self.config, length)
+            mask[:, inside] = area[:, frames[inside] % length]
+        return mask
+
+
+def explain_clip(
+    clip: str | os.PathLike[str],
+    model: AudioTransformer,
+    *,
+    keep_rate: Rate | None = None,
+    windows: int = 8,
+    device: torch.device | str = "cpu",
+    name: str = "",
+    on_window: Callable[[int], object] | None = None,
+) -> Explanation:
+    """Run a clip through the dense and the pruned model, and its first windows through what lies between them.
+
+    The clip is cut into windows as `spectrim.predict` does by default: each fills the model's frames, each
+    frame is heard once.
+
+    Args:
+        clip: any audio file.
+        model: is moved to the device and put into evaluation mode.
+        keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number or one a block; None as the
+            model says.
+        windows: how many windows get a `WindowDetail`, which takes up to three forward passes a stage; the first ones.
+        device: where to run.
+        name: what the model is called.
+        on_window: called with the number of windows done after each.
+
+    Raises:
+        InvalidSetting: the keep rate is out of range, or ``windows`` negative.
+        AudioError: the clip cannot be used, wherever in it the fault lies.
+    """
+    if isinstance(windows, bool) or windows < 0:
+        raise InvalidSetting("windows", windows, "0 or more")
+    rates = model.config.keep_rates(keep_rate)
+    stages = [Stage(block, rates[block]) for block in sorted(rates)]
+    tagger = Tagger.from_model(model, device)
+    runner = _Runner(model, tagger, stages)
+    done: list[ExplainedWindow] = []
+    with closing(_decoded(clip, tagger)) as heard:
+        while batch := list(islice(heard, BATCH_SIZE)):
+            features = tagger.features([window.samples for window in batch])
+            for window in runner.explain(batch, features, windows - len(done)):
+                done.append(window)
+                if on_window is not None:
+                    on_window(len(done))
+    dense, pruned = (
+        aggregated([WindowScores(one.start, one.end, getattr(one, kind)) for one in done], "mean")
+        for kind in ("dense", "pruned")
+    )
+    if dense is None or pruned is None:
+        raise AudioError(str(clip), "has no window")
+    return Explanation(os.fspath(clip), name, model.config, tagger.labels, stages, done, dense, pruned)
+
+
+def _decoded(clip: str | os.PathLike[str], tagger: Tagger) -> Generator[Window]:
+    """Windows from a worker process, which a damaged file may crash."""
+    cutter = partial(
+        iterate_windows,
+        window_seconds=tagger.window_seconds,
+        hop_seconds=tagger.hop_seconds,
+        sampling_rate=tagger.config.sampling_rate,
+    )
+    with closing(decode_files([os.fspath(clip)], cutter, workers=1)) as events:
+        for _, event in events:
+            if isinstance(event, AudioError):
+                raise event
+            if event is not None:
+                yield event
+
+
+class _Runner:
+    """The model at the operating points that are compared."""
+
+    def __init__(self, model: AudioTransformer, tagger: Tagger, stages: Sequence[Stage]) -> None:
+        self.model = model
+        self.tagger = tagger
+        self.stages = stages
+
+    def rates(self, pruning: Sequence[Stage]) -> list[float]:
+        """Keep rates in the order of ``prune_at``, 1 at the blocks that are not to prune."""
+        chosen = {stage.block: stage.keep_rate for stage in pruning}
+        return [chosen.get(block, 1.0) for block in self.model.config.prune_at]
+
+    def scores(
+        self, features: FrontendOutput, pruning: Sequence[Stage], visible: NDArray[np.bool_] | None = None
+    ) -> Scores:
+        """(batch, labels) where only these stages prune; ``visible`` (F, T) bool hides the other patches."""
+        seen = None if visible is None else self._index(visible)
+        with torch.inference_mode():
+            logits = self.model(
+                features.input_values.to(self.model.dtype),
+                num_frames=features.num_frames,
+                keep_rate=self.rates(pruning),
+                visible_patches=seen,
+            ).logits
+            return self.tagger.activate(logits).cpu().numpy()
+
+    def explain(self, batch: Sequence[Window], features: FrontendOutput, detailed: int) -> Iterator[ExplainedWindow]:
+        """Explain windows, the first ``detailed`` of them in detail."""
+        dense = self.scores(features, ())
+        with torch.inference_mode():
+            out = self.model(
+                features.input_values.to(self.model.dtype),
+                num_frames=features.num_frames,
+                keep_rate=self.rates(self.stages),
+                output_token_trace=True,
+            )
+            pruned = self.tagger.activate(out.logits).cpu().numpy()
+        scores = torch.stack(out.token_trace.scores, dim=1).float().cpu().numpy()
+        kept = torch.stack(out.token_trace.kept, dim=1).cpu().numpy()
+        for place, window in enumerate(batch):
+            states = [~np.isnan(scores[place, 0]), *(kept[place, stage.block] for stage in self.stages)]
+            detail = None
+            if place < detailed:
+                one = FrontendOutput(*(values[place : place + 1] for values in features))
+                detail = WindowDetail(
+                    log_mel=one.input_values[0].float().cpu().numpy(),
+                    scores=scores[place],
+                    pictured=kept_stages(out.token_trace, self.model.config, place),
+                    changes=self._changes(one, states, pruned[place]),
+                )
+            yield ExplainedWindow(
+                window.start,
+                window.end,
+                int(features.num_frames[place]),
+                dense[place],
+                pruned[place],
+                np.stack(states),
+                detail,
+            )
+
+    def _changes(
+        self, features: FrontendOutput, states: Sequence[NDArray[np.bool_]], pruned: Scores
+    ) -> list[StageChange]:
+        changes = []
+        for number, stage in enumerate(self.stages):
+            removed = states[number] & ~states[number + 1]
+            alone = self.scores(features, [stage])[0]
+            if number == len(self.stages) - 1:
+                so_far = pruned
+            elif number == 0:
+                so_far = alone
+            else:
+                so_far = self.scores(features, self.stages[: number + 1])[0]
+            changes.append(StageChange(removed, so_far, alone, self.scores(features, (), ~removed)[0]))
+        return changes
+
+    def _index(self, visible: NDArray[np.bool_]) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(visible)).unsqueeze(0).to(self.model.device)

@@ -1,0 +1,282 @@
+"""The demonstration: a few clips tagged at several keep rates, one table of what that cost, and pictures."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spectrim.audio.files import FRAME_SECONDS, iterate_windows
+from spectrim.audio.frontend import Frontend, frame_seconds
+from spectrim.checkpoints import from_pretrained
+from spectrim.config import SpectrimConfig, check_keep_rate
+from spectrim.data.dataset import spread_places
+from spectrim.errors import AudioError, DataError, InvalidSetting
+from spectrim.inference.packing import pack_weights
+from spectrim.measure.benchmark import interleaved
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture, kept_stages
+
+DEMO_CLIPS = Path(__file__).parents[1] / "assets" / "demo"
+"""Held-out clips that the package ships, and ``labels.csv`` with the columns path, label, voice."""
+
+BATCH = 8
+"""Clips in a forward pass, of the tagging and of the timing."""
+
+WARM_UP = 2
+"""Passes at each keep rate before those that are timed."""
+
+FEWEST_REPEATS, MOST_REPEATS = 5, 100
+TIMING_SECONDS = 8.0
+"""What timing may take; the number of repeats follows from it."""
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class DemoClip:
+    """One clip, ready to be tagged.
+
+    Attributes:
+        path: the file.
+        label: what is in it, or None if nobody says.
+        seconds: length of the file; the model hears as much of its start as it takes in.
+        log_mel: (frames, mels) float32, normalised.
+        num_frames: frames that hold sound.
+    """
+
+    path: Path
+    label: str | None
+    seconds: float
+    log_mel: Tensor = field(repr=False)
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demonstration found.
+
+    Attributes:
+        rows: one a keep rate: keep_rate, accuracy (share of the clips whose first label is right; None if the clips
+            carry no labels or the model does not know them), agreement (share whose first label is that of keep
+            rate 1), paper_macs, executed_macs (per clip), ms_per_clip, speed_up (against the first row).
+        pictures: files that were drawn.
+        clips: what was tagged.
+        errors: files that could not be used.
+        batch_size: clips in each timed pass.
+        repeats: timed passes at each keep rate; ms_per_clip is their median over the batch size.
+    """
+
+    rows: list[dict[str, Any]]
+    pictures: list[Path]
+    clips: list[DemoClip]
+    errors: list[AudioError]
+    batch_size: int
+    repeats: int
+
+
+def run(
+    clips: Sequence[Path] = (),
+    *,
+    model: str | Path = "spectrim-mini",
+    keep_rates: Sequence[float] = (1.0, 0.7, 0.5),
+    output: Path = Path("spectrim-demo"),
+    pictures: int = 3,
+    on_progress: Progress | None = None,
+) -> DemoResult:
+    """Tag clips at several keep rates on the CPU, compare, and draw what is kept at the lowest.
+
+    ms_per_clip is the time of the model alone: from log-mel to logits, without decoding, front end or loading, in
+    passes of `BATCH` clips (fewer if there are fewer), with as many threads as torch has. The keep rates take turns, so
+    that what else the machine does hits all alike; the median of the passes counts.
+
+    Args:
+        clips: audio files; none of them: the held-out clips in the package, whose labels are known.
+        model: what `spectrim.from_pretrained` takes.
+        keep_rates: in (0, 1].
+        output: folder for the pictures; made if needed.
+        pictures: how many clips to draw, spread evenly over all.
+        on_progress: called with ``"read"``, ``"tag"``, ``"time"`` or ``"draw"``, how much is done, how much there is.
+
+    Raises:
+        InvalidSetting: a keep rate is out of range or there is none, ``pictures`` is negative, or ``output`` is a file.
+        CheckpointError: the model cannot be loaded.
+        DataError: no clips are named and the package holds none.
+        AudioError: none of the files can be used; the first one's reason.
+    """
+    rates = _checked(keep_rates, output, pictures)
+    tell = on_progress or _silent
+    files = [(Path(path), None) for path in clips] or packaged_clips()
+    tagger = pack_weights(from_pretrained(model))
+    usable, errors = _read(files, tagger.config, tell)
+    answers = _tag(tagger, usable, rates if 1.0 in rates else [*rates, 1.0], partial(tell, "tag"))
+    batch = usable[:BATCH]
+    seconds = _time(tagger, batch, rates, partial(tell, "time"))
+    drawn = _draw(tagger, usable, min(rates), output, pictures, partial(tell, "draw"))
+    medians = {rate: statistics.median(times) for rate, times in seconds.items()}
+    rows = []
+    for rate in rates:
+        count = macs(tagger, keep_rate=rate)
+        rows.append(
+            {
+                "keep_rate": rate,
+                "accuracy": _accuracy(tagger.config, usable, answers[rate]),
+                "agreement": float((answers[rate] == answers[1.0]).mean()),
+                "paper_macs": count.paper,
+                "executed_macs": count.executed,
+                "ms_per_clip": 1e3 * medians[rate] / len(batch),
+                "speed_up": medians[rates[0]] / medians[rate],
+            }
+        )
+    return DemoResult(rows, drawn, usable, errors, len(batch), len(seconds[rates[0]]))
+
+
+def packaged_clips() -> list[tuple[Path, str | None]]:
+    """Held-out clips in the package, by voices that "spectrim-mini" was not trained on, and their labels.
+
+    Raises:
+        DataError: the package holds none.
+    """
+    table = DEMO_CLIPS / "labels.csv"
+    if not table.is_file():
+        raise DataError(f"{DEMO_CLIPS}: this installation holds no demonstration clips; name audio files instead")
+    with table.open(newline="", encoding="utf-8") as file:
+        return [(DEMO_CLIPS / row["path"], row["label"]) for row in csv.DictReader(file)]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _checked(keep_rates: Sequence[float], output: Path, pictures: int) -> list[float]:
+    """Keep rates, each once and as floats, once every setting is known to be allowed."""
+    if not keep_rates:
+        raise InvalidSetting("keep_rates", list(keep_rates), "at least one number in (0, 1]")
+    for rate in keep_rates:
+        check_keep_rate(rate)
+    if pictures < 0:
+        raise InvalidSetting("pictures", pictures, "0 or more")
+    if pictures and Path(output).exists() and not Path(output).is_dir():
+        raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
+    return list(dict.fromkeys(float(rate) for rate in keep_rates))
+
+
+def _read(
+    files: Sequence[tuple[Path, str | None]], config: SpectrimConfig, tell: Progress
+) -> tuple[list[DemoClip], list[AudioError]]:
+    """Decode every file to its end, so that damage anywhere shows, and make log-mel of its first window."""
+    frontend = Frontend.from_config(config)
+    longest = frame_seconds(config.max_length - 1.0) + FRAME_SECONDS
+    clips, errors = [], []
+    for done, (path, label) in enumerate(files):
+        tell("read", done, len(files))
+        try:
+            windows = iterate_windows(path, longest, sampling_rate=config.sampling_rate)
+            first = next(windows)
+            further = deque(windows, maxlen=1)
+            features = frontend([first.samples])
+        except AudioError as error:
+            errors.append(AudioError(str(path), error.reason))
+            continue
+        end = further[0].end if further else first.end
+        clips.append(DemoClip(path, label, end, features.input_values[0], int(features.num_frames[0])))
+    tell("read", len(files), len(files))
+    if not clips:
+        raise errors[0]
+    return clips, errors
+
+
+def _passing(model: AudioTransformer, clips: Sequence[DemoClip], rate: float, **options: Any) -> Callable[[], Any]:
+    """A forward pass of these clips as one batch, to be called."""
+    log_mel = torch.stack([clip.log_mel for clip in clips])
+    frames = torch.tensor([clip.num_frames for clip in clips])
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return model(log_mel, num_frames=frames, keep_rate=rate, **options)
+
+    return call
+
+
+def _tag(
+    model: AudioTransformer, clips: Sequence[DemoClip], rates: Sequence[float], tell: Callable[[int, int], object]
+) -> dict[float, NDArray[np.int64]]:
+    """For each keep rate (clips,) index of every clip's first label."""
+    answers = {}
+    for turn, rate in enumerate(rates):
+        first = []
+        for start in range(0, len(clips), BATCH):
+            tell(turn * len(clips) + start, len(rates) * len(clips))
+            first.append(_passing(model, clips[start : start + BATCH], rate)().logits.argmax(dim=1))
+        answers[rate] = torch.cat(first).numpy()
+    tell(len(rates) * len(clips), len(rates) * len(clips))
+    return answers
+
+
+def _time(
+    model: AudioTransformer, batch: Sequence[DemoClip], rates: Sequence[float], tell: Callable[[int, int], object]
+) -> dict[float, list[float]]:
+    """Seconds of each pass of a batch, per keep rate; as many passes as `TIMING_SECONDS` allow."""
+    cases = {rate: _passing(model, batch, rate) for rate in rates}
+    trial = interleaved(cases, repeats=1, warmup=WARM_UP)
+    affordable = int(TIMING_SECONDS / sum(times[0] for times in trial.values()))
+    repeats = min(max(affordable, FEWEST_REPEATS), MOST_REPEATS)
+    return interleaved(cases, repeats=repeats, warmup=0, on_round=tell)
+
+
+def _draw(
+    model: AudioTransformer,
+    clips: Sequence[DemoClip],
+    rate: float,
+    output: Path,
+    pictures: int,
+    tell: Callable[[int, int], object],
+) -> list[Path]:
+    """Pictures of clips that lie evenly among all."""
+    chosen = spread_places(pictures, len(clips))
+    drawn = []
+    for done, index in enumerate(chosen):
+        tell(done, len(chosen))
+        clip = clips[index]
+        out = _passing(model, [clip], rate, output_token_trace=True)()
+        said = f" ({clip.label})" if clip.label else ""
+        Path(output).mkdir(parents=True, exist_ok=True)
+        picture = explain_picture(
+            clip.log_mel.numpy(),
+            kept_stages(out.token_trace, model.config),
+            model.config,
+            _best_labels(model.config, out.logits[0]),
+            f"{clip.path.name}{said}, keep rate {rate:g}",
+            clip.num_frames,
+            Path(output) / f"{done + 1}-{clip.path.stem}-keep-{rate:g}.png",
+        )
+        drawn.append(picture)
+    tell(len(chosen), len(chosen))
+    return drawn
+
+
+def _best_labels(config: SpectrimConfig, logits: Tensor) -> list[tuple[str, float]]:
+    scores = logits.sigmoid() if config.multi_label else logits.softmax(dim=0)
+    best = scores.topk(min(LABELS_SHOWN, len(scores)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [(config.id2label[index], score) for index, score in pairs]
+
+
+def _accuracy(config: SpectrimConfig, clips: Sequence[DemoClip], first: NDArray[np.int64]) -> float | None:
+    known = set(config.id2label.values())
+    if any(clip.label is None or clip.label not in known for clip in clips):
+        return None
+    right = [config.id2label[int(index)] == clip.label for index, clip in zip(first, clips, strict=True)]
+    return sum(right) / len(right)

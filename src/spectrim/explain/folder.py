@@ -1,0 +1,196 @@
+"""The folder in which an explanation is put: pictures, sound, page and numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectrim.checkpoints import from_pretrained
+from spectrim.errors import InvalidSetting
+from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, explain_clip
+from spectrim.explain.page import change_rows, stages_page
+from spectrim.explain.sound import SOUNDS, stage_sounds, write_sounds
+from spectrim.explain.window_pictures import printable
+from spectrim.files import write_json, write_text
+from spectrim.inference.packing import pack_weights
+from spectrim.inference.predict import Scores
+from spectrim.machine import resolve_device
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pictures.score_maps import score_maps_picture
+from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and how much there is as far as is known."""
+
+
+def explain(
+    clip: str | os.PathLike[str],
+    model: AudioTransformer | str | Path = "spectrim-mini",
+    *,
+    keep_rate: Rate | None = None,
+    output: str | Path = "spectrim-explain",
+    windows: int = 8,
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Explain what a model keeps of one clip, as pictures, sound, a page and numbers; ``docs/explain.md`` lists them.
+
+    Every file appears whole or not at all; those of the same name are replaced. Nothing is written before the clip has
+    been decoded to its end.
+
+    Args:
+        clip: any audio file, of any length. Windows are cut as `spectrim.predict` does by default.
+        model: a model, which goes to the device, or what `spectrim.from_pretrained` takes.
+        keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number or one a block; None as the
+            model says.
+        output: folder; made if needed.
+        windows: how many windows are drawn and run through each stage apart, the first ones. Labels and sound are for
+            all.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        on_progress: called with ``"windows"`` or ``"write"``, how much is done, how much there is.
+
+    Returns:
+        What is in ``explain.json``.
+
+    Raises:
+        InvalidSetting: a setting is out of range, or ``output`` is a file; before any work.
+        CheckpointError: the model cannot be loaded; likewise.
+        AudioError: the clip cannot be used; nothing is written.
+        OSError: a file cannot be written.
+    """
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")
+    target = resolve_device(device)
+    tell = on_progress or _silent
+    name = "" if isinstance(model, AudioTransformer) else printable(str(model))
+    network = model if isinstance(model, AudioTransformer) else pack_weights(from_pretrained(model))
+    explanation = explain_clip(
+        clip, network, keep_rate=keep_rate, windows=windows, device=target, name=name,
+        on_window=lambda done: tell("windows", done, done + 1),
+    )  # fmt: skip
+    tell("windows", len(explanation.windows), len(explanation.windows))
+    return write_explanation(explanation, folder, tell)
+
+
+def write_explanation(explanation: Explanation, folder: Path, tell: Progress | None = None) -> dict[str, Any]:
+    """Write everything; see `explain`.
+
+    Returns:
+        What is in ``explain.json``.
+
+    Raises:
+        AudioError: the clip cannot be decoded any more.
+        OSError: a file cannot be written.
+    """
+    tell = tell or _silent
+    folder.mkdir(parents=True, exist_ok=True)
+    total = len(explanation.detailed) + 2
+    pictures, maps = [], []
+    for done, window in enumerate(explanation.detailed):
+        tell("write", done, total)
+        overview, scores = _draw(explanation, window, folder)
+        pictures.append(overview)
+        maps.append(scores)
+    tell("write", total - 2, total)
+    energy = write_sounds(explanation, folder)
+    sounds = stage_sounds(explanation)
+    tell("write", total - 1, total)
+    write_text(folder / "stages.html", stages_page(explanation, sounds, energy, maps))
+    _write_arrays(explanation, folder / "arrays.npz")
+    files = [*(path.name for pair in zip(pictures, maps, strict=True) for path in pair), "stages.html", *SOUNDS]
+    content = numbers(explanation)
+    content["sound"] = {
+        "sampling_rate": explanation.config.sampling_rate,
+        "kept_energy": energy,
+        "kept_energy_of_stages": [sound.kept_energy for sound in sounds[1:]] or None,
+    }
+    content["files"] = [*files, "arrays.npz", "explain.json"]
+    write_json(folder / "explain.json", content)
+    tell("write", total, total)
+    return content
+
+
+def numbers(explanation: Explanation) -> dict[str, Any]:
+    """What is known of the clip, for JSON; ``docs/explain.md`` says what each number is."""
+    config = explanation.config
+    return {
+        "clip": printable(explanation.clip),
+        "seconds": explanation.seconds,
+        "model": explanation.model,
+        "backbone": config.backbone,
+        "criterion": config.resolved_criterion,
+        "grid": list(config.grid),
+        "stages": [
+            {
+                "name": stage.name,
+                "block": stage.block,
+                "keep_rate": stage.keep_rate,
+                "patches_in": sum(int(window.kept[number].sum()) for window in explanation.windows),
+                "patches_kept": sum(int(window.kept[number + 1].sum()) for window in explanation.windows),
+            }
+            for number, stage in enumerate(explanation.stages)
+        ],
+        "labels": _label_rows(explanation, explanation.dense, explanation.pruned),
+        "windows": [
+            {
+                "start": window.start,
+                "end": window.end,
+                "frames": window.num_frames,
+                "patches": [int(state.sum()) for state in window.kept],
+                "labels": _label_rows(explanation, window.dense, window.pruned),
+                "changes": None if window.detail is None else change_rows(explanation, window),
+            }
+            for window in explanation.windows
+        ],
+    }
+
+
+def _label_rows(explanation: Explanation, dense: Scores, pruned: Scores) -> list[dict[str, Any]]:
+    """The best labels of the dense and of the pruned model, with both scores."""
+    return [
+        {"label": explanation.labels[label], "dense": float(dense[label]), "pruned": float(pruned[label])}
+        for label in explanation.shown_labels(dense, pruned, LABELS_SHOWN)
+    ]
+
+
+def _draw(explanation: Explanation, window: ExplainedWindow, folder: Path) -> tuple[Path, Path]:
+    """The two pictures of a window: ``overview.png`` and ``scores.png``, with the second it starts at if not 0."""
+    detail = window.detail
+    if detail is None:
+        raise ValueError("this window has no detail")
+    config = explanation.config
+    place = f".at-{window.start:08.2f}s" if window.start else ""
+    title = f"{printable(Path(explanation.clip).name)}  {window.start:.2f}–{window.end:.2f} s"
+    order = np.argsort(-window.pruned, kind="stable")[:LABELS_SHOWN]
+    best = [(explanation.labels[int(label)], float(window.pruned[label])) for label in order]
+    overview = explain_picture(
+        detail.log_mel, detail.pictured, config, best, title, window.num_frames, folder / f"overview{place}.png"
+    )
+    scores = score_maps_picture(detail.scores, config, title, window.num_frames, folder / f"scores{place}.png")
+    return overview, scores
+
+
+def _write_arrays(explanation: Explanation, path: Path) -> None:
+    """Kept patches of every window and scores of those that are drawn, beside, then rename."""
+    shape = (0, explanation.config.num_hidden_layers, *explanation.config.grid)
+    scores = [window.detail.scores for window in explanation.windows if window.detail is not None]
+    beside = path.with_name(path.name + ".partial")
+    try:
+        with beside.open("wb") as file:
+            np.savez_compressed(
+                file,
+                kept=np.stack([window.kept for window in explanation.windows]),
+                scores=np.stack(scores) if scores else np.zeros(shape, dtype=np.float32),
+            )
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""

@@ -1,0 +1,1 @@
+"""Files to labels: models of any backend, tagging, output files, ONNX export."""

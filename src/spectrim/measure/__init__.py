@@ -1,0 +1,1 @@
+"""Speed, metrics, agreement and evaluation of models."""

@@ -1,0 +1,286 @@
+"""Clocks: latency, throughput and memory of a model at several keep rates, side by side in one run."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectrim.errors import InvalidSetting
+from spectrim.inference.onnx_model import OnnxModel, device_for, input_shapes
+from spectrim.inference.packing import pack_weights
+from spectrim.network.macs import MacCount, macs
+from spectrim.network.transformer import AudioTransformer
+
+PACKAGES = ("spectrim", "torch", "transformers", "numpy", "soundfile", "soxr")
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+"""What decides how fast a processor is in float32, 8 bits and bfloat16, as Linux calls it."""
+
+KEEP_RATES, BATCH_SIZES = (1.0, 0.7, 0.5), (1, 8)
+"""What is measured where nobody says."""
+
+
+def environment(device: str = "cpu", *further: str) -> dict[str, Any]:
+    """Machine and versions, to stand beside every figure.
+
+    Args:
+        device: name of the device in use.
+        further: packages in use beside `PACKAGES`.
+
+    Returns:
+        A dictionary for JSON: processor and which of `INSTRUCTIONS` it has, cores and torch threads, accelerator,
+        Python and package versions.
+    """
+    return {
+        "processor": _processor(),
+        "instructions": " ".join(name for name in INSTRUCTIONS if name in _cpuinfo("flags").split()),
+        "cores": torch.multiprocessing.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version_of(name) for name in (*PACKAGES, *further)},
+    }
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's /proc/cpuinfo, empty elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        if line.startswith(field):
+            return line.partition(":")[2].strip()
+    return ""
+
+
+def interleaved(
+    cases: dict[Any, Callable[[], object]],
+    *,
+    repeats: int,
+    warmup: int = 2,
+    synchronise: Callable[[], object] | None = None,
+    on_round: Callable[[int, int], object] | None = None,
+    rest: float = 0.0,
+    shuffle: int | None = None,
+) -> dict[Any, list[float]]:
+    """Time several callables in turn, so that what else the machine does hits all of them alike.
+
+    Args:
+        cases: name → what to call.
+        repeats: timed rounds; each calls every case once.
+        warmup: rounds before them that are not timed.
+        synchronise: called around each call, e.g. ``torch.cuda.synchronize``.
+        on_round: called with (rounds done, rounds in all).
+        rest: seconds to wait before each call, for cases that run in different libraries: threads of ONNX Runtime, say,
+            wait actively for more work, and take a core from whoever comes next.
+        shuffle: seed of an order drawn anew in each round; None: as they are given.
+
+    Returns:
+        name → seconds of each timed call.
+    """
+    wait = synchronise or (lambda: None)
+    seconds: dict[Any, list[float]] = {name: [] for name in cases}
+    order, generator = list(cases.items()), random.Random(shuffle)
+    for turn in range(warmup + repeats):
+        if shuffle is not None:
+            generator.shuffle(order)
+        for name, call in order:
+            if rest:
+                time.sleep(rest)
+            wait()
+            start = time.perf_counter()
+            call()
+            wait()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+        if on_round is not None:
+            on_round(turn + 1, warmup + repeats)
+    return seconds
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles of timings, in milliseconds; the quartiles lie within what was measured."""
+    low, middle, high = [seconds[0]] * 3
+    if len(seconds) > 1:
+        low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {"median_ms": middle * 1e3, "q1_ms": low * 1e3, "q3_ms": high * 1e3}
+
+
+@contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Have torch, and exported models that are opened meanwhile, compute with so many threads; None: as many as before.
+
+    Raises:
+        InvalidSetting: fewer than one, or more than this machine has cores.
+    """
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if number is not None and not 1 <= number <= cores:
+        raise InvalidSetting("threads", number, f"1 to {cores}, the cores of this machine")
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def rates_of(model: AudioTransformer | OnnxModel, keep_rates: Iterable[float] | None) -> Sequence[float | None]:
+    """The keep rates to measure, each once.
+
+    Args:
+        model: to measure.
+        keep_rates: in (0, 1]; None for `KEEP_RATES`, or for an exported model.
+
+    Returns:
+        Keep rates; only None, which stands for its own, for an exported model.
+
+    Raises:
+        InvalidSetting: one is out of range or there is none, or one is given for an exported model.
+    """
+    if isinstance(model, OnnxModel):
+        for rate in keep_rates or ():
+            model.refuse_keep_rate(rate)
+        return [None]
+    rates = list(dict.fromkeys(KEEP_RATES if keep_rates is None else keep_rates))
+    if not rates:
+        raise InvalidSetting("keep_rates", rates, "at least one number in (0, 1]")
+    for rate in rates:
+        model.config.keep_rates(rate)
+    return rates
+
+
+def run(
+    model: AudioTransformer | OnnxModel,
+    keep_rates: Iterable[float] | None = None,
+    batch_sizes: Iterable[int] = BATCH_SIZES,
+    *,
+    repeats: int = 20,
+    device: str = "cpu",
+    on_round: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]:
+    """Measure a model on random numbers at every keep rate and batch size, interleaved.
+
+    Args:
+        model: to measure; its own keep rate does not matter, unless it is an exported one. What such a file takes
+            (spectrograms or waveforms) is what is timed; its MACs are those of its configuration.
+        keep_rates: in (0, 1]; ratios are against the first of them. None as `rates_of` says.
+        batch_sizes: clips per forward pass.
+        repeats: timed passes of each case.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        on_round: called with (rounds done, rounds in all).
+
+    Returns:
+        ``{"environment": ..., "repeats": ..., "rows": [...]}``; a row has keep_rate, batch_size, paper_macs,
+        executed_macs, median_ms, q1_ms, q3_ms (of a batch), ms_per_clip, clips_per_second, speed_up (against the
+        first keep rate at the same batch size), macs_ratio (of executed MACs, likewise), peak_memory_mb (None where
+        the system does not tell).
+
+    Raises:
+        InvalidSetting: a keep rate, batch size or number of repeats is out of range or missing, or torch finds no
+            such device.
+    """
+    rates, batches = rates_of(model, keep_rates), list(batch_sizes)
+    check_amount(batches, repeats)
+    place = device_for(model, device)
+    device = str(place)
+    counts = {rate: macs(model.config, keep_rate=rate) for rate in rates}
+    cases = _cases(model, rates, batches, place)
+    wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else None
+    memory = {case: peak_memory_mb(call, device) for case, call in cases.items()}
+    seconds = interleaved(cases, repeats=repeats, synchronise=wait, on_round=on_round)
+    rows = []
+    for (batch, rate), times in seconds.items():
+        timing = {"batch_size": batch, **spread(times), "peak_memory_mb": memory[batch, rate]}
+        base = statistics.median(seconds[batch, rates[0]])
+        derived = _derived(timing, 1e3 * base, counts[rate], counts[rates[0]])
+        rows.append({"keep_rate": model.config.keep_rate if rate is None else rate, **timing, **derived})
+    further = ("onnxruntime",) if isinstance(model, OnnxModel) else ()
+    return {"environment": environment(device, *further), "repeats": repeats, "rows": rows}
+
+
+def placed(model: AudioTransformer | OnnxModel, device: torch.device) -> AudioTransformer | OnnxModel:
+    """The model on the device, ready to be measured; an `AudioTransformer` stays as it was, and a copy goes there."""
+    return model.to(device) if isinstance(model, OnnxModel) else pack_weights(copy.deepcopy(model).to(device).eval())
+
+
+def _cases(
+    model: AudioTransformer | OnnxModel, rates: Sequence[float | None], batches: Sequence[int], device: torch.device
+) -> dict[tuple[int, float | None], Callable[[], object]]:
+    """A forward pass for each batch size and keep rate, to be called; the model stays as it was."""
+    network, takes = placed(model, device), model.takes if isinstance(model, OnnxModel) else "log_mel"
+    shape = next(iter(input_shapes(model.config, takes).values()))
+    generator = torch.Generator().manual_seed(0)
+    inputs = {batch: torch.randn(batch, *shape, generator=generator).to(network.dtype).to(device) for batch in batches}
+    lengths = {batch: torch.full((batch,), shape[0], device=device) for batch in batches}
+
+    def passing(batch: int, rate: float | None) -> Callable[[], object]:
+        def call() -> object:
+            with torch.inference_mode():
+                return network(inputs[batch], num_frames=lengths[batch], keep_rate=rate)
+
+        return call
+
+    return {(batch, rate): passing(batch, rate) for batch in batches for rate in rates}
+
+
+def _derived(timing: dict[str, Any], base_ms: float, count: MacCount, base: MacCount) -> dict[str, float]:
+    """Counts, rates and ratios of a row; ``base`` is the first keep rate at the same batch size."""
+    return {
+        "paper_macs": count.paper,
+        "executed_macs": count.executed,
+        "ms_per_clip": timing["median_ms"] / timing["batch_size"],
+        "clips_per_second": timing["batch_size"] / timing["median_ms"] * 1e3,
+        "speed_up": base_ms / timing["median_ms"],
+        "macs_ratio": base.executed / count.executed,
+    }
+
+
+def check_amount(batches: Sequence[int], repeats: int) -> None:
+    """Raise `InvalidSetting` for batch sizes and repeats that cannot be measured."""
+    if not batches:
+        raise InvalidSetting("batch_sizes", batches, "at least one number from 1")
+    for batch in batches:
+        if batch < 1:
+            raise InvalidSetting("batch_sizes", batch, "1 or more")
+    if repeats < 1:
+        raise InvalidSetting("repeats", repeats, "1 or more")
+
+
+def peak_memory_mb(call: Callable[[], object], device: str = "cpu") -> float | None:
+    """Largest memory of the process (Linux) or of the accelerator while ``call`` runs, in MB; None if unknown."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    try:
+        reset.write_text("5")
+    except OSError:
+        return None
+    call()
+    for line in status.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return None

@@ -1,0 +1,352 @@
+"""A user's own clips at several keep rates: agreement with the dense model, and the time from file to labels."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from spectrim.audio.decoding import Event, default_workers
+from spectrim.audio.files import Samples, Window
+from spectrim.audio.finding import STDIN, Selection, select_files
+from spectrim.data.dataset import spread_places
+from spectrim.errors import AudioError, InvalidSetting, SpectrimError
+from spectrim.inference.onnx_model import device_for
+from spectrim.inference.predict import BATCH_SIZE, Model, Scores, Tagger, decoded_windows, predict
+from spectrim.measure.agreement import THRESHOLD, agreement
+from spectrim.measure.benchmark import placed, rates_of, spread
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
+
+PASSES = 3
+READ, INPUT = "read", "input"
+"""What is timed beside the keep rates: decoding alone, and decoding with the front end."""
+
+Progress: TypeAlias = Callable[[str, int, int], object]
+"""Called with ``"read"`` or ``"clips"``, how many files are done, and how many there are, over all passes."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found.
+
+    Attributes:
+        rows: one a keep rate, in their order: keep_rate, paper_macs and executed_macs (of a window); what
+            `spectrim.measure.agreement.agreement` gives, where the model can run dense; files_ms (from file to labels,
+            of a clip: the median of the passes), files_q1_ms, files_q3_ms, files_per_second, files_speed_up (against
+            the first keep rate), and read_share (of that time, what reading alone takes).
+        facts: clips, windows and audio_seconds that were heard, unreadable files, passes, batch_size, workers;
+            threshold of a multi-label model; dense_precision, where a model in another one was given to compare with;
+            read_ms and input_ms (of a clip: reading alone, and reading with the front end); start_seconds (until the
+            first window is there, mostly the start of the decoding processes, which is in none of the times).
+        errors: files, folders and patterns that could not be used.
+    """
+
+    rows: list[dict[str, Any]]
+    facts: dict[str, Any]
+    errors: list[AudioError] = field(default_factory=list)
+
+
+def choose_clips(paths: Iterable[str | os.PathLike[str]], limit: int | None = None) -> Selection:
+    """Find the files that are meant, as `spectrim.audio.finding.select_files` does.
+
+    Args:
+        paths: files, folders, patterns.
+        limit: at most so many files, evenly spread over all that are found; None for all.
+
+    Raises:
+        InvalidSetting: ``limit`` is below 1, a path does not exist, or there is not one file.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidSetting("limit", limit, "1 or more")
+    named = [os.fspath(path) for path in paths]
+    for path in named:
+        if path != STDIN and not os.path.lexists(path) and not any(letter in path for letter in "*?["):
+            raise InvalidSetting("clips", path, "a folder, file or pattern that is there")
+    found = select_files(named)
+    if limit is None:
+        return found
+    return Selection([found.files[place] for place in spread_places(limit, len(found.files))], found.errors)
+
+
+def compare(
+    clips: Selection | Iterable[str | os.PathLike[str]],
+    model: Model,
+    keep_rates: Iterable[float] | None = None,
+    *,
+    dense: AudioTransformer | None = None,
+    passes: int = PASSES,
+    batch_size: int = BATCH_SIZE,
+    device: str = "cpu",
+    workers: int | None = None,
+    threshold: float = THRESHOLD,
+    on_error: Callable[[AudioError], object] | None = None,
+    on_progress: Progress | None = None,
+) -> Comparison:
+    """Tag clips at several keep rates as `spectrim.predict` does, compare the scores and time it.
+
+    A first pass only decodes: it finds what cannot be read, and has the system cache the files. Its first batch then
+    goes through the model once at each keep rate, untimed. After that the keep rates take turns with two further cases,
+    decoding alone and decoding with the front end, so that what else the machine does hits all alike. Times begin with
+    the first window that a pass decodes. What is held in memory is a few batches, and the scores of every clip at every
+    keep rate.
+
+    Args:
+        clips: what `choose_clips` gave, or what it takes.
+        model: to measure; an `AudioTransformer` stays as it was. An exported one is timed at its own keep rate and,
+            without ``dense``, compared with nothing: the dense model is not in its file.
+        keep_rates: in (0, 1]; None as `spectrim.measure.benchmark.rates_of` says. If 1 is not among them, one more pass
+            at 1 gives what to compare with.
+        dense: what to compare with in its place, at keep rate 1 in one more pass that is not timed: the same model in
+            another precision.
+        passes: timed passes over all clips at each keep rate.
+        batch_size: windows in one forward pass.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        workers: decoding processes; None for a few.
+        threshold: score from which a multi-label model's label counts as given.
+        on_error: called with each file, folder or pattern that cannot be used, as it is found.
+        on_progress: is told how far it is.
+
+    Raises:
+        InvalidSetting: a setting is out of range, or there is not one file; before any work.
+        AudioError: a file could be read at first, but not later.
+        SpectrimError: no file can be read, or a score is NaN or infinite.
+    """
+    rates = rates_of(model, keep_rates)
+    _check(passes, batch_size, workers, threshold)
+    _check_labels(model, dense)
+    target = device_for(model, device)
+    selection = clips if isinstance(clips, Selection) else choose_clips(clips)
+    runner = _Runner(placed(model, target), device, batch_size, workers, on_progress)
+    heard, errors = runner.look(selection, on_error)
+    runner.warm_up(heard.first_batch, rates)
+    wanted, scores, times = runner.take_turns(heard.files, rates, passes, dense)
+    per_clip = {case: spread([one.working / len(heard.files) for one in given]) for case, given in times.items()}
+    rows: list[dict[str, Any]] = []
+    for rate in rates:
+        timing = _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ])
+        compared: dict[str, Any] = {}
+        if wanted is not None:
+            itself = rate == 1.0 and dense is None
+            compared = agreement(wanted, scores[rate], model.config, threshold=threshold, itself=itself)
+        rows.append(_costs(model, rate) | compared | timing)
+    starting = [one.starting for given in times.values() for one in given]
+    facts = _facts(heard, per_clip, starting) | {"unreadable": len(errors), "passes": passes, "batch_size": batch_size}
+    facts["workers"] = min(workers or default_workers(), len(heard.files))
+    facts |= {"threshold": threshold} if model.config.multi_label else {}
+    facts |= {} if dense is None else {"dense_precision": str(dense.dtype).removeprefix("torch.")}
+    return Comparison(rows, facts, errors)
+
+
+def _costs(model: Model, rate: float | None) -> dict[str, Any]:
+    """Keep rate and MACs of a row."""
+    count = macs(model.config, keep_rate=rate)
+    own = model.config.keep_rate if rate is None else rate
+    return {"keep_rate": own, "paper_macs": count.paper, "executed_macs": count.executed}
+
+
+def _check(passes: int, batch_size: int, workers: int | None, threshold: float) -> None:
+    """Raise `InvalidSetting` for what is out of range."""
+    for name, value in (("passes", passes), ("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise InvalidSetting(name, value, "1 or more")
+    if not 0 < threshold < 1:
+        raise InvalidSetting("threshold", threshold, "a number between 0 and 1")
+
+
+def _check_labels(model: Model, dense: AudioTransformer | None) -> None:
+    """Raise `InvalidSetting` where scores would stand for other labels."""
+    if dense is not None and dense.config.id2label != model.config.id2label:
+        raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
+
+
+def _timing(own: Mapping[str, float], base: Mapping[str, float], read: Mapping[str, float]) -> dict[str, float]:
+    """The columns of a row that are about time."""
+    return {
+        **{f"files_{name}": own[f"{part}_ms"] for name, part in (("ms", "median"), ("q1_ms", "q1"), ("q3_ms", "q3"))},
+        "files_per_second": 1e3 / own["median_ms"],
+        "files_speed_up": base["median_ms"] / own["median_ms"],
+        "read_share": read["median_ms"] / own["median_ms"],
+    }
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What a first look found: files that can be read, windows and seconds in them, and the first batch of windows."""
+
+    files: list[str]
+    windows: int
+    seconds: float
+    first_batch: list[Samples]
+
+
+def _facts(
+    heard: _Heard, per_clip: Mapping[Any, Mapping[str, float]], starting: Sequence[float]
+) -> dict[str, int | float | str]:
+    """What was heard, and the times beside those of the keep rates."""
+    return {
+        **{"clips": len(heard.files), "windows": heard.windows, "audio_seconds": heard.seconds},
+        **{"read_ms": per_clip[READ]["median_ms"], "input_ms": per_clip[INPUT]["median_ms"]},
+        "start_seconds": float(np.median(starting)),
+    }
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Seconds until the first window of a pass, and from then to its end."""
+
+    starting: float
+    working: float
+
+
+class _Clock:
+    """Times a pass from its first window on."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._first: float | None = None
+
+    def hear(self, *_: object) -> None:
+        """A window is there."""
+        if self._first is None:
+            self._first = time.perf_counter()
+
+    def stop(self) -> _Times:
+        """All is done."""
+        end = time.perf_counter()
+        first = end if self._first is None else self._first
+        return _Times(first - self._start, end - first)
+
+
+class _Runner:
+    """Runs passes over files."""
+
+    def __init__(
+        self, model: Model, device: str, batch_size: int, workers: int | None, on_progress: Progress | None
+    ) -> None:
+        self.tagger = Tagger.from_model(model, device_for(model, device))
+        self._model = model
+        self._device = device
+        self._batch_size = batch_size
+        self._workers = workers
+        self._tell = on_progress
+        self._total = 0
+        self._done = 0
+
+    def warm_up(self, waveforms: Sequence[Samples], rates: Sequence[float | None]) -> None:
+        """Tag a batch once at each keep rate: first forward passes take longer than later ones."""
+        for rate in rates:
+            Tagger.from_model(self._model, device_for(self._model, self._device), rate)(waveforms)
+
+    def take_turns(
+        self, files: Sequence[str], rates: Sequence[float | None], passes: int, dense: AudioTransformer | None
+    ) -> tuple[Scores | None, dict[float | None, Scores], dict[str | float | None, list[_Times]]]:
+        """Scores to compare with (None for an exported model alone), scores at every keep rate, times of every case."""
+        scores: dict[float | None, Scores] = {}
+        times: dict[str | float | None, list[_Times]] = {case: [] for case in (READ, INPUT, *rates)}
+        further = dense is not None or not {None, 1.0} & set(rates)
+        self._total = len(files) * (passes * len(times) + further)
+        beside = None if dense is None else placed(dense, device_for(dense, self._device))
+        wanted = self.tag(files, 1.0, beside)[0] if further else None
+        for _ in range(passes):
+            times[READ].append(self.read(files))
+            times[INPUT].append(self.read(files, self.tagger.prepare))
+            for rate in rates:
+                scores[rate], taken = self.tag(files, rate)
+                times[rate].append(taken)
+        return scores.get(1.0) if wanted is None else wanted, scores, times
+
+    def look(
+        self, selection: Selection, on_error: Callable[[AudioError], object] | None
+    ) -> tuple[_Heard, list[AudioError]]:
+        """Decode every file once.
+
+        Raises:
+            SpectrimError: none can be read.
+        """
+        errors: list[AudioError] = []
+
+        def refuse(error: AudioError) -> None:
+            errors.append(error)
+            if on_error is not None:
+                on_error(error)
+
+        for error in selection.errors:
+            refuse(error)
+        good: list[str] = []
+        first_batch: list[Samples] = []
+        windows, seconds, of_file, end = 0, 0.0, 0, 0.0
+        with closing(self._windows(selection.files)) as events:
+            for index, event in events:
+                if isinstance(event, Window):
+                    of_file, end = of_file + 1, event.end
+                    first_batch += [event.samples] if len(first_batch) < self._batch_size else []
+                    continue
+                if event is None:
+                    good.append(selection.files[index])
+                    windows, seconds = windows + of_file, seconds + end
+                else:
+                    refuse(AudioError(selection.files[index], event.reason))
+                of_file, end = 0, 0.0
+                if self._tell is not None:
+                    self._tell("read", index + 1, len(selection.files))
+        if not good:
+            raise SpectrimError(f"none of the {len(selection.files)} clips can be read; the first: {errors[0]}")
+        return _Heard(good, windows, seconds, first_batch), errors
+
+    def read(self, files: Sequence[str], prepare: Callable[[Sequence[Any]], object] | None = None) -> _Times:
+        """Decode files, and make the model's input of them in batches if told how."""
+        clock, batch = _Clock(), []
+        with closing(self._windows(files)) as events:
+            for index, event in events:
+                if isinstance(event, Window):
+                    clock.hear()
+                    batch.append(event.samples)
+                elif event is None:
+                    self._count()
+                else:
+                    raise _changed(files[index], event.reason)
+                if prepare is not None and len(batch) == self._batch_size:
+                    prepare(batch)
+                if len(batch) == self._batch_size:
+                    batch = []
+            if prepare is not None and batch:
+                prepare(batch)
+            return clock.stop()
+
+    def tag(self, files: Sequence[str], rate: float | None, model: Model | None = None) -> tuple[Scores, _Times]:
+        """Scores (clips, labels) at a keep rate, None for the model's own; of another model where one is given."""
+        clock, scores = _Clock(), []
+        predictions = predict(
+            Selection(list(files)), self._model if model is None else model, keep_rate=rate,
+            batch_size=self._batch_size, device=self._device, workers=self._workers, on_window=clock.hear,
+        )  # fmt: skip
+        with closing(predictions):
+            for prediction in predictions:
+                if prediction.scores is None:
+                    raise _changed(prediction.path, prediction.error or "no scores")
+                if not np.isfinite(prediction.scores).all():
+                    at = "" if rate is None else f" at keep rate {rate:g}"
+                    raise SpectrimError(f"{prediction.path}: NaN or infinite scores{at}")
+                scores.append(prediction.scores)
+                self._count()
+            times = clock.stop()
+        return np.stack(scores), times
+
+    def _windows(self, files: Sequence[str]) -> Generator[tuple[int, Event]]:
+        return decoded_windows(files, self.tagger, batch_size=self._batch_size, workers=self._workers)
+
+    def _count(self) -> None:
+        self._done += 1
+        if self._tell is not None:
+            self._tell("clips", self._done, self._total)
+
+
+def _changed(path: str | Path, reason: str) -> AudioError:
+    return AudioError(str(path), f"{reason}; it could be read a moment ago")

@@ -1,0 +1,1 @@
+"""The encoder and its parts: tokens, blocks, positions, losses, multiply-accumulates; masked pre-training."""

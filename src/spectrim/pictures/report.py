@@ -1,0 +1,183 @@
+"""Reports: headings, text, tables, figures and commands, written as one HTML page that stands alone and as Markdown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from matplotlib.figure import Figure
+
+from spectrim.files import write_text
+from spectrim.pictures.spectrograms import save_figure
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+h1, h2, h3 { line-height: 1.25; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; }
+th { border-bottom: 2px solid #888; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 1.5rem 0; }
+figure img { max-width: 100%; height: auto; }
+figcaption { color: #555; font-size: 0.9rem; }
+pre { background: #f4f4f4; padding: 0.7rem; overflow-x: auto; font-size: 0.85rem; }
+.wide { overflow-x: auto; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{% for block in blocks %}
+{%- if block.kind == "heading" %}<h{{ block.level }}>{{ block.text }}</h{{ block.level }}>
+{%- elif block.kind == "text" %}<p>{{ block.text }}</p>
+{%- elif block.kind == "list" %}<ul>{% for item in block.rows %}<li>{{ item }}</li>{% endfor %}</ul>
+{%- elif block.kind == "command" %}<pre>{{ block.text }}</pre>
+{%- elif block.kind == "table" %}<div class="wide"><table><thead><tr>{% for cell in block.columns %}<th>{{ cell }}</th>
+{%- endfor %}</tr></thead><tbody>
+{%- for row in block.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{%- endfor %}</tbody></table></div>
+{%- elif block.kind == "figure" %}<figure><img alt="{{ block.text }}" src="{{ block.data }}">
+<figcaption>{{ block.text }}</figcaption></figure>
+{%- endif %}
+{% endfor %}
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class _Block:
+    kind: str
+    text: str = ""
+    level: int = 2
+    columns: Sequence[str] = ()
+    rows: Sequence[Any] = ()
+    name: str = ""
+    data: str = ""
+
+
+@dataclass
+class Report:
+    """A report that is put together from top to bottom and then written.
+
+    Args:
+        title: of the page.
+        folder: where it goes: ``report.html``, ``report.md`` and ``figures/``.
+    """
+
+    title: str
+    folder: Path
+    _blocks: list[_Block] = field(default_factory=list, init=False)
+
+    def heading(self, text: str, level: int = 2) -> None:
+        """Add a heading; the title has level 1."""
+        self._blocks.append(_Block("heading", text, level))
+
+    def text(self, text: str) -> None:
+        """Add a paragraph of plain text."""
+        self._blocks.append(_Block("text", text))
+
+    def items(self, items: Sequence[str]) -> None:
+        """Add a list of points."""
+        self._blocks.append(_Block("list", rows=list(items)))
+
+    def command(self, text: str) -> None:
+        """Add command lines."""
+        self._blocks.append(_Block("command", text))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Add a table; cells are written as they print."""
+        self._blocks.append(_Block("table", columns=list(columns), rows=[[str(cell) for cell in row] for row in rows]))
+
+    def figure(self, name: str, figure: Figure, caption: str) -> None:
+        """Add a figure, and write it as ``figures/name.svg`` and ``.png``; the page holds the smaller of the two."""
+        place = self.folder / "figures"
+        place.mkdir(parents=True, exist_ok=True)
+        written = [place / f"{name}.{ending}" for ending in ("svg", "png")]
+        for path in written:
+            save_figure(figure, path)
+        smaller = min(written, key=lambda path: path.stat().st_size)
+        kind = {".svg": "svg+xml", ".png": "png"}[smaller.suffix]
+        data = f"data:image/{kind};base64,{base64.b64encode(smaller.read_bytes()).decode()}"
+        self._blocks.append(_Block("figure", caption, name=name, data=data))
+
+    def write(self) -> Path:
+        """Write both forms; returns the path of the HTML."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        page = Environment(autoescape=True).from_string(PAGE).render(title=self.title, blocks=self._blocks)
+        write_text(self.folder / "report.md", self.markdown())
+        write_text(self.folder / "report.html", page)
+        return self.folder / "report.html"
+
+    def markdown(self) -> str:
+        """The report as Markdown; figures by their files."""
+        parts = [f"# {self.title}"]
+        for block in self._blocks:
+            if block.kind == "heading":
+                parts.append(f"{'#' * block.level} {block.text}")
+            elif block.kind == "text":
+                parts.append(block.text)
+            elif block.kind == "list":
+                parts.append("\n".join(f"* {item}" for item in block.rows))
+            elif block.kind == "command":
+                parts.append(f"```\n{block.text}\n```")
+            elif block.kind == "table":
+                lines = [block.columns, ["---", *("--:" for _ in block.columns[1:])], *block.rows]
+                parts.append("\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines))
+            else:
+                parts.append(f"![{block.text}](figures/{block.name}.png)\n\n{block.text}")
+        return "\n\n".join(parts) + "\n"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the results of a study in its report.
+
+    Attributes:
+        title: of the report.
+        introduction: what was done, a paragraph each.
+        command: the command line that made it.
+        missing: names of steps that are not done.
+        steps: how many there are in all.
+    """
+
+    title: str
+    introduction: Sequence[str]
+    command: str
+    missing: Sequence[str]
+    steps: int
+
+    def begin(self, folder: Path) -> Report:
+        """A report in a folder, with all that stands above the results."""
+        report = Report(self.title, folder)
+        if self.missing:
+            done = self.steps - len(self.missing)
+            report.text(f"Not finished: {done} of {self.steps} steps are done. What is missing stands below.")
+        for paragraph in self.introduction:
+            report.text(paragraph)
+        report.command(self.command)
+        return report
+
+    def end(self, report: Report) -> Path:
+        """Add what is missing, and write the report; returns the path of the HTML."""
+        report.heading("What is missing")
+        if self.missing:
+            report.text(f"{len(self.missing)} steps of the plan are not done:")
+            report.items(self.missing)
+        else:
+            report.text("Nothing: every step of the plan is done.")
+        return report.write()
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,1 @@
+"""Statistics without models: bootstrap intervals, Kendall correlation, one-dimensional clusters."""

@@ -1,0 +1,1 @@
+"""Plans of many runs, the runner that resumes them, and their reports."""

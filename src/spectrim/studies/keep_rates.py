@@ -1,0 +1,350 @@
+"""What a study of keep rates came to: rows of single runs in, means with intervals, answers and a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectrim.pictures.curves import accuracy_curve
+from spectrim.pictures.report import Frame, Report
+from spectrim.stats.run_means import FEWEST, Mean, mean_over_runs, worded
+
+FEWER_MACS, POINTS_LOST = 0.30, 1.0
+"""The paper's claim: at least this share of the MACs saved, fewer than so many points lost."""
+
+CONTROL = 0.999
+"""A keep rate that keeps every patch of a miniature (⌈0.999·n⌉ = n for n below 1,000), and ends masking and SpecAug as
+pruning does: what pruned runs gain from that alone."""
+
+NAMES = {
+    **{"ast": "AST", "audiomae": "AudioMAE", "audioset": "AudioSet", "esc50": "ESC-50", "voxceleb1": "VoxCeleb-1"},
+    **{"spoken-commands": "spoken commands", "speech-commands": "Speech Commands V2"},
+}
+
+CAUTION = (
+    "The keep rate of an answer is, of those that save at least 30 % of the MACs, the one that lost least on the same "
+    "test clips, which flatters it a little. Points lost are paired: each run against the dense model of its own fold "
+    "and seed; a minus means that pruning gained. Intervals are 95 % Student's t over the runs: folds share training "
+    "clips and seeds share test clips, so runs are not quite independent; fewer than three give no interval. MACs are "
+    "the paper's count for one clip."
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A backbone on a data set at one keep rate, trained for it or not.
+
+    Attributes:
+        backbone: of the runs.
+        data: of the runs.
+        metric: its name.
+        keep_rate: at which they were tested.
+        trained: whether they were trained for that keep rate; else the dense model, pruned without training.
+        score: the metric, in points of 100.
+        lost: points lost against the dense model of the same run, paired.
+        paper_macs: multiply-accumulates, the paper's count.
+        fewer_macs: share of them saved against dense.
+        base_fewer_macs: the share that the same keep rate saves in ViT-B.
+    """
+
+    backbone: str
+    data: str
+    metric: str
+    keep_rate: float
+    trained: bool
+    score: Mean
+    lost: Mean
+    paper_macs: int
+    fewer_macs: float
+    base_fewer_macs: float
+
+
+def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """Bring the rows of single runs together.
+
+    Args:
+        rows: as `spectrim.studies.report.collect` gives them; runs without a dense model are left out.
+
+    Returns:
+        Points ordered by backbone, data set, trained or not, and falling keep rate.
+    """
+    groups: dict[tuple[str, str, bool, float], dict[tuple[Any, Any], Mapping[str, Any]]] = {}
+    for row in rows:
+        rate, dense = row["keep_rate"], row["trained_keep_rate"] == 1.0
+        if dense or rate == row["trained_keep_rate"]:
+            trained = rate == row["trained_keep_rate"]
+            key = (row["backbone"], row["data"], trained, rate)
+            groups.setdefault(key, {})[row["fold"], row["seed"]] = row
+    found = []
+    for (backbone, data, trained, rate), runs in sorted(groups.items(), key=lambda item: (*item[0][:3], -item[0][3])):
+        dense = groups.get((backbone, data, True, 1.0), {})
+        paired = [run for run in runs if run in dense]
+        if not paired:
+            continue
+        first, whole = runs[paired[0]], dense[paired[0]]
+        found.append(
+            Point(
+                backbone, data, first["metric"], rate, trained,
+                mean_over_runs([100.0 * runs[run]["value"] for run in paired]),
+                mean_over_runs([100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired]),
+                first["paper_macs"],
+                1.0 - first["paper_macs"] / whole["paper_macs"],
+                first["base_fewer_macs"],
+            )
+        )  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether ≥ 30 % of the MACs can be saved for less than a point, for a backbone on a data set.
+
+    Attributes:
+        best: the point with the fewest points lost among those that save enough; None if none was measured.
+        holds: its mean loss is below a point.
+        surely: the upper end of its interval is below a point.
+        surely_not: the lower end of its interval is at a point or above.
+    """
+
+    best: Point | None
+    holds: bool
+    surely: bool
+    surely_not: bool
+
+    @property
+    def word(self) -> str:
+        """The answer in a word or two."""
+        if self.best is None:
+            return "not measured"
+        return worded(self.best.lost, holds=self.holds, surely=self.surely, surely_not=self.surely_not)
+
+    @property
+    def paper(self) -> str:
+        """How it stands to the paper's claim, for models fine-tuned with pruning."""
+        if self.best is None:
+            return "not measured"
+        if self.surely:
+            return "agrees with the paper"
+        if self.surely_not:
+            return "contradicts the paper"
+        return f"points {'with' if self.holds else 'against'} the paper, without settling it"
+
+    def __str__(self) -> str:
+        if self.best is None:
+            return "not measured: no keep rate that saves 30 % has been run together with its dense model."
+        lost, at = self.best.lost, f"keep rate {self.best.keep_rate:g} saves {self.best.fewer_macs:.0%} of the MACs"
+        change = f"{'loses' if lost.value >= 0 else 'gains'} {abs(lost.value):.1f} points"
+        if lost.runs < FEWEST:
+            return f"{self.word}: {at} and {change}; too few runs for an interval."
+        return (
+            f"{self.word}: {at} and {change}; the interval over {lost.runs} runs is {lost.low:.1f} to "
+            f"{lost.high:.1f} points lost."
+        )
+
+
+def answer(found: Sequence[Point], backbone: str, data: str, *, trained: bool) -> Answer:
+    """Answer the paper's claim for a backbone and data set.
+
+    Args:
+        found: of `points`.
+        backbone: of the points to look at.
+        data: of the points to look at.
+        trained: look at models trained for their keep rate, or at training-free pruning.
+    """
+    able = [
+        point
+        for point in found
+        if (point.backbone, point.data, point.trained) == (backbone, data, trained) and point.fewer_macs >= FEWER_MACS
+    ]
+    if not able:
+        return Answer(None, False, False, False)
+    best = min(able, key=lambda point: point.lost.value)
+    return Answer(best, best.lost.value < POINTS_LOST, best.lost.high < POINTS_LOST, best.lost.low >= POINTS_LOST)
+
+
+def add_study(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add answers, tables and curves of a study to a report.
+
+    Args:
+        report: to add to.
+        rows: as `spectrim.studies.report.collect` gives them.
+    """
+    found = points(rows)
+    if not found:
+        return
+    pairs = list(dict.fromkeys((point.backbone, point.data) for point in found))
+    report.heading("Can 30 % of the MACs be saved for less than one point?")
+    _add_answers(report, found, pairs)
+    _add_control(report, rows, pairs)
+    for pair in pairs:
+        _add_pair(report, [point for point in found if (point.backbone, point.data) == pair], rows)
+
+
+def _add_answers(report: Report, found: Sequence[Point], pairs: Sequence[tuple[str, str]]) -> None:
+    table, sentences, against = [], [], []
+    for pair in pairs:
+        for trained, how in ((True, "fine-tuned with pruning"), (False, "training-free")):
+            if not any((p.backbone, p.data, p.trained) == (*pair, trained) and p.keep_rate < 1.0 for p in found):
+                continue
+            given = answer(found, *pair, trained=trained)
+            sentences.append(f"{_name(*pair)}, {how}: {given}")
+            best = given.best
+            dense = next(p for p in found if (p.backbone, p.data, p.trained, p.keep_rate) == (*pair, True, 1.0))
+            cells = (best.keep_rate, f"{best.fewer_macs:.0%}", best.lost, best.lost.runs) if best else ("",) * 4
+            table.append((_name(*pair), how, f"{dense.score.value:.1f}", *cells, given.word))
+            if trained and best:
+                against.append(f"{_name(*pair)}: {given.paper}.")
+    report.table(["", "how", "dense", "keep rate", "fewer MACs", "points lost", "runs", "answer"], table)
+    report.items(sentences)
+    report.text(CAUTION)
+    report.heading("Beside the paper", 3)
+    report.text(
+        "The paper's claim is about fine-tuning with pruning. It publishes for AudioMAE at keep rate 0.5: Speech "
+        "Commands V2 97.95 → 97.28 %, ESC-50 94.30 → 93.40 %. Training-free pruning is beyond its claim."
+    )
+    report.items(against or ["Nothing to compare yet."])
+
+
+def lost_to_control(rows: Iterable[Mapping[str, Any]], backbone: str, data: str) -> list[tuple[float, Mean]]:
+    """Points that fine-tuned pruning loses against the control, which keeps all patches.
+
+    Args:
+        rows: as `spectrim.studies.report.collect` gives them.
+        backbone: of the runs to look at.
+        data: of the runs to look at.
+
+    Returns:
+        Keep rate and mean over the runs that have a control, paired, for falling keep rates.
+    """
+    own: dict[float, dict[tuple[Any, Any], float]] = {}
+    for row in rows:
+        if (row["backbone"], row["data"]) == (backbone, data) and row["keep_rate"] == row["trained_keep_rate"]:
+            own.setdefault(row["keep_rate"], {})[row["fold"], row["seed"]] = row["value"]
+    control = own.get(CONTROL, {})
+    found = []
+    for rate in sorted((rate for rate in own if rate < CONTROL), reverse=True):
+        losses = [100.0 * (control[run] - value) for run, value in own[rate].items() if run in control]
+        if losses:
+            found.append((rate, mean_over_runs(losses)))
+    return found
+
+
+def _add_control(report: Report, rows: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> None:
+    table = [
+        (_name(*pair), f"{rate:g}", lost, lost.runs) for pair in pairs for rate, lost in lost_to_control(rows, *pair)
+    ]
+    if table:
+        report.heading("Beside the control", 3)
+        report.text(
+            f"Points that fine-tuned pruning loses against the run at keep rate {CONTROL:g}, which keeps all patches "
+            "and ends masking and augmentations like the pruned runs: what dropping patches alone costs."
+        )
+        report.table(["", "keep rate", "points lost", "runs"], table)
+
+
+def _add_pair(report: Report, own: Sequence[Point], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table and a curve of one backbone on one data set."""
+    backbone, data, metric = own[0].backbone, own[0].data, own[0].metric
+    title = _name(backbone, data)
+    mine = [row for row in rows if (row["backbone"], row["data"]) == (backbone, data)]
+    report.heading(title)
+    report.text(origin(mine))
+    rates = sorted({point.keep_rate for point in own}, reverse=True)
+    at = {(point.trained, point.keep_rate): point for point in own}
+    scaled = any(abs(point.fewer_macs - point.base_fewer_macs) > 5e-3 for point in own)
+    table = []
+    for rate in rates:
+        tuned, free = at.get((True, rate)), at.get((False, rate))
+        one = tuned or free
+        if one is None:
+            continue
+        lost = tuned.lost if tuned and rate < 1.0 else ""
+        cells = (tuned.score if tuned else "", lost, tuned.lost.runs if tuned else "")
+        others = (free.score, free.lost, free.lost.runs) if free else ("", "", "")
+        base = (f"{one.base_fewer_macs:.0%}",) if scaled else ()
+        table.append((f"{rate:g}", f"{one.paper_macs / 1e6:,.1f} M", f"{one.fewer_macs:.0%}", *base, *cells, *others))
+    further = ["in ViT-B"] if scaled else []
+    tuned_columns, free_columns = (
+        [f"{metric}, {how}", "points lost", "runs"] for how in ("fine-tuned", "training-free")
+    )
+    report.table(["keep rate", "MACs", "fewer", *further, *tuned_columns, *free_columns], table)
+    figure = accuracy_curve(curve_rows(own), metric=metric, title=title)
+    report.figure(
+        _slug(title), figure,
+        f"{title}: {metric} against the MACs of a clip, the paper's count. Bars, where there are three runs: 95 % "
+        "interval of the difference from the dense model, run by run.",
+    )  # fmt: skip
+
+
+def origin(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say where rows of one backbone and data set come from: recipes, runs, numbers of clips, metric."""
+    metric = rows[0]["metric"]
+    recipes = " and ".join(sorted({f"recipes/{row['recipe']}.yaml" for row in rows}))
+    runs = sorted({(row["fold"] or 0, row["seed"]) for row in rows})
+    named = ", ".join(f"{f'fold {fold} ' if fold else ''}seed {seed}" for fold, seed in runs)
+    clips = f"{_range(rows, 'training_clips')} training clips, {_range(rows, 'test_clips')} test clips a run"
+    least = f"; one test clip is {100.0 / rows[0]['test_clips']:.2g} points" if metric == "accuracy" else ""
+    return f"By {recipes}. Runs: {named}. {clips}{least}. Metric: {metric}, in %."
+
+
+def _range(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    least, most = (pick(row[name] for row in rows) for pick in (min, max))
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def curve_rows(found: Sequence[Point]) -> list[dict[str, Any]]:
+    """Points of one backbone and data set as rows for `spectrim.pictures.curves.accuracy_curve`.
+
+    A point lies the points that its runs lost below the mean of all dense models, with the interval of what they lost:
+    so all points are about the same models, also where some runs are missing. The dense model begins both series.
+    """
+    dense = next(point for point in found if point.trained and point.keep_rate == 1.0)
+    series = [("fine-tuned" if point.trained else "training-free", point) for point in found if point.keep_rate < 1.0]
+    names = list(dict.fromkeys(name for name, _ in series)) or ["fine-tuned"]
+    return [
+        {
+            "series": name,
+            "keep_rate": point.keep_rate,
+            "macs": point.paper_macs,
+            "value": (dense.score.value - point.lost.value) / 100.0,
+            "low": (dense.score.value - point.lost.high) / 100.0,
+            "high": (dense.score.value - point.lost.low) / 100.0,
+        }
+        for name, point in [*((name, dense) for name in names), *series]
+    ]
+
+
+def _name(backbone: str, data: str) -> str:
+    return f"{NAMES.get(backbone, backbone)} on {NAMES.get(data, data)}"
+
+
+def _slug(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def write_study(
+    rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame, *, masked: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the report of a study.
+
+    Args:
+        rows: as `spectrim.studies.report.collect` gives them.
+        folder: see `Report`.
+        frame: what stands around it.
+        masked: results of `spectrim.training.pretrain.pretrain`, if the study has made its own AudioMAE.
+
+    Returns:
+        Path of the HTML.
+    """
+    report = frame.begin(folder)
+    add_study(report, rows)
+    if masked is not None:
+        report.heading("The AudioMAE before fine-tuning")
+        report.text(
+            f"Pre-trained without labels on {masked['training_files']:,} clips of the AudioSet miniature for "
+            f"{masked['epoch']:g} epochs: mean squared error of masked patches {masked['held_out_loss']:.3f} on "
+            f"{masked['held_out_files']:,} clips held out; always to predict the mean of a patch would give 1."
+        )
+    return frame.end(report)

@@ -1,0 +1,250 @@
+"""What models lose with patches ranked by something else than attention: rows of runs in, report out.
+
+Fine-tuned with that ranking, or training-free: the dense model, pruned with it at test time. Every loss is paired: a
+run against the run of its own fold and seed, which is the same one up to where the keep rate begins to fall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectrim.analysis.ablations import ATTENTION, RANKINGS
+from spectrim.pictures.dot_plots import lost_dots
+from spectrim.pictures.report import Frame, Report
+from spectrim.stats.run_means import FEWEST, Mean, mean_over_runs, worded
+from spectrim.studies.keep_rates import CONTROL, NAMES, POINTS_LOST, origin
+
+Run = tuple[Any, Any]
+"""Fold and seed."""
+
+CAUTION = (
+    "Points lost are paired: each run against the other of its own fold and seed; a minus means a gain. Intervals are "
+    "95 % Student's t over the runs: folds share training clips and seeds share test clips, so runs are not quite "
+    "independent; fewer than three give no interval. There is a drop if the mean loss against attention at the same "
+    "keep rate is a point or more; it is settled if the whole interval lies on one side of one point."
+)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A backbone on a data set at a keep rate with one ranking, trained for it or not.
+
+    Attributes:
+        backbone: of the runs.
+        data: of the runs.
+        metric: its name.
+        ranking: a name in `spectrim.analysis.ablations.RANKINGS`.
+        keep_rate: at which they were tested.
+        trained: whether they were trained for that keep rate with that ranking; else the dense model, pruned without
+            training.
+        score: the metric, in points of 100.
+        to_attention: points that each run lost against attention at the same keep rate, trained or not as itself, by
+            fold and seed; empty where that has not been run. So the others.
+        to_control: likewise against the control, which is trained as pruned models are, and keeps all patches.
+        to_dense: likewise against the dense model.
+    """
+
+    backbone: str
+    data: str
+    metric: str
+    ranking: str
+    keep_rate: float
+    trained: bool
+    score: Mean
+    to_attention: Mapping[Run, float]
+    to_control: Mapping[Run, float]
+    to_dense: Mapping[Run, float]
+
+    @property
+    def lost(self) -> Mean | None:
+        """Mean points lost against attention at the same keep rate; None where no run of it has been trained."""
+        return _mean(self.to_attention)
+
+    @property
+    def dropped(self) -> str:
+        """Whether there is a drop of a point or more against attention, in a word or two."""
+        return "not measured" if self.lost is None else drop_word(self.lost)
+
+
+def _mean(losses: Mapping[Run, float]) -> Mean | None:
+    return mean_over_runs(list(losses.values())) if losses else None
+
+
+def drop_word(lost: Mean) -> str:
+    """Whether points lost are a drop of a point or more, and whether their interval settles it."""
+    surely, surely_not = lost.low >= POINTS_LOST, lost.high < POINTS_LOST
+    return worded(lost, holds=lost.value >= POINTS_LOST, surely=surely, surely_not=surely_not)
+
+
+def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
+    """Bring the rows of single runs together.
+
+    Args:
+        rows: as `spectrim.studies.report.collect` gives them; those of a pruned model at another keep rate than its own
+            are left out.
+
+    Returns:
+        By backbone and data set, trained before training-free: dense, control, then by falling keep rate each ranking
+        in the order of `spectrim.analysis.ablations.RANKINGS`.
+    """
+    groups: dict[tuple[str, str, bool, float, str], dict[Run, Mapping[str, Any]]] = {}
+    for row in rows:
+        trained = row["keep_rate"] == row["trained_keep_rate"]
+        if trained or row["trained_keep_rate"] == 1.0:
+            key = (row["backbone"], row["data"], trained, row["keep_rate"], row["ranking"])
+            groups.setdefault(key, {})[row["fold"], row["seed"]] = row
+
+    def place(key: tuple[str, str, bool, float, str]) -> tuple[Any, ...]:
+        backbone, data, trained, rate, ranking = key
+        return backbone, data, not trained, -rate, list(RANKINGS).index(ranking)
+
+    found = []
+    for key in sorted(groups, key=place):
+        (backbone, data, trained, rate, ranking), own = key, groups[key]
+        others = ((trained, rate), (True, CONTROL), (True, 1.0))
+        losses = [_losses(own, groups.get((backbone, data, *other, ATTENTION), {})) for other in others]
+        metric, score = next(iter(own.values()))["metric"], [100.0 * row["value"] for row in own.values()]
+        found.append(Ranked(backbone, data, metric, ranking, rate, trained, mean_over_runs(score), *losses))
+    return found
+
+
+def _losses(own: Mapping[Run, Mapping[str, Any]], other: Mapping[Run, Mapping[str, Any]]) -> dict[Run, float]:
+    """Points that runs lost against others of the same fold and seed."""
+    return {run: 100.0 * (other[run]["value"] - row["value"]) for run, row in own.items() if run in other}
+
+
+def answers(found: Sequence[Ranked]) -> list[str]:
+    """Sentences: for each backbone, data set, keep rate and ranking, whether there is a drop, and by how much.
+
+    Of fine-tuned models: those are what the paper speaks of.
+    """
+    said = []
+    for one in found:
+        lost = one.lost
+        if one.ranking == ATTENTION or lost is None or not one.trained:
+            continue
+        where = f"{_name(one)}, keep rate {one.keep_rate:g}, {_ranked_by(one.ranking)}"
+        change = f"{'loses' if lost.value >= 0 else 'gains'} {abs(lost.value):.1f} points against attention"
+        if lost.runs < FEWEST:
+            said.append(f"{where}: {one.dropped}: it {change}; too few runs for an interval.")
+        else:
+            ends = f"{lost.low:.1f} to {lost.high:.1f} points lost"
+            said.append(f"{where}: {one.dropped}: it {change}; the interval over {lost.runs} runs is {ends}.")
+    return said
+
+
+def _ranked_by(ranking: str) -> str:
+    name, _, gather = ranking.partition(", ")
+    return f"{'at random' if name == 'random' else f'by {name}'}{f', {gather}' if gather else ''}"
+
+
+def gather_alone(found: Sequence[Ranked]) -> list[str]:
+    """Sentences: what the public code's gather loses against the right one, where both have been trained."""
+    there = {(one.backbone, one.data, one.trained, one.keep_rate, one.ranking): one for one in found}
+    said = []
+    for one in found:
+        name, _, gather = one.ranking.partition(", ")
+        right = there.get((one.backbone, one.data, one.trained, one.keep_rate, name))
+        if gather and right is not None:
+            both = [
+                lost - right.to_attention[run] for run, lost in one.to_attention.items() if run in right.to_attention
+            ]
+            if both:
+                lost = mean_over_runs(both)
+                where = f"{_name(one)}, {_how(one)}, keep rate {one.keep_rate:g}, by {name}"
+                said.append(f"{where}: {lost} points lost, {_runs(lost.runs)}.")
+    return said
+
+
+def _runs(number: int) -> str:
+    return "one run" if number == 1 else f"{number} runs"
+
+
+def write_rankings(rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame) -> Path:
+    """Write the report of a study of rankings.
+
+    Args:
+        rows: as `spectrim.studies.report.collect` gives them.
+        folder: see `Report`.
+        frame: what stands around it.
+
+    Returns:
+        Path of the HTML.
+    """
+    report = frame.begin(folder)
+    found = compare(rows)
+    report.heading("Is the drop there when the gather is right?")
+    report.items(answers(found) or ["Nothing to compare yet."])
+    report.text(CAUTION)
+    drawn = dot_rows(found)
+    if drawn:
+        report.figure(
+            "rankings", lost_dots(drawn, against="attention", least=POINTS_LOST),
+            "Points lost against patches ranked by attention at the same keep rate, run by run; left of the dashed "
+            "line is better than attention. The control keeps all patches.",
+        )  # fmt: skip
+    if alone := gather_alone(found):
+        report.heading("What the wrong gather alone loses", 3)
+        report.text("Against the same ranking with the right gather, run by run.")
+        report.items(alone)
+    for pair in dict.fromkeys((one.backbone, one.data) for one in found if one.ranking != ATTENTION):
+        _add_pair(report, [one for one in found if (one.backbone, one.data) == pair], rows)
+    return frame.end(report)
+
+
+def _add_pair(report: Report, own: Sequence[Ranked], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A table of one backbone on one data set: dense, control, and the keep rates that have several rankings."""
+    first, rates = own[0], {one.keep_rate for one in own if one.ranking != ATTENTION}
+    own = [one for one in own if one.keep_rate in rates or one.keep_rate >= CONTROL]
+    report.heading(_name(first))
+    report.text(origin([row for row in rows if (row["backbone"], row["data"]) == (first.backbone, first.data)]))
+    table, free = [], {(one.keep_rate, one.ranking): one for one in own if not one.trained and one.keep_rate in rates}
+    there = {(one.keep_rate, one.ranking): one for one in own if one.trained}
+    for rate, ranking in dict.fromkeys([*there, *free]):
+        pruned = rate < CONTROL
+        label = ranking if pruned else "control: all patches" if rate < 1.0 else "dense"
+        tuned = there.get((rate, ranking))
+        lost = _mean(tuned.to_control) if tuned and pruned else None
+        whole = _mean(tuned.to_dense) if tuned and rate < 1.0 else None
+        ends = ["" if mean is None else mean for mean in (lost, whole)]
+        table.append((label, f"{rate:g}", *_cells(tuned), *ends, *_cells(free.get((rate, ranking)))))
+    columns = [f"{first.metric}, fine-tuned", "runs", "lost to attention", "a drop", "lost to control", "lost to dense"]
+    further = [f"{first.metric}, training-free", "runs", "lost to attention", "a drop"]
+    report.table(["ranked by", "keep rate", *columns, *further], table)
+
+
+def _cells(one: Ranked | None) -> tuple[object, ...]:
+    """Score, runs, points lost against attention, and whether that is a drop, as far as there are any."""
+    if one is None:
+        return ("",) * 4
+    if one.ranking == ATTENTION or one.lost is None:
+        return one.score, one.score.runs, "", ""
+    return one.score, one.score.runs, one.lost, one.dropped
+
+
+def dot_rows(found: Sequence[Ranked]) -> list[dict[str, Any]]:
+    """Rows for `spectrim.pictures.dot_plots.lost_dots`: every ranking, and what the control loses against attention."""
+    drawn = []
+    for one in found:
+        if one.ranking != ATTENTION and one.lost is not None:
+            drawn.append(_dot_row(one, one.ranking, one.lost, one.to_attention))
+        elif one.trained and one.keep_rate < CONTROL and one.to_control:
+            gained = {run: -lost for run, lost in one.to_control.items()}
+            drawn.append(_dot_row(one, "control: all patches", mean_over_runs(list(gained.values())), gained))
+    return drawn
+
+
+def _dot_row(one: Ranked, label: str, lost: Mean, runs: Mapping[Run, float]) -> dict[str, Any]:
+    ends = {"value": lost.value, "low": lost.low, "high": lost.high, "runs": list(runs.values())}
+    return {"panel": _name(one), "label": label, "series": f"{_how(one)}, keep rate {one.keep_rate:g}", **ends}
+
+
+def _how(one: Ranked) -> str:
+    return "fine-tuned" if one.trained else "training-free"
+
+
+def _name(one: Ranked) -> str:
+    return f"{NAMES.get(one.backbone, one.backbone)} on {NAMES.get(one.data, one.data)}"

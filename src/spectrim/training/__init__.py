@@ -1,0 +1,1 @@
+"""Recipes to trained models, on transformers' Trainer."""

@@ -1,0 +1,403 @@
+"""Fine-tuning and training with an annealed keep rate, on transformers' Trainer."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import EvalPrediction
+
+from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
+from spectrim.checkpoints import describe, from_pretrained
+from spectrim.checkpoints.loading import FURTHER_SETTINGS
+from spectrim.config import BUILDERS, SpectrimConfig
+from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
+from spectrim.errors import InvalidSetting
+from spectrim.files import folder_beside, write_json
+from spectrim.measure.metrics import METRICS
+from spectrim.network.losses import classification_loss
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.plan import cosine_from_one, plan_blocks
+from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
+from spectrim.training.cards import write_card
+from spectrim.training.intact_checkpoints import newest_checkpoint
+from spectrim.training.recipes import PruningSettings, Recipe
+from spectrim.training.run_folder import (
+    CHECKPOINTS,
+    RunCourse,
+    RunTrainer,
+    begin_run,
+    begun_run,
+    check_run,
+    is_main_process,
+    refuse_another_run,
+    run_arguments,
+    tensorboard_callback,
+)
+from spectrim.training.run_log import RunLog, Say
+
+MAY_DIFFER_IN_A_BRANCH = (
+    *("recipe.name", "recipe.description", "recipe.pruning.keep_rate", "recipe.optimiser.stop_after_epochs"),
+    *("recipe.pruning.criterion", "recipe.pruning.reference_compat", "recipe.evaluation.test_keep_rates"),
+)
+"""Settings in which a run may differ from the one whose beginning it shares."""
+
+
+def annealed_keep_rate(pruning: PruningSettings, epoch: float) -> float:
+    """Keep rate at a point of training.
+
+    Args:
+        pruning: target, start and length of the annealing.
+        epoch: epochs done, a fraction inside an epoch.
+
+    Returns:
+        The keep rate: 1 until ``shrink_start``, a cosine over ``shrink_epochs``, the target after it.
+    """
+    if pruning.keep_rate == 1.0:
+        return 1.0
+    if pruning.anneal_every == "epoch":
+        epoch = math.floor(epoch)
+    if epoch < pruning.shrink_start:
+        return 1.0
+    if pruning.shrink_epochs == 0.0:
+        return pruning.keep_rate
+    return cosine_from_one((epoch - pruning.shrink_start) / pruning.shrink_epochs, pruning.keep_rate)
+
+
+class Collator:
+    """A list of clips → one batch on the CPU.
+
+    Gives ``input_values`` (batch, frames, mels), ``labels`` (batch, labels), ``num_frames`` (batch,) and ``counted``
+    (batch,), False for clips that stand in for unreadable ones; and for training clips what
+    `spectrim.training.augment.draw` gives.
+    """
+
+    def __init__(self, frontend: Frontend, recipe: Recipe, config: SpectrimConfig) -> None:
+        self.frontend = frontend
+        self.augment = recipe.augment
+        self.frames, self.mels, self.grid = config.max_length, config.num_mel_bins, config.grid
+        self.multi_label = config.multi_label
+
+    def __call__(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """Make the batch."""
+        with torch.no_grad():
+            features = self.frontend([torch.as_tensor(clip.waveform) for clip in clips])
+        targets = torch.as_tensor(np.stack([clip.target for clip in clips]))
+        batch = {
+            "input_values": features.input_values,
+            "num_frames": features.num_frames,
+            "counted": torch.tensor([not clip.stand_in for clip in clips]),
+        }
+        training = [clip for clip in clips if isinstance(clip, TrainingClip)]
+        if training:
+            targets = smooth_targets(targets, self.augment.label_smoothing, multi_label=self.multi_label)
+            batch |= draw(self.augment, training, self.frames, self.mels, self.grid)
+        return {**batch, "labels": targets}
+
+
+class PruningTrainer(RunTrainer):
+    """Trainer whose forward passes follow a recipe's keep rate and augmentations.
+
+    Evaluation runs at ``evaluation_rate``, without augmentations.
+    """
+
+    model: AudioTransformer
+
+    def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:
+        self.recipe = recipe
+        self.evaluation_rate = recipe.pruning.keep_rate
+        super().__init__(*args, optimiser_settings=recipe.optimiser, schedule_settings=recipe.schedule, **kwargs)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Loss of a batch; see `Trainer.compute_loss`."""
+        drawn = {name: value for name, value in inputs.items() if name in ("stripes", "noise", "roll")}
+        seen = {name: value for name, value in inputs.items() if name not in (*drawn, "counted")}
+        rate = self.evaluation_rate
+        if model.training:
+            epoch, pruning = self.state.epoch or 0.0, self.recipe.pruning
+            rate = annealed_keep_rate(pruning, epoch)
+            if pruning.keep_rate < 1.0 and epoch >= pruning.shrink_start:
+                seen.pop("visible_patches", None)
+                drawn.pop("stripes", None)
+            config = self.model.config
+            seen["input_values"] = apply(seen["input_values"], drawn, -config.mean / (2.0 * config.std))
+        outputs = model(**seen, keep_rate=rate)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def problem_type(recipe: Recipe, part: AudioDataset) -> str:
+    """The configuration's word for a recipe's loss on a data set."""
+    several = part.multi_label if recipe.loss == "auto" else recipe.loss == "binary_cross_entropy"
+    if part.multi_label and not several:
+        raise InvalidSetting(
+            "loss", recipe.loss, f"binary_cross_entropy: clips of {recipe.data.name} have several labels"
+        )
+    return "multi_label_classification" if several else "single_label_classification"
+
+
+def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTransformer:
+    """The model to train: a checkpoint with a head for a data set, or a fresh one from the recipe's builder.
+
+    Mean, std and length of the input are the recipe's, else the data set's, else the checkpoint's.
+
+    Args:
+        recipe: says builder, fields, and pruning; the model carries its keep rate, which training overrides.
+        init: what `spectrim.from_pretrained` takes, or None for random weights.
+        part: says the labels; a checkpoint's head is kept where it has the same ones.
+
+    Raises:
+        InvalidSetting: a size, or another field, in the recipe is not that of the checkpoint.
+    """
+    pruning = recipe.pruning
+    problem = problem_type(recipe, part)
+    settings = {name: getattr(pruning, name) for name in ("keep_rate", "prune_at", "criterion", "reference_compat")}
+    if init is None:
+        names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
+        fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
+        return AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
+    described = describe(init)
+    known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
+    given = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
+    frames = given.pop("max_length", None)
+    further = {name: given.pop(name) for name in FURTHER_SETTINGS if name in given}
+    head_std = given.pop("head_init_std", None)
+    given.pop("initializer_range", None)
+    fresh = described["label_names"] != list(part.labels)
+    model = from_pretrained(
+        init,
+        **settings,
+        labels=part.labels if fresh else None,
+        frames=frames,
+        **further,
+    )
+    for name, value in given.items():
+        if (there := getattr(model.config, name)) != value:
+            raise InvalidSetting(f"model.fields.{name}", value, f"{there!r}, as in the checkpoint {init}")
+    if fresh and head_std not in (None, model.config.head_init_std):
+        model.config.head_init_std = head_std
+        torch.nn.init.trunc_normal_(model.head.linear.weight, std=head_std)
+    model.config.problem_type = problem
+    return model
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works with.
+
+    Attributes:
+        recipe: what to do.
+        output: folder of the run.
+        init: checkpoint to start from, or None.
+        metric: by its name in `spectrim.measure.metrics.METRICS`.
+        parts: of the data set, by `spectrim.data.PARTS`.
+        model: to be trained.
+    """
+
+    recipe: Recipe
+    output: Path
+    init: str | None
+    metric: str
+    parts: dict[str, AudioDataset]
+    model: AudioTransformer
+
+
+def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None) -> Job:
+    """Open the data and build the model of a run; errors as `train`."""
+    entry = find_data_set(recipe.data.name, "data.name")
+    parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
+    transformers.set_seed(recipe.seed)
+    model = build_model(recipe, init, parts["train"])
+    plan_blocks(model.config, model.config.num_patches)
+    return Job(recipe, Path(output), init, parts["train"].metric, parts, model)
+
+
+def train(
+    recipe: Recipe,
+    data: str | Path,
+    output: str | Path,
+    *,
+    init: str | None = None,
+    resume: bool = False,
+    branch_of: str | Path | None = None,
+    progress: bool = False,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Run a recipe: train, choose the weights, test them dense and pruned, save the model.
+
+    Args:
+        recipe: from `load_recipe`.
+        data: root of the data set on disk.
+        output: folder of the run, see `spectrim.training.run_folder`; at the end also ``model/`` and ``results.json``.
+        init: checkpoint to start from, or None.
+        resume: continue the run in ``output`` from its newest whole checkpoint, or begin it.
+        branch_of: folder of a run of the same recipe with another keep rate that was stopped before its keep rate
+            fell: this run goes on from there, and ends as if it had run from the beginning.
+        progress: draw a bar.
+        say: is told what is logged, line by line.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        InvalidSetting: unknown data set; ``output`` already holds a run and ``resume`` is False; the run in it has
+            another recipe, data or start; or the settings do not suit the data, the checkpoint or the machine.
+        DataError: the data set is not there, or too much of it is missing or unreadable.
+        TrainingDiverged: the loss is no longer a number.
+    """
+    output = Path(output)
+    run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
+    check_run(run, output, resume=resume, kind=Recipe)
+    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
+    shared = None if newest is not None or branch_of is None else _branching_point(recipe, run, Path(branch_of))
+    job = prepare(recipe, data, output, init)
+    trainer = build_trainer(job, progress=progress, say=say)
+    begin_run(run, output)
+    if shared is not None:
+        newest = output / CHECKPOINTS / shared.name
+        if is_main_process():
+            _copy_checkpoint(shared, newest)
+        trainer.accelerator.wait_for_everyone()
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    return _conclude(trainer, job)
+
+
+def _branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
+    """The checkpoint of another run from which this one may go on; `InvalidSetting` if there is none."""
+    written = trunk / "run.json"
+    if not written.is_file():
+        raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
+    refuse_another_run(run, begun_run(written, Recipe), trunk, apart_from=MAY_DIFFER_IN_A_BRANCH)
+    newest = newest_checkpoint(trunk / CHECKPOINTS)
+    if newest is None:
+        raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")
+    epoch = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME)).epoch or 0.0
+    start = recipe.pruning.shrink_start
+    if epoch > start + 1e-9:
+        allowed = f"a run that stopped by pruning.shrink_start={start:g}; its newest checkpoint is of epoch {epoch:g}"
+        raise InvalidSetting("branch_of", str(trunk), allowed)
+    first = recipe.evaluation.first_epoch
+    if recipe.evaluation.choose == "best" and first <= epoch:
+        allowed = f"more than {epoch:g}, where it branches off: it does not know the evaluations before"
+        raise InvalidSetting("evaluation.first_epoch", first, allowed)
+    return newest
+
+
+def _copy_checkpoint(source: Path, target: Path) -> None:
+    """Bring a checkpoint into another run's folder, whole."""
+    beside = target.with_name(".partial")
+    for leftover in (beside, target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, beside)
+    beside.rename(target)
+
+
+def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTrainer:
+    """The Trainer of a run."""
+    recipe, model, metric = job.recipe, job.model, job.metric
+    course, evaluation = recipe.optimiser, recipe.evaluation
+    clips: Dataset[Any] = TrainingClips(job.parts["train"], recipe.augment, recipe.seed)
+    arguments = run_arguments(
+        job.output,
+        course,
+        clips=len(job.parts["train"]),
+        every_epochs=evaluation.every_epochs,
+        first_epoch=evaluation.first_epoch,
+        evaluation_batch=evaluation.batch_size,
+        metric=f"eval_{metric}" if evaluation.choose == "best" else None,
+        greater_is_better=True,
+        workers=recipe.workers,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    arguments.label_names = ["labels", "counted"]
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        targets, counted = (np.asarray(part) for part in prediction.label_ids)
+        scores, targets = np.asarray(prediction.predictions)[counted], targets[counted]
+        loss = classification_loss(
+            torch.from_numpy(scores), torch.from_numpy(targets), multi_label=model.config.multi_label
+        )
+        return {"clips": len(scores), "loss": loss.item(), metric: METRICS[metric](scores, targets)}
+
+    def facts(epoch: float) -> dict[str, float]:
+        return {"keep_rate": annealed_keep_rate(recipe.pruning, epoch)}
+
+    return PruningTrainer(
+        model=model,
+        args=arguments,
+        recipe=recipe,
+        data_collator=Collator(Frontend.from_config(model.config), recipe, model.config),
+        train_dataset=clips,
+        eval_dataset=job.parts["validation"],
+        compute_metrics=compute_metrics,
+        callbacks=[
+            RunCourse(clips, course.stop_after_epochs),
+            RunLog(job.output, facts, say if is_main_process() else None, course.stop_after_epochs),
+            *tensorboard_callback(recipe.tensorboard, job.output),
+        ],
+    )
+
+
+def _conclude(trainer: PruningTrainer, job: Job) -> dict[str, Any]:
+    """Test the chosen weights, and write model and results."""
+    state, parts = trainer.state, job.parts
+    per_epoch = state.max_steps / job.recipe.optimiser.epochs
+    best = None
+    if state.best_global_step:
+        best = {
+            "step": state.best_global_step,
+            "epoch": state.best_global_step / per_epoch,
+            f"validation_{job.metric}": state.best_metric,
+        }
+    results = {
+        "chosen": best or {"step": state.global_step, "epoch": state.global_step / per_epoch},
+        **test_at_keep_rates(trainer, parts["test"], job.metric),
+        "training_clips": len(parts["train"]),
+        "replaced_clips": {name: part.broken for name, part in parts.items() if part.broken},
+        "missing_clips": {name: list(part.missing) for name, part in parts.items() if part.missing},
+    }
+    if is_main_process():
+        save_model(job.model, job.output / "model", card=(job.recipe, job.init, results))
+        write_json(job.output / "results.json", results)
+    trainer.accelerator.wait_for_everyone()
+    return results
+
+
+def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[str, Any]:
+    """The metric on a data set part at the recipe's test keep rates and the trained one; nothing where it has none."""
+    recipe, rows, clips = trainer.recipe, {}, 0
+    rates = recipe.evaluation.test_keep_rates
+    for rate in sorted({*rates, recipe.pruning.keep_rate} if rates else (), reverse=True):
+        trainer.evaluation_rate = rate
+        found = trainer.predict(part).metrics
+        rows[str(rate)], clips = found[f"test_{metric}"], found["test_clips"]
+    trainer.evaluation_rate = recipe.pruning.keep_rate
+    return {"metric": metric, "test_clips": clips, "test": rows}
+
+
+def save_model(
+    model: AudioTransformer, path: Path, *, card: tuple[Recipe, str | None, dict[str, Any]] | None = None
+) -> None:
+    """Save a model with its feature extractor and, given recipe, start and results, its card; whole or not at all."""
+    with folder_beside(path) as beside:
+        model.save_pretrained(beside)
+        SpectrimFeatureExtractor.from_config(model.config).save_pretrained(beside)
+        if card is not None:
+            write_card(beside, model.config, *card)

@@ -1,0 +1,103 @@
+"""Optimisers and the course of the learning rate, as pure functions of settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrim.pruning.plan import cosine_from_one
+from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
+
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def decays(name: str, weight: Tensor) -> bool:
+    """Whether weight decay applies to a parameter: only to matrices, and not to tokens and the position table."""
+    return weight.ndim > 1 and not name.endswith(("_token", "position_table"))
+
+
+def layer_of(name: str, depth: int) -> int:
+    """The layer of a parameter of an `AudioTransformer`: embeddings 0, block i i + 1, the rest depth + 1."""
+    first, _, rest = name.partition(".")
+    if first == "embeddings":
+        return 0
+    return int(rest.partition(".")[0]) + 1 if first == "blocks" else depth + 1
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, Tensor]], settings: OptimiserSettings, depth: int | None = None
+) -> list[dict[str, Any]]:
+    """Group the trained parameters by weight decay and learning rate.
+
+    Args:
+        named: name, parameter.
+        settings: says what decays, and how the rate falls from block to block.
+        depth: number of blocks; needed for a ``layer_decay`` below 1.
+
+    Returns:
+        Groups for a torch optimiser, in the order of their first parameter.
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, weight in named:
+        if not weight.requires_grad:
+            continue
+        decay = settings.weight_decay if settings.decay == "all" or decays(name, weight) else 0.0
+        scale = 1.0 if depth is None else settings.layer_decay ** (depth + 1 - layer_of(name, depth))
+        groups.setdefault((decay, scale), []).append(weight)
+    return [
+        {"params": weights, "weight_decay": decay, "lr": settings.peak * scale}
+        for (decay, scale), weights in groups.items()
+    ]
+
+
+def build_optimiser(
+    named: Iterable[tuple[str, Tensor]], settings: OptimiserSettings, depth: int | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of a recipe; see `parameter_groups`."""
+    groups = parameter_groups(named, settings, depth)
+    return OPTIMISERS[settings.name](groups, lr=settings.peak, betas=settings.betas)
+
+
+def rate_share(
+    schedule: ScheduleSettings, optimiser: OptimiserSettings, num_training_steps: int
+) -> Callable[[int], float]:
+    """The share of the highest learning rate at each step.
+
+    Args:
+        schedule: the course.
+        optimiser: says epochs, and the highest rate.
+        num_training_steps: steps of the whole course.
+
+    Returns:
+        A function of the number of steps done.
+    """
+    per_epoch = num_training_steps / optimiser.epochs
+    warmup = schedule.warmup_steps or schedule.warmup_epochs * per_epoch
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if schedule.kind == "cosine":
+            done = (step - warmup) / max(1.0, num_training_steps - warmup)
+            return cosine_from_one(done, schedule.final / optimiser.peak)
+        if schedule.kind == "step":
+            epoch = math.floor(step / per_epoch + 1e-9)
+            falls = math.floor((epoch - schedule.start) / schedule.every) + 1
+            return schedule.factor ** max(0, falls)
+        return 1.0
+
+    return share
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer,
+    schedule: ScheduleSettings,
+    optimiser: OptimiserSettings,
+    num_training_steps: int,
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """`rate_share` as a torch scheduler, moved at every step."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate_share(schedule, optimiser, num_training_steps))

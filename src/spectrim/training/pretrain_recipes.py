@@ -1,0 +1,147 @@
+"""Recipes of masked pre-training: YAML files like those of `spectrim.training.recipes`, and as strictly checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from spectrim.config import BUILDERS
+from spectrim.errors import InvalidSetting
+from spectrim.network.masked.config import MaskedConfig
+from spectrim.training.recipes import (
+    DataSettings,
+    ModelSettings,
+    OptimiserSettings,
+    Recipe,
+    ScheduleSettings,
+    StrictSettings,
+    read_settings,
+)
+
+
+class DecoderSettings(StrictSettings):
+    """The decoder and what it predicts; see `MaskedConfig`, whose fields have ``decoder_`` before the first seven.
+
+    Attributes:
+        width: of a token.
+        layers: number of blocks.
+        heads: in each block.
+        attention: ``"local"`` or ``"global"``.
+        window: side of a window in patches.
+        shift: patches by which every second block's windows are moved in time.
+        bias_dropout: dropout of the position biases.
+        normalise_patches: predict patches without their mean and standard deviation.
+        ignore_padding: leave patches that hold only padding out of the loss.
+    """
+
+    width: PositiveInt = 512
+    layers: PositiveInt = 16
+    heads: PositiveInt = 16
+    attention: Literal["local", "global"] = "local"
+    window: PositiveInt = 4
+    shift: int = Field(default=2, ge=0)
+    bias_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    normalise_patches: bool = True
+    ignore_padding: bool = False
+
+
+class MaskingSettings(StrictSettings):
+    """What the encoder does not see.
+
+    Attributes:
+        kind: ``"random"``: patches; ``"structured"``: whole columns and rows of them (AudioMAE's 2-D masking).
+        ratio: share of the patches that random masking hides.
+        time: share of the columns that structured masking hides.
+        frequency: share of the rows, likewise.
+    """
+
+    kind: Literal["random", "structured"] = "random"
+    ratio: float = Field(default=0.8, gt=0.0, lt=1.0)
+    time: float = Field(default=0.7, ge=0.0, lt=1.0)
+    frequency: float = Field(default=0.3, ge=0.0, lt=1.0)
+
+
+class PretrainDataSettings(StrictSettings):
+    """The folder of audio.
+
+    Attributes:
+        held_out: files to evaluate on; at most a tenth of all.
+        bad_share: share of the files that may be unreadable.
+    """
+
+    held_out: PositiveInt = 256
+    bad_share: float = Field(default=0.05, ge=0.0, le=1.0)
+
+
+class PretrainEvaluationSettings(StrictSettings):
+    """Evaluation on the files held out, always with the same excerpts and masks.
+
+    Attributes:
+        every_epochs: from one evaluation, and checkpoint, to the next.
+        batch_size: clips in a forward pass.
+        picture_every: evaluations from a picture of reconstructions to the next; 0 for none.
+        picture_clips: clips in a picture.
+    """
+
+    every_epochs: PositiveFloat = 1
+    batch_size: PositiveInt = 64
+    picture_every: int = Field(default=1, ge=0)
+    picture_clips: PositiveInt = 4
+
+
+class PretrainRecipe(StrictSettings):
+    """A run of masked pre-training. See ``recipes/audiomae-pretrain-*.yaml``.
+
+    Attributes:
+        model: the encoder.
+        roll_and_gain: roll each waveform by any number of samples and scale it by 0.5 + Beta(10, 10).
+        workers: processes that read clips; 0: the training process itself.
+        tensorboard: write TensorBoard's event files; None: where it is installed.
+        seed: of everything that is drawn.
+    """
+
+    name: str
+    description: str = ""
+    model: ModelSettings = Field(default_factory=lambda: ModelSettings(builder="audiomae-base"))
+    decoder: DecoderSettings = Field(default_factory=DecoderSettings)
+    masking: MaskingSettings = Field(default_factory=MaskingSettings)
+    data: PretrainDataSettings = Field(default_factory=PretrainDataSettings)
+    optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    roll_and_gain: bool = False
+    evaluation: PretrainEvaluationSettings = Field(default_factory=PretrainEvaluationSettings)
+    workers: int = Field(default=0, ge=0)
+    tensorboard: bool | None = None
+    seed: int = Field(default=0, ge=0)
+
+    def check(self) -> None:
+        """Raise `InvalidSetting` for what types alone do not tell."""
+        Recipe(
+            name=self.name,
+            data=DataSettings(name="audio"),
+            model=self.model,
+            optimiser=self.optimiser,
+            schedule=self.schedule,
+        ).check()
+        if self.optimiser.layer_decay != 1.0:
+            raise InvalidSetting("optimiser.layer_decay", self.optimiser.layer_decay, "1: all layers begin anew")
+        if self.masking.kind == "structured" and self.masking.time == self.masking.frequency == 0.0:
+            raise InvalidSetting("masking.time", 0.0, "above 0, or masking.frequency above 0: nothing would be masked")
+        self.configuration()
+
+    def configuration(self) -> MaskedConfig:
+        """The model that the recipe describes."""
+        encoder = BUILDERS[self.model.builder](**{"prune_at": [], **self.model.fields})
+        named = self.decoder.model_dump()
+        plain = {name: named.pop(name) for name in ("normalise_patches", "ignore_padding")}
+        return MaskedConfig.around(encoder, **plain, **{f"decoder_{name}": value for name, value in named.items()})
+
+
+def load_pretrain_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
+    """Read a recipe of pre-training; arguments and errors as `spectrim.training.recipes.load_recipe`."""
+    recipe = read_settings(PretrainRecipe, path, overrides)
+    recipe.check()
+    return recipe

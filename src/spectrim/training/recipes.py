@@ -1,0 +1,330 @@
+"""Recipes: what a training run does, as YAML, checked before any work.
+
+A recipe is data. ``base: other.yaml`` starts from another recipe beside it, or from several in a list, of which the
+later wins; what stands in the file itself wins over all.
+Every field can be overridden by its path, e.g. ``optimiser.learning_rate=3e-4``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
+from spectrim.errors import InvalidSetting, one_of
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
+
+Share = Field(default=0.0, ge=0.0, lt=1.0)
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+SET_ELSEWHERE = {
+    **{name: f"pruning.{name}" for name in ("keep_rate", "prune_at", "criterion", "reference_compat")},
+    **{"problem_type": "loss", "id2label": "data", "label2id": "data", "num_labels": "data"},
+}
+"""Fields of `SpectrimConfig` that ``model.fields`` does not set → what does."""
+
+
+class StrictSettings(BaseModel):
+    """Settings that refuse a field they do not know."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ModelSettings(StrictSettings):
+    """The model to build when no checkpoint is given; fields of `SpectrimConfig` that differ from the builder's.
+
+    The data set's mean, std and length stand where ``fields`` says nothing. With a checkpoint, sizes must agree.
+    """
+
+    builder: str = "ast-base"
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataSettings(StrictSettings):
+    """The data set, by its name in `spectrim.data.DATA_SETS`, and options of its opener."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class OptimiserSettings(StrictSettings):
+    """Optimiser and steps.
+
+    Attributes:
+        name: ``"adam"`` (weight decay is added to the gradient) or ``"adamw"`` (decoupled).
+        learning_rate: the highest; of a batch of ``per_batch`` clips if that is given, and then scaled linearly.
+        per_batch: batch size that ``learning_rate`` is for; None: whatever ``batch_size`` is.
+        decay: ``"matrices"`` decays weight matrices only; ``"all"`` every trained parameter, as AST's code does.
+        layer_decay: factor of the rate from a block to the one below it (Bao et al., 2022); the head has 1, block i of
+            depth D has ``layer_decay**(D − i)``, the embeddings ``layer_decay**(D + 1)``.
+        batch_size: clips in a step, over all processes and accumulated batches.
+        accumulate: forward passes in a step.
+        drop_last: leave out what does not fill the last batch of an epoch.
+        epochs: length of the whole course.
+        stop_after_epochs: end the run early on that course.
+        max_grad_norm: gradients are scaled down to this norm; 0 for never.
+        precision: of the forward pass; ``"fp16"`` needs a GPU.
+    """
+
+    name: Literal["adam", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    per_batch: PositiveInt | None = None
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    decay: Literal["matrices", "all"] = "matrices"
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    batch_size: PositiveInt = 64
+    accumulate: PositiveInt = 1
+    drop_last: bool = False
+    epochs: PositiveFloat = 10
+    stop_after_epochs: PositiveFloat | None = None
+    max_grad_norm: float = Field(default=1.0, ge=0.0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @property
+    def peak(self) -> float:
+        """The highest learning rate of the run."""
+        return self.learning_rate * (self.batch_size / self.per_batch if self.per_batch else 1.0)
+
+
+class ScheduleSettings(StrictSettings):
+    """The course of the learning rate: linear warm-up, then down, or not.
+
+    Attributes:
+        kind: ``"cosine"``: half a cosine to ``final`` at the end of the run, moved at every step. ``"step"``: times
+            ``factor`` after ``start`` epochs and after every further ``every`` of them. ``"constant"``.
+        warmup_epochs: length of the warm-up in epochs.
+        warmup_steps: the same in steps, instead.
+        final: learning rate at the end of a cosine.
+        start: epochs before the first step down.
+        every: epochs from a step down to the next.
+        factor: of a step down.
+    """
+
+    kind: Literal["cosine", "step", "constant"] = "cosine"
+    warmup_epochs: float = Field(default=0.0, ge=0.0)
+    warmup_steps: int = Field(default=0, ge=0)
+    final: float = Field(default=0.0, ge=0.0)
+    start: float = Field(default=0.0, ge=0.0)
+    every: PositiveFloat = 1
+    factor: float = Field(default=0.5, gt=0.0, le=1.0)
+
+
+class PruningSettings(StrictSettings):
+    """The keep rate to train with, and how it falls to it (EViT's annealing).
+
+    It is 1 until ``shrink_start`` epochs, falls by a cosine over ``shrink_epochs``, and then stays at ``keep_rate``.
+    ``anneal_every`` "step" moves it at every step, as EViT does; "epoch" at every epoch, as the paper's code does.
+    ``criterion`` ranks the patches; ``reference_compat`` takes what the paper's public code takes in their place.
+    """
+
+    keep_rate: float = Field(default=1.0, gt=0.0, le=1.0)
+    prune_at: list[int] = Field(default_factory=lambda: [3, 6, 9])
+    criterion: str = "auto"
+    reference_compat: bool = False
+    shrink_start: float = Field(default=0.0, ge=0.0)
+    shrink_epochs: float = Field(default=0.0, ge=0.0)
+    anneal_every: Literal["step", "epoch"] = "step"
+
+
+class AugmentSettings(StrictSettings):
+    """What is changed in training clips; see `spectrim.training.augment`.
+
+    With pruning, ``time_mask``, ``frequency_mask``, ``mask_time`` and ``mask_frequency`` are off from
+    ``pruning.shrink_start`` on, as in the paper.
+
+    Attributes:
+        mixup: probability that another clip is mixed into a clip's waveform, and its labels into the labels.
+        mixup_alpha: the share of the first clip is drawn from Beta(α, α).
+        time_mask: SpecAug, widest stripe of frames that is blanked.
+        frequency_mask: SpecAug, widest stripe of mel bins that is blanked.
+        noise: add uniform noise of a drawn level to the spectrogram and roll it by up to ten frames.
+        roll_and_gain: roll the waveform by any number of samples and scale it by 0.5 + Beta(10, 10).
+        mask_time: share of the patch columns that are removed before block 0 (AudioMAE's 2-D masking).
+        mask_frequency: share of the patch rows.
+        label_smoothing: this share of a target is spread over all labels.
+    """
+
+    mixup: float = Field(default=0.0, ge=0.0, le=1.0)
+    mixup_alpha: PositiveFloat = 10.0
+    time_mask: int = Field(default=0, ge=0)
+    frequency_mask: int = Field(default=0, ge=0)
+    noise: bool = False
+    roll_and_gain: bool = False
+    mask_time: float = Share
+    mask_frequency: float = Share
+    label_smoothing: float = Share
+
+
+class EvaluationSettings(StrictSettings):
+    """Evaluation on the validation part, always at ``pruning.keep_rate``, and the test at the end.
+
+    Attributes:
+        every_epochs: from one evaluation, and checkpoint, to the next.
+        first_epoch: epochs before the first evaluation; checkpoints are written all the same.
+        choose: ``"best"``: the model is the checkpoint with the best metric; ``"last"``: the last weights.
+        batch_size: clips in a forward pass.
+        test_keep_rates: at which the model is tested when the run ends, beside ``pruning.keep_rate``.
+    """
+
+    every_epochs: PositiveFloat = 1
+    first_epoch: float = Field(default=0.0, ge=0.0)
+    choose: Literal["best", "last"] = "best"
+    batch_size: PositiveInt = 128
+    test_keep_rates: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+        default_factory=lambda: [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    )
+
+
+class Recipe(StrictSettings):
+    """A training run. See the files in ``recipes/``.
+
+    Attributes:
+        loss: ``"auto"`` is binary cross-entropy for data sets with several labels a clip, else cross-entropy.
+        workers: processes that read and augment clips; 0: the training process itself.
+        tensorboard: write TensorBoard's event files; None: where it is installed.
+        seed: of everything that is drawn.
+    """
+
+    name: str
+    description: str = ""
+    data: DataSettings
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    loss: Literal["auto", "cross_entropy", "binary_cross_entropy"] = "auto"
+    optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    pruning: PruningSettings = Field(default_factory=PruningSettings)
+    augment: AugmentSettings = Field(default_factory=AugmentSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    workers: int = Field(default=0, ge=0)
+    tensorboard: bool | None = None
+    seed: int = Field(default=0, ge=0)
+
+    def check(self) -> None:
+        """Raise `InvalidSetting` for what types alone do not tell."""
+        if self.model.builder not in BUILDERS:
+            raise InvalidSetting("model.builder", self.model.builder, one_of(BUILDERS))
+        if self.pruning.criterion not in CRITERION_NAMES:
+            raise InvalidSetting("pruning.criterion", self.pruning.criterion, one_of(CRITERION_NAMES))
+        pruning, optimiser = self.pruning, self.optimiser
+        check_public_gather("pruning.reference_compat", pruning.reference_compat, pruning.criterion)
+        end = pruning.shrink_start + pruning.shrink_epochs
+        if pruning.keep_rate < 1.0 and end > optimiser.epochs:
+            allowed = f"a start and a length that end within optimiser.epochs={optimiser.epochs:g}"
+            raise InvalidSetting("pruning.shrink_start + pruning.shrink_epochs", end, allowed)
+        if self.schedule.warmup_epochs > optimiser.epochs:
+            allowed = f"up to optimiser.epochs={optimiser.epochs:g}"
+            raise InvalidSetting("schedule.warmup_epochs", self.schedule.warmup_epochs, allowed)
+        if self.schedule.warmup_epochs and self.schedule.warmup_steps:
+            raise InvalidSetting("schedule.warmup_steps", self.schedule.warmup_steps, "0 beside warmup_epochs")
+        if self.schedule.final > optimiser.peak:
+            allowed = f"up to the highest learning rate, {optimiser.peak:g}"
+            raise InvalidSetting("schedule.final", self.schedule.final, allowed)
+        if self.evaluation.first_epoch > optimiser.epochs:
+            allowed = f"up to optimiser.epochs={optimiser.epochs:g}"
+            raise InvalidSetting("evaluation.first_epoch", self.evaluation.first_epoch, allowed)
+        if optimiser.batch_size % optimiser.accumulate:
+            allowed = f"a divisor of optimiser.batch_size={optimiser.batch_size}"
+            raise InvalidSetting("optimiser.accumulate", optimiser.accumulate, allowed)
+        known = set(SpectrimConfig.__dataclass_fields__) - SET_ELSEWHERE.keys()
+        for field, value in self.model.fields.items():
+            if field in SET_ELSEWHERE:
+                raise InvalidSetting(f"model.fields.{field}", value, f"{SET_ELSEWHERE[field]} in its place")
+            if field not in known:
+                raise InvalidSetting(f"model.fields.{field}", value, one_of(known))
+
+
+Kind = TypeVar("Kind", bound=StrictSettings)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file, or the name of a shipped one.
+        overrides: ``field.path=value`` each; the value is read as YAML.
+
+    Raises:
+        InvalidSetting: no such file, or a field is unknown or out of range; names the field, the value and what
+            is allowed.
+    """
+    recipe = read_settings(Recipe, path, overrides)
+    recipe.check()
+    return recipe
+
+
+def read_settings(kind: type[Kind], path: str | Path, overrides: Sequence[str] = ()) -> Kind:
+    """Read a YAML file, its bases and ``field=value`` overrides into settings of a kind; errors as `load_recipe`."""
+    tree = _read(_find(path))
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return kind(**tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidSetting(f"{path}: {field}", first["input"], first["msg"]) from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    field, equals, value = override.partition("=")
+    if not equals or not field:
+        raise InvalidSetting("--set", override, "field=value, e.g. optimiser.epochs=5")
+    *parents, last = field.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise InvalidSetting("--set", override, f"a field of the recipe; {parent} has no fields of its own")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InvalidSetting("--set", override, "field=value with a value in YAML") from error
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The shipped recipes, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def _find(path: str | Path) -> Path:
+    if not Path(path).is_file() and (shipped := shipped_recipes().get(str(path))) is not None:
+        return shipped
+    return Path(path)
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise InvalidSetting("base", str(path), "a recipe that does not start from itself")
+    if not path.is_file():
+        raise InvalidSetting(
+            "recipe", str(path), f"a YAML file, or a shipped recipe: {', '.join(shipped_recipes()) or 'none here'}"
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidSetting("recipe", str(path), f"valid YAML ({error})") from error
+    if not isinstance(tree, dict):
+        raise InvalidSetting("recipe", str(path), "a YAML mapping")
+    given = tree.pop("base", None) or []
+    bases = [given] if isinstance(given, str) else given
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InvalidSetting("base", given, "a file beside this one, or a list of them")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = _merge(merged, _read(path.parent / base, (*seen, path)))
+    return _merge(merged, tree)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,382 @@
+"""What every training run shares: its folder, whole checkpoints, logs, and the Trainer that stands on them.
+
+A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (machine, versions), ``metrics.jsonl`` and
+``metrics.csv``, TensorBoard's ``tensorboard/``, and ``checkpoints/``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from torch.utils.data import Dataset, RandomSampler, Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
+from transformers.utils import is_torch_bf16_gpu_available
+
+from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
+from spectrim.files import write_json
+from spectrim.measure.benchmark import environment
+from spectrim.training.intact_checkpoints import flaw, seal
+from spectrim.training.optimiser import build_optimiser, build_schedule
+from spectrim.training.recipes import OptimiserSettings, ScheduleSettings, StrictSettings
+
+CHECKPOINTS = "checkpoints"
+
+logger = logging.getLogger(__name__)
+
+
+def is_main_process() -> bool:
+    """Whether this process writes for all of them (the first one under torchrun, or the only one)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """How many processes train together, as torchrun says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_run(
+    run: Mapping[str, Any], output: Path, *, resume: bool, kind: type[StrictSettings] = StrictSettings
+) -> None:
+    """Make sure that a folder holds no run, or the one that is to be resumed.
+
+    Args:
+        run: all that determines the run, as JSON.
+        output: the folder.
+        resume: whether a run may be there.
+        kind: of its recipe; see `begun_run`.
+
+    Raises:
+        InvalidSetting: ``output`` holds a run and ``resume`` is False, or holds another run or an unknown one.
+    """
+    if not is_main_process():
+        return
+    written = output / "run.json"
+    if not resume:
+        if written.exists() or (output / CHECKPOINTS).is_dir():
+            allowed = "a folder without a run in it, or --resume to continue that run"
+            raise InvalidSetting("output", str(output), allowed)
+    elif written.is_file():
+        refuse_another_run(run, begun_run(written, kind), output)
+    elif any((output / CHECKPOINTS).glob("checkpoint-*")):
+        allowed = "a folder with run.json, which says what its checkpoints are of"
+        raise InvalidSetting("output", str(output), allowed)
+
+
+def begun_run(written: Path, kind: type[StrictSettings]) -> dict[str, Any]:
+    """Read what a run's ``run.json`` says; settings that have come to its kind of recipe since have their defaults."""
+    run: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    with suppress(ValidationError):
+        run["recipe"] = kind(**run.get("recipe", {})).model_dump(mode="json")
+    return run
+
+
+def begin_run(run: Mapping[str, Any], output: Path) -> None:
+    """Make a run's folder and write down what is run, and where."""
+    if is_main_process():
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "run.json", run)
+        write_json(output / "environment.json", {"processes": process_count(), **environment()})
+
+
+def refuse_another_run(
+    run: Mapping[str, Any], before: Mapping[str, Any], place: Path, *, apart_from: Sequence[str] = ()
+) -> None:
+    """Raise `InvalidSetting` for the first setting in which two runs differ.
+
+    Args:
+        run: what is asked for.
+        before: what was begun.
+        place: where it was begun.
+        apart_from: settings that may differ, by their full names.
+    """
+    old, new = _flat(before), _flat(run)
+    for name in (*new, *(name for name in old if name not in new)):
+        if old.get(name) != new.get(name) and name not in apart_from:
+            raise InvalidSetting(name, new.get(name), f"{old.get(name)!r}, with which the run in {place} was begun")
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return flat
+
+
+def run_arguments(
+    output: Path,
+    optimiser: OptimiserSettings,
+    *,
+    clips: int,
+    every_epochs: float,
+    first_epoch: float,
+    evaluation_batch: int,
+    metric: str | None,
+    greater_is_better: bool,
+    workers: int,
+    seed: int,
+    progress: bool,
+) -> TrainingArguments:
+    """A run in the Trainer's words.
+
+    Args:
+        output: folder of the run.
+        optimiser: of the recipe.
+        clips: in the training part.
+        every_epochs: from an evaluation and checkpoint to the next.
+        first_epoch: epochs before the first evaluation.
+        evaluation_batch: clips in an evaluation's forward pass, over all processes.
+        metric: that the best checkpoint is picked by, None to end with the last weights.
+        greater_is_better: of that metric.
+        workers: processes that load data.
+        seed: of everything.
+        progress: draw a bar.
+
+    Raises:
+        InvalidSetting: the batch size does not split over the processes, an epoch holds no batch, or the precision
+            is not to be had here.
+
+    The newest two checkpoints are kept, and the best.
+    """
+    processes = process_count()
+    share, rest = divmod(optimiser.batch_size, processes * optimiser.accumulate)
+    if rest:
+        allowed = f"a multiple of {processes} processes times optimiser.accumulate={optimiser.accumulate}"
+        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
+    whole = processes > 1 or optimiser.drop_last
+    if whole and clips < optimiser.batch_size:
+        allowed = f"up to the {clips} training clips, when the last batch of an epoch is left out"
+        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
+    if processes > 1 and not optimiser.drop_last and clips % optimiser.batch_size:
+        allowed = f"true with {processes} processes: they could not share the last batch without counting clips twice"
+        raise InvalidSetting("optimiser.drop_last", optimiser.drop_last, allowed)
+    if optimiser.precision == "fp16" and not torch.cuda.is_available():
+        raise InvalidSetting("optimiser.precision", "fp16", "fp32 or bf16 without a GPU")
+    accelerated = torch.accelerator.is_available()
+    if optimiser.precision == "bf16" and accelerated and not is_torch_bf16_gpu_available():
+        raise InvalidSetting("optimiser.precision", "bf16", "fp32 or fp16 on this GPU")
+    steps = clips / optimiser.batch_size
+    per_epoch = max(1, math.floor(steps) if whole else math.ceil(steps))
+    every = max(1, round(every_epochs * per_epoch))
+    arguments = TrainingArguments(
+        output_dir=str(output / CHECKPOINTS),
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=max(1, evaluation_batch // processes),
+        gradient_accumulation_steps=optimiser.accumulate,
+        num_train_epochs=optimiser.epochs,
+        max_grad_norm=optimiser.max_grad_norm,
+        use_cpu=not accelerated,
+        bf16=optimiser.precision == "bf16",
+        fp16=optimiser.precision == "fp16",
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_delay=math.ceil(first_epoch * per_epoch - 1e-9),
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2 if metric is None else 3,
+        load_best_model_at_end=metric is not None,
+        metric_for_best_model=metric,
+        greater_is_better=greater_is_better if metric is not None else None,
+        logging_steps=max(1, min(50, per_epoch)),
+        seed=seed,
+        data_seed=seed,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=not progress,
+        dataloader_num_workers=workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    # One GPU a process: Trainer would spread a process over all it sees, and multiply the batch by their number.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+class RunTrainer(Trainer):
+    """Trainer with a recipe's optimiser and schedule, whole checkpoints, and an end to a loss that is no number.
+
+    Evaluations draw nothing from the generator that training draws from: how often a run is evaluated does not change
+    what becomes of it.
+
+    Args:
+        optimiser_settings: of the recipe.
+        schedule_settings: of the recipe.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+
+    def __init__(
+        self, *args: Any, optimiser_settings: OptimiserSettings, schedule_settings: ScheduleSettings, **kwargs: Any
+    ) -> None:
+        self.optimiser_settings = optimiser_settings
+        self.schedule_settings = schedule_settings
+        self._saving_to: Path | None = None
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)
+
+    @property
+    def depth(self) -> int | None:
+        """Number of blocks that a layer-wise decay of the rate counts."""
+        return getattr(self.model.config, "num_hidden_layers", None)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The recipe's optimiser."""
+        if self.optimizer is None:
+            named = self.model.named_parameters()
+            self.optimizer = build_optimiser(named, self.optimiser_settings, self.depth)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The recipe's course of the learning rate."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = build_schedule(
+                optimizer or self.create_optimizer(),
+                self.schedule_settings,
+                self.optimiser_settings,
+                num_training_steps,
+            )
+        return self.lr_scheduler
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Metrics on the evaluation part; see `Trainer.evaluate`."""
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        """A new order in every epoch, without the clips that fill no batch where those are left out.
+
+        Not by ``dataloader_drop_last``: it would leave clips out of evaluations too, and not know accumulated batches.
+        """
+        clips: Any = self.train_dataset if train_dataset is None else train_dataset
+        settings = self.optimiser_settings
+        left_out = len(clips) % settings.batch_size if settings.drop_last else 0
+        return RandomSampler(clips, num_samples=len(clips) - left_out)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train an epoch, unless the run has come to its end: Trainer takes a step before it looks."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass; raises `TrainingDiverged` when the loss is no number."""
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss).all():
+            rate = self._get_learning_rate()
+            raise TrainingDiverged(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}, "
+                f"learning rate {rate:.3g}); try a lower optimiser.learning_rate, a longer schedule.warmup_epochs, "
+                "optimiser.max_grad_norm=1, or bf16 or fp32 instead of fp16, in another --output: a changed recipe is "
+                "another run"
+            )
+        return loss
+
+    def _get_learning_rate(self) -> float:
+        """The highest of all layers' rates, for the log."""
+        return float(max(self.lr_scheduler.get_last_lr())) if self.lr_scheduler is not None else 0.0
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._saving_to is None else str(self._saving_to)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save beside, seal, rename; then remove what is old."""
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        beside = folder / ".partial"
+        if self.args.should_save:
+            shutil.rmtree(beside, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._saving_to = beside
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._saving_to = None
+        self.accelerator.wait_for_everyone()
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
+        if self.args.should_save:
+            self.state.save_to_json(str(beside / name / "trainer_state.json"))
+            seal(beside / name)
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (beside / name).rename(folder / name)
+            beside.rmdir()
+            rotate_checkpoints(
+                str(folder), self.args.save_total_limit, best_model_checkpoint=self.state.best_model_checkpoint
+            )
+        self.accelerator.wait_for_everyone()
+
+
+class RunCourse(TrainerCallback):
+    """Tell the data which epoch begins, end a run on its course, and find the best checkpoint of a moved run.
+
+    Args:
+        clips: has ``set_epoch``, or not.
+        stop_after_epochs: end then, with a checkpoint, while the learning rate is on a longer course.
+    """
+
+    def __init__(self, clips: Any, stop_after_epochs: float | None = None) -> None:
+        self.clips = clips
+        self.stop_after_epochs = stop_after_epochs
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look for the best checkpoint where the run is now; one that is gone or broken is best no more."""
+        if state.best_global_step:
+            best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+            wrong = flaw(best)
+            if wrong is None:
+                state.best_model_checkpoint = str(best)
+            else:
+                logger.warning("%s was the best so far and is no more: %s", best, wrong)
+                state.best_global_step = state.best_metric = state.best_model_checkpoint = None
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Pass the number of the epoch on; a resumed run may be at its end already."""
+        if state.global_step >= state.max_steps or self._is_over(state):
+            control.should_training_stop = True
+        if hasattr(self.clips, "set_epoch"):
+            self.clips.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop once the epochs are done; and log before each checkpoint, so that a resumed run logs the same losses."""
+        if self._is_over(state):
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = args.eval_delay <= state.global_step
+        control.should_log = control.should_log or control.should_save
+
+    def _is_over(self, state: Any) -> bool:
+        return self.stop_after_epochs is not None and (state.epoch or 0.0) >= self.stop_after_epochs - 1e-9
+
+
+def tensorboard_callback(wanted: bool | None, output: Path) -> list[TensorBoardCallback]:
+    """TensorBoard's callback for a run, in a list, which is empty where it is not wanted.
+
+    Args:
+        wanted: None for where it is installed.
+        output: folder of the run.
+
+    Raises:
+        MissingExtra: it is wanted and not installed.
+    """
+    installed = importlib.util.find_spec("tensorboard") is not None
+    if wanted and not installed:
+        raise MissingExtra("tensorboard", "tensorboard", "logging to TensorBoard")
+    if wanted is False or not installed or not is_main_process():
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(log_dir=str(output / "tensorboard")))]

@@ -1,0 +1,98 @@
+"""What a training run logs: rows in a file, their table, and lines for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from spectrim.files import write_text
+
+Say = Callable[[str], object]
+
+
+class RunLog(TrainerCallback):
+    """Append all that the Trainer logs to ``metrics.jsonl``; ``metrics.csv`` is its table, renewed now and then.
+
+    Rows that a resumed run writes again are dropped first: of later steps, and of the end.
+
+    Args:
+        folder: of the run.
+        facts: more columns, from the epochs done.
+        say: is told each row in one line, with the time left; for terminals without a bar.
+        stop_after_epochs: see `RunCourse`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        facts: Callable[[float], Mapping[str, float]],
+        say: Say | None = None,
+        stop_after_epochs: float | None = None,
+    ) -> None:
+        self.rows = folder / "metrics.jsonl"
+        self.table = folder / "metrics.csv"
+        self.facts = facts
+        self.say = say
+        self.stop_after_epochs = stop_after_epochs
+        self.begun = (0.0, time.monotonic())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the rows up to the step that training starts from."""
+        self.begun = (state.epoch or 0.0, time.monotonic())
+        if state.is_world_process_zero and self.rows.exists():
+            lines = self.rows.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines if line.endswith("}")]
+            kept = [row for row in rows if row["step"] <= state.global_step and "train_runtime" not in row]
+            write_text(self.rows, "".join(f"{json.dumps(row)}\n" for row in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if not state.is_world_process_zero:
+            return
+        epoch = state.epoch or 0.0
+        told = {name: value for name, value in (logs or {}).items() if name != "total_flos"}
+        row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **told}
+        with self.rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.say is not None:
+            shown = [_shown(name, value) for name, value in row.items() if name != "step" and "_per_second" not in name]
+            self.say(f"{state.global_step}/{state.max_steps} steps: {', '.join(shown)}{self._left(args, epoch)}")
+
+    def _left(self, args: Any, epoch: float) -> str:
+        """The time left, if this process has trained long enough to tell."""
+        epochs = args.num_train_epochs if self.stop_after_epochs is None else self.stop_after_epochs
+        begun, clock = self.begun
+        if not begun < epoch < epochs:
+            return ""
+        seconds = (time.monotonic() - clock) * (epochs - epoch) / (epoch - begun)
+        return f", {timedelta(seconds=round(seconds))} left"
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Renew the table."""
+        self._tabulate(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Renew the table."""
+        self._tabulate(state)
+
+    def _tabulate(self, state: Any) -> None:
+        if not state.is_world_process_zero or not self.rows.exists():
+            return
+        rows = [json.loads(line) for line in self.rows.read_text(encoding="utf-8").splitlines()]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.table, text.getvalue())
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

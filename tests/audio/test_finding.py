@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from spectrim.audio.finding import select_files
+from spectrim.errors import InvalidSetting
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("b.wav", "a.FLAC", "notes.txt", ".hidden.wav", "._b.wav", "sub/c.mp3", "sub/deep/d.ogg", ".git/e.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_folder_is_searched_to_any_depth_by_known_endings(tree: Path) -> None:
+    found = select_files([tree])
+    assert found.files == [f"{tree}/{name}" for name in ("a.FLAC", "b.wav", "sub/c.mp3", "sub/deep/d.ogg")]
+    assert not found.errors
+
+
+def test_named_files_are_taken_as_they_are_each_once_in_their_order(tree: Path) -> None:
+    assert select_files(["notes.txt", "b.wav", "none.wav", "b.wav"]).files == ["notes.txt", "b.wav", "none.wav"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.wav", ["b.wav"]),
+        ("*.txt", ["notes.txt"]),
+        ("?.*", ["a.FLAC", "b.wav"]),
+        ("**/[cd].*", ["sub/c.mp3", "sub/deep/d.ogg"]),
+        ("su*", ["sub/c.mp3", "sub/deep/d.ogg"]),
+        ("**", ["a.FLAC", "b.wav", "sub/c.mp3", "sub/deep/d.ogg"]),
+    ],
+)
+def test_patterns(tree: Path, pattern: str, names: list[str]) -> None:
+    assert select_files([pattern]).files == names
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tree: Path) -> None:
+    (tree / "[b].wav").touch()
+    assert select_files(["[b].wav"]).files == ["[b].wav"]
+
+
+@pytest.mark.parametrize("listing", [b"b.wav\n\nsub\n", b"b.wav\r\nsub", b"b.wav\0sub\0"])
+def test_list_on_standard_input(tree: Path, listing: bytes) -> None:
+    assert select_files(["-", "a.FLAC"], listing).files == ["b.wav", "sub/c.mp3", "sub/deep/d.ogg", "a.FLAC"]
+
+
+def test_names_that_are_not_utf8_or_hold_a_newline(tree: Path) -> None:
+    odd = [os.fsdecode(b"caf\xe9.wav"), "two\nlines.wav"]
+    for name in odd:
+        (tree / name).touch()
+    assert set(odd) < set(select_files(["*.wav"]).files)
+    assert select_files(["-"], b"\0".join(map(os.fsencode, odd))).files == odd
+
+
+def test_links_to_folders_are_followed_only_if_named(tree: Path) -> None:
+    (tree / "sub" / "up").symlink_to(tree)
+    (tree / "link").symlink_to(tree / "sub")
+    assert select_files(["sub"]).files == ["sub/c.mp3", "sub/deep/d.ogg"]
+    assert select_files(["link"]).files == ["link/c.mp3", "link/deep/d.ogg"]
+
+
+def test_an_empty_folder_beside_others_is_an_error_of_its_own(tree: Path) -> None:
+    found = select_files(["empty", "b.wav", "*.none"])
+    assert found.files == ["b.wav"]
+    assert [error.source for error in found.errors] == ["empty", "*.none"]
+    assert found.errors[0].reason.startswith("no audio file in this folder; looked for .wav, ")
+    assert found.errors[1].reason.startswith("no audio file matches this pattern; looked for .wav, ")
+
+
+@pytest.mark.parametrize("paths", [["empty"], ["*.none"], ["empty", "*.none"]])
+def test_nothing_at_all_says_what_was_looked_for(tree: Path, paths: list[str]) -> None:
+    with pytest.raises(InvalidSetting, match=r"looked for .*\.flac"):
+        select_files(paths)
+
+
+def test_an_empty_list(tree: Path) -> None:
+    with pytest.raises(InvalidSetting, match="an empty list"):
+        select_files(["-"], b"\n")

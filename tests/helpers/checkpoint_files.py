@@ -1,0 +1,105 @@
+"""State dictionaries in the layouts that people have, small and seeded: key names and shapes written out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from seeded import seeded_state
+from torch import Tensor
+from transformers import ASTConfig, ASTForAudioClassification
+
+from spectrim.network.transformer import AudioTransformer
+
+SMALL = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 96, "num_hidden_layers": 2}
+
+
+def save(tmp_path: Path, content: object, name: str = "weights.pth") -> Path:
+    torch.save(content, tmp_path / name)
+    return tmp_path / name
+
+
+def hf_model(stride: int = 16, frames: int = 128, **fields: Any) -> ASTForAudioClassification:
+    torch.manual_seed(0)
+    sizes = {**SMALL, "num_labels": 5, **fields}
+    config = ASTConfig(max_length=frames, frequency_stride=stride, time_stride=stride, **sizes)
+    model = ASTForAudioClassification(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.add_(torch.randn(weight.shape) * (0.3 if "embeddings" in name else 0.1))
+    return model
+
+
+def check_same_logits(model: AudioTransformer, oracle: ASTForAudioClassification) -> None:
+    spectrogram = torch.randn(2, model.config.max_length, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = oracle(spectrogram).logits
+        assert expected.std() > 0.1
+        torch.testing.assert_close(model(spectrogram).logits, expected, atol=1e-4, rtol=0)
+
+
+def vit_shapes(width: int = 64, depth: int = 2, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """What AST, AudioMAE and timm have in common."""
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{prefix}cls_token": (1, 1, width),
+        f"{prefix}patch_embed.proj.weight": (width, 1, 16, 16),
+        f"{prefix}patch_embed.proj.bias": (width,),
+    }
+    for block in range(depth):
+        for name, shape in {
+            "norm1": (width,),
+            "attn.qkv": (3 * width, width),
+            "attn.proj": (width, width),
+            "norm2": (width,),
+            "mlp.fc1": (4 * width, width),
+            "mlp.fc2": (width, 4 * width),
+        }.items():
+            shapes[f"{prefix}blocks.{block}.{name}.weight"] = shape
+            shapes[f"{prefix}blocks.{block}.{name}.bias"] = shape[:1]
+    return shapes
+
+
+def official_ast(
+    *, patches: int = 64, labels: int = 5, width: int = 64, depth: int = 2, prefix: str = "module."
+) -> dict[str, Tensor]:
+    """As the official AST saves it, with DeiT's two unused heads."""
+    shapes = vit_shapes(width, depth, "v.") | {
+        "v.dist_token": (1, 1, width),
+        "v.pos_embed": (1, 2 + patches, width),
+        "v.norm.weight": (width,),
+        "v.norm.bias": (width,),
+        "v.head.weight": (7, width),
+        "v.head.bias": (7,),
+        "v.head_dist.weight": (7, width),
+        "v.head_dist.bias": (7,),
+        "mlp_head.0.weight": (width,),
+        "mlp_head.0.bias": (width,),
+        "mlp_head.1.weight": (labels, width),
+        "mlp_head.1.bias": (labels,),
+    }
+    return {prefix + name: value for name, value in seeded_state(shapes, 1).items()}
+
+
+def audiomae(
+    *, patches: int = 64, labels: int = 5, norm: bool = True, decoder: bool = False, depth: int = 2
+) -> dict[str, Tensor]:
+    """AudioMAE: fine-tuned with ``norm`` and ``labels``, pre-trained with ``decoder``; labels=0: no head."""
+    width = 64
+    shapes = vit_shapes(width, depth) | {"pos_embed": (1, 1 + patches, width)}
+    if norm:
+        shapes |= {"fc_norm.weight": (width,), "fc_norm.bias": (width,)}
+    if labels:
+        shapes |= {"head.weight": (labels, width), "head.bias": (labels,)}
+    if decoder:
+        shapes |= {
+            "norm.weight": (width,),
+            "norm.bias": (width,),
+            "mask_token": (1, 1, 32),
+            "decoder_pos_embed": (1, 1 + patches, 32),
+            "decoder_embed.weight": (32, width),
+            "decoder_blocks.0.norm1.weight": (32,),
+            "decoder_norm.bias": (32,),
+            "decoder_pred.weight": (256, 32),
+        }
+    return seeded_state(shapes, 2)

@@ -1,0 +1,196 @@
+"""The plain order of computing, written out with loops: what every shortcut of the encoder is compared with.
+
+One clip at a time, every token in every block, explicit attention maps, selection by sorting. It reads the weights of
+an `AudioTransformer` by name and calls none of its code.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from spectrim.config import BUILDERS, SpectrimConfig
+from spectrim.network.transformer import AudioTransformer
+
+BACKBONES = ("ast", "audiomae")
+CRITERIA = ("cls_attention", "mean_attention", "intensity", "variation", "random")
+
+
+def small_config(backbone: str, **fields: object) -> SpectrimConfig:
+    """12 blocks of width 64 on 128 frames: 64 patches."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_length": 128, "num_labels": 5}
+    return BUILDERS[f"{backbone}-tiny"](**{**sizes, **fields})
+
+
+def small_model(backbone: str, *, dtype: torch.dtype = torch.float64, **fields: object) -> AudioTransformer:
+    """A model whose weights are large enough for peaked attention and logits of order one, in eval mode.
+
+    The initialisation of the library would not do: its small weights hide differences (AudioMAE's head has 2e-5).
+    """
+    return randomise(AudioTransformer(small_config(backbone, **fields))).to(dtype).eval()
+
+
+@torch.no_grad()
+def randomise(model: AudioTransformer, seed: int = 0) -> AudioTransformer:
+    """Draw every parameter anew from a seeded normal distribution."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        draw = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        if weight.ndim == 1:
+            draw = 0.1 * draw + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        elif "token" in name or "position" in name:
+            draw = 0.5 * draw
+        else:
+            draw = draw * 1.4 / math.sqrt(math.prod(weight.shape[1:]))
+        weight.copy_(draw)
+    return model
+
+
+def clips(config: SpectrimConfig, batch: int = 2, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(batch, frames, mels) noise whose level and spread change over the spectrogram."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, config.max_length, config.num_mel_bins)
+    noise, level, spread = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3))
+    level, spread = (torch.nn.functional.avg_pool2d(part.unsqueeze(1), 15, 1, 7).squeeze(1) for part in (level, spread))
+    return (8.0 * level + (1.0 + 8.0 * spread.abs()) * noise * 0.5).to(dtype)
+
+
+@dataclass
+class PlainResult:
+    """What the plain computing gives for one clip; patches are named by grid index f·T + t."""
+
+    logits: Tensor
+    scores: list[dict[int, float]] = field(default_factory=list)
+    kept: list[set[int]] = field(default_factory=list)
+
+
+def plain_forward(
+    model: AudioTransformer,
+    clip: Tensor,
+    rates: Mapping[int, float] | None = None,
+    visible: set[int] | None = None,
+    removed: Mapping[int, set[int]] | None = None,
+) -> PlainResult:
+    """Classify one clip (frames, mels), gradients included.
+
+    Args:
+        model: gives the weights and the configuration.
+        clip: (frames, mels).
+        rates: keep rate of each pruning block; None for the configured ones.
+        visible: grid indices of the patches that take part; None for all.
+        removed: block → grid indices of the patches that are dropped in it, between attention and MLP.
+    """
+    config, weights = model.config, dict(model.named_parameters())
+    rates = config.keep_rates() if rates is None else rates
+    extra, (frequency, time) = config.extra_tokens, config.grid
+    patches, sequence = {}, []
+    for f in range(frequency):
+        for t in range(time):
+            first_frame, first_bin = t * config.time_stride, f * config.frequency_stride
+            frames = clip[first_frame : first_frame + config.patch_size]
+            patches[f * time + t] = frames[:, first_bin : first_bin + config.patch_size].T
+    if config.patch_order == "frequency_major":
+        sequence = [f * time + t for f in range(frequency) for t in range(time)]
+    else:
+        sequence = [f * time + t for t in range(time) for f in range(frequency)]
+    kernel = weights["embeddings.projection.weight"].flatten(1)
+    rows = [weights["embeddings.cls_token"][0, 0]]
+    if extra == 2:
+        rows.append(weights["embeddings.dist_token"][0, 0])
+    for patch in sequence:
+        rows.append(kernel @ patches[patch].flatten() + weights["embeddings.projection.bias"])
+    tokens = torch.stack(rows) + weights["embeddings.position_table"][0]
+    here = [place for place, patch in enumerate(sequence) if visible is None or patch in visible]
+    tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in here]]])
+    alive = [sequence[place] for place in here]
+    result = PlainResult(tokens)
+    for block in range(config.num_hidden_layers):
+        gone = (removed or {}).get(block, set())
+        rate = rates.get(block, 1.0)
+        tokens, alive, scores = _plain_block(config, weights, block, tokens, alive, patches, rate, gone)
+        result.scores.append(scores)
+        result.kept.append(set(alive))
+    if config.pooling == "extra_tokens":
+        pooled = layer_norm(tokens, weights, "norm", config.layer_norm_eps)[:extra].mean(dim=0)
+    else:
+        pooled = layer_norm(tokens[extra:].mean(dim=0), weights, "norm", config.layer_norm_eps)
+    if config.head_norm:
+        pooled = layer_norm(pooled, weights, "head.norm", config.head_norm_eps)
+    result.logits = linear(pooled, weights, "head.linear")
+    return result
+
+
+def _plain_block(
+    config: SpectrimConfig,
+    weights: Mapping[str, Tensor],
+    block: int,
+    tokens: Tensor,
+    alive: list[int],
+    patches: Mapping[int, Tensor],
+    rate: float,
+    gone: set[int],
+) -> tuple[Tensor, list[int], dict[int, float]]:
+    name, extra, width = f"blocks.{block}", config.extra_tokens, config.hidden_size
+    head_dim = width // config.num_attention_heads
+    normed = layer_norm(tokens, weights, f"{name}.norm1", config.layer_norm_eps)
+    query = linear(normed, weights, f"{name}.attention.query")
+    key, value = linear(normed, weights, f"{name}.attention.key_value").split(width, dim=1)
+    maps, attended = [], []
+    for head in range(config.num_attention_heads):
+        part = slice(head * head_dim, (head + 1) * head_dim)
+        logits = query[:, part] @ key[:, part].T / math.sqrt(head_dim)
+        powers = torch.exp(logits - logits.max(dim=1, keepdim=True).values)
+        maps.append(powers / powers.sum(dim=1, keepdim=True))
+        attended.append(maps[-1] @ value[:, part])
+    tokens = tokens + linear(torch.cat(attended, dim=1), weights, f"{name}.attention.output")
+    scores = plain_scores(config, torch.stack(maps).detach(), alive, patches)
+    if rate < 1.0:
+        best = sorted(range(len(alive)), key=lambda place: (-scores[alive[place]], alive[place]))
+        stay = sorted(best[: math.ceil(rate * len(alive))])
+        tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in stay]]])
+        alive = [alive[place] for place in stay]
+    left = [place for place, patch in enumerate(alive) if patch not in gone]
+    if left:
+        tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in left]]])
+        alive = [alive[place] for place in left]
+    hidden = linear(layer_norm(tokens, weights, f"{name}.norm2", config.layer_norm_eps), weights, f"{name}.mlp.up")
+    hidden = hidden * 0.5 * (1.0 + torch.erf(hidden / math.sqrt(2.0)))
+    return tokens + linear(hidden, weights, f"{name}.mlp.down"), alive, scores
+
+
+def plain_scores(
+    config: SpectrimConfig, maps: Tensor, alive: list[int], patches: Mapping[int, Tensor]
+) -> dict[int, float]:
+    """Score of each living patch from the maps (heads, tokens, tokens) or from its own log-mel values."""
+    extra, criterion = config.extra_tokens, config.resolved_criterion
+    if criterion == "cls_attention":
+        columns = maps[:, 0, extra:].mean(dim=0).tolist()
+    elif criterion == "mean_attention":
+        columns = maps[:, extra:, extra:].mean(dim=(0, 1)).tolist()
+    elif criterion == "intensity":
+        columns = [float(patches[patch].mean()) for patch in alive]
+    elif criterion == "variation":
+        columns = [float(((p - p.mean()) ** 2).sum() / (p.numel() - 1)) ** 0.5 for p in (patches[i] for i in alive)]
+    else:
+        generator = random.Random(config.random_seed)
+        table = [generator.random() for _ in range(config.num_patches)]
+        columns = [table[patch] for patch in alive]
+    return dict(zip(alive, columns, strict=True))
+
+
+def layer_norm(tokens: Tensor, weights: Mapping[str, Tensor], name: str, eps: float) -> Tensor:
+    """Normalise the last axis."""
+    centred = tokens - tokens.mean(dim=-1, keepdim=True)
+    variance = (centred**2).mean(dim=-1, keepdim=True)
+    return centred / torch.sqrt(variance + eps) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def linear(tokens: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """Multiply and add, with the bias where there is one."""
+    out = tokens @ weights[f"{name}.weight"].T
+    return out + weights[f"{name}.bias"] if f"{name}.bias" in weights else out

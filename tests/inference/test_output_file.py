@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectrim.audio.finding import Selection
+from spectrim.config import ast_tiny
+from spectrim.errors import AudioError, InvalidSetting
+from spectrim.inference.output_file import OutputFile, csv_header, csv_rows, fingerprint, json_line
+from spectrim.inference.predict import FilePrediction, WindowScores
+from spectrim.network.transformer import AudioTransformer
+
+LABELS = ["yes", "no", 'an, odd "one"', "naïve"]
+ODD_NAMES = ["plain.wav", 'quo"te.wav', "com,ma.wav", "new\nline.wav", "return\r.wav", "caf\udce9.wav", "日本.wav"]
+
+
+def made(path: str, windows: int = 1, seed: int = 0, *, whole: bool = True) -> FilePrediction:
+    random = np.random.default_rng(seed)
+    timeline = [WindowScores(1.28 * k, 1.28 * (k + 1), random.random(4, np.float32)) for k in range(windows)]
+    scores = np.mean([window.scores for window in timeline], axis=0) if whole else None
+    return FilePrediction(path, LABELS, 1.28 * windows, timeline, scores)
+
+
+def failed(path: str) -> FilePrediction:
+    return FilePrediction(path, LABELS, error="truncated: the header promises 1.00 s, 0.50 s decode")
+
+
+def test_csv_rows_by_hand() -> None:
+    scores = np.array([0.25, 0.5, 0.125, 0.125], np.float32)
+    one = FilePrediction("a.wav", LABELS, 1.0, [WindowScores(0.0, 1.0, scores)], scores)
+    assert csv_rows(one, 3) == (
+        'a.wav,file,0.0,1.0,1,no,0.5,\na.wav,file,0.0,1.0,2,yes,0.25,\na.wav,file,0.0,1.0,3,"an, odd ""one""",0.125,\n'
+    )
+    two = FilePrediction("b.wav", LABELS, 2.0, [WindowScores(0.0, 1.0, scores), WindowScores(1.0, 2.0, scores)], scores)
+    assert [row.split(",")[1:5] for row in csv_rows(two, 1).splitlines()] == [
+        ["file", "0.0", "2.0", "1"],
+        ["window", "0.0", "1.0", "1"],
+        ["window", "1.0", "2.0", "1"],
+    ]
+    assert csv_rows(failed("c.wav"), 3) == 'c.wav,,,,,,,"truncated: the header promises 1.00 s, 0.50 s decode"\n'
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_csv_and_json_hold_any_name(name: str) -> None:
+    prediction = made(name, windows=2)
+    rows = list(csv.DictReader(io.StringIO(csv_header() + csv_rows(prediction, 4), newline="")))
+    assert {row["file"] for row in rows} == {name}
+    best = [(row["label"], float(row["score"])) for row in rows if row["part"] == "file"]
+    assert [label for label, _ in best] == [LABELS[index] for index in np.argsort(-prediction.scores)]
+    np.testing.assert_allclose([score for _, score in best], np.sort(prediction.scores)[::-1], rtol=1e-5)
+    row = json.loads(json_line(prediction, 4))
+    assert row["file"] == name
+    assert [(entry["label"], entry["score"]) for entry in row["scores"]] == best
+    assert [(window["start"], window["end"]) for window in row["windows"]] == [(0.0, 1.28), (1.28, 2.56)]
+    json_line(prediction, 4).encode()
+
+
+def test_json_of_a_failed_file_and_of_no_aggregate() -> None:
+    row = json.loads(json_line(failed("a.wav"), 5))
+    assert row == {"file": "a.wav", "seconds": 0.0, "scores": None, "windows": [], "error": failed("a.wav").error}
+    assert json.loads(json_line(made("a.wav", 2, whole=False), 1))["scores"] is None
+    assert "file," not in csv_rows(made("a.wav", 2, whole=False), 1)
+
+
+PREDICTIONS = [
+    *(made(name, windows=1 + index % 3, seed=index) for index, name in enumerate(ODD_NAMES)),
+    failed("bad.wav"),
+    made("last.wav", seed=99),
+]
+SELECTION = Selection([prediction.path for prediction in PREDICTIONS])
+
+
+def write_all(path: Path, form: str) -> bytes:
+    file = OutputFile(path, form, {"window": 1.0}, top=3)
+    for prediction in PREDICTIONS:
+        file.write(prediction)
+    file.finish()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_nothing_has_the_files_name_until_all_is_done(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "out"
+    path.write_text("of an earlier run")
+    file = OutputFile(path, form, {}, top=3)
+    assert sorted(tmp_path.iterdir()) == [path]
+    for prediction in PREDICTIONS:
+        file.write(prediction)
+        assert path.read_text() == "of an earlier run"
+        assert file.partial.read_bytes().endswith(b"\n")
+    file.finish()
+    assert sorted(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() != b"of an earlier run"
+
+
+@given(data=st.data(), form=st.sampled_from(["csv", "jsonl"]))
+def test_resuming_after_a_cut_anywhere_gives_the_unbroken_file(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, form: str
+) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    unbroken = write_all(folder / "whole", form)
+    file = OutputFile(folder / "out", form, {"window": 1.0}, top=3)
+    for prediction in PREDICTIONS:
+        file.write(prediction)
+    file.close()
+    file.partial.write_bytes(unbroken[: data.draw(st.integers(0, len(unbroken)))])
+    again = OutputFile(folder / "out", form, {"window": 1.0}, top=3, resume=True)
+    left = again.remaining(SELECTION).files
+    assert left == SELECTION.files[len(SELECTION.files) - len(left) :]
+    for prediction in PREDICTIONS:
+        if prediction.path in left:
+            again.write(prediction)
+    again.finish()
+    assert (folder / "out").read_bytes() == unbroken
+
+
+def test_json_lines_lose_only_a_torn_line(tmp_path: Path) -> None:
+    file = OutputFile(tmp_path / "out", "jsonl", {})
+    for name in ("a", "b", "c"):
+        file.write(made(name))
+    file.close()
+    whole = file.partial.read_bytes()
+    file.partial.write_bytes(whole[:-5])
+    again = OutputFile(tmp_path / "out", "jsonl", {}, resume=True)
+    assert list(again.done) == ["a", "b"]
+    assert whole.startswith(file.partial.read_bytes())
+
+
+def test_errors_count_as_done(tmp_path: Path) -> None:
+    file = OutputFile(tmp_path / "out", "jsonl", {})
+    file.write(failed("a"))
+    file.close()
+    again = OutputFile(tmp_path / "out", "jsonl", {}, resume=True)
+    assert again.done == {"a": failed("a").error}
+    left = again.remaining(Selection(["a", "b"], [AudioError("a", "empty"), AudioError("c", "empty")]))
+    assert (left.files, [error.source for error in left.errors]) == (["b"], ["c"])
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    file = OutputFile(tmp_path / "out", "jsonl", {"window": 1.0, "hop": None}, top=3)
+    file.write(made("a"))
+    file.close()
+    for settings, top, form, name in (
+        ({"window": 2.0, "hop": None}, 3, "jsonl", "window"),
+        ({"window": 1.0, "hop": None}, 5, "jsonl", "top"),
+        ({"window": 1.0, "hop": None}, 3, "csv", "format"),
+        ({"window": 1.0}, 3, "jsonl", None),
+    ):
+        if name is None:
+            assert OutputFile(tmp_path / "out", form, settings, top=top, resume=True).done == {"a": None}
+            continue
+        with pytest.raises(InvalidSetting, match=f"^{name} is .*was begun"):
+            OutputFile(tmp_path / "out", form, settings, top=top, resume=True)
+
+
+def test_an_interrupted_run_is_not_overwritten(tmp_path: Path) -> None:
+    file = OutputFile(tmp_path / "out", "csv", {})
+    file.write(made("a"))
+    file.close()
+    with pytest.raises(InvalidSetting, match=r"--resume.*out\.partial"):
+        OutputFile(tmp_path / "out", "csv", {})
+
+
+def test_a_damaged_partial_or_record_is_refused(tmp_path: Path) -> None:
+    for form, content in (("csv", b"another,header\nrow,row\n"), ("jsonl", b"no json\n"), ("jsonl", b"[1]\n")):
+        path = tmp_path / f"{form}{len(content)}"
+        file = OutputFile(path, form, {})
+        file.write(made("a"))
+        file.close()
+        file.partial.write_bytes(content)
+        with pytest.raises(InvalidSetting, match="damaged"):
+            OutputFile(path, form, {}, resume=True)
+        file.record.unlink()
+        with pytest.raises(InvalidSetting, match="missing or damaged"):
+            OutputFile(path, form, {}, resume=True)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_resuming_a_complete_file_knows_what_is_in_it(tmp_path: Path, form: str) -> None:
+    write_all(tmp_path / "out", form)
+    file = OutputFile(tmp_path / "out", form, {"window": 1.0}, resume=True)
+    assert file.complete
+    assert list(file.done) == SELECTION.files
+    assert [path for path, error in file.done.items() if error] == ["bad.wav"]
+
+
+def test_resuming_nothing_begins(tmp_path: Path) -> None:
+    file = OutputFile(tmp_path / "out", "csv", {}, resume=True)
+    assert (file.done, file.complete) == ({}, False)
+    file.finish()
+    assert (tmp_path / "out").read_text() == csv_header()
+
+
+@pytest.mark.parametrize("path", ["none/out.csv", ".", "/dev/null"])
+def test_places_that_cannot_be_written(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InvalidSetting, match="a regular file in a folder that exists"):
+        OutputFile(tmp_path / path, "csv", {})
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="csv, jsonl"):
+        OutputFile(tmp_path / "out", "xml", {})
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "there" / "real")
+    write_all(tmp_path / "out", "csv")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "there" / "real").is_file()
+
+
+def test_fingerprint_tells_weights_and_settings_apart() -> None:
+    config = ast_tiny(hidden_size=32, num_attention_heads=2, intermediate_size=32, max_length=32)
+    model = AudioTransformer(config)
+    same = AudioTransformer(config)
+    same.load_state_dict(model.state_dict())
+    assert fingerprint(same) == fingerprint(model)
+    same.set_pruning(keep_rate=0.5)
+    assert fingerprint(same) != fingerprint(model)
+    same.set_pruning(keep_rate=model.config.keep_rate)
+    assert fingerprint(same) == fingerprint(model)
+    next(same.parameters()).data.view(-1)[0] += 1e-3
+    assert fingerprint(same) != fingerprint(model)

@@ -1,0 +1,179 @@
+"""The parts of the encoder, each against its definition."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from plain import BACKBONES, CRITERIA, clips, layer_norm, linear, small_config, small_model
+
+from spectrim.network import blocks
+from spectrim.network.blocks import MLP, Attention, Block, DropPath, Embeddings, Head
+from spectrim.pruning.plan import plan_blocks
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+@pytest.mark.parametrize("stride", [16, 10])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_tokens_are_the_patches_in_the_backbones_order(backbone: str, stride: int) -> None:
+    model = small_model(backbone, num_mel_bins=64, frequency_stride=stride, time_stride=stride)
+    embeddings, extra = model.embeddings, model.config.extra_tokens
+    values = clips(model.config, batch=1)
+    tokens = embeddings(values)[0]
+    frequency, time = model.config.grid
+    assert tokens.shape == (extra + frequency * time, 64)
+    named = [embeddings.cls_token[0, 0]] + ([embeddings.dist_token[0, 0]] if extra == 2 else [])
+    for place, token in enumerate(named):
+        torch.testing.assert_close(tokens[place], token + embeddings.position_table[0, place], **EXACT)
+    for f in range(frequency):
+        for t in range(time):
+            place = extra + (f * time + t if backbone == "ast" else t * frequency + f)
+            patch = values[0, t * stride : t * stride + 16, f * stride : f * stride + 16].T
+            wanted = (embeddings.projection.weight[:, 0] * patch).sum(dim=(1, 2)) + embeddings.projection.bias
+            torch.testing.assert_close(tokens[place], wanted + embeddings.position_table[0, place], **EXACT)
+
+
+def test_the_position_table_learns_only_where_it_should() -> None:
+    assert Embeddings(small_config("ast")).position_table.requires_grad
+    assert not Embeddings(small_config("audiomae")).position_table.requires_grad
+    assert Embeddings(small_config("audiomae")).dist_token is None
+
+
+def test_attention_with_fewer_queries_is_a_part_of_the_whole() -> None:
+    attention = Attention(small_config("ast")).double()
+    tokens = torch.randn(2, 10, 64, dtype=torch.float64)
+    keys, values = attention.keys_values(tokens)
+    assert keys.shape == values.shape == (2, 4, 10, 16)
+    whole = attention(attention.queries(tokens), keys, values, None)
+    some = [7, 0, 3]
+    torch.testing.assert_close(
+        attention(attention.queries(tokens[:, some]), keys, values, None), whole[:, some], **EXACT
+    )
+    weights = dict(attention.named_parameters())
+    key, value = linear(tokens, weights, "key_value").chunk(2, dim=-1)
+    query = linear(tokens, weights, "query")
+    heads = [
+        (query[..., part] @ key[..., part].transpose(1, 2) / 4.0).softmax(dim=-1) @ value[..., part]
+        for part in (slice(16 * head, 16 * head + 16) for head in range(4))
+    ]
+    torch.testing.assert_close(whole, linear(torch.cat(heads, dim=-1), weights, "output"), **EXACT)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_pruning_block_is_the_dense_block_at_the_survivors(backbone: str, criterion: str) -> None:
+    config = small_config(backbone, criterion=criterion, keep_rate=0.4, prune_at=[3])
+    block = small_model(backbone).blocks[3]
+    extra = config.extra_tokens
+    plan = plan_blocks(config, 64)[3]
+    dense = dataclasses.replace(plan, patches_kept=64, keep_rate=1.0)
+    tokens = torch.randn(2, extra + 64, 64, dtype=torch.float64)
+    rank = None if "attention" in criterion else torch.rand(2, 64)
+    before = tokens.clone()
+    out, whole = block(tokens, plan, rank), block(tokens, dense, rank, read_scores=True, read_attention=True)
+    assert torch.equal(tokens, before)
+    assert out.stayed.shape == (2, 26) and whole.stayed is None
+    for item in range(2):
+        scores = whole.scores[item] if rank is None else rank[item]
+        assert set(out.stayed[item].tolist()) == set(scores.argsort(descending=True)[:26].tolist())
+        wanted = torch.cat([whole.tokens[item, :extra], whole.tokens[item, extra:][out.stayed[item]]])
+        torch.testing.assert_close(out.tokens[item], wanted, **EXACT)
+    for emits, part in (("extra", slice(0, extra)), ("patches", slice(extra, None))):
+        short = block(tokens, dataclasses.replace(plan, emits=emits), rank)
+        torch.testing.assert_close(short.tokens, out.tokens[:, part], **EXACT)
+        assert torch.equal(short.stayed, out.stayed)
+    if rank is None:
+        columns = whole.attention[:, :, :1] if criterion == "cls_attention" else whole.attention[:, :, extra:]
+        torch.testing.assert_close(whole.scores, columns[..., extra:].mean(dim=(1, 2)), **EXACT)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_empty_slots_are_as_if_they_were_not_there(criterion: str) -> None:
+    config = small_config("ast", criterion=criterion, keep_rate=0.5, prune_at=[0])
+    block = small_model("ast").blocks[0]
+    tokens = torch.randn(2, 2 + 20, 64, dtype=torch.float64)
+    rank = None if "attention" in criterion else torch.rand(2, 20)
+    valid = torch.ones(2, 20, dtype=torch.bool)
+    valid[1, 13:] = False
+    out = block(tokens, plan_blocks(config, 20)[0], rank, valid)
+    assert out.valid.sum(dim=1).tolist() == [10, 7]
+    alone = block(tokens[1:, :15], plan_blocks(config, 13)[0], None if rank is None else rank[1:, :13])
+    ours = dict(zip(out.stayed[1].tolist(), out.tokens[1, 2:], strict=True))
+    kept = [place for place, good in zip(out.stayed[1].tolist(), out.valid[1].tolist(), strict=True) if good]
+    assert set(kept) == set(alone.stayed[0].tolist())
+    torch.testing.assert_close(out.tokens[1, :2], alone.tokens[0, :2], **EXACT)
+    for place, token in zip(alone.stayed[0].tolist(), alone.tokens[0, 2:], strict=True):
+        torch.testing.assert_close(ours[place], token, **EXACT)
+
+
+def test_scores_send_no_gradient_back() -> None:
+    for criterion in ("cls_attention", "mean_attention"):
+        config = small_config("ast", criterion=criterion, keep_rate=0.5, prune_at=[0])
+        block = Block(config, 0.0)
+        tokens = torch.randn(1, 22, 64, requires_grad=True)
+        assert not block(tokens, plan_blocks(config, 20)[0]).scores.requires_grad
+
+
+def test_stochastic_depth_drops_whole_clips_and_keeps_the_mean() -> None:
+    drop = DropPath(0.3)
+    branch = torch.randn(4000, 3, 5)
+    torch.manual_seed(0)
+    out = drop.train()(branch)
+    gone = (out == 0).all(dim=2).all(dim=1)
+    assert gone.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(out[~gone], branch[~gone] / 0.7)
+    assert torch.equal(drop.eval()(branch), branch)
+    assert torch.equal(DropPath(0.0).train()(branch), branch)
+
+
+def test_the_mlp_and_the_head_are_their_formulas() -> None:
+    config = small_config("ast", intermediate_size=96)
+    mlp, head = MLP(config).double(), Head(config).double()
+    tokens = torch.randn(2, 7, 64, dtype=torch.float64)
+    hidden = linear(tokens, dict(mlp.named_parameters()), "up")
+    assert hidden.shape[-1] == 96
+    hidden = hidden * 0.5 * (1.0 + torch.erf(hidden / 2**0.5))
+    torch.testing.assert_close(mlp(tokens), linear(hidden, dict(mlp.named_parameters()), "down"), **EXACT)
+    weights = dict(head.named_parameters())
+    wanted = linear(layer_norm(tokens[:, 0], weights, "norm", config.head_norm_eps), weights, "linear")
+    torch.testing.assert_close(head(tokens[:, 0]), wanted, **EXACT)
+    bare = Head(small_config("audiomae")).double()
+    torch.testing.assert_close(
+        bare(tokens[:, 0]), linear(tokens[:, 0], dict(bare.named_parameters()), "linear"), **EXACT
+    )
+
+
+def test_stochastic_depth_falls_on_both_branches_one_by_one() -> None:
+    """With rate 0.5 a clip has each branch either not at all or twice."""
+    block = Block(small_config("ast"), 0.5).double().train()
+    plan = plan_blocks(small_config("ast"), 20)[0]
+    clip = torch.randn(1, 22, 64, dtype=torch.float64)
+    torch.manual_seed(0)
+    out = block(clip.expand(64, -1, -1), plan).tokens
+    normed = block.norm1(clip)
+    attended = block.attention(block.attention.queries(normed), *block.attention.keys_values(normed), None)
+    found = 0
+    for attention, mlp in ((0, 0), (0, 2), (2, 0), (2, 2)):
+        middle = clip + attention * attended
+        wanted = middle + mlp * block.mlp(block.norm2(middle))
+        same = int(((out - wanted).abs().amax(dim=(1, 2)) < 1e-10).sum())
+        assert same > 5
+        found += same
+    assert found == 64
+
+
+def test_the_mlp_in_pieces_is_the_mlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    mlp, tokens = MLP(small_config("ast")).double(), torch.randn(3, 37, 64, dtype=torch.float64, requires_grad=True)
+    seen: list[int] = []
+    mlp.up.register_forward_hook(lambda module, given, out: seen.append(out.numel() // out.shape[-1]))
+    whole = mlp(tokens)
+    (grad,) = torch.autograd.grad(whole.square().sum(), tokens)
+    monkeypatch.setattr(blocks, "MLP_ROWS", 20)
+    pieces = mlp(tokens)
+    (grad_of_pieces,) = torch.autograd.grad(pieces.square().sum(), tokens)
+    assert seen == [111, *[19] * 3, *[18] * 3]
+    torch.testing.assert_close(pieces, whole, **EXACT)
+    torch.testing.assert_close(grad_of_pieces, grad, **EXACT)

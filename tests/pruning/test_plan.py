@@ -1,0 +1,92 @@
+"""Plans of blocks and the annealing of the keep rate."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spectrim.config import SpectrimConfig, ast_base, audiomae_base
+from spectrim.errors import InvalidSetting
+from spectrim.pruning.plan import cosine_from_one, plan_blocks
+
+
+@settings(deadline=None)
+@given(
+    patches=st.integers(1, 1500),
+    pruning=st.dictionaries(st.integers(0, 11), st.floats(1e-3, 1.0), max_size=12),
+)
+def test_every_block_takes_the_ceiling_of_its_own_rate(patches: int, pruning: dict[int, float]) -> None:
+    config = ast_base(prune_at=list(pruning), keep_rate=list(pruning.values()))
+    plans = plan_blocks(config, patches)
+    assert len(plans) == 12
+    alive = patches
+    for block, plan in enumerate(plans):
+        assert plan.patches_in == alive
+        alive = math.ceil(pruning.get(block, 1.0) * alive)
+        assert plan.patches_kept == alive >= 1
+        assert plan.prunes == (pruning.get(block, 1.0) < 1.0)
+        assert plan.keep_rate == pruning.get(block, 1.0)
+
+
+def test_the_order_in_which_blocks_are_named_does_not_matter() -> None:
+    forward = ast_base(prune_at=[3, 6, 9], keep_rate=[0.9, 0.5, 0.7])
+    backward = ast_base(prune_at=[9, 3, 6], keep_rate=[0.7, 0.9, 0.5])
+    assert plan_blocks(forward, 512) == plan_blocks(backward, 512)
+
+
+def test_the_last_block_computes_what_the_head_reads() -> None:
+    for config, read in ((ast_base(keep_rate=0.5), "extra"), (audiomae_base(keep_rate=0.5), "patches")):
+        assert [plan.emits for plan in plan_blocks(config, 512)] == ["all"] * 11 + [read]
+        assert [plan.emits for plan in plan_blocks(config, 512, full_output=True)] == ["all"] * 12
+        assert {plan.criterion for plan in plan_blocks(config, 512)} == {config.resolved_criterion}
+
+
+def test_a_rate_given_for_one_pass_stands_above_the_configured_one() -> None:
+    config = ast_base(keep_rate=0.5)
+    assert [plan.patches_kept for plan in plan_blocks(config, 512)][-1] == 64
+    assert plan_blocks(config, 512, 1.0)[-1].patches_kept == 512
+    assert plan_blocks(config, 512, [1.0, 0.25, 1.0])[-1].patches_kept == 128
+    for wrong in (0, 1.01, [0.5], "0.5", float("nan"), True):
+        with pytest.raises(InvalidSetting, match="keep_rate"):
+            plan_blocks(config, 512, wrong)
+    assert config.keep_rate == 0.5
+
+
+def test_the_public_codes_gather_loses_the_extra_tokens_every_time() -> None:
+    for config, extra in ((ast_base, 2), (audiomae_base, 1)):
+        plans = plan_blocks(config(keep_rate=0.5, criterion="intensity", reference_compat=True), 64)
+        tokens, counts = 64 + extra, []
+        for _ in range(3):
+            tokens = math.ceil(0.5 * (tokens - extra))
+            counts.append(tokens - extra)
+        assert [plans[block].patches_kept for block in (3, 6, 9)] == counts
+
+
+def test_a_rate_that_leaves_the_head_nothing_is_refused_only_with_reference_compat() -> None:
+    fields = {"keep_rate": 0.1, "criterion": "variation"}
+    for build in (ast_base, audiomae_base):
+        assert plan_blocks(build(**fields), 64)[-1].patches_kept == 1
+        with pytest.raises(InvalidSetting, match=r"keep_rate is 0\.1"):
+            plan_blocks(build(**fields, reference_compat=True), 64)
+
+
+@settings(deadline=None)
+@given(progress=st.floats(-1, 2), target=st.floats(0.01, 1))
+def test_annealing_is_the_cosine_of_evit(progress: float, target: float) -> None:
+    """EViT writes it as target + (1 − target)·(cos(π·p) + 1)/2; the half-angle form is the same curve."""
+    rate = cosine_from_one(progress, target)
+    inside = min(max(progress, 0.0), 1.0)
+    assert rate == pytest.approx(1.0 - (1.0 - target) * math.sin(math.pi * inside / 2) ** 2, abs=1e-12)
+    assert target - 1e-12 <= rate <= 1.0 + 1e-12
+    assert cosine_from_one(progress + 0.1, target) <= rate + 1e-12
+
+
+def test_annealing_ends_exactly_at_the_rates_it_names() -> None:
+    for target in (0.3, 0.5, 0.7, 0.9):
+        assert cosine_from_one(0.0, target) == 1.0
+        assert cosine_from_one(1.0, target) == target
+        assert cosine_from_one(0.5, target) == pytest.approx((1 + target) / 2)
+        SpectrimConfig(keep_rate=cosine_from_one(0.37, target))

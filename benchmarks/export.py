@@ -37,6 +37,7 @@ from spectrim.inference.onnx_export import export
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.packing import pack_weights
 from spectrim.inference.predict import Tagger
+from spectrim.machine import environment
 from spectrim.measure import benchmark
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
@@ -178,7 +179,7 @@ def main() -> None:
                 shares.append({"model": name, "file": file.stem, "nodes": profile(file, values)})
             if name == "spectrim-mini":
                 answers += [{"model": name, **row} for row in accuracy(model, cases)]
-    machine = benchmark.environment("cpu", *PACKAGES)
+    machine = environment("cpu", *PACKAGES)
     facts = {"repeats": options.repeats, "frames": options.frames, "blocks": options.blocks}
     load = {"before": before, "after": os.getloadavg()[0]}
     facts |= {"environment": machine, "load_average": load}

@@ -33,6 +33,7 @@ from spectrim.audio.frontend import Frontend
 from spectrim.files import write_json
 from spectrim.inference.packing import pack_weights
 from spectrim.inference.predict import Tagger, decoded_windows, predict
+from spectrim.machine import environment
 from spectrim.measure import benchmark
 from spectrim.network.transformer import AudioTransformer
 
@@ -146,7 +147,7 @@ def main() -> None:
         "small": options.small,
         "peer_uses": "torchaudio" if is_speech_available() else "numpy",
         "load_average_before": os.getloadavg()[0],
-        "environment": benchmark.environment(),
+        "environment": environment(),
     }
     found = {
         name: measure(name, options.batch_sizes, options.audio, options.repeats, small=options.small)

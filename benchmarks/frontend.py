@@ -28,7 +28,8 @@ from transformers import ASTFeatureExtractor
 from transformers.utils import is_speech_available
 
 from spectrim.audio.frontend import SpectrimFeatureExtractor
-from spectrim.measure.benchmark import environment, interleaved, spread
+from spectrim.machine import environment
+from spectrim.measure.benchmark import interleaved, spread
 
 RATE = 16000
 SECONDS = 10

@@ -28,8 +28,7 @@ from gpu_sections.targets import judge
 
 from spectrim.errors import InvalidSetting
 from spectrim.files import write_json
-from spectrim.machine import resolve_device
-from spectrim.measure.benchmark import environment
+from spectrim.machine import environment, resolve_device
 
 SECONDS_IN_ALL = 560.0
 COMPILING = 0.75

@@ -23,7 +23,8 @@ from showing import write_and_show
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from spectrim.measure.benchmark import environment, interleaved, spread
+from spectrim.machine import environment
+from spectrim.measure.benchmark import interleaved, spread
 from spectrim.stats.clusters import kmeans_1d
 from spectrim.stats.kendall import count_pairs
 

@@ -24,7 +24,7 @@ import soundfile
 from spectrim.audio.frontend import SpectrimFeatureExtractor
 from spectrim.config import ast_base
 from spectrim.files import write_json
-from spectrim.measure.benchmark import environment
+from spectrim.machine import environment
 from spectrim.network.transformer import AudioTransformer
 
 RATE = 44100

@@ -32,7 +32,7 @@ from spectrim.data.audioset import open_audioset
 from spectrim.data.dataset import AudioDataset
 from spectrim.data.esc50 import FOLDS, open_esc50
 from spectrim.data.voxceleb1 import open_voxceleb1
-from spectrim.measure.benchmark import environment
+from spectrim.machine import environment
 from spectrim.miniatures.sound_sets import synthesize_audioset, synthesize_esc50
 from spectrim.miniatures.speakers import synthesize_voxceleb1
 

@@ -18,7 +18,7 @@ import torch
 
 from spectrim.audio.frontend import Frontend
 from spectrim.files import write_json
-from spectrim.measure import benchmark
+from spectrim.machine import environment
 from spectrim.network.masked import MaskedAutoencoder
 from spectrim.network.masked.masks import random_visible
 from spectrim.training.optimiser import build_optimiser
@@ -63,7 +63,7 @@ def main() -> None:
     rows = measure(cases, options.repeats, options.batch)
     facts = {"recipe": recipe.name, "batch": options.batch, "repeats": options.repeats, "visible": visible.shape[1]}
     load = {"before": before, "after": os.getloadavg()[0]}
-    write_json(options.json, {**facts, "load_average": load, "environment": benchmark.environment(), "rows": rows})
+    write_json(options.json, {**facts, "load_average": load, "environment": environment(), "rows": rows})
 
 
 def measure(cases: dict[str, Callable[[], object]], repeats: int, batch: int) -> list[dict[str, Any]]:

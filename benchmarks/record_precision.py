@@ -24,7 +24,7 @@ from spectrim.audio import files as audio
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import AudioDataset, Recording
 from spectrim.explain.demo import packaged_clips
-from spectrim.measure.benchmark import environment
+from spectrim.machine import environment
 from spectrim.stats.clusters import kmeans_1d
 from spectrim.stats.kendall import count_pairs, tau_b
 

@@ -33,6 +33,7 @@ from cases import CASES, CONTENDERS, Contender, apart, prepare, reference_differ
 from peers import reference
 
 from spectrim.files import write_json
+from spectrim.machine import environment
 from spectrim.measure import benchmark
 
 KINDS = {1: list(CONTENDERS), 8: list(CONTENDERS), 32: ["transformers", "spectrim"]}
@@ -59,7 +60,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     facts = {
-        "environment": benchmark.environment("cpu", *PACKAGES),
+        "environment": environment("cpu", *PACKAGES),
         "small": options.small,
         "kinds": options.kinds,
         "reference_commit": None if options.reference is None else reference.commit(options.reference),

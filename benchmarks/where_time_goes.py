@@ -33,6 +33,7 @@ from torch.utils import mkldnn
 from spectrim.config import BUILDERS
 from spectrim.files import write_json
 from spectrim.inference.packing import pack_weights
+from spectrim.machine import environment
 from spectrim.measure import benchmark
 from spectrim.network import blocks
 from spectrim.network.blocks import Attention
@@ -292,7 +293,7 @@ def main() -> None:
         for batch in (1, 8):
             rows += alternatives(models, options.repeats, 0.7, batch, with_compile=not options.no_compile)
         sizes = clips_a_pass(models["ast"], max(options.repeats // 2, 1), 0.7, 16, (1, 2, 4, 8, 16))
-    facts = {"environment": benchmark.environment(), "small": options.small, "load_average_before": load}
+    facts = {"environment": environment(), "small": options.small, "load_average_before": load}
     facts["repeats"] = options.repeats
     facts["products"] = products(2 * options.repeats + 1)
     write_json(options.json, {**facts, "operations": shares, "alternatives": rows, "clips_a_pass": sizes})

@@ -14,34 +14,31 @@ SOURCE = Path(spectrim.__file__).parent
 
 MAY_IMPORT = {
     "errors": "",
-    "files": "",
+    "files": "errors",
     "__init__": "audio checkpoints config errors inference network pruning",
     "__main__": "cli",
-    "analysis": (
-        "audio checkpoints config data errors files inference machine "
-        "measure network pictures pruning stats studies training"
-    ),
-    "assets": "__init__ checkpoints explain measure",
-    "audio": "config data errors",
+    "analysis": "audio checkpoints config data errors files inference machine measure network pictures pruning stats",
+    "assets": "__init__ checkpoints explain machine",
+    "audio": "config data errors machine",
     "checkpoints": "config errors network tables",
     "cli": (
         "__init__ analysis assets audio checkpoints data errors explain "
-        "files inference measure network pictures studies training"
+        "files inference machine measure network pictures studies training"
     ),
     "config": "errors",
-    "data": "audio errors files tables",
+    "data": "audio errors files machine tables",
     "explain": "audio checkpoints config data errors files inference machine measure network pictures",
     "inference": "__init__ audio checkpoints config data errors explain files machine network pruning",
     "machine": "errors",
     "measure": "audio checkpoints config data errors inference machine network stats",
-    "miniatures": "audio data errors",
+    "miniatures": "audio data errors machine",
     "network": "audio config errors files pruning",
     "pictures": "analysis audio config errors files pruning stats",
     "pruning": "config errors",
     "stats": "errors measure",
-    "studies": "analysis config data errors files measure miniatures network pictures stats training",
+    "studies": "analysis config data errors files machine miniatures network pictures stats training",
     "tables": "errors",
-    "training": "audio checkpoints config data errors files measure network pictures pruning",
+    "training": "audio checkpoints config data errors files machine measure network pictures pruning",
 }
 """Package, or module of the root → what it may import besides itself."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from spectrim import __version__
 from spectrim.checkpoints import describe
 from spectrim.explain.demo import DEMO_CLIPS, packaged_clips
-from spectrim.measure.benchmark import environment
+from spectrim.machine import environment
 
 MODEL = DEMO_CLIPS.parent / "spectrim-mini"
 RECORDS = {"training of spectrim-mini": MODEL / "training.json", "making of the clips": DEMO_CLIPS / "synthesis.json"}

@@ -1,13 +1,15 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and whether a folder holds the run that is asked for."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from spectrim.errors import InvalidSetting
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,3 +35,28 @@ def folder_beside(path: Path) -> Iterator[Path]:
         path.rename(old)
     beside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_another_run(
+    run: Mapping[str, Any], before: Mapping[str, Any], place: Path, *, apart_from: Sequence[str] = ()
+) -> None:
+    """Raise `InvalidSetting` for the first setting in which two runs differ.
+
+    Args:
+        run: what is asked for.
+        before: what was begun.
+        place: where it was begun.
+        apart_from: settings that may differ, by their full names.
+    """
+    old, new = _flat_settings(before), _flat_settings(run)
+    for name in (*new, *(name for name in old if name not in new)):
+        if old.get(name) != new.get(name) and name not in apart_from:
+            raise InvalidSetting(name, new.get(name), f"{old.get(name)!r}, with which the run in {place} was begun")
+
+
+def _flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their full names, e.g. ``recipe.optimiser.epochs``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

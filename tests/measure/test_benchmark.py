@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,19 +185,3 @@ def test_peak_memory_is_none_where_the_system_does_not_tell(monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "write_text", refuse)
     assert benchmark.peak_memory_mb(lambda: None) is None
-
-
-def test_the_environment_names_machine_and_versions() -> None:
-    found = benchmark.environment()
-    assert json.loads(json.dumps(found)) == found
-    assert found["versions"]["torch"] == torch.__version__
-    assert found["versions"]["numpy"] == np.__version__
-    assert found["torch_threads"] == torch.get_num_threads()
-    assert found["device"] == "cpu"
-    assert benchmark.environment("cpu", "no-such-package")["versions"] == {**found["versions"], "no-such-package": None}
-
-
-def test_the_processor_is_named_without_a_proc_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "exists", lambda path: False)
-    monkeypatch.setattr(benchmark, "platform", SimpleNamespace(processor=lambda: "", machine=lambda: "arm64"))
-    assert benchmark._processor() == "arm64"

@@ -1,4 +1,4 @@
-"""Plans of blocks and the annealing of the keep rate."""
+"""Plans of blocks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrim.config import SpectrimConfig, ast_base, audiomae_base
+from spectrim.config import ast_base, audiomae_base
 from spectrim.errors import InvalidSetting
-from spectrim.pruning.plan import cosine_from_one, plan_blocks
+from spectrim.pruning.plan import plan_blocks
 
 
 @settings(deadline=None)
@@ -71,22 +71,3 @@ def test_a_rate_that_leaves_the_head_nothing_is_refused_only_with_reference_comp
         assert plan_blocks(build(**fields), 64)[-1].patches_kept == 1
         with pytest.raises(InvalidSetting, match=r"keep_rate is 0\.1"):
             plan_blocks(build(**fields, reference_compat=True), 64)
-
-
-@settings(deadline=None)
-@given(progress=st.floats(-1, 2), target=st.floats(0.01, 1))
-def test_annealing_is_the_cosine_of_evit(progress: float, target: float) -> None:
-    """EViT writes it as target + (1 − target)·(cos(π·p) + 1)/2; the half-angle form is the same curve."""
-    rate = cosine_from_one(progress, target)
-    inside = min(max(progress, 0.0), 1.0)
-    assert rate == pytest.approx(1.0 - (1.0 - target) * math.sin(math.pi * inside / 2) ** 2, abs=1e-12)
-    assert target - 1e-12 <= rate <= 1.0 + 1e-12
-    assert cosine_from_one(progress + 0.1, target) <= rate + 1e-12
-
-
-def test_annealing_ends_exactly_at_the_rates_it_names() -> None:
-    for target in (0.3, 0.5, 0.7, 0.9):
-        assert cosine_from_one(0.0, target) == 1.0
-        assert cosine_from_one(1.0, target) == target
-        assert cosine_from_one(0.5, target) == pytest.approx((1 + target) / 2)
-        SpectrimConfig(keep_rate=cosine_from_one(0.37, target))

@@ -10,11 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import SIZE, STEPS_PER_EPOCH, recipe, write_words
+from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
-from spectrim.config import ast_base, audiomae_base
+from spectrim.config import SpectrimConfig, ast_base, audiomae_base
 from spectrim.network.transformer import AudioTransformer
 from spectrim.training.finetune import train
-from spectrim.training.optimiser import build_optimiser, build_schedule, decays, layer_of, parameter_groups, rate_share
+from spectrim.training.optimiser import (
+    build_optimiser,
+    build_schedule,
+    cosine_from_one,
+    decays,
+    layer_of,
+    parameter_groups,
+    rate_share,
+)
 from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
 
 DEPTH = SIZE["num_hidden_layers"]
@@ -206,3 +215,37 @@ def test_a_run_logs_the_highest_rate_of_all_layers(tmp_path: Path) -> None:
     assert sorted(rates) == [5, 10, 15]
     for step, rate in rates.items():
         assert rate == pytest.approx(share(step - 1) * 2e-3)
+
+
+def test_the_cosine_is_that_of_transformers_to_the_last_bit_but_its_warm_up_is_not() -> None:
+    """Why the cosine is written here: theirs begins a warm-up at rate 0, where the first step would do nothing."""
+    final, steps = 1e-5, 700
+    for warmup in (0, 40):
+        share = rate_share(ScheduleSettings(warmup_steps=warmup, final=final), optimiser(10), steps)
+        theirs = get_cosine_with_min_lr_schedule_with_warmup(
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3), warmup, steps, min_lr_rate=final / 1e-3
+        ).lr_lambdas[0]
+        assert all(share(step) == theirs(step) for step in range(warmup, steps + 1))
+        assert all(share(step) == (step + 1) / (warmup + 1) > theirs(step) for step in range(warmup))
+
+
+# The cosine that the keep rate follows too
+
+
+@settings(deadline=None)
+@given(progress=st.floats(-1, 2), target=st.floats(0.01, 1))
+def test_annealing_is_the_cosine_of_evit(progress: float, target: float) -> None:
+    """EViT writes it as target + (1 − target)·(cos(π·p) + 1)/2; the half-angle form is the same curve."""
+    rate = cosine_from_one(progress, target)
+    inside = min(max(progress, 0.0), 1.0)
+    assert rate == pytest.approx(1.0 - (1.0 - target) * math.sin(math.pi * inside / 2) ** 2, abs=1e-12)
+    assert target - 1e-12 <= rate <= 1.0 + 1e-12
+    assert cosine_from_one(progress + 0.1, target) <= rate + 1e-12
+
+
+def test_annealing_ends_exactly_at_the_rates_it_names() -> None:
+    for target in (0.3, 0.5, 0.7, 0.9):
+        assert cosine_from_one(0.0, target) == 1.0
+        assert cosine_from_one(1.0, target) == target
+        assert cosine_from_one(0.5, target) == pytest.approx((1 + target) / 2)
+        SpectrimConfig(keep_rate=cosine_from_one(0.37, target))

@@ -24,8 +24,7 @@ from spectrim.data.dataset import spread_places
 from spectrim.errors import InvalidSetting
 from spectrim.files import write_json, write_text
 from spectrim.inference.packing import pack_weights
-from spectrim.machine import resolve_device
-from spectrim.measure.benchmark import environment
+from spectrim.machine import environment, resolve_device
 from spectrim.measure.scoring import label_columns
 from spectrim.network.transformer import AudioTransformer
 from spectrim.stats.bootstrap import bootstrap

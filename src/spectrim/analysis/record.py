@@ -18,9 +18,9 @@ from spectrim.audio.frontend import Frontend
 from spectrim.config import SpectrimConfig, as_plain_list
 from spectrim.data import AudioDataset, Clip
 from spectrim.errors import InvalidSetting
+from spectrim.files import refuse_another_run
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import PATCH_CRITERIA
-from spectrim.training.run_folder import refuse_another_run
 
 Progress = Callable[[int, int], object]
 """Called with how many clips of the data set have been looked at, and how many there are."""

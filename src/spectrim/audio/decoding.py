@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from spectrim.audio.files import Window
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
+from spectrim.machine import default_workers
 
 Decode: TypeAlias = Callable[[str], Iterable[Window]]
 """Takes a path, gives its windows or raises `AudioError`. It must be picklable by name: a function of a module."""
@@ -43,11 +44,6 @@ _BOOT = (
 _DEAD = (EOFError, OSError, pickle.UnpicklingError)
 
 
-def default_workers() -> int:
-    """How many workers to start where nobody says: decoding is quick beside the model, so few."""
-    return max(1, min(4, (os.cpu_count() or 1) - 1))
-
-
 def decode_files(
     paths: Sequence[str], decode: Decode, *, workers: int | None = None, look_ahead: int = LOOK_AHEAD
 ) -> Generator[tuple[int, Event]]:
@@ -56,7 +52,7 @@ def decode_files(
     Args:
         paths: the files.
         decode: cuts one file into windows, in a worker.
-        workers: processes; None for `default_workers`.
+        workers: processes; None for `spectrim.machine.default_workers`.
         look_ahead: samples that may wait to be taken, over all files. A window beyond that waits in its worker until
             the caller asks for it.
 

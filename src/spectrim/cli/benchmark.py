@@ -81,7 +81,8 @@ def benchmark(
     from spectrim.cli.terminal import complain, error_console, stage_progress
     from spectrim.inference.onnx_model import OnnxModel
     from spectrim.inference.predict import open_model
-    from spectrim.measure.benchmark import check_amount, run, torch_threads
+    from spectrim.machine import torch_threads
+    from spectrim.measure.benchmark import check_amount, run
     from spectrim.measure.compare import choose_clips, compare
 
     check_amount(sizes, repeats)

@@ -52,7 +52,7 @@ def demo(
         stage_progress,
     )
     from spectrim.explain.demo import run
-    from spectrim.measure.benchmark import environment
+    from spectrim.machine import environment
 
     console = error_console(progress)
     with stage_progress(console, progress) as tell:

@@ -30,8 +30,8 @@ def pretrain(
 
     settings = load_pretrain_recipe(recipe, change or ())
     from spectrim.cli.terminal import complain, error_console, facts_table, out_console
+    from spectrim.machine import is_main_process
     from spectrim.training.pretrain import pretrain as run
-    from spectrim.training.run_folder import is_main_process
 
     console = error_console(progress)
     bar = console.is_terminal

@@ -33,7 +33,7 @@ def train(
     from transformers.utils.logging import disable_progress_bar
 
     from spectrim.cli.terminal import complain, error_console, out_console, rows_table
-    from spectrim.training.finetune import is_main_process
+    from spectrim.machine import is_main_process
     from spectrim.training.finetune import train as run
 
     console = error_console(progress)

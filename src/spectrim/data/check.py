@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from spectrim.audio.frontend import Frontend, count_frames
 from spectrim.data import PARTS, AudioDataset, Recording, dataset, find_data_set
 from spectrim.data.dataset import BAD_SHARE, bearable, check_bad_share
 from spectrim.errors import AudioError, InvalidSetting
+from spectrim.machine import core_count
 
 Progress = Callable[[int, int], None]
 
@@ -170,7 +170,7 @@ def check(
     statistics = LogMelStatistics(asked or LONGEST)
     reports: dict[str, PartReport] = {}
     done = 0
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or core_count()) as pool:
         for part, clips in parts.items():
             if same[part] != part:
                 reports[part] = reports[same[part]]

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
-import os
-import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,60 +16,12 @@ import torch
 from spectrim.errors import InvalidSetting
 from spectrim.inference.onnx_model import OnnxModel, device_for, input_shapes
 from spectrim.inference.packing import pack_weights
+from spectrim.machine import environment
 from spectrim.network.macs import MacCount, macs
 from spectrim.network.transformer import AudioTransformer
 
-PACKAGES = ("spectrim", "torch", "transformers", "numpy", "soundfile", "soxr")
-
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-"""What decides how fast a processor is in float32, 8 bits and bfloat16, as Linux calls it."""
-
 KEEP_RATES, BATCH_SIZES = (1.0, 0.7, 0.5), (1, 8)
 """What is measured where nobody says."""
-
-
-def environment(device: str = "cpu", *further: str) -> dict[str, Any]:
-    """Machine and versions, to stand beside every figure.
-
-    Args:
-        device: name of the device in use.
-        further: packages in use beside `PACKAGES`.
-
-    Returns:
-        A dictionary for JSON: processor and which of `INSTRUCTIONS` it has, cores and torch threads, accelerator,
-        Python and package versions.
-    """
-    return {
-        "processor": _processor(),
-        "instructions": " ".join(name for name in INSTRUCTIONS if name in _cpuinfo("flags").split()),
-        "cores": torch.multiprocessing.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {name: version_of(name) for name in (*PACKAGES, *further)},
-    }
-
-
-def version_of(package: str) -> str | None:
-    """Version of an installed package, None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(field: str) -> str:
-    """A field of the first processor in Linux's /proc/cpuinfo, empty elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        if line.startswith(field):
-            return line.partition(":")[2].strip()
-    return ""
 
 
 def interleaved(
@@ -127,23 +75,6 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
     if len(seconds) > 1:
         low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return {"median_ms": middle * 1e3, "q1_ms": low * 1e3, "q3_ms": high * 1e3}
-
-
-@contextmanager
-def torch_threads(number: int | None) -> Iterator[None]:
-    """Have torch, and exported models that are opened meanwhile, compute with so many threads; None: as many as before.
-
-    Raises:
-        InvalidSetting: fewer than one, or more than this machine has cores.
-    """
-    before, cores = torch.get_num_threads(), os.cpu_count() or 1
-    if number is not None and not 1 <= number <= cores:
-        raise InvalidSetting("threads", number, f"1 to {cores}, the cores of this machine")
-    try:
-        torch.set_num_threads(number or before)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def rates_of(model: AudioTransformer | OnnxModel, keep_rates: Iterable[float] | None) -> Sequence[float | None]:

@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spectrim.audio.decoding import Event, default_workers
+from spectrim.audio.decoding import Event
 from spectrim.audio.files import Samples, Window
 from spectrim.audio.finding import STDIN, Selection, select_files
 from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 from spectrim.inference.onnx_model import device_for
 from spectrim.inference.predict import BATCH_SIZE, Model, Scores, Tagger, decoded_windows, predict
+from spectrim.machine import default_workers
 from spectrim.measure.agreement import THRESHOLD, agreement
 from spectrim.measure.benchmark import placed, rates_of, spread
 from spectrim.network.macs import macs

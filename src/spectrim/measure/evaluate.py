@@ -18,15 +18,13 @@ from spectrim.config import BACKBONE_CRITERIA, CRITERION_NAMES, check_keep_rate
 from spectrim.data import AudioDataset, DataSet, find_data_set
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.packing import pack_weights
-from spectrim.machine import resolve_device
-from spectrim.measure.benchmark import environment
+from spectrim.machine import default_workers, environment, resolve_device
 from spectrim.measure.metrics import LabelMetrics, label_metrics, summarise
 from spectrim.measure.scoring import OperatingPoint, Progress, Scored, label_columns, score_part
 from spectrim.network.macs import macs
 from spectrim.stats.metric_intervals import RESAMPLES, clip_intervals
 from spectrim.stats.run_means import mean_over_runs
 
-MOST_WORKERS = 4
 SIZES = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
     *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "prune_at"),
@@ -135,7 +133,7 @@ def evaluate(
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, os.fspath(model), folds, seeds, dict(options or {}))
     points, dense = _points(_check_models(jobs), keep_rates, criteria)
-    workers = max(1, min(MOST_WORKERS, (os.cpu_count() or 1) - 1)) if workers is None else workers
+    workers = default_workers() if workers is None else workers
     runs = []
     total, done = sum(len(job.part) for job in jobs), 0
     for job in jobs:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectrim.errors import InvalidSetting
+from spectrim.machine import core_count
 from spectrim.miniatures.signals import SAMPLING_RATE
 
 RECORD = "synthesis.json"
@@ -79,7 +80,7 @@ def write_clips(
         progress: told after each chunk.
     """
     chunks = [(root, jobs[start : start + CHUNK]) for start in range(0, len(jobs), CHUNK)]
-    workers = workers or os.cpu_count() or 1
+    workers = workers or core_count()
     done = 0
     if workers == 1 or len(chunks) < 4:
         for arguments in chunks:

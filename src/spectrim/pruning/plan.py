@@ -1,8 +1,7 @@
-"""What each block does with its tokens, and how the keep rate falls during training. Numbers only."""
+"""What each block does with its tokens. Numbers only."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from spectrim.config import SpectrimConfig
@@ -87,17 +86,3 @@ def _count(patches: int, rate: float, config: SpectrimConfig) -> int:
         allowed = f"higher with reference_compat: of {patches} patches only {kept} tokens are left, none for the head"
         raise InvalidSetting("keep_rate", rate, allowed)
     return kept - config.extra_tokens
-
-
-def cosine_from_one(progress: float, target: float) -> float:
-    """A cosine from 1 down to ``target``: the keep rate while it is annealed (EViT, Liang et al., 2022).
-
-    Args:
-        progress: how far along, 0 (begins) to 1 (done); values outside are clamped.
-        target: where to end.
-
-    Returns:
-        target + (1 − target)·(1 + cos(π·progress)) / 2.
-    """
-    progress = min(max(progress, 0.0), 1.0)
-    return target + (1.0 - target) * 0.5 * (1.0 + math.cos(math.pi * progress))

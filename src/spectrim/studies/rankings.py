@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from spectrim.analysis.ablations import ATTENTION, RANKINGS
+from spectrim.analysis.claims import POINTS_LOST
 from spectrim.pictures.dot_plots import lost_dots
 from spectrim.pictures.report import Frame, Report
 from spectrim.stats.run_means import FEWEST, Mean, mean_over_runs, worded
-from spectrim.studies.keep_rates import CONTROL, NAMES, POINTS_LOST, origin
+from spectrim.studies.keep_rates import CONTROL, NAMES, origin
 
 Run = tuple[Any, Any]
 """Fold and seed."""

@@ -11,7 +11,7 @@ from typing import Any
 from spectrim.analysis.ablations import RANKINGS
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.files import write_json
-from spectrim.measure.benchmark import environment
+from spectrim.machine import environment
 from spectrim.network.macs import macs
 from spectrim.pictures.report import Frame
 from spectrim.studies.keep_rates import write_study

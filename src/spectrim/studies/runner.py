@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Event
 
 from spectrim.errors import DataError, InvalidSetting, SpectrimError
+from spectrim.machine import core_count
 
 if sys.platform != "win32":
     import fcntl
@@ -201,7 +202,7 @@ def _run_step(step: Step, out: Path, jobs: int, stop: Event, lock: int) -> int:
     """
     for leftover in out.glob(step.leftovers) if step.leftovers else ():
         shutil.rmtree(leftover, ignore_errors=True)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, core_count() // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     command = [sys.executable, "-P", "-m", "spectrim", *step.arguments]
     with _log(step, out).open("ab") as log:

@@ -24,14 +24,16 @@ from spectrim.checkpoints.loading import FURTHER_SETTINGS
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
 from spectrim.errors import InvalidSetting
-from spectrim.files import folder_beside, write_json
+from spectrim.files import folder_beside, refuse_another_run, write_json
+from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
 from spectrim.network.losses import classification_loss
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.plan import cosine_from_one, plan_blocks
+from spectrim.pruning.plan import plan_blocks
 from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
 from spectrim.training.cards import write_card
 from spectrim.training.intact_checkpoints import newest_checkpoint
+from spectrim.training.optimiser import cosine_from_one
 from spectrim.training.recipes import PruningSettings, Recipe
 from spectrim.training.run_folder import (
     CHECKPOINTS,
@@ -40,8 +42,6 @@ from spectrim.training.run_folder import (
     begin_run,
     begun_run,
     check_run,
-    is_main_process,
-    refuse_another_run,
     run_arguments,
     tensorboard_callback,
 )

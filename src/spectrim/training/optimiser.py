@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrim.pruning.plan import cosine_from_one
 from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -60,6 +59,20 @@ def build_optimiser(
     """The optimiser of a recipe; see `parameter_groups`."""
     groups = parameter_groups(named, settings, depth)
     return OPTIMISERS[settings.name](groups, lr=settings.peak, betas=settings.betas)
+
+
+def cosine_from_one(progress: float, target: float) -> float:
+    """A cosine from 1 down to ``target``: the keep rate while it is annealed (EViT, Liang et al., 2022).
+
+    Args:
+        progress: how far along, 0 (begins) to 1 (done); values outside are clamped.
+        target: where to end.
+
+    Returns:
+        target + (1 − target)·(1 + cos(π·progress)) / 2.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    return target + (1.0 - target) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def rate_share(

@@ -24,6 +24,7 @@ from spectrim.data import Clip
 from spectrim.data.excerpts import Excerpts, divide
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.files import write_json
+from spectrim.machine import is_main_process
 from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
 from spectrim.network.masked.masks import random_visible
 from spectrim.network.masked.saving import save_autoencoder, save_encoder
@@ -38,7 +39,6 @@ from spectrim.training.run_folder import (
     RunTrainer,
     begin_run,
     check_run,
-    is_main_process,
     run_arguments,
     tensorboard_callback,
 )

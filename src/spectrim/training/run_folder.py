@@ -10,9 +10,8 @@ import importlib.util
 import json
 import logging
 import math
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import is_torch_bf16_gpu_available
 
 from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
-from spectrim.files import write_json
-from spectrim.measure.benchmark import environment
+from spectrim.files import refuse_another_run, write_json
+from spectrim.machine import environment, is_main_process, process_count
 from spectrim.training.intact_checkpoints import flaw, seal
 from spectrim.training.optimiser import build_optimiser, build_schedule
 from spectrim.training.recipes import OptimiserSettings, ScheduleSettings, StrictSettings
@@ -37,16 +36,6 @@ from spectrim.training.recipes import OptimiserSettings, ScheduleSettings, Stric
 CHECKPOINTS = "checkpoints"
 
 logger = logging.getLogger(__name__)
-
-
-def is_main_process() -> bool:
-    """Whether this process writes for all of them (the first one under torchrun, or the only one)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def process_count() -> int:
-    """How many processes train together, as torchrun says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def check_run(
@@ -91,30 +80,6 @@ def begin_run(run: Mapping[str, Any], output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "run.json", run)
         write_json(output / "environment.json", {"processes": process_count(), **environment()})
-
-
-def refuse_another_run(
-    run: Mapping[str, Any], before: Mapping[str, Any], place: Path, *, apart_from: Sequence[str] = ()
-) -> None:
-    """Raise `InvalidSetting` for the first setting in which two runs differ.
-
-    Args:
-        run: what is asked for.
-        before: what was begun.
-        place: where it was begun.
-        apart_from: settings that may differ, by their full names.
-    """
-    old, new = _flat(before), _flat(run)
-    for name in (*new, *(name for name in old if name not in new)):
-        if old.get(name) != new.get(name) and name not in apart_from:
-            raise InvalidSetting(name, new.get(name), f"{old.get(name)!r}, with which the run in {place} was begun")
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-    return flat
 
 
 def run_arguments(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -80,3 +81,18 @@ class MissingExtra(SpectrimError, ImportError):
 def one_of(names: Iterable[str]) -> str:
     """Word a list of allowed names for an error message."""
     return "one of " + ", ".join(sorted(names))
+
+
+def nearest_of(name: str, names: Iterable[str]) -> str:
+    """Word the allowed names for an error message about an unknown one, with the nearest of them first if one is near.
+
+    Args:
+        name: the unknown one.
+        names: the allowed ones.
+
+    Returns:
+        E.g. ``"'epochs', perhaps; one of batch_size, epochs"``.
+    """
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"{near[0]!r}, perhaps; {one_of(names)}" if near else one_of(names)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
+from pydantic import ValidationError
 from small_runs import SIZE, over
 from typer.testing import CliRunner
 
@@ -45,6 +47,10 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(**changes: Any) -> PretrainRecipe:
+    return PretrainRecipe(**fields(**changes))
+
+
+def fields(**changes: Any) -> dict[str, Any]:
     """Two epochs of three steps; a change that is a dictionary goes over what stands here, field by field."""
     tree: dict[str, Any] = {
         "name": "chirps",
@@ -55,7 +61,7 @@ def recipe(**changes: Any) -> PretrainRecipe:
         "roll_and_gain": True,
         "tensorboard": False,
     }
-    return PretrainRecipe(**over(tree, changes))
+    return over(tree, changes)
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +272,13 @@ def test_a_second_run_and_another_recipe_are_refused(sounds: Path, finished: Pat
     ],
 )
 def test_wrong_recipes_are_named_before_any_work(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(fields(**changes)))
     with pytest.raises(InvalidSetting) as caught:
-        pretrain(recipe(**changes), tmp_path, tmp_path / "run")
-    assert caught.value.field == field
-    assert not (tmp_path / "run").exists()
+        load_pretrain_recipe(path)
+    assert caught.value.field == f"{path}: {field}"
+    with pytest.raises(ValidationError, match=field.rpartition(".")[2]):
+        recipe(**changes)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

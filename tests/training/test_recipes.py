@@ -42,7 +42,12 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("optimiser.epoch=5", ["optimiser.epoch", "5"]),
+        ("optimiser.epoch=5", ["r.yaml: optimiser.epoch is 5; allowed: 'epochs', perhaps; one of accumulate,"]),
+        ("optimizer={epochs: 5}", ["r.yaml: optimizer", "'optimiser', perhaps"]),
+        ("xyz=1", ["r.yaml: xyz is 1; allowed: one of augment, data"]),
+        ("model.builder=ast-bse", ["'ast-base', perhaps"]),
+        ("model.fields.hiden_size=3", ["'hidden_size', perhaps"]),
+        ("pruning.criterion=varation", ["'variation', perhaps"]),
         ("pruning.keep_rate=0", ["pruning.keep_rate", "greater than 0"]),
         ("pruning.keep_rate=1.2", ["pruning.keep_rate", "1.2", "less than or equal to 1"]),
         ("augment.mask_time=1", ["augment.mask_time", "less than 1"]),

@@ -233,7 +233,6 @@ class Job:
 
 def prepare(recipe: PretrainRecipe, audio: str | Path, output: str | Path, init: str | None = None) -> Job:
     """Find the files and build the model of a run; errors as `pretrain`."""
-    recipe.check()
     config, root = recipe.configuration(), Path(audio)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")

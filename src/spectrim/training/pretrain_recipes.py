@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spectrim.config import BUILDERS
 from spectrim.errors import InvalidSetting
 from spectrim.network.masked.config import MaskedConfig
 from spectrim.training.recipes import (
-    DataSettings,
     ModelSettings,
     OptimiserSettings,
-    Recipe,
     ScheduleSettings,
     StrictSettings,
+    check_course,
     read_settings,
 )
 
@@ -62,6 +61,12 @@ class MaskingSettings(StrictSettings):
     ratio: float = Field(default=0.8, gt=0.0, lt=1.0)
     time: float = Field(default=0.7, ge=0.0, lt=1.0)
     frequency: float = Field(default=0.3, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "structured" and self.time == self.frequency == 0.0:
+            raise InvalidSetting("time", 0.0, "above 0, or masking.frequency above 0: nothing would be masked")
+        return self
 
 
 class PretrainDataSettings(StrictSettings):
@@ -117,20 +122,14 @@ class PretrainRecipe(StrictSettings):
     tensorboard: bool | None = None
     seed: int = Field(default=0, ge=0)
 
-    def check(self) -> None:
-        """Raise `InvalidSetting` for what types alone do not tell."""
-        Recipe(
-            name=self.name,
-            data=DataSettings(name="audio"),
-            model=self.model,
-            optimiser=self.optimiser,
-            schedule=self.schedule,
-        ).check()
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse combinations of fields that cannot be run, or that make no model."""
+        check_course(self.optimiser, self.schedule)
         if self.optimiser.layer_decay != 1.0:
             raise InvalidSetting("optimiser.layer_decay", self.optimiser.layer_decay, "1: all layers begin anew")
-        if self.masking.kind == "structured" and self.masking.time == self.masking.frequency == 0.0:
-            raise InvalidSetting("masking.time", 0.0, "above 0, or masking.frequency above 0: nothing would be masked")
         self.configuration()
+        return self
 
     def configuration(self) -> MaskedConfig:
         """The model that the recipe describes."""
@@ -142,6 +141,4 @@ class PretrainRecipe(StrictSettings):
 
 def load_pretrain_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
     """Read a recipe of pre-training; arguments and errors as `spectrim.training.recipes.load_recipe`."""
-    recipe = read_settings(PretrainRecipe, path, overrides)
-    recipe.check()
-    return recipe
+    return read_settings(PretrainRecipe, path, overrides)

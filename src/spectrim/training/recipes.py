@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
-from spectrim.errors import InvalidSetting, one_of
+from spectrim.errors import InvalidSetting, nearest_of
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -30,9 +30,21 @@ SET_ELSEWHERE = {
 
 
 class StrictSettings(BaseModel):
-    """Settings that refuse a field they do not know."""
+    """Settings that refuse a field they do not know.
+
+    Validators raise `InvalidSetting`, with the field's name as seen from the settings that the validator belongs to;
+    `read_settings` puts the names of the settings around it in front.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if name not in cls.model_fields:
+                raise InvalidSetting(str(name), values[name], nearest_of(str(name), cls.model_fields))
+        return values
 
 
 class ModelSettings(StrictSettings):
@@ -43,6 +55,18 @@ class ModelSettings(StrictSettings):
 
     builder: str = "ast-base"
     fields: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.builder not in BUILDERS:
+            raise InvalidSetting("builder", self.builder, nearest_of(self.builder, BUILDERS))
+        known = SpectrimConfig.__dataclass_fields__.keys() - SET_ELSEWHERE.keys()
+        for name, value in self.fields.items():
+            if name in SET_ELSEWHERE:
+                raise InvalidSetting(f"fields.{name}", value, f"{SET_ELSEWHERE[name]} in its place")
+            if name not in known:
+                raise InvalidSetting(f"fields.{name}", value, nearest_of(name, known))
+        return self
 
 
 class DataSettings(StrictSettings):
@@ -86,6 +110,12 @@ class OptimiserSettings(StrictSettings):
     max_grad_norm: float = Field(default=1.0, ge=0.0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise InvalidSetting("accumulate", self.accumulate, f"a divisor of optimiser.batch_size={self.batch_size}")
+        return self
+
     @property
     def peak(self) -> float:
         """The highest learning rate of the run."""
@@ -114,6 +144,12 @@ class ScheduleSettings(StrictSettings):
     every: PositiveFloat = 1
     factor: float = Field(default=0.5, gt=0.0, le=1.0)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.warmup_epochs and self.warmup_steps:
+            raise InvalidSetting("warmup_steps", self.warmup_steps, "0 beside warmup_epochs")
+        return self
+
 
 class PruningSettings(StrictSettings):
     """The keep rate to train with, and how it falls to it (EViT's annealing).
@@ -130,6 +166,13 @@ class PruningSettings(StrictSettings):
     shrink_start: float = Field(default=0.0, ge=0.0)
     shrink_epochs: float = Field(default=0.0, ge=0.0)
     anneal_every: Literal["step", "epoch"] = "step"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.criterion not in CRITERION_NAMES:
+            raise InvalidSetting("criterion", self.criterion, nearest_of(self.criterion, CRITERION_NAMES))
+        check_public_gather("reference_compat", self.reference_compat, self.criterion)
+        return self
 
 
 class AugmentSettings(StrictSettings):
@@ -205,38 +248,30 @@ class Recipe(StrictSettings):
     tensorboard: bool | None = None
     seed: int = Field(default=0, ge=0)
 
-    def check(self) -> None:
-        """Raise `InvalidSetting` for what types alone do not tell."""
-        if self.model.builder not in BUILDERS:
-            raise InvalidSetting("model.builder", self.model.builder, one_of(BUILDERS))
-        if self.pruning.criterion not in CRITERION_NAMES:
-            raise InvalidSetting("pruning.criterion", self.pruning.criterion, one_of(CRITERION_NAMES))
-        pruning, optimiser = self.pruning, self.optimiser
-        check_public_gather("pruning.reference_compat", pruning.reference_compat, pruning.criterion)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse combinations of fields that cannot be run."""
+        check_course(self.optimiser, self.schedule)
+        pruning, epochs = self.pruning, self.optimiser.epochs
         end = pruning.shrink_start + pruning.shrink_epochs
-        if pruning.keep_rate < 1.0 and end > optimiser.epochs:
-            allowed = f"a start and a length that end within optimiser.epochs={optimiser.epochs:g}"
+        if pruning.keep_rate < 1.0 and end > epochs:
+            allowed = f"a start and a length that end within optimiser.epochs={epochs:g}"
             raise InvalidSetting("pruning.shrink_start + pruning.shrink_epochs", end, allowed)
-        if self.schedule.warmup_epochs > optimiser.epochs:
-            allowed = f"up to optimiser.epochs={optimiser.epochs:g}"
-            raise InvalidSetting("schedule.warmup_epochs", self.schedule.warmup_epochs, allowed)
-        if self.schedule.warmup_epochs and self.schedule.warmup_steps:
-            raise InvalidSetting("schedule.warmup_steps", self.schedule.warmup_steps, "0 beside warmup_epochs")
-        if self.schedule.final > optimiser.peak:
-            allowed = f"up to the highest learning rate, {optimiser.peak:g}"
-            raise InvalidSetting("schedule.final", self.schedule.final, allowed)
-        if self.evaluation.first_epoch > optimiser.epochs:
-            allowed = f"up to optimiser.epochs={optimiser.epochs:g}"
-            raise InvalidSetting("evaluation.first_epoch", self.evaluation.first_epoch, allowed)
-        if optimiser.batch_size % optimiser.accumulate:
-            allowed = f"a divisor of optimiser.batch_size={optimiser.batch_size}"
-            raise InvalidSetting("optimiser.accumulate", optimiser.accumulate, allowed)
-        known = set(SpectrimConfig.__dataclass_fields__) - SET_ELSEWHERE.keys()
-        for field, value in self.model.fields.items():
-            if field in SET_ELSEWHERE:
-                raise InvalidSetting(f"model.fields.{field}", value, f"{SET_ELSEWHERE[field]} in its place")
-            if field not in known:
-                raise InvalidSetting(f"model.fields.{field}", value, one_of(known))
+        if self.evaluation.first_epoch > epochs:
+            raise InvalidSetting(
+                "evaluation.first_epoch", self.evaluation.first_epoch, f"up to optimiser.epochs={epochs:g}"
+            )
+        return self
+
+
+def check_course(optimiser: OptimiserSettings, schedule: ScheduleSettings) -> None:
+    """Raise `InvalidSetting` where a schedule does not fit the optimiser's epochs and learning rate."""
+    if schedule.warmup_epochs > optimiser.epochs:
+        allowed = f"up to optimiser.epochs={optimiser.epochs:g}"
+        raise InvalidSetting("schedule.warmup_epochs", schedule.warmup_epochs, allowed)
+    if schedule.final > optimiser.peak:
+        allowed = f"up to the highest learning rate, {optimiser.peak:g}"
+        raise InvalidSetting("schedule.final", schedule.final, allowed)
 
 
 Kind = TypeVar("Kind", bound=StrictSettings)
@@ -253,9 +288,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InvalidSetting: no such file, or a field is unknown or out of range; names the field, the value and what
             is allowed.
     """
-    recipe = read_settings(Recipe, path, overrides)
-    recipe.check()
-    return recipe
+    return read_settings(Recipe, path, overrides)
 
 
 def read_settings(kind: type[Kind], path: str | Path, overrides: Sequence[str] = ()) -> Kind:
@@ -267,8 +300,11 @@ def read_settings(kind: type[Kind], path: str | Path, overrides: Sequence[str] =
         return kind(**tree)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InvalidSetting(f"{path}: {field}", first["input"], first["msg"]) from error
+        place, cause = [str(part) for part in first["loc"]], first.get("ctx", {}).get("error")
+        if isinstance(cause, InvalidSetting):
+            field = ".".join([*place, cause.field])
+            raise InvalidSetting(f"{path}: {field}", cause.value, cause.allowed) from error
+        raise InvalidSetting(f"{path}: {'.'.join(place)}", first["input"], first["msg"]) from error
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

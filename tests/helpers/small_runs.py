@@ -17,8 +17,8 @@ import torch
 
 from spectrim.data.speech_commands import WORDS
 from spectrim.training.finetune import train
-from spectrim.training.intact_checkpoints import seal
 from spectrim.training.recipes import Recipe
+from spectrim.training.run_folder import write_checksums
 
 STEPS_PER_EPOCH = 5
 TEST_CLIPS = 5
@@ -69,7 +69,7 @@ def write_checkpoint(folder: Path, step: int) -> Path:
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(b"weights of step %d" % step)
     (path / "trainer_state.json").write_text("{}")
-    seal(path)
+    write_checksums(path)
     return path
 
 

@@ -1,38 +1,80 @@
 from __future__ import annotations
 
 import json
-import math
-import shutil
+import logging
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from small_runs import STEPS_PER_EPOCH, cut_short, recipe, rows_of, state_at, write_checkpoint, write_words
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from small_runs import cut_short, write_checkpoint
 
-from spectrim.checkpoints import from_pretrained
-from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
-from spectrim.training import run_folder as runs
-from spectrim.training.finetune import PruningTrainer, train
-from spectrim.training.intact_checkpoints import flaw, newest_checkpoint
-from spectrim.training.recipes import OptimiserSettings
-from spectrim.training.run_folder import (
-    RunCourse,
-    begin_run,
-    check_run,
-    run_arguments,
-    tensorboard_callback,
-)
+from spectrim.errors import InvalidSetting
+from spectrim.training.run_folder import CheckpointFolder, begin_run, check_run, flaw
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_words(tmp_path_factory.mktemp("data") / "words")
+def alter(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: (path / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "truncated": (lambda path: cut_short(path / "model.safetensors"), "model.safetensors is not what was written"),
+    "altered": (lambda path: alter(path / "model.safetensors"), "model.safetensors is not what was written"),
+    "unsealed": (lambda path: (path / "whole.json").unlink(), "it has no readable whole.json"),
+    "torn seal": (lambda path: (path / "whole.json").write_text('{"model.'), "it has no readable whole.json"),
+    "no seal": (lambda path: (path / "whole.json").write_text("[1]"), "it has no readable whole.json"),
+    "empty seal": (lambda path: (path / "whole.json").write_text("{}"), "it has no readable whole.json"),
+    "binary seal": (lambda path: (path / "whole.json").write_bytes(b"\xff\xfe"), "it has no readable whole.json"),
+}
+
+
+def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
+    assert flaw(write_checkpoint(tmp_path, 1)) is None
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_a_broken_newest_checkpoint_is_named_and_the_one_before_taken(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newer = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
+    assert CheckpointFolder(tmp_path).newest() == newer
+    assert not caplog.records
+    damage, reason = BREAKS[kind]
+    damage(newer)
+    assert flaw(newer) == reason
+    with caplog.at_level(logging.WARNING):
+        assert CheckpointFolder(tmp_path).newest() == older
+    assert caplog.messages == [f"{newer} is passed over: {reason}"]
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
+    assert CheckpointFolder(tmp_path / "nowhere").newest() is None
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-3").mkdir()
+    assert CheckpointFolder(tmp_path).newest() is None
+
+
+def test_a_checkpoint_takes_its_place_and_old_ones_go_but_the_best(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    for step in (2, 8, 9, 10):
+        write_checkpoint(folder.partial, step)
+        folder.finish(step, best=2)
+        assert flaw(folder.checkpoint(step)) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
+    write_checkpoint(folder.partial, 11)
+    folder.finish(11, best=None)
+    assert folder.steps() == [10, 11]
+
+
+def test_a_checkpoint_that_is_copied_replaces_what_was_left_of_another(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "branch")
+    write_checkpoint(folder.path, 7)
+    cut_short(folder.checkpoint(7) / "model.safetensors")
+    (folder.partial / "checkpoint-7").mkdir(parents=True)
+    folder.copy(write_checkpoint(tmp_path / "trunk", 7))
+    assert folder.newest() == folder.checkpoint(7)
+    assert not folder.partial.exists()
 
 
 # What is run, and whether it is the same
@@ -71,267 +113,3 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     check_run({"seed": 2}, tmp_path / "run", resume=False)
     begin_run({"seed": 2}, tmp_path / "other")
     assert not (tmp_path / "other").exists()
-
-
-# A run in the Trainer's words
-
-
-def arguments(tmp_path: Path, clips: int = 100, settings: dict[str, Any] | None = None, **changes: Any) -> Any:
-    given: dict[str, Any] = {
-        **{"every_epochs": 1, "first_epoch": 0, "evaluation_batch": 20, "metric": "eval_accuracy"},
-        **{"greater_is_better": True, "workers": 0, "seed": 3, "progress": False},
-    }
-    optimiser = OptimiserSettings(**{"batch_size": 20, "epochs": 6, **(settings or {})})
-    return run_arguments(tmp_path, optimiser, clips=clips, **{**given, **changes})
-
-
-@pytest.mark.parametrize(
-    ("clips", "settings", "every", "first", "steps", "delay"),
-    [
-        (100, {}, 1, 0, 5, 0),
-        (101, {}, 1, 0, 6, 0),
-        (101, {"drop_last": True}, 1, 0, 5, 0),
-        (100, {"accumulate": 4}, 2, 3, 10, 15),
-        (119, {"accumulate": 4, "drop_last": True}, 2, 3, 10, 15),
-        (101, {}, 0.5, 2.5, 3, 15),
-        (101, {}, 0.01, 1.1, 1, 7),
-        (10, {}, 1, 6, 1, 6),
-        (30, {}, 1, 0.7, 2, 2),
-    ],
-)
-def test_epochs_become_steps(
-    clips: int, settings: dict[str, Any], every: float, first: float, steps: int, delay: int, tmp_path: Path
-) -> None:
-    made = arguments(tmp_path, clips, settings, every_epochs=every, first_epoch=first)
-    assert (made.eval_steps, made.save_steps, made.eval_delay) == (steps, steps, delay)
-
-
-def test_the_recipe_s_settings_arrive(tmp_path: Path) -> None:
-    made = arguments(tmp_path, settings={"accumulate": 2, "max_grad_norm": 0.5, "precision": "bf16"}, workers=0)
-    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (10, 2)
-    assert (made.num_train_epochs, made.max_grad_norm, made.bf16, made.fp16) == (6, 0.5, True, False)
-    assert (made.seed, made.data_seed, made.output_dir) == (3, 3, str(tmp_path / "checkpoints"))
-    assert (made.metric_for_best_model, made.load_best_model_at_end) == ("eval_accuracy", True)
-    assert made.save_total_limit == 3
-    last = arguments(tmp_path, metric=None)
-    assert (last.metric_for_best_model, last.load_best_model_at_end, last.save_total_limit) == (None, False, 2)
-
-
-@pytest.mark.parametrize(
-    ("clips", "settings", "processes", "words"),
-    [
-        (100, {"batch_size": 20, "accumulate": 3}, 1, "optimiser.batch_size is 20; allowed: a multiple of 1 proc.*=3"),
-        (100, {"batch_size": 9}, 2, "optimiser.batch_size is 9; allowed: a multiple of 2 processes"),
-        (12, {"drop_last": True}, 1, "optimiser.batch_size is 20; allowed: up to the 12 training clips"),
-        (12, {}, 2, "optimiser.batch_size is 20; allowed: up to the 12 training clips"),
-        (105, {}, 2, "optimiser.drop_last is False; allowed: true with 2 processes"),
-        (100, {"precision": "fp16"}, 1, "optimiser.precision is 'fp16'; allowed: fp32 or bf16 without a GPU"),
-    ],
-)
-def test_what_cannot_be_run_is_named(
-    clips: int,
-    settings: dict[str, Any],
-    processes: int,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InvalidSetting, match=words):
-        arguments(tmp_path, clips, settings)
-    assert not list(tmp_path.iterdir())
-
-
-def test_bf16_is_refused_on_a_gpu_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(runs, "is_torch_bf16_gpu_available", lambda: False)
-    with pytest.raises(InvalidSetting, match=r"optimiser\.precision is 'bf16'; allowed: fp32 or fp16 on this GPU"):
-        arguments(tmp_path, settings={"precision": "bf16"})
-
-
-def test_a_process_uses_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self.__dict__.get("_n_gpu", 4)))
-    monkeypatch.setattr(TrainingArguments, "_setup_devices", torch.device("cpu"))
-    made = arguments(tmp_path)
-    assert (made.n_gpu, made.train_batch_size) == (1, 20)
-
-
-# The course of a run
-
-
-class Clips:
-    epoch = -1
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-
-@given(steps=st.integers(1, 400), epoch=st.integers(0, 200))
-def test_the_data_learn_which_epoch_begins(steps: int, epoch: int) -> None:
-    """``epoch`` as Trainer reckons it after the last step of the epoch before."""
-    clips = Clips()
-    done = 0.0 if epoch == 0 else epoch - 1 + (steps - 1 + 1) / steps
-    RunCourse(clips).on_epoch_begin(None, state_at(epoch * steps, done, 10**9), TrainerControl())
-    assert clips.epoch == epoch
-
-
-def test_a_run_that_resumes_inside_an_epoch_resumes_that_epoch() -> None:
-    clips = Clips()
-    RunCourse(clips).on_epoch_begin(None, state_at(14, 2.8), TrainerControl())
-    assert clips.epoch == 2
-
-
-@pytest.mark.parametrize(
-    ("step", "epoch", "stop", "over"),
-    [(19, 3.8, None, False), (20, 4.0, None, True), (4, 0.8, 1.0, False), (5, 1.0, 1.0, True), (6, 1.2, 1.0, True)],
-)
-def test_a_run_at_its_end_takes_no_more_steps(step: int, epoch: float, stop: float | None, over: bool) -> None:
-    control = TrainerControl()
-    RunCourse(Clips(), stop).on_epoch_begin(None, state_at(step, epoch), control)
-    assert control.should_training_stop is over
-
-
-def test_a_run_stops_early_with_a_checkpoint_and_is_evaluated_when_it_is_time() -> None:
-    for delay, evaluated in ((6, False), (5, True)):
-        control = TrainerControl()
-        RunCourse(Clips(), 1.0).on_step_end(SimpleNamespace(eval_delay=delay), state_at(4, 0.8), control)
-        assert not control.should_training_stop
-        RunCourse(Clips(), 1.0).on_step_end(SimpleNamespace(eval_delay=delay), state_at(5, 1.0), control)
-        assert (control.should_training_stop, control.should_save, control.should_evaluate) == (True, True, evaluated)
-
-
-def test_the_best_checkpoint_is_found_where_the_run_is_now_or_forgotten(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    best = write_checkpoint(tmp_path, 4)
-    state = TrainerState(global_step=8, best_global_step=4, best_metric=0.5, best_model_checkpoint="/elsewhere")
-    place = SimpleNamespace(output_dir=str(tmp_path))
-    RunCourse(Clips()).on_train_begin(place, state, None)
-    assert (state.best_model_checkpoint, state.best_metric) == (str(best), 0.5)
-    cut_short(best / "model.safetensors")
-    RunCourse(Clips()).on_train_begin(place, state, None)
-    assert (state.best_model_checkpoint, state.best_metric, state.best_global_step) == (None, None, None)
-    assert str(best) in caplog.text
-
-
-# TensorBoard
-
-
-def test_tensorboard_gets_what_is_logged(words: Path, tmp_path: Path) -> None:
-    train(recipe(tensorboard=True, optimiser={"epochs": 1}, pruning={"shrink_epochs": 0.5}), words, tmp_path / "run")
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    events.Reload()
-    logged = [row for row in rows_of(tmp_path / "run") if "loss" in row]
-    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
-        (row["step"], pytest.approx(row["loss"])) for row in logged
-    ]
-    assert len(events.Scalars("eval/accuracy")) == 1
-
-
-def test_tensorboard_is_left_out_where_it_is_not_wanted_or_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert tensorboard_callback(False, tmp_path) == []
-    monkeypatch.setenv("RANK", "1")
-    assert tensorboard_callback(True, tmp_path) == []
-    monkeypatch.delenv("RANK")
-    monkeypatch.setattr(runs.importlib.util, "find_spec", lambda name: None)
-    assert tensorboard_callback(None, tmp_path) == []
-    with pytest.raises(MissingExtra, match=r"spectrim\[tensorboard\]"):
-        tensorboard_callback(True, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-# Whole runs
-
-
-def test_a_loss_that_is_no_number_ends_the_run_with_what_to_try(
-    words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compute_loss = PruningTrainer.compute_loss
-
-    def breaks_down(self: PruningTrainer, *args: Any, **kwargs: Any) -> Any:
-        loss = compute_loss(self, *args, **kwargs)
-        return loss * math.nan if self.state.global_step == STEPS_PER_EPOCH + 2 else loss
-
-    monkeypatch.setattr(PruningTrainer, "compute_loss", breaks_down)
-    with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 8 \(epoch 1\.40, learning rate .*optimiser"):
-        train(recipe(), words, tmp_path / "run")
-    before = newest_checkpoint(tmp_path / "run" / "checkpoints")
-    assert before == tmp_path / "run" / "checkpoints" / f"checkpoint-{STEPS_PER_EPOCH}"
-    assert all(torch.isfinite(weight).all() for weight in from_pretrained(before).state_dict().values())
-    assert not (tmp_path / "run" / "model").exists()
-
-
-def test_the_newest_two_checkpoints_and_the_best_are_kept(
-    words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluate = PruningTrainer.evaluate
-    monkeypatch.setattr(
-        PruningTrainer,
-        "evaluate",
-        lambda self, **kwargs: {**evaluate(self, **kwargs), "eval_accuracy": 1 / self.state.global_step},
-    )
-    train(recipe(evaluation={"every_epochs": 0.4, "test_keep_rates": []}), words, tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {
-        f"checkpoint-{step}" for step in (2, 8, 10)
-    }
-    assert all(flaw(path) is None for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["chosen"]["step"] == 2
-
-
-def test_evaluations_do_not_change_what_becomes_of_a_run(words: Path, tmp_path: Path) -> None:
-    weights = []
-    for number, often in enumerate((0.2, 2)):
-        plan = {"every_epochs": often, "choose": "last", "test_keep_rates": []}
-        train(
-            recipe(model={"fields": {"drop_path_rate": 0.3}}, evaluation=plan, seed=4),
-            words,
-            tmp_path / str(number),
-        )
-        weights.append(from_pretrained(tmp_path / str(number) / "model").state_dict())
-    for name, weight in weights[0].items():
-        assert torch.equal(weight, weights[1][name]), name
-
-
-@pytest.mark.parametrize("drop_last", [True, False])
-def test_every_step_has_its_whole_batch_where_the_rest_is_left_out(
-    drop_last: bool, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """70 clips in batches of 16, two at a time: five steps and a rest of 6 clips, in three halves' worth of batches."""
-    step, seen = PruningTrainer.training_step, []
-
-    def note(self: PruningTrainer, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        seen.append((self.state.global_step, len(inputs["labels"])))
-        return step(self, model, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(PruningTrainer, "training_step", note)
-    changes = {"batch_size": 16, "accumulate": 4, "drop_last": drop_last, "epochs": 1}
-    train(
-        recipe(optimiser=changes, pruning={"shrink_epochs": 0.5}, evaluation={"test_keep_rates": []}),
-        words,
-        tmp_path / "run",
-    )
-    whole = [(number, 4) for number in range(4) for _ in range(4)]
-    assert seen == whole + ([] if drop_last else [(4, 4), (4, 2)])
-    assert max(row["step"] for row in rows_of(tmp_path / "run")) == (4 if drop_last else 5)
-
-
-def test_resuming_a_finished_run_trains_no_further(words: Path, tmp_path: Path) -> None:
-    """Once to the end of a fraction of an epoch, once to an early stop: Trainer would take another step."""
-    for number, course in enumerate(({"epochs": 1.4}, {"epochs": 4, "stop_after_epochs": 1.4})):
-        output = tmp_path / str(number)
-        settings = recipe(optimiser=course, evaluation={"test_keep_rates": [], "choose": "last"})
-        train(settings, words, output)
-        first = from_pretrained(output / "model").state_dict()
-        rows = rows_of(output)
-        shutil.rmtree(output / "model")
-        (output / "results.json").unlink()
-        results = train(settings, words, output, resume=True)
-        assert results["chosen"]["step"] == 7
-        assert [{**row, "train_runtime": 0} for row in rows_of(output)[:-1]] == [
-            {**row, "train_runtime": 0} for row in rows[:-1]
-        ]
-        for name, weight in from_pretrained(output / "model").state_dict().items():
-            assert torch.equal(weight, first[name]), name

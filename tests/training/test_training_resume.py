@@ -19,8 +19,8 @@ from small_runs import EVERYTHING, STEPS_PER_EPOCH, over, recipe, rows_of, train
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting
 from spectrim.training.finetune import PruningTrainer, train
-from spectrim.training.intact_checkpoints import flaw, seal
 from spectrim.training.recipes import Recipe
+from spectrim.training.run_folder import flaw, write_checksums
 
 TIMINGS = ("_runtime", "_per_second")
 
@@ -281,7 +281,7 @@ def edited(trunk: Path, tmp_path: Path, *, epoch: float | None = None, first_epo
         newest = max((copy / "checkpoints").iterdir())
         state = json.loads((newest / "trainer_state.json").read_text())
         (newest / "trainer_state.json").write_text(json.dumps({**state, "epoch": epoch}))
-        seal(newest)
+        write_checksums(newest)
     if first_epoch is not None:
         written = json.loads((copy / "run.json").read_text())
         written["recipe"]["evaluation"]["first_epoch"] = first_epoch

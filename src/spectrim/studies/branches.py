@@ -14,7 +14,7 @@ from spectrim.data import DATA_SETS
 from spectrim.errors import InvalidSetting
 from spectrim.network.macs import macs
 from spectrim.studies.runner import Cell, Step
-from spectrim.training.finetune import annealed_keep_rate
+from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipes import Recipe, load_recipe
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,7 @@ import torch
 import transformers
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import EvalPrediction
+from transformers import EvalPrediction
 
 from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.checkpoints import describe, from_pretrained
@@ -24,55 +20,20 @@ from spectrim.checkpoints.loading import FURTHER_SETTINGS
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
 from spectrim.errors import InvalidSetting
-from spectrim.files import folder_beside, refuse_another_run, write_json
+from spectrim.files import folder_beside, write_json
 from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
 from spectrim.network.losses import classification_loss
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.plan import plan_blocks
 from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
+from spectrim.training.branch import branching_point
 from spectrim.training.cards import write_card
-from spectrim.training.intact_checkpoints import newest_checkpoint
-from spectrim.training.optimiser import cosine_from_one
-from spectrim.training.recipes import PruningSettings, Recipe
-from spectrim.training.run_folder import (
-    CHECKPOINTS,
-    RunCourse,
-    RunTrainer,
-    begin_run,
-    begun_run,
-    check_run,
-    run_arguments,
-    tensorboard_callback,
-)
+from spectrim.training.optimiser import annealed_keep_rate
+from spectrim.training.recipes import Recipe
+from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run
 from spectrim.training.run_log import RunLog, Say
-
-MAY_DIFFER_IN_A_BRANCH = (
-    *("recipe.name", "recipe.description", "recipe.pruning.keep_rate", "recipe.optimiser.stop_after_epochs"),
-    *("recipe.pruning.criterion", "recipe.pruning.reference_compat", "recipe.evaluation.test_keep_rates"),
-)
-"""Settings in which a run may differ from the one whose beginning it shares."""
-
-
-def annealed_keep_rate(pruning: PruningSettings, epoch: float) -> float:
-    """Keep rate at a point of training.
-
-    Args:
-        pruning: target, start and length of the annealing.
-        epoch: epochs done, a fraction inside an epoch.
-
-    Returns:
-        The keep rate: 1 until ``shrink_start``, a cosine over ``shrink_epochs``, the target after it.
-    """
-    if pruning.keep_rate == 1.0:
-        return 1.0
-    if pruning.anneal_every == "epoch":
-        epoch = math.floor(epoch)
-    if epoch < pruning.shrink_start:
-        return 1.0
-    if pruning.shrink_epochs == 0.0:
-        return pruning.keep_rate
-    return cosine_from_one((epoch - pruning.shrink_start) / pruning.shrink_epochs, pruning.keep_rate)
+from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tensorboard_callback
 
 
 class Collator:
@@ -264,48 +225,19 @@ def train(
     output = Path(output)
     run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
     check_run(run, output, resume=resume, kind=Recipe)
-    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
-    shared = None if newest is not None or branch_of is None else _branching_point(recipe, run, Path(branch_of))
+    checkpoints = CheckpointFolder(output / CHECKPOINTS)
+    newest = checkpoints.newest() if resume else None
+    shared = None if newest is not None or branch_of is None else branching_point(recipe, run, Path(branch_of))
     job = prepare(recipe, data, output, init)
     trainer = build_trainer(job, progress=progress, say=say)
     begin_run(run, output)
     if shared is not None:
-        newest = output / CHECKPOINTS / shared.name
+        newest = checkpoints.path / shared.name
         if is_main_process():
-            _copy_checkpoint(shared, newest)
+            checkpoints.copy(shared)
         trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job)
-
-
-def _branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
-    """The checkpoint of another run from which this one may go on; `InvalidSetting` if there is none."""
-    written = trunk / "run.json"
-    if not written.is_file():
-        raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
-    refuse_another_run(run, begun_run(written, Recipe), trunk, apart_from=MAY_DIFFER_IN_A_BRANCH)
-    newest = newest_checkpoint(trunk / CHECKPOINTS)
-    if newest is None:
-        raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")
-    epoch = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME)).epoch or 0.0
-    start = recipe.pruning.shrink_start
-    if epoch > start + 1e-9:
-        allowed = f"a run that stopped by pruning.shrink_start={start:g}; its newest checkpoint is of epoch {epoch:g}"
-        raise InvalidSetting("branch_of", str(trunk), allowed)
-    first = recipe.evaluation.first_epoch
-    if recipe.evaluation.choose == "best" and first <= epoch:
-        allowed = f"more than {epoch:g}, where it branches off: it does not know the evaluations before"
-        raise InvalidSetting("evaluation.first_epoch", first, allowed)
-    return newest
-
-
-def _copy_checkpoint(source: Path, target: Path) -> None:
-    """Bring a checkpoint into another run's folder, whole."""
-    beside = target.with_name(".partial")
-    for leftover in (beside, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, beside)
-    beside.rename(target)
 
 
 def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTrainer:

@@ -1,4 +1,4 @@
-"""Optimisers and the course of the learning rate, as pure functions of settings."""
+"""Optimisers, and the courses of learning rate and keep rate, as pure functions of settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
+from spectrim.training.recipes import OptimiserSettings, PruningSettings, ScheduleSettings
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -73,6 +73,27 @@ def cosine_from_one(progress: float, target: float) -> float:
     """
     progress = min(max(progress, 0.0), 1.0)
     return target + (1.0 - target) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def annealed_keep_rate(pruning: PruningSettings, epoch: float) -> float:
+    """Keep rate at a point of training.
+
+    Args:
+        pruning: target, start and length of the annealing.
+        epoch: epochs done, a fraction inside an epoch.
+
+    Returns:
+        The keep rate: 1 until ``shrink_start``, a cosine over ``shrink_epochs``, the target after it.
+    """
+    if pruning.keep_rate == 1.0:
+        return 1.0
+    if pruning.anneal_every == "epoch":
+        epoch = math.floor(epoch)
+    if epoch < pruning.shrink_start:
+        return 1.0
+    if pruning.shrink_epochs == 0.0:
+        return pruning.keep_rate
+    return cosine_from_one((epoch - pruning.shrink_start) / pruning.shrink_epochs, pruning.keep_rate)
 
 
 def rate_share(

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import TrainerCallback
-from transformers.trainer_utils import EvalPrediction
+from transformers import EvalPrediction, TrainerCallback
 
 from spectrim.audio.filterbank import frame_samples
 from spectrim.audio.finding import select_files
@@ -30,19 +29,11 @@ from spectrim.network.masked.masks import random_visible
 from spectrim.network.masked.saving import save_autoencoder, save_encoder
 from spectrim.pictures.reconstruction import Reconstruction, reconstruction_picture
 from spectrim.training.augment import TrainingClip, TrainingClips, structured_mask
-from spectrim.training.intact_checkpoints import newest_checkpoint
 from spectrim.training.pretrain_recipes import MaskingSettings, PretrainRecipe
 from spectrim.training.recipes import AugmentSettings
-from spectrim.training.run_folder import (
-    CHECKPOINTS,
-    RunCourse,
-    RunTrainer,
-    begin_run,
-    check_run,
-    run_arguments,
-    tensorboard_callback,
-)
+from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run
 from spectrim.training.run_log import RunLog, Say
+from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tensorboard_callback
 
 PICTURES = "pictures"
 
@@ -115,22 +106,11 @@ class PretrainingTrainer(RunTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of a batch; see `Trainer.compute_loss`."""
+        """Loss of a batch, and the losses of its clips as predictions; see `Trainer.compute_loss`."""
         outputs = model(**{name: value for name, value in inputs.items() if name != "counted"})
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[None, Tensor, Tensor]:
-        """No loss, the clips' losses in place of predictions, and which of them count in place of labels."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = self.compute_loss(model, inputs, return_outputs=True)[1]
-        return None, outputs.clip_losses.float(), inputs["counted"]
+        if not return_outputs:
+            return outputs.loss
+        return outputs.loss, {"loss": outputs.loss, "clip_losses": outputs.clip_losses.float()}
 
 
 def mean_loss(prediction: EvalPrediction) -> dict[str, float]:
@@ -293,7 +273,7 @@ def pretrain(
     pictures = _pictures(job, collator)
     trainer = build_trainer(job, collator, [] if pictures is None else [pictures], progress=progress, say=say)
     begin_run(run, output)
-    newest = newest_checkpoint(output / CHECKPOINTS) if resume else None
+    newest = CheckpointFolder(output / CHECKPOINTS).newest() if resume else None
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job, pictures)
 
@@ -322,6 +302,7 @@ def build_trainer(
         seed=recipe.seed,
         progress=progress,
     )
+    arguments.label_names = ["counted"]
     return PretrainingTrainer(
         model=job.model,
         args=arguments,

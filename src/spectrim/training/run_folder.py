@@ -1,4 +1,4 @@
-"""What every training run shares: its folder, whole checkpoints, logs, and the Trainer that stands on them.
+"""The folder of a training run: what was asked for, where it ran, and checkpoints that are whole or known not to be.
 
 A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (machine, versions), ``metrics.jsonl`` and
 ``metrics.csv``, TensorBoard's ``tensorboard/``, and ``checkpoints/``.
@@ -6,34 +6,33 @@ A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (ma
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
 import json
 import logging
-import math
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from torch import Tensor
-from torch.utils.data import Dataset, RandomSampler, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback
-from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import rotate_checkpoints
-from transformers.utils import is_torch_bf16_gpu_available
 
-from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
+from spectrim.errors import InvalidSetting
 from spectrim.files import refuse_another_run, write_json
 from spectrim.machine import environment, is_main_process, process_count
-from spectrim.training.intact_checkpoints import flaw, seal
-from spectrim.training.optimiser import build_optimiser, build_schedule
-from spectrim.training.recipes import OptimiserSettings, ScheduleSettings, StrictSettings
+from spectrim.training.recipes import StrictSettings
 
 CHECKPOINTS = "checkpoints"
+
+CHECKSUMS = "whole.json"
+"""Written last into a checkpoint: the size and SHA-256 of every file in it."""
+
+TRAINER_STATE = "trainer_state.json"
+"""Where transformers' Trainer writes its `TrainerState` in a checkpoint."""
+
+NEWEST = 2
+"""So many of the newest checkpoints are kept, and the best."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,266 +81,95 @@ def begin_run(run: Mapping[str, Any], output: Path) -> None:
         write_json(output / "environment.json", {"processes": process_count(), **environment()})
 
 
-def run_arguments(
-    output: Path,
-    optimiser: OptimiserSettings,
-    *,
-    clips: int,
-    every_epochs: float,
-    first_epoch: float,
-    evaluation_batch: int,
-    metric: str | None,
-    greater_is_better: bool,
-    workers: int,
-    seed: int,
-    progress: bool,
-) -> TrainingArguments:
-    """A run in the Trainer's words.
-
-    Args:
-        output: folder of the run.
-        optimiser: of the recipe.
-        clips: in the training part.
-        every_epochs: from an evaluation and checkpoint to the next.
-        first_epoch: epochs before the first evaluation.
-        evaluation_batch: clips in an evaluation's forward pass, over all processes.
-        metric: that the best checkpoint is picked by, None to end with the last weights.
-        greater_is_better: of that metric.
-        workers: processes that load data.
-        seed: of everything.
-        progress: draw a bar.
-
-    Raises:
-        InvalidSetting: the batch size does not split over the processes, an epoch holds no batch, or the precision
-            is not to be had here.
-
-    The newest two checkpoints are kept, and the best.
-    """
-    processes = process_count()
-    share, rest = divmod(optimiser.batch_size, processes * optimiser.accumulate)
-    if rest:
-        allowed = f"a multiple of {processes} processes times optimiser.accumulate={optimiser.accumulate}"
-        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
-    whole = processes > 1 or optimiser.drop_last
-    if whole and clips < optimiser.batch_size:
-        allowed = f"up to the {clips} training clips, when the last batch of an epoch is left out"
-        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
-    if processes > 1 and not optimiser.drop_last and clips % optimiser.batch_size:
-        allowed = f"true with {processes} processes: they could not share the last batch without counting clips twice"
-        raise InvalidSetting("optimiser.drop_last", optimiser.drop_last, allowed)
-    if optimiser.precision == "fp16" and not torch.cuda.is_available():
-        raise InvalidSetting("optimiser.precision", "fp16", "fp32 or bf16 without a GPU")
-    accelerated = torch.accelerator.is_available()
-    if optimiser.precision == "bf16" and accelerated and not is_torch_bf16_gpu_available():
-        raise InvalidSetting("optimiser.precision", "bf16", "fp32 or fp16 on this GPU")
-    steps = clips / optimiser.batch_size
-    per_epoch = max(1, math.floor(steps) if whole else math.ceil(steps))
-    every = max(1, round(every_epochs * per_epoch))
-    arguments = TrainingArguments(
-        output_dir=str(output / CHECKPOINTS),
-        per_device_train_batch_size=share,
-        per_device_eval_batch_size=max(1, evaluation_batch // processes),
-        gradient_accumulation_steps=optimiser.accumulate,
-        num_train_epochs=optimiser.epochs,
-        max_grad_norm=optimiser.max_grad_norm,
-        use_cpu=not accelerated,
-        bf16=optimiser.precision == "bf16",
-        fp16=optimiser.precision == "fp16",
-        eval_strategy="steps",
-        eval_steps=every,
-        eval_delay=math.ceil(first_epoch * per_epoch - 1e-9),
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=2 if metric is None else 3,
-        load_best_model_at_end=metric is not None,
-        metric_for_best_model=metric,
-        greater_is_better=greater_is_better if metric is not None else None,
-        logging_steps=max(1, min(50, per_epoch)),
-        seed=seed,
-        data_seed=seed,
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=not progress,
-        dataloader_num_workers=workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    # One GPU a process: Trainer would spread a process over all it sees, and multiply the batch by their number.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
+def write_checksums(checkpoint: Path) -> None:
+    """Write down the size and hash of every file of a checkpoint: from now on it is whole."""
+    files = {path.name: _fingerprint(path) for path in sorted(checkpoint.iterdir()) if path.name != CHECKSUMS}
+    write_json(checkpoint / CHECKSUMS, files)
 
 
-class RunTrainer(Trainer):
-    """Trainer with a recipe's optimiser and schedule, whole checkpoints, and an end to a loss that is no number.
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
-    Evaluations draw nothing from the generator that training draws from: how often a run is evaluated does not change
-    what becomes of it.
 
-    Args:
-        optimiser_settings: of the recipe.
-        schedule_settings: of the recipe.
+def flaw(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint on disk, None for a whole one."""
+    try:
+        files = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        files = None
+    if not isinstance(files, dict) or not files:
+        return f"it has no readable {CHECKSUMS}"
+    for name, written in files.items():
+        if not (checkpoint / name).is_file():
+            return f"{name} is missing"
+        if _fingerprint(checkpoint / name) != written:
+            return f"{name} is not what was written"
+    return None
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The checkpoints of a run, each in a folder ``checkpoint-STEP``.
+
+    Attributes:
+        path: the folder around them.
     """
 
-    optimizer: torch.optim.Optimizer | None
-    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
-
-    def __init__(
-        self, *args: Any, optimiser_settings: OptimiserSettings, schedule_settings: ScheduleSettings, **kwargs: Any
-    ) -> None:
-        self.optimiser_settings = optimiser_settings
-        self.schedule_settings = schedule_settings
-        self._saving_to: Path | None = None
-        super().__init__(*args, **kwargs)
-        self.remove_callback(PrinterCallback)
+    path: Path
 
     @property
-    def depth(self) -> int | None:
-        """Number of blocks that a layer-wise decay of the rate counts."""
-        return getattr(self.model.config, "num_hidden_layers", None)
+    def partial(self) -> Path:
+        """Where a checkpoint is written before it takes its place."""
+        return self.path / ".partial"
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The recipe's optimiser."""
-        if self.optimizer is None:
-            named = self.model.named_parameters()
-            self.optimizer = build_optimiser(named, self.optimiser_settings, self.depth)
-        return self.optimizer
+    def checkpoint(self, step: int) -> Path:
+        """Path of the checkpoint of a step."""
+        return self.path / f"checkpoint-{step}"
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The recipe's course of the learning rate."""
-        if self.lr_scheduler is None:
-            self.lr_scheduler = build_schedule(
-                optimizer or self.create_optimizer(),
-                self.schedule_settings,
-                self.optimiser_settings,
-                num_training_steps,
-            )
-        return self.lr_scheduler
+    def written(self, step: int) -> Path:
+        """Path of the checkpoint of a step as long as it is in `partial`."""
+        return self.partial / f"checkpoint-{step}"
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Metrics on the evaluation part; see `Trainer.evaluate`."""
-        with torch.random.fork_rng(devices=[]):
-            return super().evaluate(*args, **kwargs)
+    def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint, whole or not, in their order."""
+        numbers = (path.name.removeprefix("checkpoint-") for path in self.path.glob("checkpoint-*"))
+        return sorted(int(number) for number in numbers if number.isdigit())
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        """A new order in every epoch, without the clips that fill no batch where those are left out.
-
-        Not by ``dataloader_drop_last``: it would leave clips out of evaluations too, and not know accumulated batches.
-        """
-        clips: Any = self.train_dataset if train_dataset is None else train_dataset
-        settings = self.optimiser_settings
-        left_out = len(clips) % settings.batch_size if settings.drop_last else 0
-        return RandomSampler(clips, num_samples=len(clips) - left_out)
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Train an epoch, unless the run has come to its end: Trainer takes a step before it looks."""
-        if not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One forward and backward pass; raises `TrainingDiverged` when the loss is no number."""
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss).all():
-            rate = self._get_learning_rate()
-            raise TrainingDiverged(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}, "
-                f"learning rate {rate:.3g}); try a lower optimiser.learning_rate, a longer schedule.warmup_epochs, "
-                "optimiser.max_grad_norm=1, or bf16 or fp32 instead of fp16, in another --output: a changed recipe is "
-                "another run"
-            )
-        return loss
-
-    def _get_learning_rate(self) -> float:
-        """The highest of all layers' rates, for the log."""
-        return float(max(self.lr_scheduler.get_last_lr())) if self.lr_scheduler is not None else 0.0
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return super()._get_output_dir(trial) if self._saving_to is None else str(self._saving_to)
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save beside, seal, rename; then remove what is old."""
-        folder = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
-        beside = folder / ".partial"
-        if self.args.should_save:
-            shutil.rmtree(beside, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._saving_to = beside
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._saving_to = None
-        self.accelerator.wait_for_everyone()
-        if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
-        if self.args.should_save:
-            self.state.save_to_json(str(beside / name / "trainer_state.json"))
-            seal(beside / name)
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (beside / name).rename(folder / name)
-            beside.rmdir()
-            rotate_checkpoints(
-                str(folder), self.args.save_total_limit, best_model_checkpoint=self.state.best_model_checkpoint
-            )
-        self.accelerator.wait_for_everyone()
-
-
-class RunCourse(TrainerCallback):
-    """Tell the data which epoch begins, end a run on its course, and find the best checkpoint of a moved run.
-
-    Args:
-        clips: has ``set_epoch``, or not.
-        stop_after_epochs: end then, with a checkpoint, while the learning rate is on a longer course.
-    """
-
-    def __init__(self, clips: Any, stop_after_epochs: float | None = None) -> None:
-        self.clips = clips
-        self.stop_after_epochs = stop_after_epochs
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look for the best checkpoint where the run is now; one that is gone or broken is best no more."""
-        if state.best_global_step:
-            best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
-            wrong = flaw(best)
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint; broken ones are named in the log and passed over."""
+        for step in reversed(self.steps()):
+            path = self.checkpoint(step)
+            wrong = flaw(path)
             if wrong is None:
-                state.best_model_checkpoint = str(best)
-            else:
-                logger.warning("%s was the best so far and is no more: %s", best, wrong)
-                state.best_global_step = state.best_metric = state.best_model_checkpoint = None
+                return path
+            logger.warning("%s is passed over: %s", path, wrong)
+        return None
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Pass the number of the epoch on; a resumed run may be at its end already."""
-        if state.global_step >= state.max_steps or self._is_over(state):
-            control.should_training_stop = True
-        if hasattr(self.clips, "set_epoch"):
-            self.clips.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
+    def finish(self, step: int, best: int | None) -> None:
+        """Move a checkpoint that has been written to `partial` to its place, whole, and remove old ones.
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop once the epochs are done; and log before each checkpoint, so that a resumed run logs the same losses."""
-        if self._is_over(state):
-            control.should_save = control.should_training_stop = True
-            control.should_evaluate = args.eval_delay <= state.global_step
-        control.should_log = control.should_log or control.should_save
+        Args:
+            step: of the checkpoint.
+            best: step of the checkpoint to keep beside the `NEWEST`, or None.
+        """
+        written, place = self.written(step), self.checkpoint(step)
+        write_checksums(written)
+        shutil.rmtree(place, ignore_errors=True)
+        written.rename(place)
+        self.partial.rmdir()
+        for old in self.steps()[:-NEWEST]:
+            if old != best:
+                shutil.rmtree(self.checkpoint(old), ignore_errors=True)
 
-    def _is_over(self, state: Any) -> bool:
-        return self.stop_after_epochs is not None and (state.epoch or 0.0) >= self.stop_after_epochs - 1e-9
+    def copy(self, checkpoint: Path) -> None:
+        """Bring a checkpoint of another run here, whole."""
+        place = self.path / checkpoint.name
+        for leftover in (self.partial, place):
+            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.copytree(checkpoint, self.partial)
+        self.partial.rename(place)
 
-
-def tensorboard_callback(wanted: bool | None, output: Path) -> list[TensorBoardCallback]:
-    """TensorBoard's callback for a run, in a list, which is empty where it is not wanted.
-
-    Args:
-        wanted: None for where it is installed.
-        output: folder of the run.
-
-    Raises:
-        MissingExtra: it is wanted and not installed.
-    """
-    installed = importlib.util.find_spec("tensorboard") is not None
-    if wanted and not installed:
-        raise MissingExtra("tensorboard", "tensorboard", "logging to TensorBoard")
-    if wanted is False or not installed or not is_main_process():
-        return []
-    from torch.utils.tensorboard import SummaryWriter
-
-    return [TensorBoardCallback(SummaryWriter(log_dir=str(output / "tensorboard")))]
+    def clear_partial(self) -> None:
+        """Remove what a run that was killed has left half-written."""
+        shutil.rmtree(self.partial, ignore_errors=True)

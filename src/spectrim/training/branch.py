@@ -1,0 +1,54 @@
+"""A run that goes on from where another one stopped, and ends as if it had run from the beginning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+
+from spectrim.errors import InvalidSetting
+from spectrim.files import refuse_another_run
+from spectrim.training.recipes import Recipe
+from spectrim.training.run_folder import CHECKPOINTS, TRAINER_STATE, CheckpointFolder, begun_run
+
+MAY_DIFFER = (
+    "recipe.name",
+    "recipe.description",
+    "recipe.pruning.keep_rate",
+    "recipe.pruning.criterion",
+    "recipe.pruning.reference_compat",
+    "recipe.optimiser.stop_after_epochs",
+    "recipe.evaluation.test_keep_rates",
+)
+"""Settings in which a run may differ from the one whose beginning it shares."""
+
+
+def branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
+    """The checkpoint of another run from which this one may go on.
+
+    Args:
+        recipe: of this run.
+        run: all that determines this run, as JSON.
+        trunk: folder of the other run.
+
+    Raises:
+        InvalidSetting: the other run differs in more than `MAY_DIFFER`, has gone too far, or has no whole checkpoint.
+    """
+    written = trunk / "run.json"
+    if not written.is_file():
+        raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
+    refuse_another_run(run, begun_run(written, Recipe), trunk, apart_from=MAY_DIFFER)
+    newest = CheckpointFolder(trunk / CHECKPOINTS).newest()
+    if newest is None:
+        raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")
+    epoch = TrainerState.load_from_json(str(newest / TRAINER_STATE)).epoch or 0.0
+    start = recipe.pruning.shrink_start
+    if epoch > start + 1e-9:
+        allowed = f"a run that stopped by pruning.shrink_start={start:g}; its newest checkpoint is of epoch {epoch:g}"
+        raise InvalidSetting("branch_of", str(trunk), allowed)
+    first = recipe.evaluation.first_epoch
+    if recipe.evaluation.choose == "best" and first <= epoch:
+        allowed = f"more than {epoch:g}, where it branches off: it does not know the evaluations before"
+        raise InvalidSetting("evaluation.first_epoch", first, allowed)
+    return newest

@@ -1,0 +1,309 @@
+"""The Trainer that every training run stands on: a run in transformers' words, whole checkpoints, its course, its end.
+
+Only public methods of transformers' Trainer are overridden; ``tests/training/test_trainer.py`` names the one that goes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+from transformers.utils import is_torch_bf16_gpu_available
+
+from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
+from spectrim.machine import is_main_process, process_count
+from spectrim.training.optimiser import build_optimiser, build_schedule
+from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
+from spectrim.training.run_folder import CHECKPOINTS, TRAINER_STATE, CheckpointFolder, flaw
+
+logger = logging.getLogger(__name__)
+
+
+class RunArguments(TrainingArguments):
+    """`TrainingArguments` of a run, by which a process uses one GPU.
+
+    Trainer would spread a process over all GPUs that it sees, and multiply the batch by their number.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """Number of GPUs that this process uses: one, or none."""
+        return min(super().n_gpu, 1)
+
+
+def run_arguments(
+    output: Path,
+    optimiser: OptimiserSettings,
+    *,
+    clips: int,
+    every_epochs: float,
+    first_epoch: float,
+    evaluation_batch: int,
+    metric: str | None,
+    greater_is_better: bool,
+    workers: int,
+    seed: int,
+    progress: bool,
+) -> TrainingArguments:
+    """A run in the Trainer's words.
+
+    Args:
+        output: folder of the run.
+        optimiser: of the recipe.
+        clips: in the training part.
+        every_epochs: from an evaluation and checkpoint to the next.
+        first_epoch: epochs before the first evaluation.
+        evaluation_batch: clips in an evaluation's forward pass, over all processes.
+        metric: that the best checkpoint is picked by, None to end with the last weights.
+        greater_is_better: of that metric.
+        workers: processes that load data.
+        seed: of everything.
+        progress: draw a bar.
+
+    Raises:
+        InvalidSetting: the batch size does not split over the processes, an epoch holds no batch, or the precision
+            is not to be had here.
+
+    Trainer writes checkpoints to `CheckpointFolder.partial`; `WholeCheckpoints` moves them to their place.
+    """
+    processes = process_count()
+    share, rest = divmod(optimiser.batch_size, processes * optimiser.accumulate)
+    if rest:
+        allowed = f"a multiple of {processes} processes times optimiser.accumulate={optimiser.accumulate}"
+        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
+    whole = processes > 1 or optimiser.drop_last
+    if whole and clips < optimiser.batch_size:
+        allowed = f"up to the {clips} training clips, when the last batch of an epoch is left out"
+        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
+    if processes > 1 and not optimiser.drop_last and clips % optimiser.batch_size:
+        allowed = f"true with {processes} processes: they could not share the last batch without counting clips twice"
+        raise InvalidSetting("optimiser.drop_last", optimiser.drop_last, allowed)
+    if optimiser.precision == "fp16" and not torch.cuda.is_available():
+        raise InvalidSetting("optimiser.precision", "fp16", "fp32 or bf16 without a GPU")
+    accelerated = torch.accelerator.is_available()
+    if optimiser.precision == "bf16" and accelerated and not is_torch_bf16_gpu_available():
+        raise InvalidSetting("optimiser.precision", "bf16", "fp32 or fp16 on this GPU")
+    steps = clips / optimiser.batch_size
+    per_epoch = max(1, math.floor(steps) if whole else math.ceil(steps))
+    every = max(1, round(every_epochs * per_epoch))
+    return RunArguments(
+        output_dir=str(CheckpointFolder(output / CHECKPOINTS).partial),
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=max(1, evaluation_batch // processes),
+        gradient_accumulation_steps=optimiser.accumulate,
+        num_train_epochs=optimiser.epochs,
+        max_grad_norm=optimiser.max_grad_norm,
+        use_cpu=not accelerated,
+        bf16=optimiser.precision == "bf16",
+        fp16=optimiser.precision == "fp16",
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_delay=math.ceil(first_epoch * per_epoch - 1e-9),
+        save_strategy="steps",
+        save_steps=every,
+        load_best_model_at_end=metric is not None,
+        metric_for_best_model=metric,
+        greater_is_better=greater_is_better if metric is not None else None,
+        logging_steps=max(1, min(50, per_epoch)),
+        seed=seed,
+        data_seed=seed,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=not progress,
+        dataloader_num_workers=workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+class RunTrainer(Trainer):
+    """Trainer with a recipe's optimiser and schedule, and an end to a loss that is no number.
+
+    Evaluations draw nothing from the generator that training draws from: how often a run is evaluated does not change
+    what becomes of it.
+
+    Args:
+        optimiser_settings: of the recipe.
+        schedule_settings: of the recipe.
+
+    Attributes:
+        highest_rate: the highest of all layers' learning rates in the newest step.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+
+    def __init__(
+        self, *args: Any, optimiser_settings: OptimiserSettings, schedule_settings: ScheduleSettings, **kwargs: Any
+    ) -> None:
+        self.optimiser_settings = optimiser_settings
+        self.schedule_settings = schedule_settings
+        self.highest_rate = 0.0
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(WholeCheckpoints(CheckpointFolder(Path(self.args.output_dir).parent)))
+
+    @property
+    def depth(self) -> int | None:
+        """Number of blocks that a layer-wise decay of the rate counts."""
+        return getattr(self.model.config, "num_hidden_layers", None)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The recipe's optimiser."""
+        if self.optimizer is None:
+            named = self.model.named_parameters()
+            self.optimizer = build_optimiser(named, self.optimiser_settings, self.depth)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The recipe's course of the learning rate."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = build_schedule(
+                optimizer or self.create_optimizer(),
+                self.schedule_settings,
+                self.optimiser_settings,
+                num_training_steps,
+            )
+        return self.lr_scheduler
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Metrics on the evaluation part; see `Trainer.evaluate`."""
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """A new order in every epoch, without the clips that fill no batch where those are left out.
+
+        Not by ``dataloader_drop_last``: it would leave clips out of evaluations too, and not know accumulated batches.
+        """
+        clips: Any = self.train_dataset
+        settings = self.optimiser_settings
+        left_out = len(clips) % settings.batch_size if settings.drop_last else 0
+        loader = DataLoader(
+            clips,
+            batch_size=self.args.train_batch_size,
+            sampler=RandomSampler(clips, num_samples=len(clips) - left_out),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """The batches of a step; none once the run has come to its end: Trainer takes a step before it looks."""
+        return ([], None) if self.control.should_training_stop else super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass; raises `TrainingDiverged` when the loss is no number."""
+        loss = super().training_step(*args, **kwargs)
+        if self.lr_scheduler is not None:
+            self.highest_rate = float(max(self.lr_scheduler.get_last_lr()))
+        if not torch.isfinite(loss).all():
+            raise TrainingDiverged(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}, "
+                f"learning rate {self.highest_rate:.3g}); try a lower optimiser.learning_rate, a longer "
+                "schedule.warmup_epochs, optimiser.max_grad_norm=1, or bf16 or fp32 instead of fp16, in another "
+                "--output: a changed recipe is another run"
+            )
+        return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the highest learning rate of all layers in place of that of the first parameters."""
+        if "learning_rate" in logs:
+            logs["learning_rate"] = self.highest_rate
+        super().log(logs, *args, **kwargs)
+
+
+class WholeCheckpoints(TrainerCallback):
+    """Bring each checkpoint to its place once it is written, and find the best one of a run that was moved.
+
+    Args:
+        folder: of the checkpoints; Trainer writes to its ``partial``.
+    """
+
+    def __init__(self, folder: CheckpointFolder) -> None:
+        self.folder = folder
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look for the best checkpoint where the run is now; one that is gone or broken is best no more."""
+        if state.is_world_process_zero:
+            self.folder.clear_partial()
+        if state.best_global_step:
+            best = self.folder.checkpoint(state.best_global_step)
+            wrong = flaw(best)
+            if wrong is None:
+                state.best_model_checkpoint = str(best)
+            else:
+                logger.warning("%s was the best so far and is no more: %s", best, wrong)
+                state.best_global_step = state.best_metric = state.best_model_checkpoint = None
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move what has been written, once all processes have written their share."""
+        step, best = state.global_step, state.best_global_step
+        if best:
+            state.best_model_checkpoint = str(self.folder.checkpoint(best))
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            state.save_to_json(str(self.folder.written(step) / TRAINER_STATE))
+            self.folder.finish(step, best)
+        PartialState().wait_for_everyone()
+
+
+class RunCourse(TrainerCallback):
+    """Tell the data which epoch begins, and end a run on its course.
+
+    Args:
+        clips: has ``set_epoch``, or not.
+        stop_after_epochs: end then, with a checkpoint, while the learning rate is on a longer course.
+    """
+
+    def __init__(self, clips: Any, stop_after_epochs: float | None = None) -> None:
+        self.clips = clips
+        self.stop_after_epochs = stop_after_epochs
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Pass the number of the epoch on; a resumed run may be at its end already."""
+        if state.global_step >= state.max_steps or self._is_over(state):
+            control.should_training_stop = True
+        if hasattr(self.clips, "set_epoch"):
+            self.clips.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop once the epochs are done; and log before each checkpoint, so that a resumed run logs the same losses."""
+        if self._is_over(state):
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = args.eval_delay <= state.global_step
+        control.should_log = control.should_log or control.should_save
+
+    def _is_over(self, state: Any) -> bool:
+        return self.stop_after_epochs is not None and (state.epoch or 0.0) >= self.stop_after_epochs - 1e-9
+
+
+def tensorboard_callback(wanted: bool | None, output: Path) -> list[TensorBoardCallback]:
+    """TensorBoard's callback for a run, in a list, which is empty where it is not wanted.
+
+    Args:
+        wanted: None for where it is installed.
+        output: folder of the run.
+
+    Raises:
+        MissingExtra: it is wanted and not installed.
+    """
+    installed = importlib.util.find_spec("tensorboard") is not None
+    if wanted and not installed:
+        raise MissingExtra("tensorboard", "tensorboard", "logging to TensorBoard")
+    if wanted is False or not installed or not is_main_process():
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(log_dir=str(output / "tensorboard")))]

@@ -14,7 +14,7 @@ import soundfile
 from decoders import decode, endless
 
 from spectrim.audio.decoding import Event, decode_files
-from spectrim.audio.files import Window, iterate_windows
+from spectrim.audio.files import Note, Window, iterate_windows, windows_and_notes
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 
 
@@ -51,6 +51,13 @@ def test_windows_are_those_of_the_file_in_the_order_of_the_files(tmp_path: Path,
             assert window.start == expected.start
             np.testing.assert_array_equal(window.samples, expected.samples)
     assert not children()
+
+
+def test_notes_come_after_the_windows(tmp_path: Path) -> None:
+    left = np.random.default_rng(0).uniform(-0.5, 0.5, 24000)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, -left], axis=1), 16000, subtype="FLOAT")
+    [events] = collected([str(tmp_path / "a.wav")], decode=partial(windows_and_notes, window_seconds=1.0))
+    assert [type(event) for event in events] == [Window, Window, Note, type(None)]
 
 
 @pytest.mark.parametrize(

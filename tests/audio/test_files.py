@@ -100,6 +100,22 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(audio.read(path).samples, samples.mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize(("ending", "subtype"), [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_24")])
+def test_channels_that_cancel_out_are_said(tmp_path: Path, ending: str, subtype: str) -> None:
+    left, said = (
+        np.round(noise(8000) * 2**15) / 2**15,
+        "its channels cancel out in the mix-down to mono, to exact zeros, for 0.50 of 0.50 s",
+    )
+    for right, expected in ((-left, [said]), (left, []), (0 * left, [])):
+        path = write(tmp_path / f"clip.{ending}", np.stack([left, right], axis=1), subtype=subtype)
+        notes: list[str] = []
+        mono = np.concatenate(list(audio.stream(path, notes=notes)))
+        assert (notes, mono.any()) == (expected, not expected)
+        assert list(audio.windows_and_notes(path, window_seconds=1.0))[1:] == list(map(audio.Note, notes))
+    silent = write(tmp_path / f"silent.{ending}", np.zeros((8000, 2), np.float32), subtype=subtype)
+    assert len(list(audio.windows_and_notes(silent, window_seconds=1.0))) == 1
+
+
 def test_eight_kilohertz_stereo(tmp_path: Path) -> None:
     left, right = tone(1.0, 8000, 300.0), tone(1.0, 8000, 700.0)
     path = write(tmp_path / "clip.wav", np.stack([left, right], axis=1), 8000)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spectrim.audio.finding import Selection
 from spectrim.config import ast_tiny
 from spectrim.errors import AudioError, InvalidSetting
-from spectrim.inference.output_file import OutputFile, csv_header, csv_rows, fingerprint, json_line
+from spectrim.inference.output_file import OutputFile, csv_header, csv_rows, fingerprint, finished_rows, json_line
 from spectrim.inference.predict import FilePrediction, WindowScores
 from spectrim.network.transformer import AudioTransformer
 
@@ -36,7 +36,8 @@ def test_csv_rows_by_hand() -> None:
     scores = np.array([0.25, 0.5, 0.125, 0.125], np.float32)
     one = FilePrediction("a.wav", LABELS, 1.0, [WindowScores(0.0, 1.0, scores)], scores)
     assert csv_rows(one, 3) == (
-        'a.wav,file,0.0,1.0,1,no,0.5,\na.wav,file,0.0,1.0,2,yes,0.25,\na.wav,file,0.0,1.0,3,"an, odd ""one""",0.125,\n'
+        "a.wav,file,0.0,1.0,1,no,0.5,,\na.wav,file,0.0,1.0,2,yes,0.25,,\n"
+        'a.wav,file,0.0,1.0,3,"an, odd ""one""",0.125,,\n'
     )
     two = FilePrediction("b.wav", LABELS, 2.0, [WindowScores(0.0, 1.0, scores), WindowScores(1.0, 2.0, scores)], scores)
     assert [row.split(",")[1:5] for row in csv_rows(two, 1).splitlines()] == [
@@ -44,7 +45,10 @@ def test_csv_rows_by_hand() -> None:
         ["window", "0.0", "1.0", "1"],
         ["window", "1.0", "2.0", "1"],
     ]
-    assert csv_rows(failed("c.wav"), 3) == 'c.wav,,,,,,,"truncated: the header promises 1.00 s, 0.50 s decode"\n'
+    assert csv_rows(failed("c.wav"), 3) == 'c.wav,,,,,,,"truncated: the header promises 1.00 s, 0.50 s decode",\n'
+    noted = FilePrediction("d.wav", LABELS, 1.0, two.timeline, note="its header names no length: read to the end")
+    assert {row.split(",")[-1] for row in csv_rows(noted, 2).splitlines()} == {noted.note}
+    assert json.loads(json_line(noted, 2))["note"] == noted.note
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -64,7 +68,8 @@ def test_csv_and_json_hold_any_name(name: str) -> None:
 
 def test_json_of_a_failed_file_and_of_no_aggregate() -> None:
     row = json.loads(json_line(failed("a.wav"), 5))
-    assert row == {"file": "a.wav", "seconds": 0.0, "scores": None, "windows": [], "error": failed("a.wav").error}
+    nothing = {"file": "a.wav", "seconds": 0.0, "scores": None, "windows": [], "note": None}
+    assert row == {**nothing, "error": failed("a.wav").error}
     assert json.loads(json_line(made("a.wav", 2, whole=False), 1))["scores"] is None
     assert "file," not in csv_rows(made("a.wav", 2, whole=False), 1)
 
@@ -229,3 +234,11 @@ def test_fingerprint_tells_weights_and_settings_apart() -> None:
     assert fingerprint(same) == fingerprint(model)
     next(same.parameters()).data.view(-1)[0] += 1e-3
     assert fingerprint(same) != fingerprint(model)
+
+
+def test_csv_written_before_there_were_notes_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text(
+        "file,part,start,end,rank,label,score,error\na.wav,file,0.0,1.0,1,no,0.5,\nb.wav,,,,,,,empty file (0 bytes)\n"
+    )
+    assert finished_rows(path, "csv") == {"a.wav": None, "b.wav": "empty file (0 bytes)"}

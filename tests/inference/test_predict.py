@@ -409,3 +409,12 @@ def test_aggregate_of_one_window_is_that_window() -> None:
     prediction = FilePrediction("a", ["x", "y"])
     assert (prediction.seconds, prediction.error, list(prediction.timeline)) == (0.0, None, [])
     assert aggregated([], "none") is None
+
+
+def test_a_note_is_in_the_prediction(tmp_path: Path, model: AudioTransformer) -> None:
+    left = sound(0.5, 1)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, -left], axis=1), 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", left, 16000)
+    first, second = predict([tmp_path / "a.wav", tmp_path / "b.wav"], model)
+    assert first.note == "its channels cancel out in the mix-down to mono, to exact zeros, for 0.50 of 0.50 s"
+    assert (first.error, second.error, second.note) == (None, None, None)

@@ -20,15 +20,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from threading import Condition, Lock, Thread
 from typing import Any, BinaryIO, TypeAlias
 
-from spectrim.audio.files import Window
+from spectrim.audio.files import Note, Window
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 from spectrim.machine import default_workers
 
-Decode: TypeAlias = Callable[[str], Iterable[Window]]
-"""Takes a path, gives its windows or raises `AudioError`. It must be picklable by name: a function of a module."""
+Decode: TypeAlias = Callable[[str], Iterable[Window | Note]]
+"""Takes a path, gives its windows and notes or raises `AudioError`. It must be picklable by name: a function of a
+module."""
 
-Event: TypeAlias = Window | AudioError | None
-"""A window of a file, or what is wrong with the file, or None at its end."""
+Event: TypeAlias = Window | Note | AudioError | None
+"""A window of a file, or a note on it, or what is wrong with the file, or None at its end."""
 
 LOOK_AHEAD = 1 << 23
 """Samples that may wait to be taken: 32 MiB of float32."""
@@ -57,8 +58,8 @@ def decode_files(
             the caller asks for it.
 
     Yields:
-        (index in ``paths``, event): the windows of a file, then None; or an `AudioError`, also after some windows.
-        Closing the generator ends the workers.
+        (index in ``paths``, event): the windows and notes of a file, then None; or an `AudioError`, also after
+        some windows. Closing the generator ends the workers.
 
     Raises:
         InvalidSetting: ``workers`` or ``look_ahead`` is below 1.
@@ -89,7 +90,7 @@ def _in_order(desk: _Desk, crew: Sequence[_Worker]) -> Generator[tuple[int, Even
         thread.start()
     try:
         for index in range(len(desk.paths)):
-            while isinstance(event := desk.take(index), Window):
+            while isinstance(event := desk.take(index), Window | Note):
                 yield index, event
             yield index, event
     finally:
@@ -162,7 +163,7 @@ class _Desk:
                 self._changed.wait(POLL_SECONDS)
             event = self._waiting[index].popleft()
             self._held -= _samples(event)
-            if not isinstance(event, Window):
+            if not isinstance(event, Window | Note):
                 del self._waiting[index]
             self._changed.notify_all()
             return event
@@ -209,7 +210,7 @@ class _Worker:
         self._log_before = os.fstat(self._log.fileno()).st_size
         try:
             _send(process.stdin, path)
-            while isinstance(event := _receive(process.stdout), Window):
+            while isinstance(event := _receive(process.stdout), Window | Note):
                 yield event
         except _DEAD:
             event = AudioError(path, f"crashed the decoder ({self._bury(process)})")
@@ -304,8 +305,8 @@ def serve() -> None:
 
 def _serve_file(decode: Decode, path: str, out: BinaryIO) -> None:
     try:
-        for window in decode(path):
-            _send(out, window)
+        for event in decode(path):
+            _send(out, event)
     except AudioError as error:
         _send(out, error)
     else:

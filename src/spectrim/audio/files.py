@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -93,6 +94,13 @@ class Window:
         return self.start + self.seconds
 
 
+@dataclass(frozen=True)
+class Note:
+    """What a user ought to know of a file that was heard: one line, as of an error."""
+
+    text: str
+
+
 def read(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Waveform:
     """Decode a whole file.
 
@@ -107,8 +115,14 @@ def read(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Waveform:
     return Waveform(np.concatenate(list(stream(path, sampling_rate))), sampling_rate, str(path))
 
 
-def stream(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterator[Samples]:
+def stream(path: str | Path, sampling_rate: int = SAMPLING_RATE, notes: list[str] | None = None) -> Iterator[Samples]:
     """Decode a file block by block; the blocks, joined, are what `read` returns, to the bit.
+
+    Args:
+        path: as for `read`.
+        sampling_rate: of the result, in hertz.
+        notes: gets a line for everything that a user ought to know of a file that is heard all the same; complete
+            when the last block is out.
 
     Yields:
         (n,) float32, mono, at ``sampling_rate``; n varies and is never 0.
@@ -124,7 +138,7 @@ def stream(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterator[Sam
         resampler = None
         if file.samplerate != sampling_rate:
             resampler = soxr.ResampleStream(file.samplerate, sampling_rate, 1, dtype="float32")
-        for block in _decoded(file, source):
+        for block in _decoded(file, source, [] if notes is None else notes):
             out = block if resampler is None else resampler.resample_chunk(block)
             total += len(out)
             if len(out):
@@ -144,6 +158,7 @@ def iterate_windows(
     window_seconds: float,
     hop_seconds: float | None = None,
     sampling_rate: int = SAMPLING_RATE,
+    notes: list[str] | None = None,
 ) -> Iterator[Window]:
     """Cut a file into windows while decoding it, holding about one window and one block at a time.
 
@@ -157,15 +172,23 @@ def iterate_windows(
         hop_seconds: from the start of a window to the next; ``window_seconds`` unless given. Longer than a
             window, it leaves out what lies between.
         sampling_rate: of the windows, in hertz.
+        notes: as for `stream`.
 
     Raises:
         AudioError: as `stream`; what is wrong far into a file is raised after the windows before it.
         InvalidSetting: a window shorter than one frame, or a hop that is not positive.
     """
     window, hop = window_samples(window_seconds, hop_seconds, sampling_rate)
-    blocks = stream(path, sampling_rate)
+    blocks = stream(path, sampling_rate, notes)
     for start, samples in cut(blocks, window, hop, shortest=frame_samples(sampling_rate)):
         yield Window(start / sampling_rate, samples, sampling_rate)
+
+
+def windows_and_notes(path: str | Path, **options: Any) -> Iterator[Window | Note]:
+    """The windows of a file, then what is to be said of it; arguments and errors as `iterate_windows`."""
+    notes: list[str] = []
+    yield from iterate_windows(path, **options, notes=notes)
+    yield from map(Note, notes)
 
 
 def window_samples(
@@ -288,13 +311,13 @@ def _stands_for_unknown(size: int) -> bool:
     return 0x7FFF0000 <= size <= 0x80000100 or 0xFFFFFF00 <= size <= 0xFFFFFFFF
 
 
-def _decoded(file: soundfile.SoundFile, source: str) -> Iterator[Samples]:
+def _decoded(file: soundfile.SoundFile, source: str, notes: list[str]) -> Iterator[Samples]:
     """Yield mono blocks (n,) float32 at the file's own rate; the last ones may be wrong only by an error."""
+    mix = MixDown()
     promised = file.frames if file.frames < _UNKNOWN_FRAMES else None
     rate = file.samplerate
     of_all = "" if promised is None else f" of {promised / rate:.2f} s"
     frames = max(1, BLOCK_SAMPLES // file.channels)
-    share = np.full(file.channels, 1 / file.channels, np.float32)
     done = 0
     while True:
         try:
@@ -306,11 +329,38 @@ def _decoded(file: soundfile.SoundFile, source: str) -> Iterator[Samples]:
             break
         _check_samples(block, done, rate, source)
         done += len(block)
-        yield block[:, 0] if file.channels == 1 else block @ share
+        yield mix(block)
+    notes += mix.notes(rate)
     if promised is not None and done < promised:
         raise AudioError(source, f"truncated: the header promises {promised / rate:.2f} s, {done / rate:.2f} s decode")
     if done == 0:
         raise AudioError(source, "header only: there are no samples in it")
+
+
+class MixDown:
+    """Averages channels, and knows for how long they cancelled out to exact zeros."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.cancelled = 0
+
+    def __call__(self, block: Samples) -> Samples:
+        """Mono (n,) of a block (n, channels)."""
+        self.samples += len(block)
+        channels = block.shape[1]
+        if channels == 1:
+            return block[:, 0]
+        mono: Samples = block @ np.full(channels, 1 / channels, np.float32)
+        if not mono.any() and block.any():
+            self.cancelled += len(block)
+        return mono
+
+    def notes(self, rate: int) -> list[str]:
+        """A line, where channels cancelled out for the length of a block."""
+        if not self.cancelled:
+            return []
+        spans = f"{self.cancelled / rate:.2f} of {self.samples / rate:.2f} s"
+        return [f"its channels cancel out in the mix-down to mono, to exact zeros, for {spans}"]
 
 
 def _check_samples(block: Samples, done: int, rate: int, source: str) -> None:

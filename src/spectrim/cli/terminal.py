@@ -139,6 +139,8 @@ def prediction_table(predictions: Iterable[FilePrediction], top: int) -> Table:
                 span = f"{window.start:.2f}–{window.end:.2f} s"
                 table.add_row(name, span, _labels(prediction.top(top, window.scores)))
                 name = Text("")
+        if prediction.note is not None:
+            table.add_row(name, "", Text(one_line(prediction.note), style="dim"))
     return table
 
 

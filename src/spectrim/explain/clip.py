@@ -228,7 +228,7 @@ def _decoded(clip: str | os.PathLike[str], tagger: Tagger) -> Generator[Window]:
         for _, event in events:
             if isinstance(event, AudioError):
                 raise event
-            if event is not None:
+            if isinstance(event, Window):
                 yield event
 
 

@@ -23,10 +23,11 @@ from spectrim.errors import InvalidSetting, one_of
 from spectrim.files import write_json
 from spectrim.inference.predict import FilePrediction, Model
 
-CSV_COLUMNS = ("file", "part", "start", "end", "rank", "label", "score", "error")
+CSV_COLUMNS = ("file", "part", "start", "end", "rank", "label", "score", "error", "note")
+ERROR = CSV_COLUMNS.index("error")
 """A row is one label. ``part`` is "file" for the aggregate and "window" for an entry of the timeline, which is written
 where there is more than one window or no aggregate; ``start`` and ``end`` are in seconds. A file without scores has one
-row, with ``error``."""
+row, with ``error``; ``note``, in every row of a file, says what is unusual about one that was heard."""
 
 ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
 """File names that are not UTF-8 are written byte for byte."""
@@ -39,13 +40,15 @@ def csv_rows(prediction: FilePrediction, top: int) -> str:
     """The rows of one file in CSV, with their line ends, best labels first; see `CSV_COLUMNS`."""
     rows: list[tuple[Any, ...]] = []
     if prediction.error is not None:
-        rows.append((prediction.path, "", "", "", "", "", "", prediction.error))
+        rows.append((prediction.path, "", "", "", "", "", "", prediction.error, ""))
     parts = [] if prediction.scores is None else [("file", 0.0, prediction.seconds, prediction.scores)]
     if prediction.scores is None or len(prediction.timeline) > 1:
         parts += [("window", window.start, window.end, window.scores) for window in prediction.timeline]
     for part, start, end, scores in parts:
         for rank, (label, score) in enumerate(prediction.top(top, scores), 1):
-            rows.append((prediction.path, part, _time(start), _time(end), rank, label, _score(score), ""))
+            rows.append(
+                (prediction.path, part, _time(start), _time(end), rank, label, _score(score), "", prediction.note or "")
+            )
     return _csv_text(rows)
 
 
@@ -58,7 +61,7 @@ def json_line(prediction: FilePrediction, top: int) -> str:
     """One file as a JSON object on one line.
 
     Its keys: file, seconds, scores (list of label and score, best first; null without an aggregate), windows (list of
-    start, end and scores), error (null if all is well).
+    start, end and scores), error (null if all is well), note (null for most files).
     """
 
     def listed(scores: Any) -> list[dict[str, Any]]:
@@ -73,6 +76,7 @@ def json_line(prediction: FilePrediction, top: int) -> str:
             for window in prediction.timeline
         ],
         "error": prediction.error,
+        "note": prediction.note,
     }
     text = json.dumps(row, ensure_ascii=False)
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -226,7 +230,7 @@ def finished_rows(path: Path, form: str) -> Done:
     content = path.read_bytes()
     try:
         if form == "csv":
-            return {row[0]: row[-1] or None for row, _ in _csv_records(content)}
+            return {row[0]: row[ERROR] or None for row, _ in _csv_records(content)}
         return dict(_json_record(line) for line in content.splitlines())
     except (ValueError, LookupError, TypeError) as error:
         raise InvalidSetting("resume", str(path), f"an output in the format {form} ({error})") from error
@@ -258,7 +262,7 @@ def _csv_resumable(content: bytes) -> tuple[Done, int]:
     for row, after in _csv_records(content):
         if row[0] != last:
             last, begins = row[0], end
-        done[row[0]] = row[-1] or None
+        done[row[0]] = row[ERROR] or None
         end = after
     if last is not None:
         del done[last]
@@ -266,8 +270,11 @@ def _csv_resumable(content: bytes) -> tuple[Done, int]:
 
 
 def _csv_records(content: bytes) -> Iterator[tuple[list[str], int]]:
-    """Whole records after the header, each with the byte at which it ends; a torn end is left out."""
-    end = 0
+    """Whole records after the header, each with the byte at which it ends; a torn end is left out.
+
+    A row has as many cells as the header: files written before there were notes have one fewer.
+    """
+    end, cells = 0, 0
 
     def lines() -> Iterator[str]:
         nonlocal end
@@ -278,7 +285,8 @@ def _csv_records(content: bytes) -> Iterator[tuple[list[str], int]]:
     reader = csv.reader(lines(), strict=True)
     try:
         for number, row in enumerate(reader):
-            if number and len(row) == len(CSV_COLUMNS) and content[end - 1 : end] == b"\n":
+            cells = cells or len(row)
+            if number and len(row) == cells > ERROR and content[end - 1 : end] == b"\n":
                 yield row, end
     except csv.Error:
         return

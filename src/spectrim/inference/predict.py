@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrim.audio.decoding import LOOK_AHEAD, Event, decode_files
-from spectrim.audio.files import Samples, Window, iterate_windows, window_samples
+from spectrim.audio.files import Note, Samples, Window, window_samples, windows_and_notes
 from spectrim.audio.finding import Selection, select_files
 from spectrim.audio.frontend import Frontend, FrontendOutput
 from spectrim.checkpoints import from_pretrained
@@ -56,6 +56,7 @@ class FilePrediction:
         timeline: scores of every window; one window for a file no longer than a window.
         scores: (labels,) float32, the aggregate of the timeline; None where none was asked for, or after an error.
         error: one line that says why there are no scores; None if all is well.
+        note: one line on what is unusual about a file that was heard, such as a header without a length; None for most.
     """
 
     path: str
@@ -64,6 +65,7 @@ class FilePrediction:
     timeline: Sequence[WindowScores] = field(default=(), repr=False)
     scores: Scores | None = field(default=None, repr=False)
     error: str | None = None
+    note: str | None = None
 
     def top(self, number: int = 5, scores: Scores | None = None) -> list[tuple[str, float]]:
         """Best labels with their scores, best first.
@@ -196,7 +198,7 @@ def predict(
     aggregate: str = "mean",
     workers: int | None = None,
     explain: str | Path | None = None,
-    decode: Callable[..., Iterable[Window]] = iterate_windows,
+    decode: Callable[..., Iterable[Window | Note]] = windows_and_notes,
     on_window: Callable[[float], object] | None = None,
 ) -> Generator[FilePrediction]:
     """Tag audio files.
@@ -253,7 +255,7 @@ def decoded_windows(
     hop: float | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
-    decode: Callable[..., Iterable[Window]] = iterate_windows,
+    decode: Callable[..., Iterable[Window | Note]] = windows_and_notes,
 ) -> Generator[tuple[int, Event]]:
     """The windows that `predict` makes of files, without the model; arguments and errors as there.
 
@@ -310,6 +312,7 @@ class _File:
         self.in_batch = 0
         self.ended = False
         self.error: str | None = None
+        self.notes: list[str] = []
 
 
 class _Batches:
@@ -338,6 +341,9 @@ class _Batches:
             if len(self._batch) == self.size:
                 self.run()
             return
+        if isinstance(event, Note):
+            file.notes.append(event.text)
+            return
         file.ended = True
         if event is not None:
             file.error = event.reason
@@ -363,9 +369,9 @@ class _Batches:
                 yield FilePrediction(file.path, self.tagger.labels, error=file.error)
                 continue
             seconds = file.windows[-1].end
-            yield FilePrediction(
-                file.path, self.tagger.labels, seconds, file.windows, aggregated(file.windows, self.aggregate)
-            )
+            scores = aggregated(file.windows, self.aggregate)
+            note = "; ".join(file.notes) or None
+            yield FilePrediction(file.path, self.tagger.labels, seconds, file.windows, scores, note=note)
 
 
 def aggregated(timeline: Sequence[WindowScores], aggregate: str) -> Scores | None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spectrim.audio.decoding import Event
-from spectrim.audio.files import Samples, Window
+from spectrim.audio.files import Note, Samples, Window
 from spectrim.audio.finding import STDIN, Selection, select_files
 from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
@@ -289,6 +289,8 @@ class _Runner:
                     of_file, end = of_file + 1, event.end
                     first_batch += [event.samples] if len(first_batch) < self._batch_size else []
                     continue
+                if isinstance(event, Note):
+                    continue
                 if event is None:
                     good.append(selection.files[index])
                     windows, seconds = windows + of_file, seconds + end
@@ -311,7 +313,7 @@ class _Runner:
                     batch.append(event.samples)
                 elif event is None:
                     self._count()
-                else:
+                elif isinstance(event, AudioError):
                     raise _changed(files[index], event.reason)
                 if prepare is not None and len(batch) == self._batch_size:
                     prepare(batch)

@@ -28,10 +28,10 @@ import onnxruntime
 import torch
 from cases import openvino_calls
 
+from spectrim.assets import packaged_clips
 from spectrim.audio.files import read
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import ast_base
-from spectrim.explain.demo import packaged_clips
 from spectrim.files import write_json
 from spectrim.inference.onnx_export import export
 from spectrim.inference.onnx_model import OnnxModel

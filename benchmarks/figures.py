@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from targets import PEER, row_of
 
-from spectrim.pictures.curves import STYLES
-from spectrim.pictures.spectrograms import save_figure
+from spectrim.pictures.figures import STYLES, save_figure
 
 Rows = Sequence[Mapping[str, Any]]
 OWN, OTHERS, EXPORTED = STYLES[0][0], "#767676", STYLES[2][0]

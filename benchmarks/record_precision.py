@@ -20,10 +20,10 @@ from showing import write_and_show
 
 from spectrim.analysis.batches import layout, packed, unpacked
 from spectrim.analysis.record import observe
+from spectrim.assets import packaged_clips
 from spectrim.audio import files as audio
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import AudioDataset, Recording
-from spectrim.explain.demo import packaged_clips
 from spectrim.machine import environment
 from spectrim.stats.clusters import kmeans_1d
 from spectrim.stats.kendall import count_pairs, tau_b

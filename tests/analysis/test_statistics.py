@@ -21,7 +21,7 @@ from spectrim.analysis.statistics import (
 from spectrim.config import ast_base
 from spectrim.errors import InputShapeError
 from spectrim.pruning.criteria import intensity, variation
-from spectrim.stats.ratios import quotient
+from spectrim.stats.ratios import divide_or_nan
 
 
 @pytest.mark.parametrize(("frequency_stride", "time_stride"), [(16, 16), (10, 10), (12, 7)])
@@ -151,4 +151,4 @@ def test_shapes_that_do_not_fit_are_refused(wrong: tuple[int, ...]) -> None:
 
 
 def test_a_quotient_by_nothing_is_unknown() -> None:
-    np.testing.assert_array_equal(quotient([1, 0, 3], [[2], [0]]), [[0.5, 0.0, 1.5], [np.nan] * 3])
+    np.testing.assert_array_equal(divide_or_nan([1, 0, 3], [[2], [0]]), [[0.5, 0.0, 1.5], [np.nan] * 3])

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score
 
+from spectrim import assets
 from spectrim.audio import files as audio
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import from_pretrained
@@ -95,7 +96,7 @@ def test_a_row_holds_what_the_model_says_and_costs(
         writer.writerows([path.name, word, "somebody"] for path, word in zip(files, truth, strict=True))
     for path in files:
         (tmp_path / path.name).symlink_to(path)
-    monkeypatch.setattr(demo, "DEMO_CLIPS", tmp_path)
+    monkeypatch.setattr(assets, "DEMO_CLIPS", tmp_path)
     result = demo.run(model=checkpoint, keep_rates=RATES, output=tmp_path / "out", pictures=0)
     assert [list(row) for row in result.rows] == [ROW] * 3
     for row, rate in zip(result.rows, RATES, strict=True):
@@ -241,13 +242,13 @@ def test_labels_that_the_model_does_not_know_give_no_accuracy(
 ) -> None:
     table = f"path,label,voice\n{files[0]},one,x\n{files[1]},unheard-of,x\n"
     (tmp_path / "labels.csv").write_text(table)
-    monkeypatch.setattr(demo, "DEMO_CLIPS", tmp_path)
+    monkeypatch.setattr(assets, "DEMO_CLIPS", tmp_path)
     rows = demo.run(model=checkpoint, output=tmp_path, pictures=0).rows
     assert [row["accuracy"] for row in rows] == [None, None, None]
 
 
 def test_the_package_holds_labelled_clips_that_can_be_read() -> None:
-    packaged = demo.packaged_clips()
+    packaged = assets.packaged_clips()
     words = set(DATA_SETS["speech-commands"].labels)
     assert len(packaged) >= 100
     assert {label for _, label in packaged} == words
@@ -258,7 +259,7 @@ def test_the_package_holds_labelled_clips_that_can_be_read() -> None:
 def test_an_installation_without_clips_says_what_to_do(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "DEMO_CLIPS", tmp_path / "nowhere")
+    monkeypatch.setattr(assets, "DEMO_CLIPS", tmp_path / "nowhere")
     with pytest.raises(DataError, match="name audio files"):
         demo.run(model=checkpoint, output=tmp_path)
 

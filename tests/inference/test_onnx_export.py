@@ -16,10 +16,10 @@ from exported import SAMPLES, exported, noise, tiny_model, with_weight
 from plain import plain_forward
 from scipy.special import expit, softmax
 
+from spectrim.assets import packaged_clips
 from spectrim.audio.frontend import Frontend
 from spectrim.config import ast_base
 from spectrim.errors import ExportError, InvalidSetting, MissingExtra
-from spectrim.explain.demo import packaged_clips
 from spectrim.inference import onnx_graph
 from spectrim.inference.onnx_export import (
     CHECK_CLIPS,

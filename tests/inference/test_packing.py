@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import spectrim
+from spectrim.assets import packaged_clips
 from spectrim.config import BUILDERS
-from spectrim.explain.demo import packaged_clips
 from spectrim.inference.packing import CAN_PACK, PackedLinear, is_packed, pack_weights, unpack_weights
 from spectrim.inference.predict import open_model, predict
 from spectrim.network.transformer import AudioTransformer

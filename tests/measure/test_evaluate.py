@@ -16,16 +16,16 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, average_precision_score, recall_score, roc_auc_score
 from tone_table import LABELS, small_model, write_tones
 
+from spectrim.assets import packaged_clips
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import DATA_SETS
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
-from spectrim.explain.demo import packaged_clips
 from spectrim.inference.predict import predict
 from spectrim.measure import evaluate as evaluation
 from spectrim.measure.evaluate import Evaluation, evaluate
+from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.measure.scoring import OperatingPoint, score_part
 from spectrim.network.macs import macs
-from spectrim.stats.metric_intervals import clip_intervals
 
 RATES = (1.0, 0.4)
 QUICK: dict[str, Any] = {"device": "cpu", "workers": 0, "resamples": 100}

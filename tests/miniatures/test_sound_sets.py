@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from spectrim.assets import AUDIOSET_LABELS
 from spectrim.data.audioset import open_audioset
 from spectrim.data.esc50 import open_esc50
 from spectrim.data.manifests import make_manifest
@@ -25,7 +26,6 @@ from spectrim.miniatures.sound_sets import Take, make_take, synthesize_audioset,
 from spectrim.miniatures.sounds import CATEGORIES
 from spectrim.miniatures.spoken_commands import VOICES
 
-ASSETS = Path(scenes.__file__).parents[1] / "assets"
 CLIPS = 60
 MAKERS = {"esc50": (synthesize_esc50, 250), "audioset": (synthesize_audioset, 4)}
 
@@ -169,7 +169,7 @@ def test_googles_lists_name_the_same_segments(audioset: Path, tmp_path: Path) ->
 
 
 def test_labels_are_audiosets_own(audioset: Path) -> None:
-    known = {row["mid"]: row["display_name"] for row in rows(ASSETS / "audioset_labels.csv")}
+    known = {row["mid"]: row["display_name"] for row in rows(AUDIOSET_LABELS)}
     table = rows(audioset / "class_labels_indices.csv")
     assert [int(row["index"]) for row in table] == list(range(len(table)))
     assert all(known[row["mid"]] == row["display_name"] for row in table)

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import spectrim
+from spectrim import assets
 from spectrim.data import PARTS, Recording
 from spectrim.data.speech_commands import WORDS, open_speech_commands
 from spectrim.errors import DataError, InvalidSetting, MissingExtra
@@ -29,7 +29,7 @@ from spectrim.miniatures.spoken_commands import (
     write_demo_clips,
 )
 
-DEMO = Path(spectrim.__file__).parent / "assets" / "demo"
+DEMO = assets.DEMO_CLIPS
 SIZES = {"clips": 70, "validation_clips": 35, "test_clips": 350}
 
 

@@ -21,8 +21,8 @@ from matplotlib.text import Text
 from spectrim.config import ast_base
 from spectrim.errors import InvalidSetting
 from spectrim.network.macs import macs
-from spectrim.pictures.curves import STYLES, accuracy_curve
-from spectrim.pictures.spectrograms import save_figure
+from spectrim.pictures.curves import accuracy_curve
+from spectrim.pictures.figures import STYLES, save_figure
 
 RATES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 

@@ -8,7 +8,8 @@ from scipy import stats
 
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.stats import bootstrap as intervals
-from spectrim.stats.bootstrap import Ratio, bootstrap, bootstrap_difference, clip_mean, pooled
+from spectrim.stats.bootstrap import bootstrap
+from spectrim.stats.ratios import Ratio, clip_mean, pooled
 
 
 def by_loops(top: np.ndarray, bottom: np.ndarray, seed: int, resamples: int) -> np.ndarray:
@@ -83,20 +84,6 @@ def test_a_single_clip_and_a_single_number() -> None:
     assert (of_two.mean, of_two.low, of_two.high) == (3.0, 2.0, 4.0)
 
 
-def test_a_difference_sees_the_same_clips_in_both_runs() -> None:
-    generator = np.random.default_rng(0)
-    clip = generator.normal(0.0, 1.0, 50)
-    first, second = clip + generator.normal(0.0, 0.1, 50) + 0.2, clip + generator.normal(0.0, 0.1, 50)
-    found = bootstrap_difference(clip_mean(first), clip_mean(second), seed=4, resamples=500)
-    ones = np.ones(50)
-    drawn = by_loops(first, ones, 4, 500) - by_loops(second, ones, 4, 500)
-    assert found.mean == pytest.approx(first.mean() - second.mean())
-    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
-    assert 0.1 < found.low < found.high < 0.3
-    none = bootstrap_difference(clip_mean(first), clip_mean(first))
-    assert (none.mean, none.low, none.high) == (0.0, 0.0, 0.0)
-
-
 def test_clips_by_number() -> None:
     ratio = some_ratio()
     few = ratio.of_clips(np.array([4, 2]))
@@ -116,8 +103,3 @@ def test_clips_by_number() -> None:
 def test_wrong_use(top: np.ndarray, bottom: np.ndarray, options: dict, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         bootstrap(Ratio(top, bottom), **options)
-
-
-def test_runs_over_other_clips_have_no_difference() -> None:
-    with pytest.raises(InputShapeError, match="same clips"):
-        bootstrap_difference(clip_mean([1.0, 2.0]), clip_mean([1.0, 2.0, 3.0]))

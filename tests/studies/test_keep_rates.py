@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from spectrim.pictures.report import Frame, Report
-from spectrim.stats.run_means import mean_over_runs
+from spectrim.stats.t_intervals import mean_over_runs
 from spectrim.studies.keep_rates import add_study, answer, curve_rows, points, write_study
 
 MACS = {1.0: 1000, 0.9: 860, 0.7: 640, 0.5: 490}

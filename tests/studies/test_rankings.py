@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from spectrim.pictures.report import Frame
-from spectrim.stats.run_means import mean_over_runs
-from spectrim.studies.rankings import answers, compare, dot_rows, drop_word, gather_alone, write_rankings
+from spectrim.stats.t_intervals import mean_over_runs
+from spectrim.studies.rankings import answers, compare, drop_word, gather_alone, points_lost_rows, write_rankings
 
 VALUES = {
     (1.0, "attention"): (0.50, 0.55, 0.52),
@@ -60,7 +60,7 @@ def test_runs_without_their_partner_count_for_the_mean_only() -> None:
     assert list(one.to_attention) == [(1, 1), (3, 3)]
     rows = [one for one in study() if one["ranking"] != "attention"]
     assert {one.dropped for one in compare(rows)} == {"not measured"}
-    assert answers(compare(rows)) == dot_rows(compare(rows)) == gather_alone(compare(rows)) == []
+    assert answers(compare(rows)) == points_lost_rows(compare(rows)) == gather_alone(compare(rows)) == []
 
 
 def test_a_pruned_model_at_another_keep_rate_than_its_own_is_left_out() -> None:
@@ -84,7 +84,7 @@ def test_training_free_pruning_is_compared_with_itself_and_with_the_dense_model(
     assert list(found[False, 0.7, "intensity"].to_attention.values()) == pytest.approx([2.0, 0.0, 3.0])
     assert list(found[False, 0.7, "intensity"].to_dense.values()) == pytest.approx([3.0, 2.0, 4.0])
     assert answers(compare(rows)) == answers(compare(study()))
-    assert [one["series"] for one in dot_rows(compare(rows))] == [
+    assert [one["series"] for one in points_lost_rows(compare(rows))] == [
         *["fine-tuned, keep rate 0.7"] * 4,
         "training-free, keep rate 0.7",
     ]
@@ -121,7 +121,7 @@ def test_the_answers_say_what_was_lost_and_what_the_gather_alone_loses() -> None
 
 
 def test_the_figure_has_each_ranking_and_the_control() -> None:
-    drawn = dot_rows(compare(study()))
+    drawn = points_lost_rows(compare(study()))
     assert [one["label"] for one in drawn] == [
         *("control: all patches", "intensity", "random", "intensity, public gather")
     ]

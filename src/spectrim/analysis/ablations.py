@@ -20,13 +20,14 @@ from spectrim.analysis.batches import ClipBatch
 from spectrim.analysis.summary import STATISTICS, Summary
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting
+from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.measure.metrics import METRICS
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.plan import plan_blocks
-from spectrim.stats.bootstrap import Estimate, bootstrap_difference, pooled
+from spectrim.stats.bootstrap import Estimate
 from spectrim.stats.clusters import CLUSTERS, Clusters
-from spectrim.stats.metric_intervals import clip_intervals
-from spectrim.stats.ratios import quotient
+from spectrim.stats.paired import bootstrap_difference
+from spectrim.stats.ratios import Ratio, divide_or_nan, pooled
 
 ATTENTION = "attention"
 RANKINGS: dict[str, dict[str, Any]] = {
@@ -220,7 +221,7 @@ def ablation_rows(
     metric: str,
     patches: NDArray[np.integer],
 ) -> list[dict[str, Any]]:
-    """A row a condition, with 95 % intervals over clips (`spectrim.stats.metric_intervals.clip_intervals`).
+    """A row a condition, with 95 % intervals over clips (`spectrim.measure.metric_intervals.clip_intervals`).
 
     Args:
         scores: condition → (clips, labels), labels in the order of the targets; `DENSE` is among them.
@@ -322,7 +323,7 @@ def compare_low(
     )
 
 
-def low_ratios(summary: Summary, statistic: str, clusters: Sequence[int] = LOW_CLUSTERS) -> tuple[Any, Any]:
+def low_ratios(summary: Summary, statistic: str, clusters: Sequence[int] = LOW_CLUSTERS) -> tuple[Ratio, Ratio]:
     """``kept_share`` and ``cluster_share`` of some clusters taken together, as ratios (clips, stages)."""
     counts = summary.cluster_counts(statistic)
     low = counts[..., [number - 1 for number in clusters]].sum(axis=-1)
@@ -351,5 +352,5 @@ def attention_ratio(
     goes = ~kept & counted[:, None]
     sums = [np.einsum("nsft,nbft->nsb", part.astype(np.float64), wide) for part in (stays, goes)]
     numbers = [np.count_nonzero(part, axis=(2, 3))[..., None] for part in (stays, goes)]
-    means = [quotient(total, number) for total, number in zip(sums, numbers, strict=True)]
-    return quotient(*means)
+    means = [divide_or_nan(total, number) for total, number in zip(sums, numbers, strict=True)]
+    return divide_or_nan(*means)

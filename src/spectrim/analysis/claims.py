@@ -16,7 +16,8 @@ import numpy as np
 from spectrim.analysis.ablations import ATTENTION, HIGH_CLUSTERS, LOW_CLUSTERS, compare_low, low_ratios
 from spectrim.analysis.experiment import Findings
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
-from spectrim.stats.bootstrap import Estimate, bootstrap, clip_mean
+from spectrim.stats.bootstrap import Estimate, bootstrap
+from spectrim.stats.ratios import clip_mean
 
 FEWER_MACS, POINTS_LOST = 0.30, 1.0
 """The paper's claim: at least this share of the MACs saved, fewer than so many points lost."""

@@ -12,8 +12,11 @@ from matplotlib.figure import Figure
 from spectrim.analysis.ablations import low_ratios
 from spectrim.analysis.claims import Claim, received_ratio
 from spectrim.analysis.experiment import Findings
+from spectrim.analysis.statistics import DENSITY_EDGES
 from spectrim.analysis.summary import STATISTICS
-from spectrim.pictures import statistics as plots
+from spectrim.pictures.ablations import cluster_curves, criteria_curves
+from spectrim.pictures.attention import kendall_curves, received_curves
+from spectrim.pictures.clusters import cluster_bar, density_maps, kept_by_cluster, low_patches
 from spectrim.pictures.curves import accuracy_curve
 from spectrim.pictures.mosaics import mosaic
 from spectrim.pictures.report import Report
@@ -116,7 +119,7 @@ def _figures(
             f"after block {block}" if len(blocks) == 1 else f"stage {number}"
             for number, block in enumerate(first.summaries[rate].stages, 1)
         ]
-        yield "", plots.low_patches(groups, stages), f"Low-intensity patches left at keep rate {rate:g}."
+        yield "", low_patches(groups, stages), f"Low-intensity patches left at keep rate {rate:g}."
     for one in found:
         drawn = _model_figure(key, one, [row for row in statistics if row["model"] == one.name], ablations[one.name])
         if drawn is not None:
@@ -133,16 +136,16 @@ def _model_figure(
         caption = (
             f"patches of {CLUSTER_SETS[key]} dropped from the dense model at a block. Dotted: one point below dense."
         )
-        return plots.cluster_curves(dropped, one.name), caption
+        return cluster_curves(dropped, one.name), caption
     if key == "ranking":
         caption = "patches ranked by attention and by something else. Dotted: one point below dense."
-        return plots.criteria_curves(ablations, one.name), caption
+        return criteria_curves(ablations, one.name), caption
     if key == "correlation":
         dense = [row for row in statistics if row["keep_rate"] == 1.0]
         caption = "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals."
-        return plots.kendall_curves(dense, one.name), caption
+        return kendall_curves(dense, one.name), caption
     if key == "attention":
-        figure = plots.received_curves(received_ratio(one), one.summaries[rate].stages, one.name)
+        figure = received_curves(received_ratio(one), one.summaries[rate].stages, one.name)
         caption = (
             f"attention in the dense model of patches that are kept at keep rate {rate:g}, over that of those that are "
             "gone; geometric mean over clips with 95 % intervals. Dotted: the block that selects."
@@ -171,15 +174,15 @@ def _add_kept(report: Report, one: Findings, rows: Sequence[Mapping[str, Any]]) 
     name = slug(one.name)
     source = "; ".join(f"{key}: {given.source}" for key, given in summary.clusters.items())
     report.heading(one.name, 3)
-    report.figure(f"clusters-{name}", plots.cluster_bar(counts, bounds, one.name), f"{one.name}: clusters ({source}).")
+    report.figure(f"clusters-{name}", cluster_bar(counts, bounds, one.name), f"{one.name}: clusters ({source}).")
     report.figure(
         f"density-{name}",
-        plots.density_maps(summary.density, summary.stages, bounds, f"{one.name}, keep rate {rate:g}"),
+        density_maps(summary.density, summary.stages, bounds, DENSITY_EDGES, f"{one.name}, keep rate {rate:g}"),
         f"{one.name}: patches over mean and standard deviation, at keep rate {rate:g}. Dashed: bounds of the clusters.",
     )
     report.figure(
         f"kept-{name}",
-        plots.kept_by_cluster(own, f"{one.name}, keep rate {rate:g}"),
+        kept_by_cluster(own, f"{one.name}, keep rate {rate:g}"),
         f"{one.name}: what is left of each cluster at keep rate {rate:g}. Dashed: of all patches.",
     )
     shown = one.examples

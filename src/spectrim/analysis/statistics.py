@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spectrim.errors import InputShapeError
 from spectrim.pruning.criteria import PATCH_CRITERIA
-from spectrim.stats.ratios import quotient
+from spectrim.stats.ratios import divide_or_nan
 
 DENSITY_EDGES = (np.linspace(-1.5, 1.5, 61), np.linspace(0.0, 1.0, 41))
 """Edges of the bins of `density`: intensity, variation."""
@@ -142,12 +142,14 @@ class Received(NamedTuple):
     @property
     def share(self) -> NDArray[np.float64]:
         """Share of all that patches received which the kept ones did, (n, blocks)."""
-        return quotient(self.kept, self.kept + self.dropped)
+        return divide_or_nan(self.kept, self.kept + self.dropped)
 
     @property
     def ratio(self) -> NDArray[np.float64]:
         """A kept patch's mean over a dropped patch's mean, (n, blocks); NaN where no patch is dropped."""
-        return quotient(quotient(self.kept, self.kept_patches), quotient(self.dropped, self.dropped_patches))
+        return divide_or_nan(
+            divide_or_nan(self.kept, self.kept_patches), divide_or_nan(self.dropped, self.dropped_patches)
+        )
 
 
 def received(scores: NDArray[np.floating], kept: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Received:
@@ -187,7 +189,7 @@ def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.f
             f"{second.shape}); wanted: the same clips, stages and grid"
         )
     both = np.count_nonzero(first & second, axis=(-2, -1))
-    return quotient(both, np.count_nonzero(first | second, axis=(-2, -1)))
+    return divide_or_nan(both, np.count_nonzero(first | second, axis=(-2, -1)))
 
 
 def _same_grid(name: str, stages: NDArray[np.generic], other: str, patches: NDArray[np.generic]) -> None:

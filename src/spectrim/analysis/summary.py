@@ -18,9 +18,10 @@ from spectrim.analysis.batches import ClipBatch
 from spectrim.analysis.statistics import DENSITY_EDGES, Received, density, jaccard, joint_counts, received
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting, one_of
-from spectrim.stats.bootstrap import CONFIDENCE, RESAMPLES, Estimate, Ratio, bootstrap, clip_mean, pooled
+from spectrim.stats.bootstrap import CONFIDENCE, RESAMPLES, Estimate, bootstrap
 from spectrim.stats.clusters import PADDINGS, Clusters, kmeans_1d
 from spectrim.stats.kendall import count_pairs, paper_form, paper_form_when_shuffled, shuffled, tau_b
+from spectrim.stats.ratios import Ratio, clip_mean, pooled
 
 STATISTICS = ("intensity", "variation")
 """What patches are clustered by; the order of the axes below."""

@@ -11,7 +11,6 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
 from spectrim.errors import CheckpointError
-
-EMBEDDED = "spectrim-mini"
-"""Name of the model that the package ships."""
 
 WHOLE_WEIGHTS = (
     "model.safetensors",
@@ -118,10 +115,9 @@ def _locate(source: str | os.PathLike[str]) -> Path:
         return path
     name = os.fspath(source)
     if name == EMBEDDED:
-        embedded = Path(str(resources.files("spectrim"))) / "assets" / EMBEDDED
-        if not embedded.is_dir():
+        if not EMBEDDED_MODEL.is_dir():
             raise CheckpointError(f"{EMBEDDED} is missing from this installation; install spectrim again")
-        return embedded
+        return EMBEDDED_MODEL
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in WEIGHT_SUFFIXES:
         return _download(name)
     raise CheckpointError(

@@ -6,10 +6,10 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from spectrim.assets import audioset_classes
 from spectrim.checkpoints.files import Source
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
 from spectrim.tables import read_class_labels
@@ -24,9 +24,8 @@ SPEECH_COMMANDS = tuple(_WORDS.split())
 
 @cache
 def audioset_labels() -> tuple[str, ...]:
-    """AudioSet's 527 class names (Gemmeke et al., 2017) in the order of its ``class_labels_indices.csv``."""
-    with resources.as_file(resources.files("spectrim") / "assets" / "audioset_labels.csv") as table:
-        return tuple(read_class_labels(table).values())
+    """AudioSet's 527 class names in the order of its ``class_labels_indices.csv``."""
+    return tuple(audioset_classes().values())
 
 
 def read_label_file(file: Path) -> list[str]:

@@ -10,11 +10,12 @@ import typer
 
 from spectrim import __version__
 from spectrim.cli.analyze import analyze
-from spectrim.cli.benchmark import benchmark, info
+from spectrim.cli.benchmark import benchmark
 from spectrim.cli.data import check, manifest, synthesize
 from spectrim.cli.evaluate import evaluate
 from spectrim.cli.explain import explain
 from spectrim.cli.export import export
+from spectrim.cli.info import info
 from spectrim.cli.predict import demo, predict
 from spectrim.cli.pretrain import pretrain
 from spectrim.cli.reproduce import reproduce

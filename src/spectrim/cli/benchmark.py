@@ -1,4 +1,4 @@
-"""``spectrim benchmark`` and ``spectrim info``."""
+"""``spectrim benchmark``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spectrim.cli.common import (
     numbers,
     plainly,
 )
-from spectrim.errors import InvalidSetting, one_of
+from spectrim.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -208,30 +208,3 @@ def _reading(facts: Mapping[str, Any]) -> str:
         f"reading alone takes {facts['read_ms']:.2f} ms, with the front end {facts['input_ms']:.2f} ms; starting takes "
         f"{facts['start_seconds']:.2f} s more, once."
     )
-
-
-@plainly
-def info(
-    source: Annotated[str | None, typer.Argument(help="A checkpoint; none: this installation.")] = None,
-    form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
-) -> None:
-    """Describe a checkpoint, or what the package holds and how it was made."""
-    if form not in ("table", "json"):
-        raise InvalidSetting("format", form, one_of(("table", "json")))
-    from spectrim.cli.terminal import as_json, facts_table, out_console
-
-    if source is not None:
-        from spectrim.checkpoints import describe
-
-        facts = {source: describe(source)}
-    else:
-        from spectrim.assets import about_package
-
-        facts = about_package()
-    if form == "json":
-        print(as_json(facts if source is None else facts[source]), end="")
-        return
-    out = out_console()
-    for title, content in facts.items():
-        out.print(title, style="bold underline", markup=False)
-        out.print(facts_table(content))

@@ -98,7 +98,7 @@ def write(found: Evaluation, folder: Path) -> None:
     from spectrim.cli.terminal import rows_csv
     from spectrim.files import write_json, write_text
     from spectrim.pictures.curves import accuracy_curve
-    from spectrim.pictures.spectrograms import save_figure
+    from spectrim.pictures.figures import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", found.as_dict())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,20 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectrim.assets import packaged_clips
 from spectrim.audio.files import FRAME_SECONDS, iterate_windows
 from spectrim.audio.frontend import Frontend, frame_seconds
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig, check_keep_rate
 from spectrim.data.dataset import spread_places
-from spectrim.errors import AudioError, DataError, InvalidSetting
+from spectrim.errors import AudioError, InvalidSetting
 from spectrim.inference.packing import pack_weights
 from spectrim.measure.benchmark import interleaved
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture, kept_stages
-
-DEMO_CLIPS = Path(__file__).parents[1] / "assets" / "demo"
-"""Held-out clips that the package ships, and ``labels.csv`` with the columns path, label, voice."""
 
 BATCH = 8
 """Clips in a forward pass, of the tagging and of the timing."""
@@ -141,19 +138,6 @@ def run(
             }
         )
     return DemoResult(rows, drawn, usable, errors, len(batch), len(seconds[rates[0]]))
-
-
-def packaged_clips() -> list[tuple[Path, str | None]]:
-    """Held-out clips in the package, by voices that "spectrim-mini" was not trained on, and their labels.
-
-    Raises:
-        DataError: the package holds none.
-    """
-    table = DEMO_CLIPS / "labels.csv"
-    if not table.is_file():
-        raise DataError(f"{DEMO_CLIPS}: this installation holds no demonstration clips; name audio files instead")
-    with table.open(newline="", encoding="utf-8") as file:
-        return [(DEMO_CLIPS / row["path"], row["label"]) for row in csv.DictReader(file)]
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -15,14 +15,13 @@ from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from spectrim.assets import STAGES_PAGE
 from spectrim.audio.filterbank import LOWEST_FREQUENCY, frame_seconds, mel_frequencies
 from spectrim.config import SpectrimConfig
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
 from spectrim.explain.window_pictures import printable
 from spectrim.pictures.spectrograms import COLOURS, LABELS_SHOWN, Clip, hertz_ticks, paint, prepare
-
-TEMPLATE = Path(__file__).parents[1] / "assets" / "explain" / "stages.html"
 
 PLOT_PIXELS = {True: (560, 400), False: (840, 230)}
 """Width and height of a plot that is about square, and of a wide one, before the page scales it."""
@@ -60,7 +59,7 @@ def stages_page(
     note = "The two players give what is kept and what is dropped at the stage that is shown"
     if not sounds:
         note = f"The two players give what is kept and what is dropped {names[-1]}, from kept.wav and dropped.wav"
-    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = Environment(autoescape=True).from_string(STAGES_PAGE.read_text(encoding="utf-8"))
     return template.render(
         clip=printable(Path(explanation.clip).name),
         facts=facts(explanation),

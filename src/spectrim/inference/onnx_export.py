@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from spectrim import __version__
+from spectrim.assets import packaged_clips
 from spectrim.audio import files as audio
 from spectrim.config import SpectrimConfig
 from spectrim.data.dataset import spread_places
 from spectrim.errors import ExportError, InvalidSetting, one_of
-from spectrim.explain.demo import packaged_clips
 from spectrim.inference.onnx_model import SUFFIX, OnnxModel, need, trace_of, window_length
 from spectrim.inference.predict import Tagger
 from spectrim.network.transformer import AudioTransformer

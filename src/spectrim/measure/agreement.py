@@ -8,7 +8,8 @@ from scipy import stats
 
 from spectrim.config import SpectrimConfig
 from spectrim.measure.metrics import TOP, right_clips
-from spectrim.stats.bootstrap import CONFIDENCE, bootstrap, clip_mean
+from spectrim.stats.bootstrap import CONFIDENCE, bootstrap
+from spectrim.stats.ratios import clip_mean
 
 THRESHOLD = 0.5
 """Score from which a label counts as given where nobody says."""

@@ -19,11 +19,11 @@ from spectrim.data import AudioDataset, DataSet, find_data_set
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.packing import pack_weights
 from spectrim.machine import default_workers, environment, resolve_device
+from spectrim.measure.metric_intervals import RESAMPLES, clip_intervals
 from spectrim.measure.metrics import LabelMetrics, label_metrics, summarise
 from spectrim.measure.scoring import OperatingPoint, Progress, Scored, label_columns, score_part
 from spectrim.network.macs import macs
-from spectrim.stats.metric_intervals import RESAMPLES, clip_intervals
-from spectrim.stats.run_means import mean_over_runs
+from spectrim.stats.t_intervals import mean_over_runs
 
 SIZES = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
@@ -104,7 +104,7 @@ def evaluate(
     With several folds or seeds, there is a run for each pair: intervals are Student's t over the runs, whose folds
     share training clips and whose seeds share test clips, so that they are not quite independent. One run gets
     bootstrap intervals over its clips, which say nothing of other seeds; see
-    `spectrim.stats.metric_intervals.clip_intervals`.
+    `spectrim.measure.metric_intervals.clip_intervals`.
 
     Args:
         model: what `spectrim.from_pretrained` takes. ``{fold}`` and ``{seed}`` in it stand for their numbers.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 import numpy as np
 
+from spectrim.assets import audioset_classes
 from spectrim.miniatures import espeak
 from spectrim.miniatures.signals import SAMPLING_RATE
 from spectrim.miniatures.sounds import SOUNDS, Sound, home, music
@@ -101,10 +100,8 @@ WEIGHTS = np.arange(3, 3 + len(EVENTS)) ** -1.2 / np.sum(np.arange(3, 3 + len(EV
 @cache
 def scene_labels() -> dict[str, str]:
     """Mid → display name of the labels that `EVENTS` use, in AudioSet's order."""
-    table = resources.files("spectrim") / "assets" / "audioset_labels.csv"
     used = {label for event in EVENTS for label in event.labels}
-    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
-    return {row["mid"]: row["display_name"] for row in rows if row["display_name"] in used}
+    return {mid: name for mid, name in audioset_classes().items() if name in used}
 
 
 def draw_events(random: Random, index: int) -> list[Event]:

@@ -13,14 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from spectrim.errors import InvalidSetting
-from spectrim.pictures.spectrograms import LARGE, NORMAL, SMALL
-
-STYLES = (
-    *(("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":")),
-    *(("#E69F00", "v", "-"), ("#56B4E9", "P", "--"), ("#000000", "X", "-.")),
-)
-"""Colour, marker and dashes of each series: the colours of Okabe and Ito (2008), which colour-blind people tell apart,
-and two more ways to tell the lines apart without any colour."""
+from spectrim.pictures.figures import LARGE, NORMAL, SMALL, STYLES
 
 POINT = 0.01
 """One point of a share."""
@@ -52,7 +45,7 @@ def accuracy_curve(rows: Sequence[Row], *, metric: str = "accuracy", title: str 
         share: the metric is a share, shown in %; else as it is and without the line one point below.
 
     Returns:
-        The figure; `spectrim.pictures.spectrograms.save_figure` writes it.
+        The figure; `spectrim.pictures.figures.save_figure` writes it.
 
     Raises:
         InvalidSetting: there are no rows, more series than `STYLES`, or a value or number of MACs is not finite.

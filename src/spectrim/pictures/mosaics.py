@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError
+from spectrim.pictures.figures import LARGE, NORMAL, SMALL
 from spectrim.pictures.spectrograms import (
     COLOURS,
     END_OF_SOUND,
     GREY_DARK,
     GREY_LIGHT,
-    LARGE,
-    NORMAL,
-    SMALL,
     hertz_ticks,
     kept_area,
     paint,

@@ -12,18 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
-from spectrim.pictures.spectrograms import (
-    DECIBELS,
-    FORMATS,
-    LARGE,
-    NORMAL,
-    SMALL,
-    hertz_ticks,
-    kept_area,
-    paint,
-    prepare,
-    save_figure,
-)
+from spectrim.pictures.figures import FORMATS, LARGE, NORMAL, SMALL, save_figure
+from spectrim.pictures.spectrograms import DECIBELS, hertz_ticks, kept_area, paint, prepare
 
 PANEL_INCHES = (1.3, 4.2)
 """Narrowest and widest panel."""

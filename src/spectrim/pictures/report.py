@@ -12,7 +12,7 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from spectrim.files import write_text
-from spectrim.pictures.spectrograms import save_figure
+from spectrim.pictures.figures import save_figure
 
 PAGE = """<!doctype html>
 <html lang="en">

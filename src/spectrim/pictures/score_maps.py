@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from spectrim.audio.frontend import frame_seconds
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError
-from spectrim.pictures.spectrograms import END_OF_SOUND, LARGE, NORMAL, SMALL, hertz_ticks, save_figure
+from spectrim.pictures.figures import LARGE, NORMAL, SMALL, save_figure
+from spectrim.pictures.spectrograms import END_OF_SOUND, hertz_ticks
 
 SCORE_COLOURS = matplotlib.colormaps["viridis"]
 """Even in lightness, readable by colour-blind people, and other hues than the spectrogram's."""

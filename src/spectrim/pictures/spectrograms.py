@@ -26,10 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from spectrim.audio.frontend import frame_seconds, mel_frequencies
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
+from spectrim.pictures.figures import FORMATS, LARGE, NORMAL, SMALL, save_figure
 from spectrim.pruning.trace import TokenTrace
-
-FORMATS = ("pdf", "png", "svg")
-"""What a picture can be saved as; its file name says which."""
 
 DECIBELS = 10.0 / math.log(10.0)
 """Decibels of one unit of the natural logarithm of a power."""
@@ -54,9 +52,6 @@ WIDEST_SQUARE = 2.5
 
 WIDEST_ROW = 8.5
 """Width of the panels in a row, in inches."""
-
-SMALL, NORMAL, LARGE = 8.0, 9.0, 10.5
-"""Font sizes, in points."""
 
 
 @dataclass(frozen=True)
@@ -371,16 +366,3 @@ def _draw_legend(figure: Figure, clip: Clip, pruned: bool) -> None:
             frameon=False,
             handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
         )
-
-
-def save_figure(figure: Figure, target: Path) -> None:
-    """Write a figure as its file name ends (png, svg, pdf), beside, then rename; the same figure, the same bytes."""
-    kind = target.suffix.lower().lstrip(".")
-    beside = target.with_name(target.name + ".partial")
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    try:
-        with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "spectrim"}):
-            figure.savefig(beside, format=kind, dpi=200, metadata=metadata)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectrim.errors import InputShapeError, InvalidSetting
-from spectrim.stats.ratios import quotient
+from spectrim.stats.ratios import divide_or_nan
 
 MOST_CLUSTERS = 7
 """A cluster shares a 64-bit sorting key with its score: three bits, one value of which marks what does not count."""
@@ -144,7 +144,7 @@ def paper_form(counts: PairCounts) -> NDArray[np.float64]:
 
     Equals 1 − 2·D/pairs. NaN where there is no pair.
     """
-    return 1.0 - 2.0 * quotient(counts.discordant, counts.pairs)
+    return 1.0 - 2.0 * divide_or_nan(counts.discordant, counts.pairs)
 
 
 def tau_b(counts: PairCounts) -> NDArray[np.float64]:
@@ -154,7 +154,7 @@ def tau_b(counts: PairCounts) -> NDArray[np.float64]:
     """
     untied_scores = np.sqrt((counts.pairs - counts.tied_scores).astype(np.float64))
     untied_clusters = np.sqrt((counts.pairs - counts.tied_clusters).astype(np.float64))
-    return np.clip(quotient(counts.concordant - counts.discordant, untied_scores * untied_clusters), -1.0, 1.0)
+    return np.clip(divide_or_nan(counts.concordant - counts.discordant, untied_scores * untied_clusters), -1.0, 1.0)
 
 
 def paper_form_when_shuffled(counts: PairCounts) -> NDArray[np.float64]:
@@ -164,8 +164,8 @@ def paper_form_when_shuffled(counts: PairCounts) -> NDArray[np.float64]:
     concordant as often as discordant; so the mean is 1 − (1 − T_s/pairs)·(1 − T_c/pairs), which is T_c/pairs where all
     scores differ. A score that has nothing to do with the clusters reads this, not 0.
     """
-    untied_scores = 1.0 - quotient(counts.tied_scores, counts.pairs)
-    return 1.0 - untied_scores * (1.0 - quotient(counts.tied_clusters, counts.pairs))
+    untied_scores = 1.0 - divide_or_nan(counts.tied_scores, counts.pairs)
+    return 1.0 - untied_scores * (1.0 - divide_or_nan(counts.tied_clusters, counts.pairs))
 
 
 def shuffled(scores: NDArray[np.floating], *, seed: int | Sequence[int]) -> NDArray[np.floating]:

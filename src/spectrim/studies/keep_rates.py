@@ -10,7 +10,7 @@ from typing import Any
 from spectrim.analysis.claims import FEWER_MACS, POINTS_LOST
 from spectrim.pictures.curves import accuracy_curve
 from spectrim.pictures.report import Frame, Report
-from spectrim.stats.run_means import FEWEST, Mean, mean_over_runs, worded
+from spectrim.stats.t_intervals import FEWEST, Mean, mean_over_runs, worded
 
 CONTROL = 0.999
 """A keep rate that keeps every patch of a miniature (⌈0.999·n⌉ = n for n below 1,000), and ends masking and SpecAug as

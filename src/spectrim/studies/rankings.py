@@ -13,9 +13,9 @@ from typing import Any
 
 from spectrim.analysis.ablations import ATTENTION, RANKINGS
 from spectrim.analysis.claims import POINTS_LOST
-from spectrim.pictures.dot_plots import lost_dots
+from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Frame, Report
-from spectrim.stats.run_means import FEWEST, Mean, mean_over_runs, worded
+from spectrim.stats.t_intervals import FEWEST, Mean, mean_over_runs, worded
 from spectrim.studies.keep_rates import CONTROL, NAMES, origin
 
 Run = tuple[Any, Any]
@@ -180,10 +180,10 @@ def write_rankings(rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame
     report.heading("Is the drop there when the gather is right?")
     report.items(answers(found) or ["Nothing to compare yet."])
     report.text(CAUTION)
-    drawn = dot_rows(found)
+    drawn = points_lost_rows(found)
     if drawn:
         report.figure(
-            "rankings", lost_dots(drawn, against="attention", least=POINTS_LOST),
+            "rankings", points_lost_figure(drawn, against="attention", least=POINTS_LOST),
             "Points lost against patches ranked by attention at the same keep rate, run by run; left of the dashed "
             "line is better than attention. The control keeps all patches.",
         )  # fmt: skip
@@ -226,19 +226,19 @@ def _cells(one: Ranked | None) -> tuple[object, ...]:
     return one.score, one.score.runs, one.lost, one.dropped
 
 
-def dot_rows(found: Sequence[Ranked]) -> list[dict[str, Any]]:
-    """Rows for `spectrim.pictures.dot_plots.lost_dots`: every ranking, and what the control loses against attention."""
+def points_lost_rows(found: Sequence[Ranked]) -> list[dict[str, Any]]:
+    """Rows for `points_lost_figure`: every ranking, and what the control loses against attention."""
     drawn = []
     for one in found:
         if one.ranking != ATTENTION and one.lost is not None:
-            drawn.append(_dot_row(one, one.ranking, one.lost, one.to_attention))
+            drawn.append(_points_lost_row(one, one.ranking, one.lost, one.to_attention))
         elif one.trained and one.keep_rate < CONTROL and one.to_control:
             gained = {run: -lost for run, lost in one.to_control.items()}
-            drawn.append(_dot_row(one, "control: all patches", mean_over_runs(list(gained.values())), gained))
+            drawn.append(_points_lost_row(one, "control: all patches", mean_over_runs(list(gained.values())), gained))
     return drawn
 
 
-def _dot_row(one: Ranked, label: str, lost: Mean, runs: Mapping[Run, float]) -> dict[str, Any]:
+def _points_lost_row(one: Ranked, label: str, lost: Mean, runs: Mapping[Run, float]) -> dict[str, Any]:
     ends = {"value": lost.value, "low": lost.low, "high": lost.high, "runs": list(runs.values())}
     return {"panel": _name(one), "label": label, "series": f"{_how(one)}, keep rate {one.keep_rate:g}", **ends}
 

@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 from observed import made_up, small_eager_model
 from PIL import Image
 
+from spectrim.analysis.statistics import DENSITY_EDGES
 from spectrim.analysis.summary import fit_clusters, summarise
 from spectrim.errors import InputShapeError, InvalidSetting
-from spectrim.pictures import statistics as plots
+from spectrim.pictures.ablations import cluster_curves, criteria_curves
+from spectrim.pictures.attention import kendall_curves, received_curves
+from spectrim.pictures.clusters import cluster_bar, density_maps, kept_by_cluster, low_patches
+from spectrim.pictures.figures import save_figure
 from spectrim.pictures.mosaics import mosaic
-from spectrim.pictures.spectrograms import save_figure
 from spectrim.stats.bootstrap import Estimate
 
 CONFIG = small_eager_model().config
@@ -37,7 +40,7 @@ def drawn(figure: Figure, tmp_path: Path) -> None:
 
 def test_the_cluster_bar_is_as_long_as_its_patches(tmp_path: Path) -> None:
     counts = {name: SUMMARY.cluster_counts(name)[:, 0].sum(axis=0) for name in BOUNDS}
-    figure = plots.cluster_bar(counts, BOUNDS)
+    figure = cluster_bar(counts, BOUNDS)
     for axis, (name, sizes) in zip(figure.axes, counts.items(), strict=True):
         np.testing.assert_allclose([bar.get_width() for bar in axis.patches], sizes / sizes.sum())
         assert f"{sizes.sum():,} patches" in axis.get_title("left")
@@ -47,7 +50,7 @@ def test_the_cluster_bar_is_as_long_as_its_patches(tmp_path: Path) -> None:
 
 
 def test_kendall_curves_show_three_forms_of_each_statistic(tmp_path: Path) -> None:
-    figure = plots.kendall_curves(ROWS)
+    figure = kendall_curves(ROWS)
     wanted = {
         (row["statistic"], row["quantity"]): [] for row in ROWS if row["quantity"].startswith("kendall") and row["mean"]
     }
@@ -64,7 +67,7 @@ def test_kendall_curves_show_three_forms_of_each_statistic(tmp_path: Path) -> No
 
 
 def test_density_maps_share_one_scale(tmp_path: Path) -> None:
-    figure = plots.density_maps(SUMMARY.density, SUMMARY.stages, BOUNDS)
+    figure = density_maps(SUMMARY.density, SUMMARY.stages, BOUNDS, DENSITY_EDGES)
     maps = [axis.collections[0] for axis in figure.axes[:3]]
     assert len({(one.norm.vmin, one.norm.vmax) for one in maps}) == 1
     for one, counts in zip(maps, SUMMARY.density, strict=True):
@@ -76,7 +79,7 @@ def test_density_maps_share_one_scale(tmp_path: Path) -> None:
 
 
 def test_kept_shares_are_bars(tmp_path: Path) -> None:
-    figure = plots.kept_by_cluster(ROWS)
+    figure = kept_by_cluster(ROWS)
     for axis, statistic in zip(figure.axes, BOUNDS, strict=True):
         wanted = [
             100 * row["mean"]
@@ -103,7 +106,7 @@ def test_ablations_are_drawn_in_points(tmp_path: Path) -> None:
         for name in ("attention", "random")
         for rate in (0.7, 0.3)
     ]
-    figure = plots.criteria_curves(rows)
+    figure = criteria_curves(rows)
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["attention"], [-7.0, -3.0])
     np.testing.assert_allclose(lines["random"], [-7.0, -3.0])
@@ -115,7 +118,7 @@ def test_ablations_are_drawn_in_points(tmp_path: Path) -> None:
         for block in (3, 9)
         for random in (False, True)
     ]
-    figure = plots.cluster_curves(rows)
+    figure = cluster_curves(rows)
     for axis in figure.axes:
         lines = {line.get_label(): line.get_ydata() for line in axis.lines}
         np.testing.assert_allclose(lines["C1+C2"], [-3.0, -9.0])
@@ -126,13 +129,13 @@ def test_ablations_are_drawn_in_points(tmp_path: Path) -> None:
 def test_attention_and_low_patches(tmp_path: Path) -> None:
     mean = np.array([[2.0, 3.0, 1.5], [0.5, 4.0, 2.0]])
     ratio = Estimate(mean, 0.9 * mean, 1.1 * mean, np.full((2, 3), 9), 0.95)
-    figure = plots.received_curves(ratio, (1, 2))
+    figure = received_curves(ratio, (1, 2))
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["kept after block 1"], mean[0])
     np.testing.assert_allclose(lines["kept after block 2"], mean[1])
     drawn(figure, tmp_path)
     share = Estimate(np.array([0.8, 0.4]), np.array([0.7, 0.3]), np.array([0.9, 0.5]), np.full(2, 9), 0.95)
-    figure = plots.low_patches({"one": share, "other": share}, ["after block 1", "after block 2"])
+    figure = low_patches({"one": share, "other": share}, ["after block 1", "after block 2"])
     np.testing.assert_allclose([bar.get_height() for bar in figure.axes[0].patches], [80, 40, 80, 40])
     drawn(figure, tmp_path)
 
@@ -152,6 +155,6 @@ def test_a_mosaic_has_a_row_a_clip_and_says_what_is_kept(tmp_path: Path) -> None
 
 
 def test_nothing_to_draw_is_an_error() -> None:
-    for draw in (plots.kendall_curves, plots.kept_by_cluster, plots.criteria_curves, plots.cluster_curves):
+    for draw in (kendall_curves, kept_by_cluster, criteria_curves, cluster_curves):
         with pytest.raises(InvalidSetting, match="to draw"):
             draw([])

@@ -10,9 +10,9 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from spectrim.errors import InvalidSetting
+from spectrim.measure.metric_intervals import clip_intervals, resampled_average_precision
 from spectrim.measure.metrics import accuracy, mean_average_precision, right_clips
-from spectrim.stats import metric_intervals as resampling
-from spectrim.stats.metric_intervals import clip_intervals, resampled_average_precision
+from spectrim.stats import bootstrap
 
 
 def two_models(clips: int = 120, labels: int = 5, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
@@ -80,7 +80,7 @@ def test_the_interval_of_map_lies_around_its_value_however_rare_the_labels() -> 
 def test_batches_of_draws_change_nothing(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scores, targets = two_models(clips=40)
     whole = clip_intervals(scores, targets, metric, resamples=50)
-    monkeypatch.setattr(resampling, "ENTRIES_AT_ONCE", 40 * 7)
+    monkeypatch.setattr(bootstrap, "ENTRIES_AT_ONCE", 40 * 7)
     for one, other in zip(whole, clip_intervals(scores, targets, metric, resamples=50), strict=True):
         np.testing.assert_allclose(one, other)
 

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 
 from spectrim.errors import InvalidSetting
-from spectrim.pictures.curves import STYLES
-from spectrim.pictures.dot_plots import lost_dots
+from spectrim.pictures.figures import STYLES
+from spectrim.pictures.points_lost import points_lost_figure
 
 
 def row(label: str, value: float, half: float = math.nan, **changes: Any) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def means(axis: Axes) -> list[tuple[float, float]]:
 
 
 def test_means_lie_at_their_loss_in_the_panel_of_their_group() -> None:
-    first, second = lost_dots(ROWS, against="attention").axes
+    first, second = points_lost_figure(ROWS, against="attention").axes
     assert (first.get_title(), second.get_title()) == ("AST", "AudioMAE")
     assert [tick.get_text() for tick in first.get_yticklabels()] == ["intensity", "random"]
     assert means(first) == [(2.0, 0.0), (-0.5, 1.0)]
@@ -39,21 +39,21 @@ def test_means_lie_at_their_loss_in_the_panel_of_their_group() -> None:
 
 
 def test_bars_reach_to_the_ends_of_intervals_and_are_absent_where_there_is_none() -> None:
-    first = lost_dots(ROWS, against="attention").axes[0]
+    first = points_lost_figure(ROWS, against="attention").axes[0]
     (bar,) = [box for box in first.containers if isinstance(box, ErrorbarContainer)]
     (segment,) = bar.lines[2][0].get_segments()
     assert segment[:, 0].tolist() == [0.5, 3.5]
 
 
 def test_the_runs_are_dots_below_their_mean() -> None:
-    first = lost_dots(ROWS, against="attention").axes[0]
+    first = points_lost_figure(ROWS, against="attention").axes[0]
     dots = [line for line in first.get_lines() if line.get_marker() == "."]
     assert [list(line.get_xdata()) for line in dots] == [[1.0, 3.0], [-1.5, 0.5]]
     assert all(0.0 < line.get_ydata()[0] - place < 0.5 for line, place in zip(dots, (0, 1), strict=True))
 
 
 def test_zero_and_one_point_are_lines_and_the_legend_names_them() -> None:
-    figure = lost_dots(ROWS, against="attention")
+    figure = points_lost_figure(ROWS, against="attention")
     across = [line.get_xdata()[0] for line in figure.axes[0].get_lines() if list(line.get_ydata()) == [0, 1]]
     assert across == [0.0, 1.0]
     (legend,) = figure.legends
@@ -61,13 +61,13 @@ def test_zero_and_one_point_are_lines_and_the_legend_names_them() -> None:
         *("keep rate 0.7, bar: 95 % interval", "runs", "attention", "one point lost")
     ]
     assert {axis.get_xlabel() for axis in figure.axes} == {"points lost against attention"}
-    (legend,) = lost_dots([row("random", -0.5)], against="attention").legends
+    (legend,) = points_lost_figure([row("random", -0.5)], against="attention").legends
     assert legend.get_texts()[0].get_text() == "keep rate 0.7"
 
 
 def test_series_differ_in_colour_marker_and_place() -> None:
     rows = [row("intensity", 2.0, 1.5), row("intensity", 5.0, 1.5, series="keep rate 0.5")]
-    axis = lost_dots(rows, against="attention").axes[0]
+    axis = points_lost_figure(rows, against="attention").axes[0]
     (first, second) = [line for line in axis.get_lines() if line.get_marker() in "os" and len(line.get_xdata()) == 1]
     assert first.get_color() != second.get_color()
     assert first.get_marker() != second.get_marker()
@@ -76,7 +76,7 @@ def test_series_differ_in_colour_marker_and_place() -> None:
 
 @pytest.mark.parametrize(("farthest", "scale"), [(19.0, "linear"), (41.0, "symlog"), (-41.0, "symlog")])
 def test_the_axis_is_logarithmic_far_from_zero_where_losses_are_far_apart(farthest: float, scale: str) -> None:
-    axis = lost_dots([*ROWS, row("public", farthest)], against="attention").axes[0]
+    axis = points_lost_figure([*ROWS, row("public", farthest)], against="attention").axes[0]
     assert axis.get_xscale() == scale
     assert ("logarithmic beyond 5" in axis.get_xlabel()) == (scale == "symlog")
 
@@ -92,7 +92,7 @@ def test_no_text_lies_on_another(title: str, panels: tuple[str, ...], far: float
         for how in ("fine-tuned", "training-free")
         for value, name in enumerate(names)
     ]
-    figure = lost_dots(rows, against="attention", title=title)
+    figure = points_lost_figure(rows, against="attention", title=title)
     FigureCanvasAgg(figure).draw()
     low, high = figure.axes[0].get_xlim()
     texts = [text for axis in figure.axes for text in axis.get_xticklabels() if low <= text.get_position()[0] <= high]
@@ -117,4 +117,4 @@ def test_no_text_lies_on_another(title: str, panels: tuple[str, ...], far: float
 )
 def test_what_cannot_be_drawn_is_refused(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
-        lost_dots(rows, against="attention")
+        points_lost_figure(rows, against="attention")

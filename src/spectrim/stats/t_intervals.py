@@ -1,4 +1,4 @@
-"""Means over runs with their intervals, and how a yes or no is worded that hangs on one."""
+"""Means over training runs with Student's t intervals, and the wording of an answer that depends on one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 FEWEST = 3
-"""Runs that an interval needs: over two it would be 13 standard errors to each side."""
+"""Runs that an interval needs: over two runs it would reach 13 standard errors to each side."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def worded(mean: Mean, *, holds: bool, surely: bool, surely_not: bool) -> str:
     """A yes or no, and whether the interval settles it.
 
     Args:
-        mean: on which it hangs.
+        mean: on which the answer depends.
         holds: the answer that the mean gives.
         surely: the whole interval gives the answer yes.
         surely_not: the whole interval gives the answer no.

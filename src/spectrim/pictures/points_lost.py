@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from spectrim.errors import InvalidSetting
-from spectrim.pictures.curves import STYLES
-from spectrim.pictures.spectrograms import LARGE, NORMAL, SMALL
+from spectrim.pictures.figures import LARGE, NORMAL, SMALL, STYLES
 
 APART = 0.24
 """Distance of two series of one label, in labels."""
@@ -30,7 +29,7 @@ TICKS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 Row = Mapping[str, Any]
 
 
-def lost_dots(rows: Sequence[Row], *, against: str, least: float = 1.0, title: str = "") -> Figure:
+def points_lost_figure(rows: Sequence[Row], *, against: str, least: float = 1.0, title: str = "") -> Figure:
     """Draw points lost: one line a label, one colour and marker a series, one panel side by side for each group.
 
     Zero is a dashed line across, ``least`` points lost a dotted one. A mean has its interval; the single runs are
@@ -44,7 +43,7 @@ def lost_dots(rows: Sequence[Row], *, against: str, least: float = 1.0, title: s
         title: above the picture.
 
     Returns:
-        The figure; `spectrim.pictures.spectrograms.save_figure` writes it.
+        The figure; `spectrim.pictures.figures.save_figure` writes it.
 
     Raises:
         InvalidSetting: there are no rows, more series than `STYLES`, or a value is not finite.

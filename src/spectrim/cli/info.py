@@ -1,0 +1,56 @@
+"""``spectrim info``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from spectrim import __version__
+from spectrim.cli.common import plainly
+from spectrim.errors import InvalidSetting, one_of
+
+
+@plainly
+def info(
+    source: Annotated[str | None, typer.Argument(help="A checkpoint; none: this installation.")] = None,
+    form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Describe a checkpoint, or what the package holds and how it was made."""
+    if form not in ("table", "json"):
+        raise InvalidSetting("format", form, one_of(("table", "json")))
+    from spectrim.cli.terminal import as_json, facts_table, out_console
+
+    if source is not None:
+        from spectrim.checkpoints import describe
+
+        facts = {source: describe(source)}
+    else:
+        facts = about_package()
+    if form == "json":
+        print(as_json(facts if source is None else facts[source]), end="")
+        return
+    out = out_console()
+    for title, content in facts.items():
+        out.print(title, style="bold underline", markup=False)
+        out.print(facts_table(content))
+
+
+def about_package() -> dict[str, dict[str, Any]]:
+    """Versions, the embedded model and the clips in the package, and how both were made; title → facts."""
+    from spectrim.assets import DEMO_CLIPS, EMBEDDED, EMBEDDED_MODEL, RECORDS, packaged_clips
+    from spectrim.checkpoints import describe
+    from spectrim.machine import environment
+
+    facts: dict[str, dict[str, Any]] = {"installation": {"spectrim": __version__, **environment()}}
+    if EMBEDDED_MODEL.is_dir():
+        facts[EMBEDDED] = describe(EMBEDDED)
+    if DEMO_CLIPS.is_dir():
+        clips = packaged_clips()
+        labels = sorted({str(label) for _, label in clips})
+        facts["clips"] = {"folder": str(DEMO_CLIPS), "clips": len(clips), "labels": labels}
+    for title, record in RECORDS.items():
+        if record.is_file():
+            facts[title] = json.loads(record.read_text(encoding="utf-8"))
+    return facts

@@ -18,8 +18,10 @@ from spectrim.training.augment import (
     TrainingClip,
     TrainingClips,
     apply,
+    change_speed,
     draw,
     mix,
+    pitch_sources,
     smooth_targets,
     structured_mask,
 )
@@ -28,7 +30,7 @@ from spectrim.training.recipes import AugmentSettings
 FRAMES, MELS, GRID = 64, 128, (8, 4)
 EVERYTHING = {
     **{"mixup": 0.5, "time_mask": 20, "frequency_mask": 40, "noise": True, "roll_and_gain": True},
-    **{"mask_time": 0.5, "mask_frequency": 0.25},
+    **{"mask_time": 0.5, "mask_frequency": 0.25, "speed": [0.8, 0.9, 1.1, 1.25], "pitch": [0.9, 1.1, 1.2]},
 }
 
 
@@ -164,7 +166,51 @@ def test_an_empty_clip_survives_roll_and_gain() -> None:
     assert len(training(part=part, roll_and_gain=True)[0].waveform) == 0
 
 
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.1, 1.25])
+def test_a_faster_tone_is_a_shorter_and_higher_tone(factor: float) -> None:
+    """Sample t is the sine at t·factor: exactly, but for the resampler's edges and rounding."""
+    tone = np.sin(2 * np.pi * 437.0 / 16000 * np.arange(16000)).astype(np.float32)
+    made = change_speed(tone, factor)
+    assert len(made) == pytest.approx(16000 / factor, abs=1)
+    expected = np.sin(2 * np.pi * 437.0 * factor / 16000 * np.arange(len(made)))
+    np.testing.assert_allclose(made[300:-300], expected[300:-300], atol=2e-4)
+
+
+def test_speeds_are_drawn_from_the_list_for_both_clips_of_a_mixture() -> None:
+    clips, lengths = training(speed=[0.5, 1.0, 2.0]), set()
+    for epoch in range(40):
+        clips.set_epoch(epoch)
+        lengths.add(len(clips[3].waveform))
+    assert lengths == {145, 290, 580}
+    empty = np.zeros(0, np.float32)
+    assert change_speed(empty, 1.1) is empty
+
+
 # Spectrograms
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.2])
+def test_another_pitch_is_the_spectrum_read_at_other_frequencies(factor: float) -> None:
+    """Against numpy's interpolation over frequencies on the mel scale, written out."""
+    centres = 700 * (np.exp(np.linspace(*1127 * np.log1p(np.array([20, 8000]) / 700), MELS + 2)[1:-1] / 1127) - 1)
+    values = torch.randn(2, FRAMES, MELS, generator=torch.Generator().manual_seed(0))
+    drawn = draw(AugmentSettings(pitch=[factor]), [a_clip(0), a_clip(1)], FRAMES, MELS, GRID)
+    made = apply(values, drawn, 0.0).numpy()
+    mel = 1127 * np.log1p(centres / 700)
+    wanted = 1127 * np.log1p(centres / factor / 700)
+    for clip, changed in zip(values.numpy(), made, strict=True):
+        expected = np.stack([np.interp(wanted, mel, frame) for frame in clip])
+        np.testing.assert_allclose(changed, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_a_tone_of_another_pitch_has_its_peak_where_the_other_tone_has_it(factor: float) -> None:
+    frontend = Frontend.from_config(ast_base(max_length=FRAMES))
+    at = [torch.from_numpy(np.sin(2 * np.pi * f / 16000 * np.arange(9600))) for f in (1500.0, 1500.0 * factor)]
+    low, high = frontend([wave.float() for wave in at]).input_values[:, 10:40].mean(1)
+    drawn = {"pitch": torch.from_numpy(pitch_sources(factor, MELS))[None]}
+    made = apply(low[None, None], drawn, 0.0)[0, 0]
+    assert abs(int(made.argmax()) - int(high.argmax())) <= 1
 
 
 def test_stripes_are_narrower_than_their_widest_and_inside() -> None:

@@ -4,7 +4,7 @@ Whatever is drawn for a clip comes from a generator of its own, seeded by run, e
 one of several processes, sees the same batches as an unbroken one of one process.
 
 Waveforms are changed as they are read (`TrainingClips`), spectrograms on the model's device (`apply`), in the order
-of the published recipes: roll and gain, mixup, SpecAug, noise.
+of the published recipes: speed, roll and gain, mixup, then pitch, SpecAug, noise. Speed and pitch are not theirs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from spectrim.audio.filterbank import mel_frequencies
 from spectrim.data import AudioDataset, Clip
 from spectrim.training.recipes import AugmentSettings
 
@@ -74,10 +76,35 @@ class TrainingClips(Dataset[TrainingClip]):
         return TrainingClip(waveform, target, clip.id, clip.stand_in, random=random)
 
     def _prepare(self, waveform: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+        if self.settings.speed:
+            waveform = change_speed(waveform, self.settings.speed[int(random.integers(len(self.settings.speed)))])
         if not self.settings.roll_and_gain or len(waveform) == 0:
             return waveform
         rolled = np.roll(waveform, int(random.integers(len(waveform))))
         return (rolled * (0.5 + random.beta(10.0, 10.0))).astype(np.float32)
+
+
+SPEED_STEPS = 1000
+"""Speed factors are rounded to the nearest 1/1000."""
+
+
+def change_speed(waveform: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Speed perturbation (Ko et al., 2015): play a waveform so many times as fast, which moves its pitch alike.
+
+    Sample t of the answer is the band-limited waveform at t·factor: a tone of f Hz becomes one of f·factor Hz that
+    lasts 1/factor of its time.
+
+    Args:
+        waveform: (n,) samples.
+        factor: above 1 is faster, shorter and higher; rounded to 1/1000.
+
+    Returns:
+        (about n/factor,) samples.
+    """
+    steps = round(factor * SPEED_STEPS)
+    if steps == SPEED_STEPS or len(waveform) == 0:
+        return waveform
+    return np.asarray(soxr.resample(waveform, steps, SPEED_STEPS), dtype=np.float32)
 
 
 def mix(first: NDArray[np.float32], second: NDArray[np.float32], share: float) -> NDArray[np.float32]:
@@ -97,6 +124,25 @@ def mix(first: NDArray[np.float32], second: NDArray[np.float32], share: float) -
     return (share * (first - first.mean()) + (1.0 - share) * padded).astype(np.float32)
 
 
+def pitch_sources(factor: float, mels: int, sampling_rate: int = 16000) -> NDArray[np.float32]:
+    """Where in an unchanged log-mel spectrum each mel bin of one of another pitch comes from.
+
+    The pitch, and with it the formants, are moved by stretching the frequency axis (vocal tract length perturbation,
+    Jaitly & Hinton, 2013): the bin at f Hz gets what was at f/factor Hz. Nothing changes in time.
+
+    Args:
+        factor: above 1 is higher.
+        mels: number of mel bins.
+        sampling_rate: of the waveform, in hertz.
+
+    Returns:
+        (mels,) positions among the mel bins, with fractions; beyond the lowest and highest bin, that bin.
+    """
+    centres = mel_frequencies(mels, sampling_rate)
+    on_the_mel_scale = np.log1p(np.stack([centres / factor, centres]) / 700.0)
+    return np.interp(on_the_mel_scale[0], on_the_mel_scale[1], np.arange(mels)).astype(np.float32)
+
+
 def draw(
     settings: AugmentSettings, clips: Sequence[TrainingClip], frames: int, mels: int, grid: tuple[int, int]
 ) -> dict[str, Tensor]:
@@ -112,11 +158,14 @@ def draw(
     Returns:
         What is asked for of: ``stripes`` (batch, 4): first and past-the-end mel bin, first and past-the-end frame of
         SpecAug's blanks; ``noise`` (batch, frames, mels); ``roll`` (batch,) frames; ``visible_patches`` (batch, k),
-        see `structured_mask`.
+        see `structured_mask`; ``pitch`` (batch, mels), see `pitch_sources`.
     """
     drawn: dict[str, list[Tensor]] = {}
     for clip in clips:
         random = clip.random
+        if settings.pitch:
+            factor = settings.pitch[int(random.integers(len(settings.pitch)))]
+            drawn.setdefault("pitch", []).append(torch.from_numpy(pitch_sources(factor, mels)))
         if settings.time_mask or settings.frequency_mask:
             stripe = (*_stripe(random, settings.frequency_mask, mels), *_stripe(random, settings.time_mask, frames))
             drawn.setdefault("stripes", []).append(torch.tensor(stripe))
@@ -151,6 +200,11 @@ def apply(values: Tensor, drawn: dict[str, Tensor], blank: float) -> Tensor:
         (batch, frames, mels).
     """
     frames, mels = values.shape[1:]
+    if "pitch" in drawn:
+        lower = drawn["pitch"].floor().clamp(max=mels - 2).long()
+        share = (drawn["pitch"] - lower).unsqueeze(1).to(values.dtype)
+        below, above = (values.gather(2, bins.unsqueeze(1).expand(-1, frames, -1)) for bins in (lower, lower + 1))
+        values = torch.lerp(below, above, share)
     if "stripes" in drawn:
         first_mel, end_mel, first_frame, end_frame = drawn["stripes"].unsqueeze(2).unbind(1)
         mel, frame = torch.arange(mels, device=values.device), torch.arange(frames, device=values.device)

@@ -88,7 +88,7 @@ class PruningTrainer(RunTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Loss of a batch; see `Trainer.compute_loss`."""
-        drawn = {name: value for name, value in inputs.items() if name in ("stripes", "noise", "roll")}
+        drawn = {name: value for name, value in inputs.items() if name in ("stripes", "noise", "roll", "pitch")}
         seen = {name: value for name, value in inputs.items() if name not in (*drawn, "counted")}
         rate = self.evaluation_rate
         if model.training:

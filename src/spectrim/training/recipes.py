@@ -20,6 +20,7 @@ from spectrim.errors import InvalidSetting, nearest_of
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
 Share = Field(default=0.0, ge=0.0, lt=1.0)
+Factor = Annotated[float, Field(ge=0.5, le=2.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 SET_ELSEWHERE = {
@@ -191,6 +192,8 @@ class AugmentSettings(StrictSettings):
         mask_time: share of the patch columns that are removed before block 0 (AudioMAE's 2-D masking).
         mask_frequency: share of the patch rows.
         label_smoothing: this share of a target is spread over all labels.
+        speed: factors of which one is drawn for every clip: it is played so many times as fast, and so much higher.
+        pitch: factors likewise, by which the spectrogram's frequencies are stretched; time stays as it is.
     """
 
     mixup: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -202,6 +205,8 @@ class AugmentSettings(StrictSettings):
     mask_time: float = Share
     mask_frequency: float = Share
     label_smoothing: float = Share
+    speed: list[Factor] = Field(default_factory=list)
+    pitch: list[Factor] = Field(default_factory=list)
 
 
 class EvaluationSettings(StrictSettings):

@@ -17,28 +17,30 @@ MAY_IMPORT = {
     "files": "errors",
     "__init__": "audio checkpoints config errors inference network pruning",
     "__main__": "cli",
-    "analysis": "audio checkpoints config data errors files inference machine measure network pictures pruning stats",
+    "analysis": (
+        "audio checkpoints config data errors files inference machine measure network pictures pruning stats tables"
+    ),
     "assets": "errors tables",
     "audio": "config data errors machine",
     "checkpoints": "assets config errors network tables",
     "cli": (
         "__init__ analysis assets audio checkpoints data errors explain "
-        "files inference machine measure network pictures studies training"
+        "files inference machine measure network pictures studies tables training"
     ),
     "config": "errors",
     "data": "audio errors files machine tables",
     "explain": "assets audio checkpoints config data errors files inference machine measure network pictures",
-    "inference": "__init__ assets audio checkpoints config data errors explain files machine network pruning",
+    "inference": "__init__ assets audio checkpoints config data errors explain files machine network pruning tables",
     "machine": "errors",
     "measure": "audio checkpoints config data errors inference machine network stats",
-    "miniatures": "assets audio data errors machine",
+    "miniatures": "assets audio data errors machine tables",
     "network": "audio config errors files pruning",
     "pictures": "audio config errors files pruning stats",
     "pruning": "config errors",
     "stats": "errors",
     "studies": "analysis config data errors files machine miniatures network pictures stats training",
     "tables": "errors",
-    "training": "audio checkpoints config data errors files machine measure network pictures pruning",
+    "training": "audio checkpoints config data errors files machine measure network pictures pruning tables",
 }
 """Package, or module of the root → what it may import besides itself."""
 

@@ -1,9 +1,10 @@
-"""Lists and tables on disk, read strictly: an error names the file, the line and what is wrong with it."""
+"""Lists and tables: read strictly, with errors that name the file and the line, and written as CSV."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spectrim.errors import DataError, InvalidSetting
@@ -68,6 +69,27 @@ def _check_header(path: Path, line: int, header: list[str], columns: Sequence[st
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path}, line {line}: the header has {', '.join(map(repr, twice))} twice")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows of cells as CSV with ``\\n`` behind each row; None is an empty cell.
+
+    All cells are quoted where one holds a carriage return, which Python's csv quotes by itself in some versions only.
+    """
+    listed = list(rows)
+    returns = any("\r" in str(cell) for row in listed for cell in row)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL).writerows(listed)
+    return text.getvalue()
+
+
+def table_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows by column as CSV: a header with every column, in the order in which they appear first, then the rows.
+
+    Columns that a row lacks are empty cells in it.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return csv_text([columns, *([row.get(name) for name in columns] for row in rows)])
 
 
 def whole_number(path: Path, line: int, column: str, text: str) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +26,7 @@ from spectrim.machine import environment, resolve_device
 from spectrim.measure.scoring import label_columns
 from spectrim.network.transformer import AudioTransformer
 from spectrim.stats.bootstrap import bootstrap
+from spectrim.tables import table_csv
 
 CACHE, STATISTICS_FILE = "findings", "statistics.json"
 
@@ -225,7 +224,7 @@ def write_analysis(found: Sequence[Findings], facts: Mapping[str, Any], target: 
     }
     for name, rows in tables.items():
         if rows:
-            write_text(target / f"{name}.csv", _csv(rows))
+            write_text(target / f"{name}.csv", table_csv(rows))
     told = [
         {"key": one.key, "question": one.heading, "answers": one.answer, "verdicts": dict(one.verdicts)}
         for one in claims
@@ -257,11 +256,3 @@ def overlaps(found: Sequence[Findings]) -> Iterable[dict[str, Any]]:
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

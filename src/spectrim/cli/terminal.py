@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import sys
@@ -16,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from spectrim.tables import table_csv
 
 if TYPE_CHECKING:
     from spectrim.inference.predict import FilePrediction
@@ -233,11 +233,7 @@ def _cut(parts: Sequence[str], longest: int = 12) -> str:
 def rows_csv(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
     """Rows as CSV, with ``facts`` (nested ones as name.inner) in further columns of each row."""
     flat = dict(_flat(facts))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0], *flat], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, **flat} for row in rows)
-    return text.getvalue()
+    return table_csv([{**row, **flat} for row in rows])
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

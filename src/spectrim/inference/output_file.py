@@ -22,6 +22,7 @@ from spectrim.audio.finding import Selection
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.files import write_json
 from spectrim.inference.predict import FilePrediction, Model
+from spectrim.tables import csv_text
 
 CSV_COLUMNS = ("file", "part", "start", "end", "rank", "label", "score", "error", "note")
 ERROR = CSV_COLUMNS.index("error")
@@ -49,12 +50,12 @@ def csv_rows(prediction: FilePrediction, top: int) -> str:
             rows.append(
                 (prediction.path, part, _time(start), _time(end), rank, label, _score(score), "", prediction.note or "")
             )
-    return _csv_text(rows)
+    return csv_text(rows)
 
 
 def csv_header() -> str:
     """The first line of a CSV file."""
-    return _csv_text([CSV_COLUMNS])
+    return csv_text([CSV_COLUMNS])
 
 
 def json_line(prediction: FilePrediction, top: int) -> str:
@@ -82,13 +83,6 @@ def json_line(prediction: FilePrediction, top: int) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
         text = json.dumps(row)
     return text + "\n"
-
-
-def _csv_text(rows: list[tuple[Any, ...]]) -> str:
-    text = io.StringIO()
-    returns = any("\r" in str(cell) for row in rows for cell in row)
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL).writerows(rows)
-    return text.getvalue()
 
 
 def _time(seconds: float) -> float:

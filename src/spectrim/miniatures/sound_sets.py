@@ -7,8 +7,6 @@ is in `spectrim.miniatures.sounds`, what a scene is made of in `spectrim.miniatu
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from spectrim.miniatures.sounds import CATEGORIES
 from spectrim.miniatures.sounds.parts import samples
 from spectrim.miniatures.sounds.recording import fitted, recorded, to_pcm
 from spectrim.miniatures.writing import Progress
+from spectrim.tables import csv_text
 
 ESC50_SECONDS = 5
 ESC50_STEP = len(CATEGORIES) * len(FOLDS)
@@ -148,9 +147,7 @@ def _write_esc50_table(path: Path, jobs: Sequence[Take]) -> None:
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="\n")
+    path.write_text(csv_text(rows), encoding="utf-8", newline="\n")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
-"""Ordered clusters of one-dimensional values: k-means made exact and fast, and the published bounds.
+"""Ordered clusters of one-dimensional values: deterministic k-means, and the published bounds.
 
 Five clusters C1 (low) … C5 (high) of a patch's intensity, or of its variation; in code they are ranks 0 … 4.
 
 Lloyd's algorithm needs only the sum and the number of the values in each cluster. In one dimension a cluster is a
 stretch of the sorted values, so that running sums and a binary search give both: an iteration costs O(k log n), not
 O(k n), and ends at the same partition as scikit-learn's from the same centres. By default it starts from the best
-partition whose cuts lie between `GROUPS` quantiles, found by dynamic programming, so that nothing is left to chance.
+partition whose cuts lie between `GROUPS` quantiles, found by dynamic programming, without random numbers.
+
+By hand, because kmeans1d, which always finds the optimum, takes 4.0 s for 1.5 million values and this 0.13 s, for a sum
+of squares that is 1e-10 higher (benchmarks/hand_written.py).
 """
 
 from __future__ import annotations

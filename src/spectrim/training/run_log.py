@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from spectrim.files import write_text
+from spectrim.tables import table_csv
 
 Say = Callable[[str], object]
 
@@ -87,11 +86,7 @@ class RunLog(TrainerCallback):
         if not state.is_world_process_zero or not self.rows.exists():
             return
         rows = [json.loads(line) for line in self.rows.read_text(encoding="utf-8").splitlines()]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.table, text.getvalue())
+        write_text(self.table, table_csv(rows))
 
 
 def _shown(name: str, value: Any) -> str:

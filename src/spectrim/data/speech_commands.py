@@ -14,11 +14,12 @@ from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.errors import DataError
 from spectrim.tables import read_lines
 
-WORDS = (
-    *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go"),
-    *("happy", "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven"),
-    *("sheila", "six", "stop", "three", "tree", "two", "up", "visual", "wow", "yes", "zero"),
+_WORDS = (
+    "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
+    "right seven sheila six stop three tree two up visual wow yes zero"
 )
+
+WORDS = tuple(_WORDS.split())
 """The labels, in the order of the targets."""
 
 BACKGROUND = "_background_noise_"

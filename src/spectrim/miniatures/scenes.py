@@ -18,10 +18,9 @@ from spectrim.miniatures.spoken_commands import VOICES
 
 SCENE_SECONDS = 10
 
-FEMALE = (
-    *("Andrea", "Annie", "anika", "anikaRobot", "aunty", "belinda", "f1", "f2", "f3", "f4", "f5", "grandma", "linda"),
-    "steph",
-)
+_FEMALE = "Andrea Annie anika anikaRobot aunty belinda f1 f2 f3 f4 f5 grandma linda steph"
+
+FEMALE = tuple(_FEMALE.split())
 """The voices of `VOICES` that eSpeak NG itself calls female; it takes all others for male."""
 
 

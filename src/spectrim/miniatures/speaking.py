@@ -39,9 +39,16 @@ def sentence(random: np.random.Generator, words: int) -> str:
 
 
 def speak_sentence(
-    engine: espeak.Espeak, random: np.random.Generator, text: str, voice: str, *,
-    accent: str, rate: float, pitch: float, tract: float = 1.0,
-) -> NDArray[np.float64]:  # fmt: skip
+    engine: espeak.Espeak,
+    random: np.random.Generator,
+    text: str,
+    voice: str,
+    *,
+    accent: str,
+    rate: float,
+    pitch: float,
+    tract: float = 1.0,
+) -> NDArray[np.float64]:
     """Speak a text at 16 kHz, without the silence around it.
 
     Args:
@@ -57,10 +64,8 @@ def speak_sentence(
     Raises:
         DataError: the voice gives silence.
     """
-    manner = espeak.Manner(
-        accent, voice, round(rate), int(np.clip(pitch, 5, 95)), int(random.integers(30, 80)),
-        int(random.integers(1, 2**31)),
-    )  # fmt: skip
+    intonation, noise_seed = int(random.integers(30, 80)), int(random.integers(1, 2**31))
+    manner = espeak.Manner(accent, voice, round(rate), int(np.clip(pitch, 5, 95)), intonation, noise_seed)
     samples = soxr.resample(engine.say(text, manner), espeak.SAMPLING_RATE * tract, SAMPLING_RATE)
     speech = without_silence(samples.astype(np.float64))
     if len(speech) == 0:

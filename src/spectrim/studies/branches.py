@@ -87,10 +87,14 @@ def fine_tuning(
     stop = set_words((f"optimiser.stop_after_epochs={start:g}", "evaluation.test_keep_rates=[]"))
     steps = [
         Step(
-            f"{name} trunk", (*base, *stop, "--output", str(trunk)), out / trunk / "results.json", needs, inputs,
+            f"{name} trunk",
+            (*base, *stop, "--output", str(trunk)),
+            out / trunk / "results.json",
+            needs,
+            inputs,
             training_macs(settings, size, 0.0, start),
         )
-    ]  # fmt: skip
+    ]
     for branch in branches:
         rate, at = branch.keep_rate, folder / branch.name.replace("=", "")
         own = load_recipe(recipe, [*given, *branch.changes])
@@ -98,12 +102,15 @@ def fine_tuning(
         rest = set_words((*branch.changes, f"evaluation.test_keep_rates={rates}"))
         steps.append(
             Step(
-                f"{name} {branch.name}", (*base, *rest, "--branch-of", str(trunk), "--output", str(at)),
-                out / at / "results.json", (f"{name} trunk",), inputs,
+                f"{name} {branch.name}",
+                (*base, *rest, "--branch-of", str(trunk), "--output", str(at)),
+                out / at / "results.json",
+                (f"{name} trunk",),
+                inputs,
                 training_macs(own, size, start, settings.optimiser.epochs),
                 Cell(backbone, data, recipe, seed, fold, rate, out / at, branch.ranking),
             )
-        )  # fmt: skip
+        )
     return steps
 
 

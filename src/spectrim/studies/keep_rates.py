@@ -84,14 +84,18 @@ def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
         first, whole = runs[paired[0]], dense[paired[0]]
         found.append(
             Point(
-                backbone, data, first["metric"], rate, trained,
+                backbone,
+                data,
+                first["metric"],
+                rate,
+                trained,
                 mean_over_runs([100.0 * runs[run]["value"] for run in paired]),
                 mean_over_runs([100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired]),
                 first["paper_macs"],
                 1.0 - first["paper_macs"] / whole["paper_macs"],
                 first["base_fewer_macs"],
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -270,10 +274,11 @@ def _add_pair(report: Report, own: Sequence[Point], rows: Sequence[Mapping[str, 
     report.table(["keep rate", "MACs", "fewer", *further, *tuned_columns, *free_columns], table)
     figure = accuracy_curve(curve_rows(own), metric=metric, title=title)
     report.figure(
-        _slug(title), figure,
+        _slug(title),
+        figure,
         f"{title}: {metric} against the MACs of a clip, the paper's count. Bars, where there are three runs: 95 % "
         "interval of the difference from the dense model, run by run.",
-    )  # fmt: skip
+    )
 
 
 def origin(rows: Sequence[Mapping[str, Any]]) -> str:

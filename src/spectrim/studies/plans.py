@@ -173,10 +173,20 @@ def _miniature_tuning(
     }[short]
     recipe = f"{backbone}-{short}-mini"
     return fine_tuning(
-        backbone, folder, recipe, Path("data", folder), out, Path("pretrained", backbone, "model"),
-        seed=seed, fold=fold, branches=branches, tested=size.keep_rates, changes=size.changes.get(recipe, ()),
-        needs=(f"data {folder}", f"pretrain {backbone}"), size=(clips, labels),
-    )  # fmt: skip
+        backbone,
+        folder,
+        recipe,
+        Path("data", folder),
+        out,
+        Path("pretrained", backbone, "model"),
+        seed=seed,
+        fold=fold,
+        branches=branches,
+        tested=size.keep_rates,
+        changes=size.changes.get(recipe, ()),
+        needs=(f"data {folder}", f"pretrain {backbone}"),
+        size=(clips, labels),
+    )
 
 
 def _synthesis(name: str, out: Path, *options: str) -> Step:
@@ -264,9 +274,19 @@ def _full_tuning(
     steps = []
     for fold, seed in runs:
         steps += fine_tuning(
-            backbone, name, f"{backbone}-{short}", root, out, init, seed=seed, fold=fold, branches=branches,
-            tested=tested, size=(clips, labels), inputs=(root, init),
-        )  # fmt: skip
+            backbone,
+            name,
+            f"{backbone}-{short}",
+            root,
+            out,
+            init,
+            seed=seed,
+            fold=fold,
+            branches=branches,
+            tested=tested,
+            size=(clips, labels),
+            inputs=(root, init),
+        )
     return steps
 
 

@@ -183,10 +183,11 @@ def write_rankings(rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame
     drawn = points_lost_rows(found)
     if drawn:
         report.figure(
-            "rankings", points_lost_figure(drawn, against="attention", least=POINTS_LOST),
+            "rankings",
+            points_lost_figure(drawn, against="attention", least=POINTS_LOST),
             "Points lost against patches ranked by attention at the same keep rate, run by run; left of the dashed "
             "line is better than attention. The control keeps all patches.",
-        )  # fmt: skip
+        )
     if alone := gather_alone(found):
         report.heading("What the wrong gather alone loses", 3)
         report.text("Against the same ranking with the right gather, run by run.")

@@ -209,9 +209,15 @@ def _run_step(step: Step, out: Path, jobs: int, stop: Event, lock: int) -> int:
         log.write(f"$ {step.command}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=out,
-            start_new_session=True, pass_fds=(lock,) if os.name == "posix" else (),
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=out,
+            start_new_session=True,
+            pass_fds=(lock,) if os.name == "posix" else (),
+        )
         while not stop.is_set():
             try:
                 return process.wait(timeout=0.5)

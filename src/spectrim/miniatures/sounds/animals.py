@@ -24,7 +24,7 @@ from spectrim.miniatures.sounds.parts import (
     tone,
     voice,
     wander,
-)  # fmt: skip
+)
 
 
 def tract(source: Random, *centres: tuple[float, float]) -> Gain:
@@ -61,8 +61,8 @@ def rooster(source: Random, take: Random, n: int) -> Signal:
         for number, (ratio, length) in enumerate(zip(ratios, lengths * tempo, strict=True)):
             size = samples(length * take.uniform(0.9, 1.1))
             shape = (0.8, 1.1, 1.05, 0.7) if number == 3 else (0.85, 1.0, 0.95)
-            crow_part = voice(take, size, pitch * ratio * curve(shape, size), formants, brightness=0.88,
-                              breath=0.15, roughness=rough)  # fmt: skip
+            contour = pitch * ratio * curve(shape, size)
+            crow_part = voice(take, size, contour, formants, brightness=0.88, breath=0.15, roughness=rough)
             place(out, crow_part * swell(size, 0.03, 0.08), at)
             at += size + samples(0.03)
     return out
@@ -81,8 +81,8 @@ def pig(source: Random, take: Random, n: int) -> Signal:
             event = voice(take, size, contour, formants, brightness=0.85, breath=0.4, roughness=0.1)
         else:
             size = samples(take.uniform(0.1, 0.4))
-            event = voice(take, size, pitch * curve((1.2, 1, 0.8), size), formants, brightness=0.95, breath=0.7,
-                          roughness=0.25)  # fmt: skip
+            contour = pitch * curve((1.2, 1, 0.8), size)
+            event = voice(take, size, contour, formants, brightness=0.95, breath=0.7, roughness=0.25)
         place(out, event * swell(size, 0.04, 0.08), at, take.uniform(0.4, 1))
     return out
 

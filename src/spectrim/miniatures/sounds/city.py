@@ -26,7 +26,7 @@ from spectrim.miniatures.sounds.parts import (
     tone,
     unit,
     wander,
-)  # fmt: skip
+)
 from spectrim.miniatures.sounds.people import strokes
 
 

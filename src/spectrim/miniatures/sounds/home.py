@@ -25,7 +25,7 @@ from spectrim.miniatures.sounds.parts import (
     tone,
     unit,
     wander,
-)  # fmt: skip
+)
 
 
 def click(take: Random, colour: tuple[float, float], decay: float) -> Signal:

@@ -20,7 +20,7 @@ from spectrim.miniatures.sounds.parts import (
     swell,
     tone,
     wander,
-)  # fmt: skip
+)
 
 SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9), (0, 3, 5, 7, 10))
 """Major, natural minor, and the two pentatonic scales, in semitones."""

@@ -24,7 +24,7 @@ from spectrim.miniatures.sounds.parts import (
     tone,
     unit,
     wander,
-)  # fmt: skip
+)
 
 
 def rain(source: Random, take: Random, n: int) -> Signal:

@@ -172,9 +172,15 @@ def impulses(random: Random, n: int, when: Sequence[int] | NDArray[np.int64], sp
 
 
 def voice(
-    random: Random, n: int, pitch: ArrayLike, formants: Gain | tuple[Gain, Gain], *,
-    brightness: float = 0.9, breath: float = 0.1, roughness: float = 0.0,
-) -> Signal:  # fmt: skip
+    random: Random,
+    n: int,
+    pitch: ArrayLike,
+    formants: Gain | tuple[Gain, Gain],
+    *,
+    brightness: float = 0.9,
+    breath: float = 0.1,
+    roughness: float = 0.0,
+) -> Signal:
     """A throat: a harmonic source with breath through formants, with an rms of 1.
 
     Args:

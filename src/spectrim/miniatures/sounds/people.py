@@ -29,7 +29,7 @@ from spectrim.miniatures.sounds.parts import (
     unit,
     voice,
     wander,
-)  # fmt: skip
+)
 
 
 def crying_baby(source: Random, take: Random, n: int) -> Signal:

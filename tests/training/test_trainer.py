@@ -45,7 +45,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(tmp_path: Path, clips: int = 100, settings: dict[str, Any] | None = None, **changes: Any) -> Any:
     given: dict[str, Any] = {
         **{"every_epochs": 1, "first_epoch": 0, "evaluation_batch": 20, "metric": "eval_accuracy"},
-        **{"greater_is_better": True, "workers": 0, "seed": 3, "progress": False},
+        **{"workers": 0, "seed": 3, "progress": False},
     }
     optimiser = OptimiserSettings(**{"batch_size": 20, "epochs": 6, **(settings or {})})
     return run_arguments(tmp_path, optimiser, clips=clips, **{**given, **changes})

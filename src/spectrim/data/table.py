@@ -71,39 +71,54 @@ def open_table(
     check_part(part)
     if not isinstance(label_separator, str) or not label_separator:
         raise InvalidSetting("label_separator", label_separator, "at least one character")
-    path = Path(root)
-    if not path.is_file():
-        check_layout(path, "a folder with a table of clips", files=[table])
-        path = path / table
+    path = _find(Path(root), table)
     rows, multi_label = _read(path, delimiter, label_separator)
     labels = sorted({label for row in rows for label in row.labels})
     numbers = {label: number for number, label in enumerate(labels)}
-    recordings = [
-        Recording(path.parent / row.path, tuple(sorted(numbers[label] for label in row.labels)), row.path)
-        for row in rows
-    ]
+    targets = [tuple(sorted(numbers[label] for label in row.labels)) for row in rows]
+    recordings = [Recording(path.parent / row.path, own, row.path) for row, own in zip(rows, targets, strict=True)]
     folds = tuple(sorted({row.fold for row in rows if row.fold is not None}))
-    asked = fold is not None or validation_fold is not None
-    if asked and not folds:
+    by_fold = fold is not None or validation_fold is not None
+    if by_fold and not folds:
         raise InvalidSetting("fold", fold if fold is not None else validation_fold, f"none: {path} has no column fold")
-    wanted: Sequence[Recording]
-    if folds and (asked or rows[0].split is None):
+    splits = [row.split for row in rows]
+    if folds and (by_fold or splits[0] is None):
         fold = folds[0] if fold is None else fold
         check_folds(fold, validation_fold, folds)
-        wanted = [
-            recording
-            for row, recording in zip(rows, recordings, strict=True)
-            if row.fold is not None and in_part(part, row.fold, fold, validation_fold)
-        ]
+        wanted = _of_folds(rows, recordings, part, fold, validation_fold)
     else:
-        found = {
-            name: [recording for row, recording in zip(rows, recordings, strict=True) if row.split in (None, name)]
-            for name in (PARTS if rows[0].split is not None else ("train",))
-        }
+        parts, stratify = _by_split(splits, recordings), not multi_label
         wanted = complete(
-            found, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=not multi_label
+            parts, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=stratify
         )
     return open_listed(wanted, labels, multi_label=multi_label, bad_share=bad_share, folds=folds)
+
+
+def _find(root: Path, table: str) -> Path:
+    """The table that a root stands for: itself, or the one of that name in a folder."""
+    if root.is_file():
+        return root
+    check_layout(root, "a folder with a table of clips", files=[table])
+    return root / table
+
+
+def _of_folds(
+    rows: Sequence[_Row], recordings: Sequence[Recording], part: str, fold: int, validation_fold: int | None
+) -> Sequence[Recording]:
+    """The recordings of a part, by their folds; those without a fold belong to none."""
+    return [
+        recording
+        for row, recording in zip(rows, recordings, strict=True)
+        if row.fold is not None and in_part(part, row.fold, fold, validation_fold)
+    ]
+
+
+def _by_split(splits: Sequence[str | None], recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Part → recordings; all of them are for training where the table has no column ``split``."""
+    return {
+        name: [recording for split, recording in zip(splits, recordings, strict=True) if split in (None, name)]
+        for name in (PARTS if splits[0] is not None else ("train",))
+    }
 
 
 def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row], bool]:

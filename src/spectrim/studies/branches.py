@@ -44,78 +44,113 @@ class Branch:
         return (f"pruning.keep_rate={self.keep_rate:g}", *own)
 
 
-def fine_tuning(
-    backbone: str,
-    data: str,
-    recipe: str,
-    root: Path,
-    out: Path,
-    init: Path,
-    *,
-    seed: int,
-    fold: int | None,
-    branches: Sequence[Branch],
-    tested: Sequence[float],
-    changes: Sequence[str] = (),
-    needs: tuple[str, ...] = (),
-    inputs: tuple[Path, ...] = (),
-    size: tuple[int, int] | None = None,
-) -> list[Step]:
+@dataclass(frozen=True)
+class FineTuning:
     """The runs of one recipe, fold and seed with several keep rates and rankings.
 
     Until the keep rate begins to fall, all are the same run: it is trained once, and the others are branches of it.
 
-    Args:
-        backbone, data: for the report.
+    Attributes:
+        backbone: for the report.
+        data: name of the data set, for the report.
         recipe: name of the recipe.
         root: of the data set.
         out: of the study; the runs go to ``out/runs``.
         init: checkpoint to start from.
-        seed, fold: of the runs; a data set may have no folds.
-        branches: to train.
+        seed: of the runs.
+        fold: of the data set, None where it has none.
         tested: keep rates at which the dense model is tested.
         changes: ``field=value`` over the recipe.
-        needs, inputs: steps before, and what must be there.
+        needs: names of the steps before.
+        inputs: what must be there: files or folders that no step makes.
         size: clips in the training part and labels, for the cost; None where they are not known.
     """
-    given = [*changes, f"seed={seed}", *(() if fold is None else (f"data.options.fold={fold}",))]
-    settings = load_recipe(recipe, given)
-    name = f"{recipe} {'' if fold is None else f'fold {fold} '}seed {seed}"
-    folder = Path("runs", recipe) / (f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}")
-    base = ("train", recipe, "--data", str(root), "--init", str(init), "--resume", *set_words(given))
-    start, trunk = settings.pruning.shrink_start, folder / "trunk"
-    stop = set_words((f"optimiser.stop_after_epochs={start:g}", "evaluation.test_keep_rates=[]"))
-    steps = [
-        Step(
-            f"{name} trunk",
-            (*base, *stop, "--output", str(trunk)),
-            out / trunk / "results.json",
-            needs,
-            inputs,
-            training_macs(settings, size, 0.0, start),
+
+    backbone: str
+    data: str
+    recipe: str
+    root: Path
+    out: Path
+    init: Path
+    seed: int
+    fold: int | None
+    tested: Sequence[float]
+    changes: Sequence[str] = ()
+    needs: tuple[str, ...] = ()
+    inputs: tuple[Path, ...] = ()
+    size: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the names of its steps begin with."""
+        return f"{self.recipe} {'' if self.fold is None else f'fold {self.fold} '}seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs go, from the folder of the study."""
+        seed = f"seed{self.seed}"
+        return Path("runs", self.recipe) / (seed if self.fold is None else f"fold{self.fold}-{seed}")
+
+    @property
+    def trunk(self) -> Path:
+        """Folder of the beginning that its runs share, from the folder of the study."""
+        return self.folder / "trunk"
+
+    @property
+    def all_changes(self) -> list[str]:
+        """``field=value`` over the recipe, with seed and fold."""
+        fold = [] if self.fold is None else [f"data.options.fold={self.fold}"]
+        return [*self.changes, f"seed={self.seed}", *fold]
+
+    def steps(self, branches: Sequence[Branch]) -> list[Step]:
+        """The beginning, and a step for each branch."""
+        recipe = load_recipe(self.recipe, self.all_changes)
+        return [self._trunk_step(recipe), *(self._branch_step(recipe, branch) for branch in branches)]
+
+    def _trunk_step(self, recipe: Recipe) -> Step:
+        start = recipe.pruning.shrink_start
+        stop = set_words((f"optimiser.stop_after_epochs={start:g}", "evaluation.test_keep_rates=[]"))
+        return Step(
+            f"{self.name} trunk",
+            (*self._train_words(), *stop, "--output", str(self.trunk)),
+            self.out / self.trunk / "results.json",
+            self.needs,
+            self.inputs,
+            training_macs(recipe, self.size, 0.0, start),
         )
-    ]
-    for branch in branches:
-        rate, at = branch.keep_rate, folder / branch.name.replace("=", "")
-        own = load_recipe(recipe, [*given, *branch.changes])
-        rates = json.dumps(list(tested) if rate == 1.0 else [rate])
-        rest = set_words((*branch.changes, f"evaluation.test_keep_rates={rates}"))
-        steps.append(
-            Step(
-                f"{name} {branch.name}",
-                (*base, *rest, "--branch-of", str(trunk), "--output", str(at)),
-                out / at / "results.json",
-                (f"{name} trunk",),
-                inputs,
-                training_macs(own, size, start, settings.optimiser.epochs),
-                Cell(backbone, data, recipe, seed, fold, rate, out / at, branch.ranking),
-            )
+
+    def _branch_step(self, recipe: Recipe, branch: Branch) -> Step:
+        rate, folder = branch.keep_rate, self.folder / branch.name.replace("=", "")
+        pruned = load_recipe(self.recipe, [*self.all_changes, *branch.changes])
+        tested = json.dumps(list(self.tested) if rate == 1.0 else [rate])
+        changes = set_words((*branch.changes, f"evaluation.test_keep_rates={tested}"))
+        return Step(
+            f"{self.name} {branch.name}",
+            (*self._train_words(), *changes, "--branch-of", str(self.trunk), "--output", str(folder)),
+            self.out / folder / "results.json",
+            (f"{self.name} trunk",),
+            self.inputs,
+            training_macs(pruned, self.size, recipe.pruning.shrink_start, recipe.optimiser.epochs),
+            Cell(
+                self.backbone,
+                self.data,
+                self.recipe,
+                self.seed,
+                self.fold,
+                rate,
+                self.out / folder,
+                branch.ranking,
+            ),
         )
-    return steps
+
+    def _train_words(self) -> tuple[str, ...]:
+        """The command line that all its runs share."""
+        fixed = ("train", self.recipe, "--data", str(self.root), "--init", str(self.init), "--resume")
+        return (*fixed, *set_words(self.all_changes))
 
 
 def training_free(dense: Step, root: Path, keep_rates: Sequence[float]) -> Step:
-    """The step that prunes a dense model of `fine_tuning` at test time, with every ranking.
+    """The step that prunes a dense model of a `FineTuning` at test time, with every ranking.
 
     It drops clusters at one block only, since nothing here reads what that gives.
 
@@ -130,10 +165,8 @@ def training_free(dense: Step, root: Path, keep_rates: Sequence[float]) -> Step:
     at = run.with_name(f"{run.name}-training-free")
     fold = () if cell.fold is None else set_words((f"fold={cell.fold}",))
     rates = ",".join(f"{rate:g}" for rate in keep_rates)
-    arguments = (
-        *("analyze", "--model", str(run / "model"), "--dataset", cell.data, "--data", str(root), *fold),
-        *("--keep-rates", rates, "--drop-at", "3", "--output", str(at), "--resume"),
-    )
+    arguments = ("analyze", "--model", str(run / "model"), "--dataset", cell.data, "--data", str(root), *fold)
+    arguments += ("--keep-rates", rates, "--drop-at", "3", "--output", str(at), "--resume")
     done = cell.folder.with_name(at.name) / STATISTICS_FILE
     free = replace(cell, training_free=True)
     return Step(f"{dense.name} training-free", arguments, done, (dense.name,), dense.inputs, cell=free)

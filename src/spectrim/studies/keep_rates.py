@@ -17,9 +17,15 @@ CONTROL = 0.999
 pruning does: what pruned runs gain from that alone."""
 
 NAMES = {
-    **{"ast": "AST", "audiomae": "AudioMAE", "audioset": "AudioSet", "esc50": "ESC-50", "voxceleb1": "VoxCeleb-1"},
-    **{"spoken-commands": "spoken commands", "speech-commands": "Speech Commands V2"},
+    "ast": "AST",
+    "audiomae": "AudioMAE",
+    "audioset": "AudioSet",
+    "esc50": "ESC-50",
+    "voxceleb1": "VoxCeleb-1",
+    "spoken-commands": "spoken commands",
+    "speech-commands": "Speech Commands V2",
 }
+"""Backbone or data set → what reports call it."""
 
 CAUTION = (
     "The keep rate of an answer is, of those that save at least 30 % of the MACs, the one that lost least on the same "

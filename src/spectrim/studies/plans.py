@@ -18,7 +18,7 @@ from spectrim.errors import InvalidSetting, one_of
 from spectrim.files import write_json
 from spectrim.miniatures.scenes import scene_labels
 from spectrim.miniatures.writing import RECORD
-from spectrim.studies.branches import Branch, fine_tuning, set_words, training_free, training_macs
+from spectrim.studies.branches import Branch, FineTuning, set_words, training_free, training_macs
 from spectrim.studies.keep_rates import CONTROL
 from spectrim.studies.report import KEEP_RATES_STUDY, STUDIES
 from spectrim.studies.runner import Cell, Step
@@ -72,8 +72,12 @@ class Miniature:
 
 MINI = Miniature()
 QUICK_CHANGES = (
-    *("optimiser.epochs=2", "schedule.warmup_epochs=0", "pruning.shrink_start=1", "pruning.shrink_epochs=0.5"),
-    *("evaluation.first_epoch=2", "evaluation.every_epochs=1"),
+    "optimiser.epochs=2",
+    "schedule.warmup_epochs=0",
+    "pruning.shrink_start=1",
+    "pruning.shrink_epochs=0.5",
+    "evaluation.first_epoch=2",
+    "evaluation.every_epochs=1",
 )
 QUICK = Miniature(
     audioset_clips=80,
@@ -85,7 +89,9 @@ QUICK = Miniature(
     keep_rates=(1.0, 0.7),
     changes={
         "ast-as20k-mini": (
-            *("optimiser.epochs=1", "schedule.warmup_steps=0", "evaluation.first_epoch=1"),
+            "optimiser.epochs=1",
+            "schedule.warmup_steps=0",
+            "evaluation.first_epoch=1",
             "evaluation.test_keep_rates=[1.0, 0.7]",
         ),
         "audiomae-pretrain-mini": ("optimiser.epochs=1", "schedule.warmup_epochs=0"),
@@ -172,21 +178,21 @@ def _miniature_tuning(
         "spc2": ("spoken-commands", size.words, 35),
     }[short]
     recipe = f"{backbone}-{short}-mini"
-    return fine_tuning(
+    runs = FineTuning(
         backbone,
         folder,
         recipe,
-        Path("data", folder),
-        out,
-        Path("pretrained", backbone, "model"),
+        root=Path("data", folder),
+        out=out,
+        init=Path("pretrained", backbone, "model"),
         seed=seed,
         fold=fold,
-        branches=branches,
         tested=size.keep_rates,
         changes=size.changes.get(recipe, ()),
         needs=(f"data {folder}", f"pretrain {backbone}"),
         size=(clips, labels),
     )
+    return runs.steps(branches)
 
 
 def _synthesis(name: str, out: Path, *options: str) -> Step:
@@ -273,20 +279,20 @@ def _full_tuning(
     runs = [(fold, seed) for fold in range(1, 6) for seed in SEEDS] if name == "esc50" else [(None, SEEDS[0])]
     steps = []
     for fold, seed in runs:
-        steps += fine_tuning(
+        fine_tuning = FineTuning(
             backbone,
             name,
             f"{backbone}-{short}",
-            root,
-            out,
-            init,
+            root=root,
+            out=out,
+            init=init,
             seed=seed,
             fold=fold,
-            branches=branches,
             tested=tested,
             size=(clips, labels),
             inputs=(root, init),
         )
+        steps += fine_tuning.steps(branches)
     return steps
 
 

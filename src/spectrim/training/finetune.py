@@ -253,7 +253,6 @@ def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTraine
         first_epoch=evaluation.first_epoch,
         evaluation_batch=evaluation.batch_size,
         metric=f"eval_{metric}" if evaluation.choose == "best" else None,
-        greater_is_better=True,
         workers=recipe.workers,
         seed=recipe.seed,
         progress=progress,

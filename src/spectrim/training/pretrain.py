@@ -37,10 +37,21 @@ from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tens
 
 PICTURES = "pictures"
 
-NOT_IN_WEIGHTS = (
-    *("mean", "std", "padding", "drop_path_rate", "initializer_range", "head_init_std", "random_seed"),
-    *("keep_rate", "prune_at", "criterion", "decoder_bias_dropout", "normalise_patches", "ignore_padding"),
-)
+NOT_IN_WEIGHTS = {
+    "mean",
+    "std",
+    "padding",
+    "drop_path_rate",
+    "initializer_range",
+    "head_init_std",
+    "random_seed",
+    "keep_rate",
+    "prune_at",
+    "criterion",
+    "decoder_bias_dropout",
+    "normalise_patches",
+    "ignore_padding",
+}
 """Fields in which a recipe may differ from the autoencoder that it starts from."""
 
 
@@ -297,7 +308,6 @@ def build_trainer(
         first_epoch=0.0,
         evaluation_batch=evaluation.batch_size,
         metric=None,
-        greater_is_better=False,
         workers=recipe.workers,
         seed=recipe.seed,
         progress=progress,

@@ -24,8 +24,14 @@ Factor = Annotated[float, Field(ge=0.5, le=2.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 SET_ELSEWHERE = {
-    **{name: f"pruning.{name}" for name in ("keep_rate", "prune_at", "criterion", "reference_compat")},
-    **{"problem_type": "loss", "id2label": "data", "label2id": "data", "num_labels": "data"},
+    "keep_rate": "pruning.keep_rate",
+    "prune_at": "pruning.prune_at",
+    "criterion": "pruning.criterion",
+    "reference_compat": "pruning.reference_compat",
+    "problem_type": "loss",
+    "id2label": "data",
+    "label2id": "data",
+    "num_labels": "data",
 }
 """Fields of `SpectrimConfig` that ``model.fields`` does not set → what does."""
 

@@ -49,7 +49,6 @@ def run_arguments(
     first_epoch: float,
     evaluation_batch: int,
     metric: str | None,
-    greater_is_better: bool,
     workers: int,
     seed: int,
     progress: bool,
@@ -63,8 +62,7 @@ def run_arguments(
         every_epochs: from an evaluation and checkpoint to the next.
         first_epoch: epochs before the first evaluation.
         evaluation_batch: clips in an evaluation's forward pass, over all processes.
-        metric: that the best checkpoint is picked by, None to end with the last weights.
-        greater_is_better: of that metric.
+        metric: the higher, the better a checkpoint; None to end with the last weights.
         workers: processes that load data.
         seed: of everything.
         progress: draw a bar.
@@ -75,34 +73,19 @@ def run_arguments(
 
     Trainer writes checkpoints to `CheckpointFolder.partial`; `WholeCheckpoints` moves them to their place.
     """
+    check_batches(optimiser, clips)
+    check_precision(optimiser.precision)
     processes = process_count()
-    share, rest = divmod(optimiser.batch_size, processes * optimiser.accumulate)
-    if rest:
-        allowed = f"a multiple of {processes} processes times optimiser.accumulate={optimiser.accumulate}"
-        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
-    whole = processes > 1 or optimiser.drop_last
-    if whole and clips < optimiser.batch_size:
-        allowed = f"up to the {clips} training clips, when the last batch of an epoch is left out"
-        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
-    if processes > 1 and not optimiser.drop_last and clips % optimiser.batch_size:
-        allowed = f"true with {processes} processes: they could not share the last batch without counting clips twice"
-        raise InvalidSetting("optimiser.drop_last", optimiser.drop_last, allowed)
-    if optimiser.precision == "fp16" and not torch.cuda.is_available():
-        raise InvalidSetting("optimiser.precision", "fp16", "fp32 or bf16 without a GPU")
-    accelerated = torch.accelerator.is_available()
-    if optimiser.precision == "bf16" and accelerated and not is_torch_bf16_gpu_available():
-        raise InvalidSetting("optimiser.precision", "bf16", "fp32 or fp16 on this GPU")
-    steps = clips / optimiser.batch_size
-    per_epoch = max(1, math.floor(steps) if whole else math.ceil(steps))
+    per_epoch = steps_per_epoch(optimiser, clips)
     every = max(1, round(every_epochs * per_epoch))
     return RunArguments(
         output_dir=str(CheckpointFolder(output / CHECKPOINTS).partial),
-        per_device_train_batch_size=share,
+        per_device_train_batch_size=optimiser.batch_size // (processes * optimiser.accumulate),
         per_device_eval_batch_size=max(1, evaluation_batch // processes),
         gradient_accumulation_steps=optimiser.accumulate,
         num_train_epochs=optimiser.epochs,
         max_grad_norm=optimiser.max_grad_norm,
-        use_cpu=not accelerated,
+        use_cpu=not torch.accelerator.is_available(),
         bf16=optimiser.precision == "bf16",
         fp16=optimiser.precision == "fp16",
         eval_strategy="steps",
@@ -112,7 +95,7 @@ def run_arguments(
         save_steps=every,
         load_best_model_at_end=metric is not None,
         metric_for_best_model=metric,
-        greater_is_better=greater_is_better if metric is not None else None,
+        greater_is_better=None if metric is None else True,
         logging_steps=max(1, min(50, per_epoch)),
         seed=seed,
         data_seed=seed,
@@ -122,6 +105,40 @@ def run_arguments(
         dataloader_num_workers=workers,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def steps_per_epoch(optimiser: OptimiserSettings, clips: int) -> int:
+    """Optimiser steps in an epoch of so many clips."""
+    batches = clips / optimiser.batch_size
+    without_rest = process_count() > 1 or optimiser.drop_last
+    return max(1, math.floor(batches) if without_rest else math.ceil(batches))
+
+
+def check_batches(optimiser: OptimiserSettings, clips: int) -> None:
+    """Raise `InvalidSetting` where batches do not split over the processes, or an epoch holds none.
+
+    Args:
+        optimiser: of the recipe.
+        clips: in the training part.
+    """
+    processes = process_count()
+    if optimiser.batch_size % (processes * optimiser.accumulate):
+        allowed = f"a multiple of {processes} processes times optimiser.accumulate={optimiser.accumulate}"
+        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
+    if (processes > 1 or optimiser.drop_last) and clips < optimiser.batch_size:
+        allowed = f"up to the {clips} training clips, when the last batch of an epoch is left out"
+        raise InvalidSetting("optimiser.batch_size", optimiser.batch_size, allowed)
+    if processes > 1 and not optimiser.drop_last and clips % optimiser.batch_size:
+        allowed = f"true with {processes} processes: they could not share the last batch without counting clips twice"
+        raise InvalidSetting("optimiser.drop_last", optimiser.drop_last, allowed)
+
+
+def check_precision(precision: str) -> None:
+    """Raise `InvalidSetting` where a precision is not to be had on this machine."""
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InvalidSetting("optimiser.precision", "fp16", "fp32 or bf16 without a GPU")
+    if precision == "bf16" and torch.accelerator.is_available() and not is_torch_bf16_gpu_available():
+        raise InvalidSetting("optimiser.precision", "bf16", "fp32 or fp16 on this GPU")
 
 
 class RunTrainer(Trainer):

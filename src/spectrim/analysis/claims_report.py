@@ -1,4 +1,4 @@
-"""The report of an analysis: each claim with its answer, figures and tables, then what is kept."""
+"""The report of an analysis: each claim with its answer, figures and tables, then what each model keeps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def slug(name: str) -> str:
 
 
 def write_report(
-    found: Sequence[Findings],
+    findings: Sequence[Findings],
     facts: Mapping[str, Any],
     statistics: Sequence[Mapping[str, Any]],
     ablations: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -42,7 +42,7 @@ def write_report(
     """Write the report of an analysis.
 
     Args:
-        found: of each model.
+        findings: of each model.
         facts: see `spectrim.analysis.analyse.write_analysis`; data_set, part, clips, padding, left_out, command and
             environment are read.
         statistics: rows of every model's summaries, each with its model and keep_rate.
@@ -56,9 +56,9 @@ def write_report(
     """
     report = Report(f"Which patches matter: {facts['data_set']}, {facts['part']}", target)
     report.text(
-        f"{', '.join(one.name for one in found)} on {facts['clips']} clips. The claims of the paper's abstract, each "
-        "with an answer from these numbers. Intervals are 95 %, by bootstrap over clips; they say nothing of other "
-        "training runs. Nothing here is trained: every model keeps its weights. "
+        f"{', '.join(result.name for result in findings)} on {facts['clips']} clips. The claims of the paper's "
+        "abstract, each with an answer from these numbers. Intervals are 95 %, by bootstrap over clips; they say "
+        "nothing of other training runs. Nothing here is trained: every model keeps its weights. "
         f"Patches that hold only padding {'count' if facts['padding'] == 'with' else 'do not count'} in the statistics."
     )
     if facts["left_out"]:
@@ -67,15 +67,15 @@ def write_report(
     for claim in claims:
         report.heading(claim.heading)
         report.items([*claim.answer])
-        for name, figure, caption in _figures(claim.key, found, statistics, ablations):
+        for name, figure, caption in _figures(claim.key, findings, statistics, ablations):
             report.figure(f"{claim.key}-{slug(name)}" if name else claim.key, figure, caption)
         report.table(claim.columns, claim.rows)
         for note in claim.notes:
             report.text(note)
         report.command(str(facts["command"]))
     report.heading("What is kept")
-    for one in found:
-        _add_kept(report, one, [row for row in statistics if row["model"] == one.name])
+    for result in findings:
+        _add_kept(report, result, [row for row in statistics if row["model"] == result.name])
     if shared:
         report.heading("What two runs keep in common", 3)
         columns = ["first", "keep rate", "second", "keep rate", "stage", "Jaccard overlap"]
@@ -99,7 +99,7 @@ def _mean(row: Mapping[str, Any]) -> str:
 
 def _figures(
     key: str,
-    found: Sequence[Findings],
+    findings: Sequence[Findings],
     statistics: Sequence[Mapping[str, Any]],
     ablations: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> Iterable[tuple[str, Figure, str]]:
@@ -107,45 +107,47 @@ def _figures(
     if key == "savings":
         yield (
             "",
-            accuracy_curve(_curve_rows(ablations), metric=found[0].metric),
+            accuracy_curve(_curve_rows(ablations), metric=findings[0].metric),
             "Training-free: accuracy against MACs.",
         )
     if key == "low-intensity":
-        first = found[0]
+        first = findings[0]
         rate = next(iter(first.ratios))
-        groups = {one.name: bootstrap(low_ratios(one.summaries[rate], "intensity")[0]) for one in found}
-        blocks = {one.summaries[rate].stages for one in found}
+        groups = {result.name: bootstrap(low_ratios(result.summaries[rate], "intensity")[0]) for result in findings}
+        blocks = {result.summaries[rate].stages for result in findings}
         stages = [
             f"after block {block}" if len(blocks) == 1 else f"stage {number}"
             for number, block in enumerate(first.summaries[rate].stages, 1)
         ]
         yield "", low_patches(groups, stages), f"Low-intensity patches left at keep rate {rate:g}."
-    for one in found:
-        drawn = _model_figure(key, one, [row for row in statistics if row["model"] == one.name], ablations[one.name])
+    for result in findings:
+        drawn = _model_figure(
+            key, result, [row for row in statistics if row["model"] == result.name], ablations[result.name]
+        )
         if drawn is not None:
-            yield one.name, drawn[0], f"{one.name}: {drawn[1]}"
+            yield result.name, drawn[0], f"{result.name}: {drawn[1]}"
 
 
 def _model_figure(
-    key: str, one: Findings, statistics: Sequence[Mapping[str, Any]], ablations: Sequence[Mapping[str, Any]]
+    key: str, result: Findings, statistics: Sequence[Mapping[str, Any]], ablations: Sequence[Mapping[str, Any]]
 ) -> tuple[Figure, str] | None:
     """Figure and caption of a claim for one model; None where it has none."""
-    rate = next(iter(one.ratios))
+    rate = next(iter(result.ratios))
     if key in CLUSTER_SETS:
         dropped = [row for row in ablations if row["clusters"] == CLUSTER_SETS[key]]
         caption = (
             f"patches of {CLUSTER_SETS[key]} dropped from the dense model at a block. Dotted: one point below dense."
         )
-        return cluster_curves(dropped, one.name), caption
+        return cluster_curves(dropped, result.name), caption
     if key == "ranking":
         caption = "patches ranked by attention and by something else. Dotted: one point below dense."
-        return criteria_curves(ablations, one.name), caption
+        return criteria_curves(ablations, result.name), caption
     if key == "correlation":
         dense = [row for row in statistics if row["keep_rate"] == 1.0]
         caption = "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals."
-        return kendall_curves(dense, one.name), caption
+        return kendall_curves(dense, result.name), caption
     if key == "attention":
-        figure = received_curves(received_ratio(one), one.summaries[rate].stages, one.name)
+        figure = received_curves(received_ratio(result), result.summaries[rate].stages, result.name)
         caption = (
             f"attention in the dense model of patches that are kept at keep rate {rate:g}, over that of those that are "
             "gone; geometric mean over clips with 95 % intervals. Dotted: the block that selects."
@@ -164,38 +166,46 @@ def _curve_rows(ablations: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[di
     ]
 
 
-def _add_kept(report: Report, one: Findings, rows: Sequence[Mapping[str, Any]]) -> None:
+def _add_kept(report: Report, result: Findings, rows: Sequence[Mapping[str, Any]]) -> None:
     """Pictures of the clusters, and of what is left at the first keep rate."""
-    rate = next(iter(one.ratios))
-    summary = one.summaries[rate]
+    rate = next(iter(result.ratios))
+    summary = result.summaries[rate]
     bounds = {name: summary.clusters[name].bounds for name in STATISTICS}
     counts = {name: summary.cluster_counts(name)[:, 0].sum(axis=0) for name in STATISTICS}
-    own = [row for row in rows if row["keep_rate"] == rate]
-    name = slug(one.name)
-    source = "; ".join(f"{key}: {given.source}" for key, given in summary.clusters.items())
-    report.heading(one.name, 3)
-    report.figure(f"clusters-{name}", cluster_bar(counts, bounds, one.name), f"{one.name}: clusters ({source}).")
+    rows = [row for row in rows if row["keep_rate"] == rate]
+    name = slug(result.name)
+    source = "; ".join(f"{key}: {clusters.source}" for key, clusters in summary.clusters.items())
+    report.heading(result.name, 3)
+    report.figure(f"clusters-{name}", cluster_bar(counts, bounds, result.name), f"{result.name}: clusters ({source}).")
     report.figure(
         f"density-{name}",
-        density_maps(summary.density, summary.stages, bounds, DENSITY_EDGES, f"{one.name}, keep rate {rate:g}"),
-        f"{one.name}: patches over mean and standard deviation, at keep rate {rate:g}. Dashed: bounds of the clusters.",
+        density_maps(summary.density, summary.stages, bounds, DENSITY_EDGES, f"{result.name}, keep rate {rate:g}"),
+        f"{result.name}: patches over mean and standard deviation, at keep rate {rate:g}. "
+        "Dashed: bounds of the clusters.",
     )
     report.figure(
         f"kept-{name}",
-        kept_by_cluster(own, f"{one.name}, keep rate {rate:g}"),
-        f"{one.name}: what is left of each cluster at keep rate {rate:g}. Dashed: of all patches.",
+        kept_by_cluster(rows, f"{result.name}, keep rate {rate:g}"),
+        f"{result.name}: what is left of each cluster at keep rate {rate:g}. Dashed: of all patches.",
     )
-    shown = one.examples
+    shown = result.examples
     if shown.names:
         picture = mosaic(
-            shown.names, shown.log_mel, shown.num_frames, shown.survived, one.config, f"{one.name}, keep rate {rate:g}"
+            shown.names,
+            shown.log_mel,
+            shown.num_frames,
+            shown.survived,
+            result.config,
+            f"{result.name}, keep rate {rate:g}",
         )
-        report.figure(f"mosaic-{name}", picture, f"{one.name}: clips and what is kept of them at keep rate {rate:g}.")
+        report.figure(
+            f"mosaic-{name}", picture, f"{result.name}: clips and what is kept of them at keep rate {rate:g}."
+        )
     columns = ["quantity", "stage", "statistic", "cluster", "mean"]
     wanted = ("cluster_share", "kept_share", "low_low_patches", "low_low_kept_share", "score_share", "score_ratio")
     table = [
         (row["quantity"].replace("_", " "), row["stage"], row["statistic"] or "", _cluster(row), _mean(row))
-        for row in own
+        for row in rows
         if row["quantity"] in wanted
     ]
     report.table(columns, table)

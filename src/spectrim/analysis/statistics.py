@@ -90,8 +90,8 @@ def joint_counts(
     cell = intensity_ranks.astype(np.int64) * number + variation_ranks
     counted = present & ((intensity_ranks >= 0) & (variation_ranks >= 0))[:, None]
     row = np.arange(clips * stages).reshape(clips, stages, 1, 1) * number**2
-    found = np.bincount((row + cell[:, None])[counted], minlength=clips * stages * number**2)
-    return found.reshape(clips, stages, number, number)
+    counts = np.bincount((row + cell[:, None])[counted], minlength=clips * stages * number**2)
+    return counts.reshape(clips, stages, number, number)
 
 
 def density(
@@ -113,15 +113,15 @@ def density(
         (S, bins of intensity, bins of variation).
     """
     _same_grid("present", present, "intensity", intensity)
-    sizes = [len(one) - 1 for one in edges]
+    sizes = [len(bounds) - 1 for bounds in edges]
     places = [
-        np.clip(np.searchsorted(one, values, side="right") - 1, 0, size - 1)
-        for one, values, size in zip(edges, (intensity, variation), sizes, strict=True)
+        np.clip(np.searchsorted(bounds, values, side="right") - 1, 0, size - 1)
+        for bounds, values, size in zip(edges, (intensity, variation), sizes, strict=True)
     ]
     cell = places[0] * sizes[1] + places[1]
     stages = present.shape[1]
-    found = [np.bincount(cell[present[:, stage]], minlength=sizes[0] * sizes[1]) for stage in range(stages)]
-    return np.stack(found).reshape(stages, *sizes)
+    histograms = [np.bincount(cell[present[:, stage]], minlength=sizes[0] * sizes[1]) for stage in range(stages)]
+    return np.stack(histograms).reshape(stages, *sizes)
 
 
 class Received(NamedTuple):

@@ -19,7 +19,7 @@ from spectrim.analysis.statistics import DENSITY_EDGES, Received, density, jacca
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting, one_of
 from spectrim.stats.bootstrap import CONFIDENCE, RESAMPLES, Estimate, bootstrap
-from spectrim.stats.clusters import PADDINGS, Clusters, kmeans_1d
+from spectrim.stats.clusters import PADDED_PATCHES, Clusters, kmeans_1d
 from spectrim.stats.kendall import count_pairs, paper_form, paper_form_when_shuffled, shuffled, tau_b
 from spectrim.stats.ratios import Ratio, clip_mean, pooled
 
@@ -50,8 +50,8 @@ def fit_clusters(batches: Iterable[ClipBatch], *, padding: str, source: str = "k
         InvalidSetting: ``padding`` is unknown.
         DataError: there are too few different values.
     """
-    if padding not in PADDINGS:
-        raise InvalidSetting("padding", padding, one_of(PADDINGS))
+    if padding not in PADDED_PATCHES:
+        raise InvalidSetting("padding", padding, one_of(PADDED_PATCHES))
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in STATISTICS}
     for batch in batches:
         counted = np.full(batch.padded.shape, True) if padding == "with" else ~batch.padded
@@ -143,7 +143,7 @@ class Summary:
 
         Args:
             labels: names of the targets: one set of rows for the clips of each label; None for all clips together.
-            seed: of the resampling.
+            seed: of the draws.
             resamples: how many.
             confidence: of the intervals.
 
@@ -197,8 +197,8 @@ class Summary:
 
 def _numbers(estimate: Estimate, place: tuple[int, ...]) -> dict[str, Any]:
     """Mean, ends and clips of one quantity; None for what does not exist."""
-    found = {name: float(getattr(estimate, name)[place]) for name in ("mean", "low", "high")}
-    known = {name: None if np.isnan(value) else value for name, value in found.items()}
+    ends = {name: float(getattr(estimate, name)[place]) for name in ("mean", "low", "high")}
+    known = {name: None if np.isnan(value) else value for name, value in ends.items()}
     return {**known, "clips": int(estimate.clips[place]), "confidence": estimate.confidence}
 
 
@@ -225,11 +225,11 @@ class Accumulator:
         seed: int | None = 0,
         edges: tuple[NDArray[np.float64], NDArray[np.float64]] = DENSITY_EDGES,
     ) -> None:
-        if padding not in PADDINGS:
-            raise InvalidSetting("padding", padding, one_of(PADDINGS))
-        if set(clusters) != set(STATISTICS) or len({one.number for one in clusters.values()}) != 1:
-            given = {name: one.number for name, one in clusters.items()}
-            raise InvalidSetting("clusters", given, f"as many clusters for each of {', '.join(STATISTICS)}")
+        if padding not in PADDED_PATCHES:
+            raise InvalidSetting("padding", padding, one_of(PADDED_PATCHES))
+        if set(clusters) != set(STATISTICS) or len({each.number for each in clusters.values()}) != 1:
+            numbers = {name: each.number for name, each in clusters.items()}
+            raise InvalidSetting("clusters", numbers, f"as many clusters for each of {', '.join(STATISTICS)}")
         self.padding = padding
         self.clusters = dict(clusters)
         self.number = clusters[STATISTICS[0]].number
@@ -238,7 +238,7 @@ class Accumulator:
         self.seed = seed
         self.edges = edges
         self._parts: list[dict[str, Any]] = []
-        self._density = np.zeros((len(self.stages) + 1, *(len(one) - 1 for one in edges)), dtype=np.int64)
+        self._density = np.zeros((len(self.stages) + 1, *(len(bounds) - 1 for bounds in edges)), dtype=np.int64)
 
     def add(self, batch: ClipBatch) -> None:
         """Take a batch; one without clips adds nothing."""
@@ -258,7 +258,7 @@ class Accumulator:
                 "logits": batch.logits,
                 "survived": batch.survived,
                 "counted": counted,
-                "kendall": np.stack([self._kendall(batch, one) for one in (first, second)], axis=1),
+                "kendall": np.stack([self._kendall(batch, ranks) for ranks in (first, second)], axis=1),
                 "counts": joint_counts(present, first, second, self.number),
                 "received": np.stack(received(stage_scores, kept[:, 1:], counted), axis=-1),
             }
@@ -275,7 +275,8 @@ class Accumulator:
         else:
             among = np.where(wide < 0, np.nan, scores)
             each = [
-                shuffled(one, seed=[self.seed, int(place)]) for one, place in zip(among, batch.positions, strict=True)
+                shuffled(of_clip, seed=[self.seed, int(place)])
+                for of_clip, place in zip(among, batch.positions, strict=True)
             ]
             in_one_shuffle = paper_form(count_pairs(np.stack(each), wide, self.number))
         return np.stack([paper_form(counts), tau_b(counts), paper_form_when_shuffled(counts), in_one_shuffle], axis=1)
@@ -325,7 +326,7 @@ def overlap(first: Summary, second: Summary) -> Ratio:
     if first.padding != second.padding:
         raise InvalidSetting("padding", second.padding, f"{first.padding!r}, as in the other run")
     if first.ids != second.ids:
-        odd = sorted(set(first.ids) ^ set(second.ids))
-        what = f"{odd[0]} is in one of them only" if odd else "their order differs"
-        raise DataError(f"the two runs are not over the same clips: {what}")
+        only_in_one = sorted(set(first.ids) ^ set(second.ids))
+        difference = f"{only_in_one[0]} is in one of them only" if only_in_one else "their order differs"
+        raise DataError(f"the two runs are not over the same clips: {difference}")
     return clip_mean(jaccard(first.kept(), second.kept()))

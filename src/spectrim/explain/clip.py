@@ -1,4 +1,4 @@
-"""What a model makes of one clip, as numbers: scores and survivors of every window, and what each stage changes."""
+"""What a model does with one clip, as arrays: scores and kept patches of each window, and the effect of each stage."""
 
 from __future__ import annotations
 
@@ -198,26 +198,26 @@ def explain_clip(
     rates = model.config.keep_rates(keep_rate)
     stages = [Stage(block, rates[block]) for block in sorted(rates)]
     tagger = Tagger.from_model(model, device)
-    runner = _Runner(model, tagger, stages)
-    done: list[ExplainedWindow] = []
-    with closing(_decoded(clip, tagger)) as heard:
-        while batch := list(islice(heard, BATCH_SIZE)):
+    operating_points = _OperatingPoints(model, tagger, stages)
+    explained: list[ExplainedWindow] = []
+    with closing(_decoded(clip, tagger)) as decoded:
+        while batch := list(islice(decoded, BATCH_SIZE)):
             features = tagger.features([window.samples for window in batch])
-            for window in runner.explain(batch, features, windows - len(done)):
-                done.append(window)
+            for window in operating_points.explain(batch, features, windows - len(explained)):
+                explained.append(window)
                 if on_window is not None:
-                    on_window(len(done))
+                    on_window(len(explained))
     dense, pruned = (
-        aggregated([WindowScores(one.start, one.end, getattr(one, kind)) for one in done], "mean")
+        aggregated([WindowScores(window.start, window.end, getattr(window, kind)) for window in explained], "mean")
         for kind in ("dense", "pruned")
     )
     if dense is None or pruned is None:
         raise AudioError(str(clip), "has no window")
-    return Explanation(os.fspath(clip), name, model.config, tagger.labels, stages, done, dense, pruned)
+    return Explanation(os.fspath(clip), name, model.config, tagger.labels, stages, explained, dense, pruned)
 
 
 def _decoded(clip: str | os.PathLike[str], tagger: Tagger) -> Generator[Window]:
-    """Windows from a worker process, which a damaged file may crash."""
+    """Windows of a clip, decoded in a worker process, because a damaged file may crash the decoder."""
     cutter = partial(
         iterate_windows,
         window_seconds=tagger.window_seconds,
@@ -232,7 +232,7 @@ def _decoded(clip: str | os.PathLike[str], tagger: Tagger) -> Generator[Window]:
                 yield event
 
 
-class _Runner:
+class _OperatingPoints:
     """The model at the operating points that are compared."""
 
     def __init__(self, model: AudioTransformer, tagger: Tagger, stages: Sequence[Stage]) -> None:
@@ -248,14 +248,14 @@ class _Runner:
     def scores(
         self, features: FrontendOutput, pruning: Sequence[Stage], visible: NDArray[np.bool_] | None = None
     ) -> Scores:
-        """(batch, labels) where only these stages prune; ``visible`` (F, T) bool hides the other patches."""
-        seen = None if visible is None else self._index(visible)
+        """Scores (batch, labels) if only these stages prune; patches outside ``visible`` (F, T) bool are hidden."""
+        visible_patches = None if visible is None else self._index(visible)
         with torch.inference_mode():
             logits = self.model(
                 features.input_values.to(self.model.dtype),
                 num_frames=features.num_frames,
                 keep_rate=self.rates(pruning),
-                visible_patches=seen,
+                visible_patches=visible_patches,
             ).logits
             return self.tagger.activate(logits).cpu().numpy()
 
@@ -263,25 +263,25 @@ class _Runner:
         """Explain windows, the first ``detailed`` of them in detail."""
         dense = self.scores(features, ())
         with torch.inference_mode():
-            out = self.model(
+            output = self.model(
                 features.input_values.to(self.model.dtype),
                 num_frames=features.num_frames,
                 keep_rate=self.rates(self.stages),
                 output_token_trace=True,
             )
-            pruned = self.tagger.activate(out.logits).cpu().numpy()
-        scores = torch.stack(out.token_trace.scores, dim=1).float().cpu().numpy()
-        kept = torch.stack(out.token_trace.kept, dim=1).cpu().numpy()
+            pruned = self.tagger.activate(output.logits).cpu().numpy()
+        scores = torch.stack(output.token_trace.scores, dim=1).float().cpu().numpy()
+        kept = torch.stack(output.token_trace.kept, dim=1).cpu().numpy()
         for place, window in enumerate(batch):
             states = [~np.isnan(scores[place, 0]), *(kept[place, stage.block] for stage in self.stages)]
             detail = None
             if place < detailed:
-                one = FrontendOutput(*(values[place : place + 1] for values in features))
+                clip_features = FrontendOutput(*(values[place : place + 1] for values in features))
                 detail = WindowDetail(
-                    log_mel=one.input_values[0].float().cpu().numpy(),
+                    log_mel=clip_features.input_values[0].float().cpu().numpy(),
                     scores=scores[place],
-                    pictured=kept_stages(out.token_trace, self.model.config, place),
-                    changes=self._changes(one, states, pruned[place]),
+                    pictured=kept_stages(output.token_trace, self.model.config, place),
+                    changes=self._changes(clip_features, states, pruned[place]),
                 )
             yield ExplainedWindow(
                 window.start,

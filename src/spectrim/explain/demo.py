@@ -1,4 +1,4 @@
-"""The demonstration: a few clips tagged at several keep rates, one table of what that cost, and pictures."""
+"""Tag a few clips at several keep rates: a table of accuracy, MACs and time, and pictures; ``spectrim demo``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TIMING_SECONDS = 8.0
 """What timing may take; the number of repeats follows from it."""
 
 Progress = Callable[[str, int, int], object]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with the name of the stage, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ def run(
         AudioError: none of the files can be used; the first one's reason.
     """
     rates = _checked(keep_rates, output, pictures)
-    tell = on_progress or _silent
+    report_progress = on_progress or _no_progress
     files = [(Path(path), None) for path in clips] or packaged_clips()
     tagger = pack_weights(from_pretrained(model))
-    usable, errors = _read(files, tagger.config, tell)
-    answers = _tag(tagger, usable, rates if 1.0 in rates else [*rates, 1.0], partial(tell, "tag"))
+    usable, errors = _read(files, tagger.config, report_progress)
+    answers = _tag(tagger, usable, rates if 1.0 in rates else [*rates, 1.0], partial(report_progress, "tag"))
     batch = usable[:BATCH]
-    seconds = _time(tagger, batch, rates, partial(tell, "time"))
-    drawn = _draw(tagger, usable, min(rates), output, pictures, partial(tell, "draw"))
+    seconds = _time(tagger, batch, rates, partial(report_progress, "time"))
+    drawn = _draw(tagger, usable, min(rates), output, pictures, partial(report_progress, "draw"))
     medians = {rate: statistics.median(times) for rate, times in seconds.items()}
     rows = []
     for rate in rates:
@@ -140,8 +140,8 @@ def run(
     return DemoResult(rows, drawn, usable, errors, len(batch), len(seconds[rates[0]]))
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+def _no_progress(stage: str, done: int, total: int) -> None:
+    """Ignore progress."""
 
 
 def _checked(keep_rates: Sequence[float], output: Path, pictures: int) -> list[float]:
@@ -158,14 +158,14 @@ def _checked(keep_rates: Sequence[float], output: Path, pictures: int) -> list[f
 
 
 def _read(
-    files: Sequence[tuple[Path, str | None]], config: SpectrimConfig, tell: Progress
+    files: Sequence[tuple[Path, str | None]], config: SpectrimConfig, report_progress: Progress
 ) -> tuple[list[DemoClip], list[AudioError]]:
     """Decode every file to its end, so that damage anywhere shows, and make log-mel of its first window."""
     frontend = Frontend.from_config(config)
     longest = frame_seconds(config.max_length - 1.0) + FRAME_SECONDS
     clips, errors = [], []
     for done, (path, label) in enumerate(files):
-        tell("read", done, len(files))
+        report_progress("read", done, len(files))
         try:
             windows = iterate_windows(path, longest, sampling_rate=config.sampling_rate)
             first = next(windows)
@@ -176,7 +176,7 @@ def _read(
             continue
         end = further[0].end if further else first.end
         clips.append(DemoClip(path, label, end, features.input_values[0], int(features.num_frames[0])))
-    tell("read", len(files), len(files))
+    report_progress("read", len(files), len(files))
     if not clips:
         raise errors[0]
     return clips, errors
@@ -195,29 +195,35 @@ def _passing(model: AudioTransformer, clips: Sequence[DemoClip], rate: float, **
 
 
 def _tag(
-    model: AudioTransformer, clips: Sequence[DemoClip], rates: Sequence[float], tell: Callable[[int, int], object]
+    model: AudioTransformer,
+    clips: Sequence[DemoClip],
+    rates: Sequence[float],
+    report_progress: Callable[[int, int], object],
 ) -> dict[float, NDArray[np.int64]]:
     """For each keep rate (clips,) index of every clip's first label."""
     answers = {}
     for turn, rate in enumerate(rates):
         first = []
         for start in range(0, len(clips), BATCH):
-            tell(turn * len(clips) + start, len(rates) * len(clips))
+            report_progress(turn * len(clips) + start, len(rates) * len(clips))
             first.append(_passing(model, clips[start : start + BATCH], rate)().logits.argmax(dim=1))
         answers[rate] = torch.cat(first).numpy()
-    tell(len(rates) * len(clips), len(rates) * len(clips))
+    report_progress(len(rates) * len(clips), len(rates) * len(clips))
     return answers
 
 
 def _time(
-    model: AudioTransformer, batch: Sequence[DemoClip], rates: Sequence[float], tell: Callable[[int, int], object]
+    model: AudioTransformer,
+    batch: Sequence[DemoClip],
+    rates: Sequence[float],
+    report_progress: Callable[[int, int], object],
 ) -> dict[float, list[float]]:
     """Seconds of each pass of a batch, per keep rate; as many passes as `TIMING_SECONDS` allow."""
     cases = {rate: _passing(model, batch, rate) for rate in rates}
     trial = interleaved(cases, repeats=1, warmup=WARM_UP)
     affordable = int(TIMING_SECONDS / sum(times[0] for times in trial.values()))
     repeats = min(max(affordable, FEWEST_REPEATS), MOST_REPEATS)
-    return interleaved(cases, repeats=repeats, warmup=0, on_round=tell)
+    return interleaved(cases, repeats=repeats, warmup=0, on_round=report_progress)
 
 
 def _draw(
@@ -226,28 +232,28 @@ def _draw(
     rate: float,
     output: Path,
     pictures: int,
-    tell: Callable[[int, int], object],
+    report_progress: Callable[[int, int], object],
 ) -> list[Path]:
     """Pictures of clips that lie evenly among all."""
     chosen = spread_places(pictures, len(clips))
     drawn = []
     for done, index in enumerate(chosen):
-        tell(done, len(chosen))
+        report_progress(done, len(chosen))
         clip = clips[index]
         out = _passing(model, [clip], rate, output_token_trace=True)()
-        said = f" ({clip.label})" if clip.label else ""
+        label = f" ({clip.label})" if clip.label else ""
         Path(output).mkdir(parents=True, exist_ok=True)
         picture = explain_picture(
             clip.log_mel.numpy(),
             kept_stages(out.token_trace, model.config),
             model.config,
             _best_labels(model.config, out.logits[0]),
-            f"{clip.path.name}{said}, keep rate {rate:g}",
+            f"{clip.path.name}{label}, keep rate {rate:g}",
             clip.num_frames,
             Path(output) / f"{done + 1}-{clip.path.stem}-keep-{rate:g}.png",
         )
         drawn.append(picture)
-    tell(len(chosen), len(chosen))
+    report_progress(len(chosen), len(chosen))
     return drawn
 
 

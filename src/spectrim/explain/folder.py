@@ -1,4 +1,4 @@
-"""The folder in which an explanation is put: pictures, sound, page and numbers."""
+"""Write an explanation into a folder: pictures, sounds, page, arrays and numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from spectrim.pictures.score_maps import score_maps_picture
 from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture
 
 Progress = Callable[[str, int, int], object]
-"""Called with what is being done, how much of it is done, and how much there is as far as is known."""
+"""Called with the name of the stage, how much of it is done, and how much there is, as far as is known."""
 
 
 def explain(
@@ -66,18 +66,25 @@ def explain(
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")
     target = resolve_device(device)
-    tell = on_progress or _silent
+    report_progress = on_progress or _no_progress
     name = "" if isinstance(model, AudioTransformer) else printable(str(model))
     network = model if isinstance(model, AudioTransformer) else pack_weights(from_pretrained(model))
     explanation = explain_clip(
-        clip, network, keep_rate=keep_rate, windows=windows, device=target, name=name,
-        on_window=lambda done: tell("windows", done, done + 1),
-    )  # fmt: skip
-    tell("windows", len(explanation.windows), len(explanation.windows))
-    return write_explanation(explanation, folder, tell)
+        clip,
+        network,
+        keep_rate=keep_rate,
+        windows=windows,
+        device=target,
+        name=name,
+        on_window=lambda done: report_progress("windows", done, done + 1),
+    )
+    report_progress("windows", len(explanation.windows), len(explanation.windows))
+    return write_explanation(explanation, folder, report_progress)
 
 
-def write_explanation(explanation: Explanation, folder: Path, tell: Progress | None = None) -> dict[str, Any]:
+def write_explanation(
+    explanation: Explanation, folder: Path, report_progress: Progress | None = None
+) -> dict[str, Any]:
     """Write everything; see `explain`.
 
     Returns:
@@ -87,19 +94,19 @@ def write_explanation(explanation: Explanation, folder: Path, tell: Progress | N
         AudioError: the clip cannot be decoded any more.
         OSError: a file cannot be written.
     """
-    tell = tell or _silent
+    report_progress = report_progress or _no_progress
     folder.mkdir(parents=True, exist_ok=True)
     total = len(explanation.detailed) + 2
     pictures, maps = [], []
     for done, window in enumerate(explanation.detailed):
-        tell("write", done, total)
+        report_progress("write", done, total)
         overview, scores = _draw(explanation, window, folder)
         pictures.append(overview)
         maps.append(scores)
-    tell("write", total - 2, total)
+    report_progress("write", total - 2, total)
     energy = write_sounds(explanation, folder)
     sounds = stage_sounds(explanation)
-    tell("write", total - 1, total)
+    report_progress("write", total - 1, total)
     write_text(folder / "stages.html", stages_page(explanation, sounds, energy, maps))
     _write_arrays(explanation, folder / "arrays.npz")
     files = [*(path.name for pair in zip(pictures, maps, strict=True) for path in pair), "stages.html", *SOUNDS]
@@ -111,7 +118,7 @@ def write_explanation(explanation: Explanation, folder: Path, tell: Progress | N
     }
     content["files"] = [*files, "arrays.npz", "explain.json"]
     write_json(folder / "explain.json", content)
-    tell("write", total, total)
+    report_progress("write", total, total)
     return content
 
 
@@ -176,21 +183,21 @@ def _draw(explanation: Explanation, window: ExplainedWindow, folder: Path) -> tu
 
 
 def _write_arrays(explanation: Explanation, path: Path) -> None:
-    """Kept patches of every window and scores of those that are drawn, beside, then rename."""
+    """Write the kept patches of every window and the scores of those that are drawn; whole or not at all."""
     shape = (0, explanation.config.num_hidden_layers, *explanation.config.grid)
     scores = [window.detail.scores for window in explanation.windows if window.detail is not None]
-    beside = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + ".partial")
     try:
-        with beside.open("wb") as file:
+        with partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 kept=np.stack([window.kept for window in explanation.windows]),
                 scores=np.stack(scores) if scores else np.zeros(shape, dtype=np.float32),
             )
-        beside.replace(path)
+        partial.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+def _no_progress(stage: str, done: int, total: int) -> None:
+    """Ignore progress."""

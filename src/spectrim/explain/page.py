@@ -1,4 +1,4 @@
-"""The page that steps through the stages: numbers and pictures into ``assets/explain/stages.html``."""
+"""The HTML page that steps through the pruning stages, from the template `spectrim.assets.STAGES_PAGE`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stages_page(
         maps: pictures of the scores of each window with a detail, PNG.
     """
     names = explanation.names()
-    windows = [_window(explanation, one, path) for one, path in zip(explanation.detailed, maps, strict=True)]
+    windows = [_window(explanation, window, path) for window, path in zip(explanation.detailed, maps, strict=True)]
     shares = [f"{sound.kept_energy:.1%} of the energy of the sound is kept" for sound in sounds]
     if not sounds:
         shares = [""] * (len(names) - 1) + [f"{kept_energy:.1%} of the energy of the sound is kept"]
@@ -102,7 +102,11 @@ def _window(explanation: Explanation, window: ExplainedWindow, maps: Path) -> di
         "upright": clip.upright,
         "width": LEFT + width + RIGHT,
         "height": TOP + height + BOTTOM,
-        **{"left": LEFT, "top": TOP, "plot_width": width, "plot_height": height, "scale_left": LEFT + width + 14},
+        "left": LEFT,
+        "top": TOP,
+        "plot_width": width,
+        "plot_height": height,
+        "scale_left": LEFT + width + 14,
         "pixels_per_second": width / clip.seconds,
         "transform": f"translate({LEFT} {TOP + height}) scale({width / frames:.6g} {-height / mels:.6g})",
         "grey": _png(paint(clip, empty)),

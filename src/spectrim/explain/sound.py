@@ -1,4 +1,4 @@
-"""The sound of what is kept and of what is dropped, as files and as data for a page."""
+"""Sounds of the kept and of the dropped patches, as WAV files and as data for the page."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_sounds(explanation: Explanation, folder: Path) -> float:
     """
     rate = explanation.config.sampling_rate
     large = 4.0 * rate * (explanation.seconds + 1.0) > LARGEST_WAV
-    beside = {name: folder / f"{name}.partial" for name in SOUNDS}
+    partial = {name: folder / f"{name}.partial" for name in SOUNDS}
     energy = kept_energy = 0.0
     try:
         with ExitStack() as open_files:
@@ -68,16 +68,16 @@ def write_sounds(explanation: Explanation, folder: Path) -> float:
                 name: open_files.enter_context(
                     soundfile.SoundFile(path, "w", rate, 1, subtype="FLOAT", format="RF64" if large else "WAV")
                 )
-                for name, path in beside.items()
+                for name, path in partial.items()
             }
             for parts in clip_parts(explanation, len(explanation.stages)):
                 energy, kept_energy = energy + parts.energy, kept_energy + parts.kept_energy
                 for name, field in SOUNDS.items():
                     files[name].write(getattr(parts, field))
-        for name, path in beside.items():
+        for name, path in partial.items():
             path.replace(folder / name)
     finally:
-        for path in beside.values():
+        for path in partial.values():
             path.unlink(missing_ok=True)
     return _share(kept_energy, energy)
 

@@ -1,4 +1,4 @@
-"""Pictures of what a model keeps of files, beside their scores."""
+"""Pictures of the patches that a model keeps, one for each window of a file, for ``spectrim predict --explain``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own clips at several keep rates: agreement with the dense model, and the time from file to labels."""
+"""Tag a user's own clips at several keep rates: agreement with the dense model, and time from file to labels."""
 
 from __future__ import annotations
 
@@ -66,14 +66,15 @@ def choose_clips(paths: Iterable[str | os.PathLike[str]], limit: int | None = No
     """
     if limit is not None and limit < 1:
         raise InvalidSetting("limit", limit, "1 or more")
-    named = [os.fspath(path) for path in paths]
-    for path in named:
+    names = [os.fspath(path) for path in paths]
+    for path in names:
         if path != STDIN and not os.path.lexists(path) and not any(letter in path for letter in "*?["):
             raise InvalidSetting("clips", path, "a folder, file or pattern that is there")
-    found = select_files(named)
+    selection = select_files(names)
     if limit is None:
-        return found
-    return Selection([found.files[place] for place in spread_places(limit, len(found.files))], found.errors)
+        return selection
+    chosen = [selection.files[place] for place in spread_places(limit, len(selection.files))]
+    return Selection(chosen, selection.errors)
 
 
 def compare(
@@ -121,25 +122,23 @@ def compare(
     """
     rates = rates_of(model, keep_rates)
     _check(passes, batch_size, workers, threshold)
-    _check_labels(model, dense)
+    if dense is not None and dense.config.id2label != model.config.id2label:
+        raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
     target = device_for(model, device)
     selection = clips if isinstance(clips, Selection) else choose_clips(clips)
-    runner = _Runner(placed(model, target), device, batch_size, workers, on_progress)
-    heard, errors = runner.look(selection, on_error)
-    runner.warm_up(heard.first_batch, rates)
-    wanted, scores, times = runner.take_turns(heard.files, rates, passes, dense)
-    per_clip = {case: spread([one.working / len(heard.files) for one in given]) for case, given in times.items()}
-    rows: list[dict[str, Any]] = []
+    timed = _TimedPasses(placed(model, target), device, batch_size, workers, on_progress)
+    readable, errors = timed.read_first(selection, on_error)
+    timed.warm_up(readable.first_batch, rates)
+    dense_scores, scores, times = timed.take_turns(readable.files, rates, passes, dense)
+    per_clip = {case: spread([each.working / len(readable.files) for each in times[case]]) for case in times}
+    rows = []
     for rate in rates:
-        timing = _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ])
-        compared: dict[str, Any] = {}
-        if wanted is not None:
-            itself = rate == 1.0 and dense is None
-            compared = agreement(wanted, scores[rate], model.config, threshold=threshold, itself=itself)
-        rows.append(_costs(model, rate) | compared | timing)
-    starting = [one.starting for given in times.values() for one in given]
-    facts = _facts(heard, per_clip, starting) | {"unreadable": len(errors), "passes": passes, "batch_size": batch_size}
-    facts["workers"] = min(workers or default_workers(), len(heard.files))
+        itself = rate == 1.0 and dense is None
+        agreed = _agreement(dense_scores, scores[rate], model, threshold, itself)
+        rows.append(_costs(model, rate) | agreed | _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ]))
+    facts = _facts(readable, per_clip, [each.starting for passes_of_case in times.values() for each in passes_of_case])
+    facts |= {"unreadable": len(errors), "passes": passes, "batch_size": batch_size}
+    facts["workers"] = min(workers or default_workers(), len(readable.files))
     facts |= {"threshold": threshold} if model.config.multi_label else {}
     facts |= {} if dense is None else {"dense_precision": str(dense.dtype).removeprefix("torch.")}
     return Comparison(rows, facts, errors)
@@ -152,6 +151,15 @@ def _costs(model: Model, rate: float | None) -> dict[str, Any]:
     return {"keep_rate": own, "paper_macs": count.paper, "executed_macs": count.executed}
 
 
+def _agreement(
+    dense_scores: Scores | None, scores: Scores, model: Model, threshold: float, itself: bool
+) -> dict[str, float | int | None]:
+    """The columns of a row that are about agreement; none where there is nothing to compare with."""
+    if dense_scores is None:
+        return {}
+    return agreement(dense_scores, scores, model.config, threshold=threshold, itself=itself)
+
+
 def _check(passes: int, batch_size: int, workers: int | None, threshold: float) -> None:
     """Raise `InvalidSetting` for what is out of range."""
     for name, value in (("passes", passes), ("batch_size", batch_size), ("workers", workers)):
@@ -161,25 +169,21 @@ def _check(passes: int, batch_size: int, workers: int | None, threshold: float) 
         raise InvalidSetting("threshold", threshold, "a number between 0 and 1")
 
 
-def _check_labels(model: Model, dense: AudioTransformer | None) -> None:
-    """Raise `InvalidSetting` where scores would stand for other labels."""
-    if dense is not None and dense.config.id2label != model.config.id2label:
-        raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
-
-
-def _timing(own: Mapping[str, float], base: Mapping[str, float], read: Mapping[str, float]) -> dict[str, float]:
+def _timing(times: Mapping[str, float], base: Mapping[str, float], read: Mapping[str, float]) -> dict[str, float]:
     """The columns of a row that are about time."""
     return {
-        **{f"files_{name}": own[f"{part}_ms"] for name, part in (("ms", "median"), ("q1_ms", "q1"), ("q3_ms", "q3"))},
-        "files_per_second": 1e3 / own["median_ms"],
-        "files_speed_up": base["median_ms"] / own["median_ms"],
-        "read_share": read["median_ms"] / own["median_ms"],
+        "files_ms": times["median_ms"],
+        "files_q1_ms": times["q1_ms"],
+        "files_q3_ms": times["q3_ms"],
+        "files_per_second": 1e3 / times["median_ms"],
+        "files_speed_up": base["median_ms"] / times["median_ms"],
+        "read_share": read["median_ms"] / times["median_ms"],
     }
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """What a first look found: files that can be read, windows and seconds in them, and the first batch of windows."""
+class _Readable:
+    """The files that can be read, their windows and seconds, and the first batch of windows."""
 
     files: list[str]
     windows: int
@@ -188,13 +192,16 @@ class _Heard:
 
 
 def _facts(
-    heard: _Heard, per_clip: Mapping[Any, Mapping[str, float]], starting: Sequence[float]
-) -> dict[str, int | float | str]:
-    """What was heard, and the times beside those of the keep rates."""
+    readable: _Readable, per_clip: Mapping[Any, Mapping[str, float]], start_seconds: Sequence[float]
+) -> dict[str, Any]:
+    """What was tagged, and the times beside those of the keep rates."""
     return {
-        **{"clips": len(heard.files), "windows": heard.windows, "audio_seconds": heard.seconds},
-        **{"read_ms": per_clip[READ]["median_ms"], "input_ms": per_clip[INPUT]["median_ms"]},
-        "start_seconds": float(np.median(starting)),
+        "clips": len(readable.files),
+        "windows": readable.windows,
+        "audio_seconds": readable.seconds,
+        "read_ms": per_clip[READ]["median_ms"],
+        "input_ms": per_clip[INPUT]["median_ms"],
+        "start_seconds": float(np.median(start_seconds)),
     }
 
 
@@ -225,8 +232,8 @@ class _Clock:
         return _Times(first - self._start, end - first)
 
 
-class _Runner:
-    """Runs passes over files."""
+class _TimedPasses:
+    """Passes over files: decoding alone, with the front end, and through the model at each keep rate."""
 
     def __init__(
         self, model: Model, device: str, batch_size: int, workers: int | None, on_progress: Progress | None
@@ -251,21 +258,21 @@ class _Runner:
         """Scores to compare with (None for an exported model alone), scores at every keep rate, times of every case."""
         scores: dict[float | None, Scores] = {}
         times: dict[str | float | None, list[_Times]] = {case: [] for case in (READ, INPUT, *rates)}
-        further = dense is not None or not {None, 1.0} & set(rates)
-        self._total = len(files) * (passes * len(times) + further)
-        beside = None if dense is None else placed(dense, device_for(dense, self._device))
-        wanted = self.tag(files, 1.0, beside)[0] if further else None
+        dense_apart = dense is not None or not {None, 1.0} & set(rates)
+        self._total = len(files) * (passes * len(times) + dense_apart)
+        dense_model = None if dense is None else placed(dense, device_for(dense, self._device))
+        dense_scores = self.tag(files, 1.0, dense_model)[0] if dense_apart else None
         for _ in range(passes):
             times[READ].append(self.read(files))
             times[INPUT].append(self.read(files, self.tagger.prepare))
             for rate in rates:
                 scores[rate], taken = self.tag(files, rate)
                 times[rate].append(taken)
-        return scores.get(1.0) if wanted is None else wanted, scores, times
+        return scores.get(1.0) if dense_scores is None else dense_scores, scores, times
 
-    def look(
+    def read_first(
         self, selection: Selection, on_error: Callable[[AudioError], object] | None
-    ) -> tuple[_Heard, list[AudioError]]:
+    ) -> tuple[_Readable, list[AudioError]]:
         """Decode every file once.
 
         Raises:
@@ -280,7 +287,7 @@ class _Runner:
 
         for error in selection.errors:
             refuse(error)
-        good: list[str] = []
+        readable: list[str] = []
         first_batch: list[Samples] = []
         windows, seconds, of_file, end = 0, 0.0, 0, 0.0
         with closing(self._windows(selection.files)) as events:
@@ -292,16 +299,16 @@ class _Runner:
                 if isinstance(event, Note):
                     continue
                 if event is None:
-                    good.append(selection.files[index])
+                    readable.append(selection.files[index])
                     windows, seconds = windows + of_file, seconds + end
                 else:
                     refuse(AudioError(selection.files[index], event.reason))
                 of_file, end = 0, 0.0
                 if self._tell is not None:
                     self._tell("read", index + 1, len(selection.files))
-        if not good:
+        if not readable:
             raise SpectrimError(f"none of the {len(selection.files)} clips can be read; the first: {errors[0]}")
-        return _Heard(good, windows, seconds, first_batch), errors
+        return _Readable(readable, windows, seconds, first_batch), errors
 
     def read(self, files: Sequence[str], prepare: Callable[[Sequence[Any]], object] | None = None) -> _Times:
         """Decode files, and make the model's input of them in batches if told how."""
@@ -327,9 +334,14 @@ class _Runner:
         """Scores (clips, labels) at a keep rate, None for the model's own; of another model where one is given."""
         clock, scores = _Clock(), []
         predictions = predict(
-            Selection(list(files)), self._model if model is None else model, keep_rate=rate,
-            batch_size=self._batch_size, device=self._device, workers=self._workers, on_window=clock.hear,
-        )  # fmt: skip
+            Selection(list(files)),
+            self._model if model is None else model,
+            keep_rate=rate,
+            batch_size=self._batch_size,
+            device=self._device,
+            workers=self._workers,
+            on_window=clock.hear,
+        )
         with closing(predictions):
             for prediction in predictions:
                 if prediction.scores is None:

@@ -28,21 +28,21 @@ def criteria_curves(rows: Sequence[Row], title: str = "") -> Figure:
         rows: of `spectrim.analysis.ablations.ablation_rows`; those of the criteria ablation are drawn.
         title: above the picture.
     """
-    found = [row for row in rows if row["ablation"] == "criterion"]
-    require_rows(found, "criteria")
-    rates = sorted({row["keep_rate"] for row in found}, reverse=True)
-    names = list(dict.fromkeys(row["criterion"] for row in found))
+    criterion_rows = [row for row in rows if row["ablation"] == "criterion"]
+    require_rows(criterion_rows, "criteria")
+    rates = sorted({row["keep_rate"] for row in criterion_rows}, reverse=True)
+    names = list(dict.fromkeys(row["criterion"] for row in criterion_rows))
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.add_subplot()
     for number, (name, style) in enumerate(zip(names, STYLES, strict=False)):
-        own = [row for row in found if row["criterion"] == name]
-        places = [rates.index(row["keep_rate"]) + 0.07 * (number - (len(names) - 1) / 2) for row in own]
-        _points(axis, places, own, style, name)
+        series_rows = [row for row in criterion_rows if row["criterion"] == name]
+        places = [rates.index(row["keep_rate"]) + 0.07 * (number - (len(names) - 1) / 2) for row in series_rows]
+        _points(axis, places, series_rows, style, name)
     _dense_line(axis)
     axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.set_xlim(-0.5, len(rates) - 0.5)
     axis.set_xlabel("keep rate at each pruning block", fontsize=NORMAL)
-    axis.set_ylabel(f"change of {found[0]['metric']} (points)", fontsize=NORMAL)
+    axis.set_ylabel(f"change of {criterion_rows[0]['metric']} (points)", fontsize=NORMAL)
     legend_below(figure, axis, 3)
     add_title(figure, title)
     return figure
@@ -55,31 +55,39 @@ def cluster_curves(rows: Sequence[Row], title: str = "") -> Figure:
         rows: of `spectrim.analysis.ablations.ablation_rows`; those of the cluster ablation are drawn.
         title: above the picture.
     """
-    found = [row for row in rows if row["ablation"] == "clusters"]
-    require_rows(found, "cluster ablations")
-    statistics = list(dict.fromkeys(row["statistic"] for row in found))
-    blocks = sorted({row["block"] for row in found})
-    sets = list(dict.fromkeys(row["clusters"] for row in found))
+    cluster_rows = [row for row in rows if row["ablation"] == "clusters"]
+    require_rows(cluster_rows, "cluster ablations")
+    statistics = list(dict.fromkeys(row["statistic"] for row in cluster_rows))
+    blocks = sorted({row["block"] for row in cluster_rows})
+    sets = list(dict.fromkeys(row["clusters"] for row in cluster_rows))
     figure = Figure(figsize=(3.7 * len(statistics), 3.5), layout="constrained")
     axes = figure.subplots(1, len(statistics), sharey=True, squeeze=False)[0]
     for axis, statistic in zip(axes, statistics, strict=True):
         for number, name in enumerate(sets):
             for random in (False, True):
                 colour, marker, _ = STYLES[number]
-                own = [
-                    row for row in found
+                series_rows = [
+                    row
+                    for row in cluster_rows
                     if (row["statistic"], row["clusters"], row["random"]) == (statistic, name, random)
-                ]  # fmt: skip
+                ]
                 shift = 0.09 * (2 * number + random - (2 * len(sets) - 1) / 2)
                 style = colour, marker, "--" if random else "-"
                 text = f"as many random patches as {name}" if random else name
-                _points(axis, [blocks.index(row["block"]) + shift for row in own], own, style, text, hollow=random)
+                _points(
+                    axis,
+                    [blocks.index(row["block"]) + shift for row in series_rows],
+                    series_rows,
+                    style,
+                    text,
+                    hollow=random,
+                )
         _dense_line(axis)
         axis.set_xticks(range(len(blocks)), [str(block) for block in blocks])
         axis.set_xlim(-0.5, len(blocks) - 0.5)
         axis.set_title(f"clusters of {statistic}", fontsize=NORMAL, loc="left")
         axis.set_xlabel("block at which they are dropped", fontsize=NORMAL)
-    axes[0].set_ylabel(f"change of {found[0]['metric']} (points)", fontsize=NORMAL)
+    axes[0].set_ylabel(f"change of {cluster_rows[0]['metric']} (points)", fontsize=NORMAL)
     legend_below(figure, axes[0], 2)
     add_title(figure, title)
     return figure

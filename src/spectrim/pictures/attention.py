@@ -35,15 +35,15 @@ def kendall_curves(rows: Sequence[Row], title: str = "") -> Figure:
         ("kendall_paper_expected_shuffled", "the paper's form, scores shuffled"),
         ("kendall_tau_b", "tau-b (0 if unrelated)"),
     )
-    found = [row for row in rows if row["quantity"].startswith("kendall") and row["mean"] is not None]
-    require_rows(found, "Kendall correlations")
-    statistics = list(dict.fromkeys(row["statistic"] for row in found))
+    kendall_rows = [row for row in rows if row["quantity"].startswith("kendall") and row["mean"] is not None]
+    require_rows(kendall_rows, "Kendall correlations")
+    statistics = list(dict.fromkeys(row["statistic"] for row in kendall_rows))
     figure = Figure(figsize=(3.6 * len(statistics), 3.3), layout="constrained")
     axes = figure.subplots(1, len(statistics), sharey=True, squeeze=False)[0]
     for axis, statistic in zip(axes, statistics, strict=True):
         for (form, name), style in zip(forms, STYLES, strict=False):
-            own = [row for row in found if row["quantity"] == form and row["statistic"] == statistic]
-            _band(axis, [row["block"] for row in own], own, style, name)
+            series_rows = [row for row in kendall_rows if row["quantity"] == form and row["statistic"] == statistic]
+            _band(axis, [row["block"] for row in series_rows], series_rows, style, name)
         axis.axhline(0.0, color="0.25", linewidth=0.8)
         axis.set_title(f"clusters of {statistic}", fontsize=NORMAL, loc="left")
         _block_axis(axis)
@@ -65,11 +65,11 @@ def received_curves(ratio: Estimate, stages: Sequence[int], title: str = "") -> 
     axis = figure.add_subplot()
     blocks = np.arange(ratio.mean.shape[1])
     for number, (stage, style) in enumerate(zip(stages, STYLES, strict=False)):
-        own = [
+        ratio_rows = [
             {"mean": mean, "low": low, "high": high}
             for mean, low, high in zip(ratio.mean[number], ratio.low[number], ratio.high[number], strict=True)
         ]
-        _band(axis, blocks, own, style, f"kept after block {stage}")
+        _band(axis, blocks, ratio_rows, style, f"kept after block {stage}")
         axis.axvline(stage, color=style[0], linewidth=0.8, linestyle=(0, (1, 2)))
     axis.axhline(1.0, color="0.25", linewidth=0.8)
     axis.set_yscale("log")

@@ -136,23 +136,29 @@ def kept_by_cluster(rows: Sequence[Row], title: str = "") -> Figure:
         rows: of `spectrim.analysis.summary.Summary.rows`.
         title: above the picture.
     """
-    found = [row for row in rows if row["quantity"] == "kept_share" and row["mean"] is not None]
-    require_rows(found, "kept shares")
+    share_rows = [row for row in rows if row["quantity"] == "kept_share" and row["mean"] is not None]
+    require_rows(share_rows, "kept shares")
     kept = {row["stage"]: row["mean"] for row in rows if row["quantity"] == "kept_patches"}
-    statistics = list(dict.fromkeys(row["statistic"] for row in found))
-    blocks = {row["stage"]: row["block"] for row in found}
+    statistics = list(dict.fromkeys(row["statistic"] for row in share_rows))
+    blocks = {row["stage"]: row["block"] for row in share_rows}
     figure = Figure(figsize=(3.7 * len(statistics), 3.1), layout="constrained")
     axes = figure.subplots(1, len(statistics), sharey=True, squeeze=False)[0]
     for axis, statistic in zip(axes, statistics, strict=True):
         for number, colour in enumerate(CLUSTER_COLOURS, 1):
-            own = [row for row in found if row["statistic"] == statistic and row["cluster"] == number]
-            if not own:
+            cluster_rows = [row for row in share_rows if row["statistic"] == statistic and row["cluster"] == number]
+            if not cluster_rows:
                 continue
-            places = np.array([row["stage"] for row in own]) + 0.16 * (number - 3)
-            means = 100 * np.array([row["mean"] for row in own])
+            places = np.array([row["stage"] for row in cluster_rows]) + 0.16 * (number - 3)
+            means = 100 * np.array([row["mean"] for row in cluster_rows])
             axis.bar(places, means, width=0.16, color=colour, edgecolor="white", linewidth=0.4, label=f"C{number}")
             axis.errorbar(
-                places, means, yerr=100 * error_bar_lengths(own), fmt="none", ecolor="0.2", elinewidth=0.8, capsize=1.5
+                places,
+                means,
+                yerr=100 * error_bar_lengths(cluster_rows),
+                fmt="none",
+                ecolor="0.2",
+                elinewidth=0.8,
+                capsize=1.5,
             )
         for stage in blocks:
             share = 100 * kept[stage] / kept[0]

@@ -75,9 +75,13 @@ def accuracy_curve(rows: Sequence[Row], *, metric: str = "accuracy", title: str 
     else:
         _name_points(axis, series, unit, scale)
     figure.legend(
-        handles=[*drawn, *handles], loc="outside lower center", ncols=min(4, len(drawn) + len(handles)),
-        fontsize=SMALL, frameon=False, handlelength=3.0,
-    )  # fmt: skip
+        handles=[*drawn, *handles],
+        loc="outside lower center",
+        ncols=min(4, len(drawn) + len(handles)),
+        fontsize=SMALL,
+        frameon=False,
+        handlelength=3.0,
+    )
     if title:
         figure.suptitle(title, fontsize=LARGE, parse_math=False)
     return figure
@@ -119,15 +123,15 @@ def _draw_dense(
 ) -> list[Line2D]:
     """Lines across at the dense value, and one point below it; returns what the legend shows."""
     values = {name: row["value"] for name, row in dense.items()}
-    alike = len(set(values.values())) == 1
+    same_dense = len(set(values.values())) == 1
     styles = dict(zip(series, STYLES, strict=False))
     for name, value in values.items():
-        colour = "0.25" if alike else styles[name][0]
+        colour = "0.25" if same_dense else styles[name][0]
         axis.axhline(scale * value, color=colour, linewidth=1.0, linestyle=(0, (6, 3)), zorder=1)
         if scale == 100.0:
             axis.axhline(scale * (value - POINT), color=colour, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
-    said = f" ({scale * next(iter(values.values())):.{1 if scale == 100.0 else 3}f})" if alike else ""
-    handles = [Line2D([], [], color="0.25", linewidth=1.0, linestyle=(0, (6, 3)), label=f"dense{said}")]
+    value_text = f" ({scale * next(iter(values.values())):.{1 if scale == 100.0 else 3}f})" if same_dense else ""
+    handles = [Line2D([], [], color="0.25", linewidth=1.0, linestyle=(0, (6, 3)), label=f"dense{value_text}")]
     if scale == 100.0:
         handles.append(Line2D([], [], color="0.25", linewidth=1.0, linestyle=(0, (1, 2)), label="one point below"))
     return handles
@@ -191,6 +195,12 @@ def _name_points(axis: Axes, series: Mapping[str, Sequence[Row]], unit: float, s
     for points, (colour, *_) in zip(series.values(), STYLES, strict=False):
         for row in points:
             axis.annotate(
-                f"{row['keep_rate']:g}", (row["macs"] / unit, scale * row["value"]), xytext=(5, -11),
-                textcoords="offset points", fontsize=SMALL, color=colour, bbox=ground, zorder=4,
-            )  # fmt: skip
+                f"{row['keep_rate']:g}",
+                (row["macs"] / unit, scale * row["value"]),
+                xytext=(5, -11),
+                textcoords="offset points",
+                fontsize=SMALL,
+                color=colour,
+                bbox=ground,
+                zorder=4,
+            )

@@ -67,11 +67,11 @@ def add_title(figure: Figure, title: str) -> None:
 def save_figure(figure: Figure, target: Path) -> None:
     """Write a figure as its file name ends (png, svg, pdf), beside, then rename; the same figure, the same bytes."""
     kind = target.suffix.lower().lstrip(".")
-    beside = target.with_name(target.name + ".partial")
+    partial = target.with_name(target.name + ".partial")
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     try:
         with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "spectrim"}):
-            figure.savefig(beside, format=kind, dpi=200, metadata=metadata)
-        beside.replace(target)
+            figure.savefig(partial, format=kind, dpi=200, metadata=metadata)
+        partial.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)

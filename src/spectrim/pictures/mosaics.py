@@ -102,9 +102,14 @@ def _legend(figure: Figure, padded: bool) -> None:
         handles.append(Line2D([], [], **END_OF_SOUND))
         texts.append("end of the sound, padding after it")
     figure.legend(
-        handles, texts, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False,
+        handles,
+        texts,
+        loc="outside lower center",
+        ncols=3,
+        fontsize=SMALL,
+        frameon=False,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
-    )  # fmt: skip
+    )
 
 
 def _short(name: str, most: int) -> str:

@@ -205,20 +205,22 @@ def _compose(
     width, height = (1.75 * max(1.0, frames / mels), 1.85) if clip.upright else (6.6, 1.3)
     rows = math.ceil(panels / int(WIDEST_ROW / width))
     columns = math.ceil(panels / rows)
-    beside, above = (LABEL_INCHES[0] * clip.upright, LABEL_INCHES[1] * (not clip.upright)) if labels else (0.0, 0.0)
-    inches = (columns * width + beside + 1.2, rows * height + above + 0.9)
+    beside_inches, above_inches = (
+        (LABEL_INCHES[0] * clip.upright, LABEL_INCHES[1] * (not clip.upright)) if labels else (0.0, 0.0)
+    )
+    inches = (columns * width + beside_inches + 1.2, rows * height + above_inches + 0.9)
     figure = Figure(figsize=inches, layout="constrained")
     figure.suptitle(_fitted(title, inches[0] - 0.4, LARGE, keep_end=True), fontsize=LARGE, parse_math=False)
     grid = GridSpec(
-        rows + (above > 0),
-        columns + (beside > 0),
+        rows + (above_inches > 0),
+        columns + (beside_inches > 0),
         figure=figure,
-        width_ratios=[width] * columns + [beside] * (beside > 0),
-        height_ratios=[above] * (above > 0) + [height] * rows,
+        width_ratios=[width] * columns + [beside_inches] * (beside_inches > 0),
+        height_ratios=[above_inches] * (above_inches > 0) + [height] * rows,
     )
     axes: list[Axes] = []
     for index in range(panels):
-        place = grid[index // columns + (above > 0), index % columns]
+        place = grid[index // columns + (above_inches > 0), index % columns]
         shared = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
         axes.append(figure.add_subplot(place, **shared))
     _draw_panel(axes[0], clip, clip.seen, "spectrogram")
@@ -235,7 +237,7 @@ def _compose(
     _draw_colour_bar(figure, axes, clip, thickness=0.11 / (rows * height))
     if labels:
         place = grid[:, columns] if clip.upright else grid[0, 0]
-        size = (beside, rows * height) if clip.upright else (width, above)
+        size = (beside_inches, rows * height) if clip.upright else (width, above_inches)
         _draw_labels(figure.add_subplot(place), labels[:LABELS_SHOWN], size, down=clip.upright)
     _draw_legend(figure, clip, bool(stages))
     return figure

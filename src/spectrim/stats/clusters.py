@@ -30,7 +30,7 @@ than this its answer is the optimum itself."""
 
 MOST_ITERATIONS = 10_000
 
-PADDINGS = ("with", "without")
+PADDED_PATCHES = ("with", "without")
 """Whether patches that hold only padding count."""
 
 
@@ -62,9 +62,9 @@ class Clusters:
 
     def ranks(self, values: ArrayLike) -> NDArray[np.int8]:
         """Rank of the cluster of each value: 0 for the lowest; −1 for NaN. Of any shape, which stays."""
-        given = np.asarray(values)
-        found = np.searchsorted(self.bounds, given, side="left").astype(np.int8)
-        return np.where(np.isnan(given), np.int8(-1), found)
+        numbers = np.asarray(values)
+        ranks = np.searchsorted(self.bounds, numbers, side="left").astype(np.int8)
+        return np.where(np.isnan(numbers), np.int8(-1), ranks)
 
 
 PUBLISHED_INTENSITY_BOUNDS: dict[str, tuple[float, ...]] = {
@@ -121,8 +121,8 @@ def kmeans_1d(
     """
     if number < 1:
         raise InvalidSetting("number", number, "1 or more")
-    if padding not in PADDINGS:
-        raise InvalidSetting("padding", padding, one_of(PADDINGS))
+    if padding not in PADDED_PATCHES:
+        raise InvalidSetting("padding", padding, one_of(PADDED_PATCHES))
     line = _Line(np.asarray(values), number)
     if initial is None:
         cuts = line.best_cuts(number)

@@ -22,15 +22,17 @@ MAY_IMPORT = {
     ),
     "assets": "errors tables",
     "audio": "config data errors machine",
-    "checkpoints": "assets config errors network tables",
+    "checkpoints": "assets config errors network tables untrusted",
     "cli": (
         "__init__ analysis assets audio checkpoints data errors explain "
-        "files inference machine measure network pictures studies tables training"
+        "files inference machine measure network pictures studies tables training untrusted"
     ),
     "config": "errors",
     "data": "audio errors files machine tables",
     "explain": "assets audio checkpoints config data errors files inference machine measure network pictures",
-    "inference": "__init__ assets audio checkpoints config data errors explain files machine network pruning tables",
+    "inference": (
+        "__init__ assets audio checkpoints config data errors explain files machine network pruning tables untrusted"
+    ),
     "machine": "errors",
     "measure": "audio checkpoints config data errors inference machine network stats",
     "miniatures": "assets audio data errors machine tables",
@@ -40,7 +42,10 @@ MAY_IMPORT = {
     "stats": "errors",
     "studies": "analysis config data errors files machine miniatures network pictures stats training",
     "tables": "errors",
-    "training": "audio checkpoints config data errors files machine measure network pictures pruning tables",
+    "training": (
+        "audio checkpoints config data errors files machine measure network pictures pruning tables untrusted"
+    ),
+    "untrusted": "",
 }
 """Package, or module of the root → what it may import besides itself."""
 

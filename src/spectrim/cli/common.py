@@ -68,7 +68,7 @@ def numbers(field: str, text: str, kind: type) -> list[Any]:
 
 def options_of(changes: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """``name=value`` each → name → value, read as YAML where there is a letter or digit in it, else as it is."""
-    import yaml
+    from spectrim.untrusted import parse_yaml
 
     options = {}
     for change in changes:
@@ -76,7 +76,7 @@ def options_of(changes: Sequence[str], option: str = "--set") -> dict[str, Any]:
         if not equals or not name:
             raise InvalidSetting(option, change, "option=value, e.g. fold=2")
         try:
-            options[name] = yaml.safe_load(value) if any(map(str.isalnum, value)) else value
-        except yaml.YAMLError as error:
-            raise InvalidSetting(option, change, "option=value with a value in YAML") from error
+            options[name] = parse_yaml(value) if any(map(str.isalnum, value)) else value
+        except ValueError as error:
+            raise InvalidSetting(option, change, f"option=value with a value in YAML ({error})") from error
     return options

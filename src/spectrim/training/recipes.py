@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
 from spectrim.errors import InvalidSetting, nearest_of
+from spectrim.untrusted import parse_yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -329,9 +329,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise InvalidSetting("--set", override, f"a field of the recipe; {parent} has no fields of its own")
     try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InvalidSetting("--set", override, "field=value with a value in YAML") from error
+        node[last] = parse_yaml(value)
+    except ValueError as error:
+        raise InvalidSetting("--set", override, f"field=value with a value in YAML ({error})") from error
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -354,11 +354,11 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
             "recipe", str(path), f"a YAML file, or a shipped recipe: {', '.join(shipped_recipes()) or 'none here'}"
         )
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InvalidSetting("recipe", str(path), f"valid YAML ({error})") from error
-    if not isinstance(tree, dict):
-        raise InvalidSetting("recipe", str(path), "a YAML mapping")
+    if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
+        raise InvalidSetting("recipe", str(path), "a YAML mapping of names to settings")
     given = tree.pop("base", None) or []
     bases = [given] if isinstance(given, str) else given
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

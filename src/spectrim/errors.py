@@ -3,12 +3,77 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
+
+LONGEST = 200
+"""Characters of a value that a message shows."""
+
+LONGEST_NAME = 1000
+"""Characters of a file's name that a message shows."""
+
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_KEPT = "\n\u200c\u200d"
+"""Line ends, and the two joiners that scripts and emoji are written with."""
+
+
+class _Brief(reprlib.Repr):
+    """``repr`` that stops when it has enough, however deep or long a value is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 6
+        self.maxtuple = self.maxlist = self.maxarray = self.maxdict = self.maxset = self.maxfrozenset = LONGEST
+        self.maxdeque = self.maxstring = self.maxlong = self.maxother = LONGEST
+        self.left = 2 * LONGEST
+
+    def repr1(self, x: Any, level: int) -> str:
+        """The text of a value and what is in it, as long as there is room."""
+        if self.left <= 0:
+            return "…"
+        text = super().repr1(x, level)
+        self.left -= len(text)
+        return text
+
+
+def brief(value: Any) -> str:
+    """``repr`` of a value, cut to what a message has room for; a value of a gigabyte takes no longer than others."""
+    return shown(_Brief().repr(value))
+
+
+def shown(text: str, longest: int = LONGEST) -> str:
+    """Text for a message: cut in its middle where it is too long, and printable."""
+    if len(text) > longest:
+        head, tail = longest - longest // 4, longest // 4
+        text = f"{text[:head]} … {text[-tail:]} ({len(text)} characters)"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Text in which what a terminal would act on is written out: ``\\x1b``, ``\\u202e``; line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(map(_written_out, text))
+
+
+def _written_out(character: str) -> str:
+    if character in _KEPT or unicodedata.category(character) not in _UNPRINTABLE:
+        return character
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file's name that is no UTF-8
+        number -= 0xDC00
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 class SpectrimError(Exception):
     """Base class: the command line prints its text in one line and exits with 1."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InvalidSetting(SpectrimError, ValueError):
@@ -21,7 +86,7 @@ class InvalidSetting(SpectrimError, ValueError):
     """
 
     def __init__(self, field: str, value: Any, allowed: str) -> None:
-        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
+        super().__init__(f"{field} is {brief(value)}; allowed: {allowed}")
         self.field = field
         self.value = value
         self.allowed = allowed
@@ -43,7 +108,7 @@ class AudioError(SpectrimError):
     """
 
     def __init__(self, source: str, reason: str) -> None:
-        super().__init__(f"{source}: {reason}")
+        super().__init__(f"{shown(source, LONGEST_NAME)}: {reason}")
         self.source = source
         self.reason = reason
 

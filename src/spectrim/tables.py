@@ -1,28 +1,49 @@
-"""Lists and tables: read strictly, with errors that name the file and the line, and written as CSV."""
+"""Lists and tables: read strictly, with errors that name file and line; written so that no spreadsheet runs a cell."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from spectrim.errors import DataError, InvalidSetting
+from spectrim.errors import DataError, InvalidSetting, brief, shown
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+"""Byte order marks → encoding; that of UTF-32 begins like that of UTF-16, and so stands before it."""
+
+_BLANK = " \t\r\n"
+_FORMULA = r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_RUNS = re.compile(rf"(?:^|(?<=[;\t\r\n]))(?={_FORMULA})")
+_ESCAPED = re.compile(rf"(?:^|(?<=[;\t\r\n]))'(?={_FORMULA})")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, text) of the lines of a list that are not blank.
+    """Yield (number from 1, text) of the lines of a list that are not blank, without blanks at their ends.
+
+    Lines end with a line feed, a carriage return, or both, and with nothing else that Unicode has.
 
     Raises:
-        DataError: it cannot be read as UTF-8 text.
+        DataError: it cannot be read as text; see `decode_text`.
     """
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if text := line.strip():
+    for number, line in enumerate(io.StringIO(_text(path), newline=None), start=1):
+        if text := line.strip(_BLANK):
             yield number, text
 
 
 def read_rows(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, column → text) of the rows of a table with a header; blank lines are passed over.
+    """Yield (line number, column → text) of the rows of a table with a header, read as Python's ``csv`` reads them.
+
+    A cell is what stands between the delimiters, blanks included. Rows of nothing but blanks are passed over.
 
     Args:
         path: the table.
@@ -36,13 +57,12 @@ def read_rows(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> It
     """
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise InvalidSetting("delimiter", delimiter, "one character")
-    rows = csv.reader(_text(path).splitlines(keepends=True), delimiter=delimiter, strict=True)
+    rows = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     try:
         for cells in rows:
             if not any(cell.strip() for cell in cells):
                 continue
-            cells = [cell.strip() for cell in cells]
             if header is None:
                 header = cells
                 _check_header(path, rows.line_num, header, columns, delimiter)
@@ -64,19 +84,23 @@ def _check_header(path: Path, line: int, header: list[str], columns: Sequence[st
     if lacking:
         raise DataError(
             f"{path}, line {line}: the header lacks {', '.join(lacking)}; separated by {delimiter!r} it has "
-            f"{', '.join(map(repr, header))}"
+            f"{shown(', '.join(map(repr, header)))}"
         )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise DataError(f"{path}, line {line}: the header has {', '.join(map(repr, twice))} twice")
+        raise DataError(f"{path}, line {line}: the header has {shown(', '.join(map(repr, twice)))} twice")
 
 
-def csv_text(rows: Iterable[Sequence[object]]) -> str:
+def csv_text(rows: Iterable[Sequence[object]], *, exact: bool = False) -> str:
     """Rows of cells as CSV with ``\\n`` behind each row; None is an empty cell.
 
     All cells are quoted where one holds a carriage return, which Python's csv quotes by itself in some versions only.
+
+    Args:
+        rows: of cells.
+        exact: write cells as they are, for programs alone; else by `spreadsheet_cell`, for people too.
     """
-    listed = list(rows)
+    listed = [list(row) if exact else [spreadsheet_cell(cell) for cell in row] for row in rows]
     returns = any("\r" in str(cell) for row in listed for cell in row)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL).writerows(listed)
@@ -97,7 +121,7 @@ def whole_number(path: Path, line: int, column: str, text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise DataError(f"{path}, line {line}: {column} is {text!r}, not a whole number") from error
+        raise DataError(f"{path}, line {line}: {column} is {brief(text)}, not a whole number") from error
 
 
 def read_class_labels(path: Path) -> dict[str, str]:
@@ -119,10 +143,43 @@ def read_class_labels(path: Path) -> dict[str, str]:
     return known
 
 
+def decode_text(content: bytes) -> str:
+    """Text of bytes: UTF-8, or what a byte order mark at the begin says (UTF-8, UTF-16 or UTF-32).
+
+    Raises:
+        UnicodeError: it is not text in that encoding, or has zero bytes; says what to do.
+    """
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding)
+    text = content.decode("utf-8")
+    if "\0" in text:
+        place = content.index(b"\0")
+        raise UnicodeError(f"zero byte at byte {place}; save it as UTF-8, or as UTF-16 with a byte order mark")
+    return text
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decode_text(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise DataError(f"{path}: not {error.encoding.upper()} text: {error.reason} at byte {error.start}") from error
+    except UnicodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error}") from error
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """A cell for CSV that Excel and LibreOffice show and do not run; what is no text stays as it is.
+
+    Text that a spreadsheet could take for a formula gets an apostrophe: where it, or what follows a semicolon, tab or
+    line end in it, begins with ``=``, ``+``, ``-`` or ``@`` (also in full width), perhaps after blanks or apostrophes.
+    `plain_cell` takes it away again.
+    """
+    return _RUNS.sub("'", value) if isinstance(value, str) else value
+
+
+def plain_cell(text: str) -> str:
+    """The text that `spreadsheet_cell` was given."""
+    return _ESCAPED.sub("", text)

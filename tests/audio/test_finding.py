@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from spectrim.audio import files as audio
 from spectrim.audio.finding import select_files
-from spectrim.errors import InvalidSetting
+from spectrim.errors import AudioError, InvalidSetting
 
 
 @pytest.fixture
@@ -86,3 +89,51 @@ def test_nothing_at_all_says_what_was_looked_for(tree: Path, paths: list[str]) -
 def test_an_empty_list(tree: Path) -> None:
     with pytest.raises(InvalidSetting, match="an empty list"):
         select_files(["-"], b"\n")
+
+
+NAMES = ["b.wav", "caf\xe9 \u65e5\u672c.wav", "caffeine.wav", "two\u2028\x85\x0cparts.wav", " blank .wav"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_list_in_any_encoding_with_any_line_ends(tree: Path, encoding: str, end: str) -> None:
+    content = end.join([*NAMES, ""]).encode(encoding)
+    assert select_files(["-"], b"\xfe\xff" * (encoding == "utf-16-be") + content).files == NAMES
+
+
+def test_a_list_in_utf16_without_its_mark(tree: Path) -> None:
+    assert select_files(["-"], "b.wav\r\na.FLAC\r\n".encode("utf-16-le")).files == ["b.wav", "a.FLAC"]
+
+
+def test_names_that_end_with_zero_bytes_are_no_patterns(tree: Path) -> None:
+    assert select_files(["-"], b"*.wav\0 b.wav\n\0").files == ["*.wav", " b.wav\n"]
+    assert select_files(["-"], b"*.wav\n[b].wav\n").files == ["b.wav", "[b].wav"]
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "float", "noise", "zeros"])
+def test_sound_on_standard_input_is_refused_and_nothing_searched(
+    tree: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).standard_normal(4000) / 8
+    if kind in ("wav", "flac", "ogg", "mp3"):
+        soundfile.write(tree / f"x.{kind}", noise, 16000)
+        content = (tree / f"x.{kind}").read_bytes()
+    else:
+        content = noise.astype("f4").tobytes() if kind == "float" else bytes(500) if kind == "zeros" else b""
+        content = content or np.random.default_rng(1).integers(0, 256, 5000, np.uint8).tobytes() + b"\n*\n/\n"
+    monkeypatch.setattr("spectrim.audio.finding.audio_files", lambda folder: pytest.fail(f"searched {folder}"))
+    with pytest.raises(InvalidSetting, match=r"standard input is .*names of files, one a line"):
+        select_files(["-"], content)
+
+
+def test_one_name_that_cannot_be_fails_by_itself(tree: Path) -> None:
+    odd = ["x" * 5000, "\x1b[31mred.wav", "/dev/stdin", "", "nul\0l.wav"]
+    found = select_files(["-", "", "nul\0l.wav"], "\n".join(["b.wav", *odd[:3]]).encode())
+    assert found.files == ["b.wav", *odd[:2]]
+    assert [error.source for error in found.errors] == odd[2:]
+    assert "type - for a list of names" in found.errors[0].reason
+    with pytest.raises(AudioError, match="File name too long") as caught:
+        audio.read(found.files[1])
+    assert len(str(caught.value)) < 1200
+    with pytest.raises(AudioError, match=r"^\\x1b\[31mred\.wav: no such file"):
+        audio.read(found.files[2])

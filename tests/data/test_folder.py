@@ -109,7 +109,7 @@ def test_a_class_can_be_called_train(tmp_path: Path) -> None:
     [
         (("train/a", "b"), r"holds folders of parts \(train\) and others \(b\)"),
         (("train/a", "validation/a", "val/a"), "validation and val, which stand for the same part"),
-        (("validation/a", "test/a"), "test, validation but no folder for training"),
+        (("validation/a", "test/a"), "no training clips, only validation and test"),
         (("train/", "test/"), "holds no folders with audio"),
         ((), "holds no folders with audio"),
     ],
@@ -128,7 +128,7 @@ def test_folders_that_cannot_be_meant(tmp_path: Path, folders: tuple[str, ...], 
     ("options", "words"),
     [
         ({"validation_share": 0}, "validation_share is 0; allowed: a share between 0 and 1"),
-        ({"test_share": 1.0}, "test_share is 1.0"),
+        ({"test_share": 1.5}, "test_share is 1.5; allowed: a share between 0 and 1, or 1"),
         ({"test_share": "half"}, "test_share is 'half'"),
         ({"test_share": 0.5, "validation_share": 0.5}, r"validation_share \+ test_share is 1.0"),
         ({"seed": -1}, "seed is -1"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -138,6 +140,42 @@ def test_absolute_paths(tmp_path: Path) -> None:
     assert opened(tmp_path / "here", "test")[0].waveform.tolist() == samples.tolist()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_cells_are_those_that_python_csv_reads(tmp_path: Path, encoding: str) -> None:
+    odd = ["a\u2028b", "a\x85b", "a\x0cb", " a", "a ", "a\r\nb", "a\rb", 'a"b', "a,b", "\u65e5\u672c"]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("path", "label", "fold"), *((f"{n} .wav", name, 1) for n, name in enumerate(odd))])
+    (tmp_path / "labels.csv").write_bytes(text.getvalue().encode(encoding))
+    for number in range(len(odd)):
+        write_tone(tmp_path / f"{number} .wav", seconds=0.03)
+    part = opened(tmp_path, "test")
+    known = list(csv.DictReader(io.StringIO(text.getvalue(), newline="")))
+    assert [(r.id, part.labels[r.labels[0]]) for r in part.recordings] == [(k["path"], k["label"]) for k in known]
+    assert part.labels == sorted(odd)
+
+
+def test_a_table_in_utf16_without_its_mark_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes("path,label\nx.wav,a\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match="zero byte at byte 1; save it as UTF-8, or as UTF-16 with a byte order mark"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"test_share": 1}])
+def test_a_test_set_alone_is_opened(tmp_path: Path, options: dict[str, object]) -> None:
+    write_table(tmp_path, rows("path,label" + ",split" * (not options), 5, "{c}" + ",test" * (not options)))
+    assert len(opened(tmp_path, "test", **options)) == 5
+    for part, name in (("train", "training"), ("validation", "validation")):
+        with pytest.raises(DataError, match=f"no {name} clips, only test"):
+            opened(tmp_path, part, **options)
+
+
+def test_labels_of_a_model_complete_those_of_its_test_set(tmp_path: Path) -> None:
+    write_table(tmp_path, rows("path,label,split", 3, "{c},test"))
+    wider = opened(tmp_path, "test").with_labels(["c", "x", "a", "b"])
+    assert wider.labels == ["c", "x", "a", "b"]
+    assert [clip.target.argmax() for clip in wider] == [2, 3, 0]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -153,11 +191,13 @@ def test_absolute_paths(tmp_path: Path) -> None:
         ('path,label\nx.wav,"a\n', "line 2: .*cells are separated by ','"),
         ('path,label\n"x.wav"y,a\n', "line 2: .*cells are separated by ','"),
         ("path,label\nx.wav,\n", "line 2: the cell for path or label is empty"),
-        ("path,label\n ,a\n", "line 2: the cell for path or label is empty"),
+        ("path,label\n,a\n", "line 2: the cell for path or label is empty"),
         ("path,label\nx.wav,a\nx.wav,b\n", r"line 3: x\.wav is there twice"),
         ("path,label,split\nx.wav,a,dev\n", "line 2: split is 'dev'; allowed: train, validation, test"),
+        ("path, label\nx.wav,a\n", r"line 1: the header lacks label|one of the columns label"),
         ("path,label,fold\nx.wav,a,first\n", "line 2: fold is 'first', not a whole number"),
-        ("path,label,split\nx.wav,a,test\n", "no training clips, only test"),
+        ("path,label,split\nx.wav,a,test\n", "no training clips, only test; a part that is there can be evaluated"),
+        (f"path,label,split\nx.wav,a,{'x' * 9999}\n", r"line 2: split is 'x{70,150} … x{30,50}' \(10001 characters\)"),
     ],
 )
 def test_a_table_with_something_wrong(tmp_path: Path, text: str, words: str) -> None:

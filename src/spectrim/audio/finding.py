@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
@@ -15,6 +16,15 @@ from spectrim.errors import AudioError, InvalidSetting
 
 STDIN = "-"
 """The argument that stands for a list on standard input."""
+
+PIPES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+"""Names of standard input itself: what decodes files runs in other processes, which have another one."""
+
+LOOKED_AT = 1 << 16
+SHOWN = 5
+"""Folders, patterns and names that a message lists where there is nothing at all."""
+
+_ORDINARY = bytes({*range(32, 256), *b"\0\t\n\r\x1b"} - {127})
 
 
 @dataclass(frozen=True)
@@ -37,45 +47,109 @@ def select_files(paths: Iterable[str | os.PathLike[str]], listing: bytes | None 
     to any depth for the names in `spectrim.audio.files.EXTENSIONS`, upper or lower case; names that begin with a dot
     are passed over, and links to folders inside it are not followed. What is no file but holds ``*``, ``?`` or ``[`` is
     a pattern, ``**`` for any depth; it finds all names if it says their ending (``*.dat``), else only audio. ``-`` is a
-    list on standard input of any of these, one a line, or ended by zero bytes (``find -print0``).
+    list on standard input: see `listed_names`. There ``[`` makes no pattern, and nothing does where names end with zero
+    bytes: such lists are made of names as they are.
 
     Args:
         paths: what was named.
         listing: the list that ``-`` stands for; read from standard input if needed and not given.
 
     Raises:
-        InvalidSetting: there is not one file in all of it; says what was looked for.
+        InvalidSetting: there is not one file in all of it, and says what was looked for; or the list is not one of
+            names.
     """
     named = [os.fspath(path) for path in paths]
     files: dict[str, None] = {}
     errors = []
-    for path in _expanded(named, listing):
-        found = _found(path)
+    for path, magic in _expanded(named, listing):
+        reason = _unusable(path)
+        found = [] if reason else _found(path, magic)
         files.update(dict.fromkeys(found))
         if not found:
-            kind = "no audio file in this folder" if Path(path).is_dir() else "no audio file matches this pattern"
-            errors.append(AudioError(path, f"{kind}; looked for {', '.join(EXTENSIONS)}"))
+            kind = "no audio file in this folder" if os.path.isdir(path) else "no audio file matches this pattern"  # noqa: PTH112
+            errors.append(AudioError(path, reason or f"{kind}; looked for {', '.join(EXTENSIONS)}"))
     if not files:
-        where = "; ".join(str(error) for error in errors) or "an empty list"
+        where = "; ".join(str(error) for error in errors[:SHOWN]) or "an empty list"
+        where += f"; and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
         raise InvalidSetting("paths", named, f"files, folders, patterns or - with at least one audio file ({where})")
     return Selection(list(files), errors)
 
 
-def _expanded(named: Iterable[str], listing: bytes | None) -> Iterator[str]:
+def listed_names(content: bytes) -> tuple[list[str], str]:
+    """The names in a list, and the characters that make a pattern there.
+
+    One name a line, in UTF-8 (a byte order mark may stand before it; bytes that are none are kept as `os.fsdecode`
+    does) or UTF-16; or each ended by a zero byte. Lines end with a line feed, perhaps after a return; blanks are part
+    of a name, but lines of nothing else are passed over.
+
+    Raises:
+        InvalidSetting: it is sound, an archive or other data rather than names.
+    """
+    try:
+        text = _wide_text(content)
+    except UnicodeError as error:
+        raise _no_list(content) from error
+    if text is None and b"\0" in content:
+        names = content.removesuffix(b"\0").split(b"\0")
+        if b"" in names or _is_data(content):
+            raise _no_list(content)
+        return [os.fsdecode(name) for name in names], ""
+    if text is None:
+        text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+    if "\0" in text or _is_data(os.fsencode(text)):
+        raise _no_list(content)
+    return [name for line in text.split("\n") if (name := line.removesuffix("\r")).strip()], "*?"
+
+
+def _no_list(content: bytes) -> InvalidSetting:
+    allowed = "names of files, one a line: this is other data. A sound is given as a file, by its name"
+    return InvalidSetting("standard input", content[:12], allowed)
+
+
+def _wide_text(content: bytes) -> str | None:
+    """The text of a list in UTF-16, also without its mark; None where it is no such list."""
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        if content.startswith(mark):
+            return content[2:].decode(encoding)
+    if len(content) >= 8 and len(content) % 2 == 0:
+        for zeros, letters, encoding in ((1, 0, "utf-16-le"), (0, 1, "utf-16-be")):
+            if not any(content[zeros::2]) and all(content[letters::2]):
+                return content.decode(encoding)
+    return None
+
+
+def _is_data(content: bytes) -> bool:
+    """Whether there are more control characters than names have: beside line ends, tabs and escapes, one in fifty."""
+    head = content[:LOOKED_AT]
+    return len(head.translate(None, delete=_ORDINARY)) > len(head) / 50
+
+
+def _expanded(named: Iterable[str], listing: bytes | None) -> Iterator[tuple[str, str]]:
+    """Names, each with the characters that make a pattern of it."""
     for path in named:
         if path != STDIN:
-            yield path
+            yield path, "*?["
             continue
-        content = sys.stdin.buffer.read() if listing is None else listing
-        lines = content.split(b"\0") if b"\0" in content else content.splitlines()
-        yield from (os.fsdecode(line) for line in lines if line.strip())
+        names, magic = listed_names(sys.stdin.buffer.read() if listing is None else listing)
+        yield from ((name, magic) for name in names)
 
 
-def _found(path: str) -> list[str]:
+def _unusable(path: str) -> str | None:
+    """Why a name cannot be one of a file, or None."""
+    if not path:
+        return "an empty name"
+    if "\0" in path:
+        return "a name with a zero byte in it"
+    if path in PIPES:
+        return "standard input is no sound file; type - for a list of names on it, and give a sound by its own name"
+    return None
+
+
+def _found(path: str, magic: str) -> list[str]:
     """The files behind one name; none only for a folder or a pattern."""
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
         return [str(file) for file in audio_files(Path(path))]
-    if not os.path.lexists(path) and glob.has_magic(path):
+    if not os.path.lexists(path) and any(character in path for character in magic):
         matches = glob.glob(path, recursive=True)  # noqa: PTH207
         any_name = _says_ending(path)
         folders = [match for match in matches if Path(match).is_dir()]

@@ -13,7 +13,7 @@ from typing import Any
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
-from spectrim.errors import DataError
+from spectrim.errors import DataError, brief, shown
 from spectrim.tables import read_class_labels
 
 TRAIN, EVAL, LABELS = "train.json", "eval.json", "class_labels_indices.csv"
@@ -68,12 +68,13 @@ def _read_manifest(path: Path, numbers: dict[str, int]) -> list[Recording]:
     for place, entry in enumerate(entries, start=1):
         wav, mids = (entry.get("wav"), entry.get("labels")) if isinstance(entry, dict) else (None, None)
         if not isinstance(wav, str) or not isinstance(mids, str) or not wav:
-            raise DataError(f'{path}, entry {place}: {entry!r} is not {{"wav": path, "labels": mids}}')
+            raise DataError(f'{path}, entry {place}: {brief(entry)} is not {{"wav": path, "labels": mids}}')
         named = [mid.strip() for mid in mids.split(",")]
         unknown = [mid for mid in named if mid not in numbers]
         if unknown:
             raise DataError(
-                f"{path}, entry {place} ({wav}): {unknown[0]!r} is no mid of the {len(numbers)} in the table of labels"
+                f"{path}, entry {place} ({shown(wav)}): {brief(unknown[0])} is no mid of the {len(numbers)} in the "
+                "table of labels"
             )
         recordings.append(Recording(path.parent / wav, tuple(sorted({numbers[mid] for mid in named})), wav))
     return recordings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,22 @@ class AudioDataset(Dataset[Clip]):
 
     def __len__(self) -> int:
         return len(self.recordings)
+
+    def with_labels(self, labels: Sequence[str]) -> AudioDataset:
+        """The same clips with targets among more labels, e.g. those of a model whose test set lacks some.
+
+        Args:
+            labels: all of this data set's, and others; in the order of the new targets.
+        """
+        places = {label: place for place, label in enumerate(labels)}
+        numbers = [places[label] for label in self.labels]
+        recordings = [
+            replace(recording, labels=tuple(sorted(numbers[number] for number in recording.labels)))
+            for recording in self.recordings
+        ]
+        wider = copy.copy(self)
+        wider.recordings, wider.labels = recordings, list(labels)
+        return wider
 
     @property
     def metric(self) -> str:

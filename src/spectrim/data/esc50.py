@@ -11,7 +11,7 @@ from pathlib import Path
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.data.splits import check_folds, in_part
-from spectrim.errors import DataError
+from spectrim.errors import DataError, brief
 from spectrim.tables import read_rows, whole_number
 
 FOLDS = (1, 2, 3, 4, 5)
@@ -48,7 +48,9 @@ def open_esc50(
         if its_fold not in FOLDS:
             raise DataError(f"{where}: fold is {its_fold}; there are folds 1 to 5")
         if names.setdefault(target, row["category"]) != row["category"]:
-            raise DataError(f"{where}: target {target} is {row['category']!r} here and {names[target]!r} before")
+            raise DataError(
+                f"{where}: target {target} is {brief(row['category'])} here and {brief(names[target])} before"
+            )
         if in_part(part, its_fold, fold, validation_fold):
             recordings.append(Recording(root / "audio" / row["filename"], (target,), row["filename"]))
     if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):

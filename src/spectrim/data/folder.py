@@ -14,7 +14,7 @@ PART_FOLDERS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-"""Names of folders that stand for a part, where they hold folders and one of them is for training."""
+"""Names of folders that stand for a part, where they hold folders and one is for training or there are no others."""
 
 
 def open_folder(
@@ -29,15 +29,16 @@ def open_folder(
     """Open a part of a folder of classes.
 
     The classes are the folders' names, sorted; names that begin with a dot or an underscore are none. Folders of
-    folders that are named for parts (`PART_FOLDERS`) say which clip belongs where; without one for training, clips are
-    split by seed, about the same share of each class. What is held out where parts are missing: see
-    `spectrim.data.splits.complete`.
+    folders that are named for parts (`PART_FOLDERS`) say which clip belongs where, a test part alone among them;
+    where classes stand beside them and none is for training, all are classes, and clips are split by seed, about the
+    same share of each. What is held out where parts are missing: see `spectrim.data.splits.complete`.
 
     Args:
         root: the folder.
         part: ``"train"``, ``"validation"`` or ``"test"``.
         validation_share: share of the clips that is held out for validation where there is no folder for it.
-        test_share: share of the clips that is held out for test where there is no folder for test or validation.
+        test_share: share of the clips that is held out for test where there is no folder for test or validation; 1 for
+            clips that are all for test.
         seed: of the split; a file more or less changes it.
         bad_share: share of the clips that may be unreadable.
 
@@ -76,9 +77,7 @@ def _places(root: Path) -> dict[str, Path]:
     folders = {folder.name: folder for folder in _folders(root)}
     here = {part: [name for name in names if name in folders] for part, names in PART_FOLDERS.items()}
     of_parts = {name for names in here.values() for name in names if _folders(folders[name])}
-    if not of_parts.intersection(here["train"]):
-        if of_parts and of_parts == folders.keys():
-            raise DataError(f"{root} holds {', '.join(sorted(of_parts))} but no folder for training, train")
+    if not of_parts.intersection(here["train"]) and (not of_parts or of_parts != folders.keys()):
         return {"train": root}
     others = sorted(folders.keys() - of_parts)
     if others:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from spectrim.audio.files import EXTENSIONS
 from spectrim.data.layout import audio_files
-from spectrim.errors import DataError
+from spectrim.errors import DataError, brief
 from spectrim.files import write_json
 from spectrim.tables import read_class_labels, read_lines
 
@@ -129,12 +129,12 @@ def _segment(where: str, line: str, mids: Collection[str]) -> Segment:
         name, start, end, labels = next(csv.reader([line], skipinitialspace=True, strict=True))
         segment = Segment(name.strip(), float(start), float(end), tuple(mid.strip() for mid in labels.split(",")))
     except (ValueError, csv.Error) as error:
-        raise DataError(f'{where}: {line!r} is not: YTID, start_seconds, end_seconds, "mids"') from error
+        raise DataError(f'{where}: {brief(line)} is not: YTID, start_seconds, end_seconds, "mids"') from error
     if not segment.id or not 0 <= segment.start < segment.end < math.inf:
-        raise DataError(f"{where}: {line!r} does not begin before it ends")
+        raise DataError(f"{where}: {brief(line)} does not begin before it ends")
     unknown = [mid for mid in segment.mids if mid not in mids]
     if unknown:
-        raise DataError(f"{where}: {unknown[0]!r} is no mid of the {len(mids)} in the table of labels")
+        raise DataError(f"{where}: {brief(unknown[0])} is no mid of the {len(mids)} in the table of labels")
     return segment
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
-from spectrim.errors import DataError
+from spectrim.errors import DataError, brief
 from spectrim.tables import read_lines
 
 _WORDS = (
@@ -61,6 +61,8 @@ def _read_list(path: Path) -> set[str]:
     for number, name in read_lines(path):
         word, slash, file = name.partition("/")
         if word not in WORDS or not slash or not file or "/" in file:
-            raise DataError(f"{path}, line {number}: {name!r} is not word/file.wav with one of the {len(WORDS)} words")
+            raise DataError(
+                f"{path}, line {number}: {brief(name)} is not word/file.wav with one of the {len(WORDS)} words"
+            )
         names.add(name)
     return names

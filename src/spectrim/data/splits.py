@@ -10,6 +10,9 @@ import sklearn.model_selection
 from spectrim.data.dataset import Recording
 from spectrim.errors import DataError, InvalidSetting
 
+NAMES = {"train": "training", "validation": "validation", "test": "test"}
+"""How a message calls the clips of a part."""
+
 
 def check_folds(fold: int, validation_fold: int | None, folds: Sequence[int]) -> None:
     """Refuse folds that are not there, and one fold for two purposes."""
@@ -48,30 +51,38 @@ def complete(
 
     Given training, validation and test: as they are. Without validation, ``validation_share`` of the training part is
     held out for it. With a validation part and no test part, the validation part is also the test part. With neither,
-    ``test_share`` of all recordings is held out for test and ``validation_share`` of all for validation.
+    ``test_share`` of all recordings is held out for test and ``validation_share`` of all for validation. A data set
+    without a training part, or all of which is held out for test, can be tested on and not trained on.
 
     Args:
         found: part → its recordings, for the parts that are given.
         part: the one that is wanted.
         validation_share: see above; in (0, 1).
-        test_share: see above; in (0, 1).
+        test_share: see above; in (0, 1].
         seed: of what is drawn.
         stratify: hold out about the same share of each label; each recording then has one.
 
     Raises:
         InvalidSetting: a share is out of range, or holds out or leaves fewer recordings than there are labels.
-        DataError: there is no training part, or a label has fewer than two recordings.
+        DataError: there are no recordings for the part, or a label has fewer than two of them.
     """
     for field, share in (("validation_share", validation_share), ("test_share", test_share)):
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            raise InvalidSetting(field, share, "a share between 0 and 1")
+        everything = field == "test_share" and share == 1
+        if isinstance(share, bool) or not isinstance(share, int | float) or not (0 < share < 1 or everything):
+            raise InvalidSetting(field, share, "a share between 0 and 1" + (", or 1" if field == "test_share" else ""))
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InvalidSetting("seed", seed, "a whole number from 0 to 2^32 - 1")
-    if validation_share + test_share >= 1:
+    if test_share < 1 <= validation_share + test_share:
         raise InvalidSetting("validation_share + test_share", validation_share + test_share, "less than 1")
     parts = {name: recordings for name, recordings in found.items() if recordings}
+    if test_share == 1 and parts.keys() == {"train"}:
+        parts = {"test": parts["train"]}
     if "train" not in parts:
-        raise DataError(f"there are no training clips, only {' and '.join(parts) or 'nothing'}")
+        wanted = "validation" if part == "test" and "test" not in parts else part
+        if wanted not in parts:
+            there = " and ".join(parts) or "nothing"
+            raise DataError(f"there are no {NAMES[part]} clips, only {there}; a part that is there can be evaluated")
+        return parts[wanted]
     total = len(parts["train"])
     if "validation" not in parts:
         if "test" not in parts:

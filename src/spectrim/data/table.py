@@ -1,6 +1,7 @@
 """A table of clips: CSV with the columns path, label or labels, and perhaps split or fold.
 
-``labels`` holds any number of labels, separated by semicolons; ``label`` exactly one. A relative path starts at the
+``labels`` holds any number of labels, separated by semicolons and blanks around them; ``label`` exactly one, blanks
+included. A relative path starts at the
 folder of the table.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.data.splits import check_folds, complete, in_part
-from spectrim.errors import DataError, InvalidSetting
+from spectrim.errors import DataError, InvalidSetting, brief, shown
 from spectrim.tables import read_rows, whole_number
 
 TABLE = "labels.csv"
@@ -60,7 +61,8 @@ def open_table(
         fold: the one that is held out for test; the lowest unless given.
         validation_fold: the one that is held out for validation; that for test unless given.
         validation_share: share of the clips that is held out for validation where no column says so.
-        test_share: share of the clips that is held out for test where no column says so.
+        test_share: share of the clips that is held out for test where no column says so; 1 for clips that are all for
+            test.
         seed: of the split; a row more or less changes it.
         bad_share: share of the clips that may be missing or unreadable.
 
@@ -139,9 +141,9 @@ def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row],
         if not cells["path"] or "" in labels:
             raise DataError(f"{where}: the cell for path or label is empty")
         if cells["path"] in seen:
-            raise DataError(f"{where}: {cells['path']} is there twice")
+            raise DataError(f"{where}: {shown(cells['path'])} is there twice")
         if split is not None and split not in PARTS:
-            raise DataError(f"{where}: split is {split!r}; allowed: {', '.join(PARTS)}")
+            raise DataError(f"{where}: split is {brief(split)}; allowed: {', '.join(PARTS)}")
         seen.add(cells["path"])
         number = None if fold is None else whole_number(path, line, "fold", fold)
         rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
-from spectrim.errors import DataError
+from spectrim.errors import DataError, brief, shown
 from spectrim.tables import read_lines
 
 LIST = "iden_split.txt"
@@ -54,8 +54,8 @@ def _read_list(path: Path) -> dict[str, str]:
         name = name.strip()
         steps = name.split("/")
         if number not in PART_NUMBERS or len(steps) != 3 or not all(step.strip(".") for step in steps):
-            raise DataError(f"{path}, line {line}: {text!r} is not 1, 2 or 3 and speaker/video/file.wav")
+            raise DataError(f"{path}, line {line}: {brief(text)} is not 1, 2 or 3 and speaker/video/file.wav")
         if name in listed:
-            raise DataError(f"{path}, line {line}: {name} is there twice")
+            raise DataError(f"{path}, line {line}: {shown(name)} is there twice")
         listed[name] = PART_NUMBERS[number]
     return listed

@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +132,7 @@ def evaluate(
     resolve_device(device)
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, os.fspath(model), folds, seeds, dict(options or {}))
+    jobs = [_with_model_labels(job) for job in jobs]
     points, dense = _points(_check_models(jobs), keep_rates, criteria)
     workers = default_workers() if workers is None else workers
     runs = []
@@ -205,6 +206,14 @@ def _jobs(
         for fold, clips in (opened or {None: entry.open(root, part, **options)}).items()
         for seed in dict.fromkeys(seeds) or (None,)
     ]
+
+
+def _with_model_labels(job: _Job) -> _Job:
+    """A job whose targets have all labels of its model, where the clips alone do not name them all."""
+    labels = describe(job.model)["label_names"]
+    if set(job.part.labels) < set(labels) and len(set(labels)) == len(labels):
+        return replace(job, part=job.part.with_labels(labels))
+    return job
 
 
 def _check_models(jobs: Sequence[_Job]) -> str:

@@ -147,7 +147,7 @@ def _write_esc50_table(path: Path, jobs: Sequence[Take]) -> None:
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    path.write_text(csv_text(rows), encoding="utf-8", newline="\n")
+    path.write_text(csv_text(rows, exact=True), encoding="utf-8", newline="\n")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class _Brief(reprlib.Repr):
 
 def brief(value: Any) -> str:
     """``repr`` of a value, cut to what a message has room for; a value of a gigabyte takes no longer than others."""
-    return shown(_Brief().repr(value))
+    return shown(repr(value) if isinstance(value, str | bytes) else _Brief().repr(value))
 
 
 def shown(text: str, longest: int = LONGEST) -> str:

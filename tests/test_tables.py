@@ -5,17 +5,42 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectrim.tables import csv_text, table_csv
+from spectrim.tables import csv_text, plain_cell, spreadsheet_cell, table_csv
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
 
 
 @given(st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=4))
 def test_cells_come_back_as_they_were_whatever_is_in_them(rows: list[list[str]]) -> None:
-    assert list(csv.reader(io.StringIO(csv_text(rows), newline=""), strict=True)) == rows
+    assert list(csv.reader(io.StringIO(csv_text(rows, exact=True), newline=""), strict=True)) == rows
+    read = csv.reader(io.StringIO(csv_text(rows), newline=""), strict=True)
+    assert [[plain_cell(cell) for cell in row] for row in read] == rows
+
+
+ODD = st.text(st.sampled_from(list("=+-@'; \t\r\nx\uff1d")), max_size=8)
+
+
+@given(ODD)
+def test_no_cell_or_part_of_one_begins_like_a_formula(text: str) -> None:
+    cell = spreadsheet_cell(text)
+    assert plain_cell(cell) == text
+    for separator in ("\0", ";", "\t", "\n", "\r"):
+        assert not any(part.strip(" \t\r\n").startswith(tuple("=+-@\uff1d")) for part in cell.split(separator))
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=cmd|'/C calc'!A0", "'=cmd|'/C calc'!A0"), ("a;=1+1", "a;'=1+1"), ("'=x", "''=x"), (" @x", "' @x"),
+        ("dog", "dog"), ("'tis", "'tis"), ("a=b", "a=b"), (-0.5, -0.5), (None, None),
+    ],
+)  # fmt: skip
+def test_what_a_spreadsheet_would_run_gets_an_apostrophe(value: object, cell: object) -> None:
+    assert spreadsheet_cell(value) == cell
 
 
 def test_columns_are_those_of_all_rows_and_what_a_row_lacks_is_empty() -> None:

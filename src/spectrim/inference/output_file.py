@@ -22,13 +22,14 @@ from spectrim.audio.finding import Selection
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.files import write_json
 from spectrim.inference.predict import FilePrediction, Model
-from spectrim.tables import csv_text
+from spectrim.tables import csv_text, plain_cell
 
 CSV_COLUMNS = ("file", "part", "start", "end", "rank", "label", "score", "error", "note")
 ERROR = CSV_COLUMNS.index("error")
 """A row is one label. ``part`` is "file" for the aggregate and "window" for an entry of the timeline, which is written
 where there is more than one window or no aggregate; ``start`` and ``end`` are in seconds. A file without scores has one
-row, with ``error``; ``note``, in every row of a file, says what is unusual about one that was heard."""
+row, with ``error``; ``note``, in every row of a file, says what is unusual about one that was heard. Text that a
+spreadsheet could take for a formula has an apostrophe before it; see `spectrim.tables.spreadsheet_cell`."""
 
 ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
 """File names that are not UTF-8 are written byte for byte."""
@@ -281,7 +282,7 @@ def _csv_records(content: bytes) -> Iterator[tuple[list[str], int]]:
         for number, row in enumerate(reader):
             cells = cells or len(row)
             if number and len(row) == cells > ERROR and content[end - 1 : end] == b"\n":
-                yield row, end
+                yield [plain_cell(cell) for cell in row], end
     except csv.Error:
         return
 

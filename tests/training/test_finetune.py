@@ -205,6 +205,31 @@ def test_a_fresh_head_is_drawn_as_the_recipe_says(finished: Path) -> None:
     assert torch.equal(kept.head.linear.weight, from_pretrained(finished / "model").head.linear.weight)
 
 
+def test_a_head_can_begin_anew_as_torch_begins_a_linear_layer(finished: Path) -> None:
+    """As AST's, whose head is never the checkpoint's: weights and bias uniform within 1/√width."""
+    plan = recipe(model={"fresh_head": True, "head_init": "linear"})
+    part = a_part([f"label {number}" for number in range(400)])
+    for init in (None, str(finished / "model")):
+        head = build_model(plan, init, part).head.linear
+        for values in (head.weight, head.bias):
+            assert values.abs().max().item() == pytest.approx(SIZE["hidden_size"] ** -0.5, rel=0.02)
+            assert values.std().item() == pytest.approx((3 * SIZE["hidden_size"]) ** -0.5, rel=0.1)
+    saved = from_pretrained(finished / "model")
+    again = build_model(plan, str(finished / "model"), a_part(list(WORDS)))
+    assert not torch.equal(again.head.linear.weight, saved.head.linear.weight)
+    assert torch.equal(again.blocks[0].mlp.up.weight, saved.blocks[0].mlp.up.weight)
+
+
+def test_positions_are_fitted_as_the_recipe_says(finished: Path) -> None:
+    """Half the length: AST keeps the middle columns of the table unless told to keep the first."""
+    grid = from_pretrained(finished / "model").embeddings.position_table[:, 2:].unflatten(1, (8, 2))
+    for positions, column in (("auto", 0), ("first", 0), ("interpolate", None)):
+        plan = recipe(model={"positions": positions, "fields": {"max_length": 16}})
+        table = build_model(plan, str(finished / "model"), a_part(list(WORDS))).embeddings.position_table[:, 2:]
+        expected = grid.mean(2) if column is None else grid[:, :, 1 if positions == "auto" else column]
+        assert torch.allclose(table, expected)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "there"), [("pooling", "mean_patches", "'extra_tokens'"), ("num_hidden_layers", 6, "4")]
 )

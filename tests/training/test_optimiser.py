@@ -179,6 +179,18 @@ def test_the_warm_up_rises_in_equal_steps_and_never_stands_still() -> None:
     assert [by_steps(step) for step in range(51)] == [by_epochs(step) for step in range(51)]
 
 
+@pytest.mark.parametrize(("form", "flat"), [("from_zero", 1), ("stairs", 50)])
+def test_published_warm_ups(form: str, flat: int) -> None:
+    """AudioMAE's rate follows the share of the warm-up that is done; AST's is set anew at every fiftieth step."""
+    share = rate_share(ScheduleSettings(kind="constant", warmup_steps=1000, warmup_form=form), optimiser(), 3000)
+    rate, rates = 0.0, []
+    for step in range(1002):
+        if step % flat == 0 and step <= 1000:
+            rate = step / 1000
+        rates.append(rate)
+    assert [share(step) for step in range(1002)] == pytest.approx(rates)
+
+
 def test_a_warm_up_goes_before_steps_down_and_before_nothing() -> None:
     """AS-20K: 1000 steps of warm-up, then down after 10 epochs and every 5."""
     plan = ScheduleSettings(kind="step", warmup_steps=1000, start=10, every=5, factor=0.5)

@@ -132,7 +132,8 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     if init is None:
         names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
         fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
-        return AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
+        model = AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
+        return initialise_head(model, recipe)
     described = describe(init)
     known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
     given = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
@@ -140,12 +141,13 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     further = {name: given.pop(name) for name in FURTHER_SETTINGS if name in given}
     head_std = given.pop("head_init_std", None)
     given.pop("initializer_range", None)
-    fresh = described["label_names"] != list(part.labels)
+    fresh = recipe.model.fresh_head or described["label_names"] != list(part.labels)
     model = from_pretrained(
         init,
         **settings,
         labels=part.labels if fresh else None,
         frames=frames,
+        positions=recipe.model.positions,
         **further,
     )
     for name, value in given.items():
@@ -155,6 +157,13 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         model.config.head_init_std = head_std
         torch.nn.init.trunc_normal_(model.head.linear.weight, std=head_std)
     model.config.problem_type = problem
+    return initialise_head(model, recipe) if fresh else model
+
+
+def initialise_head(model: AudioTransformer, recipe: Recipe) -> AudioTransformer:
+    """Give a fresh head the start that the recipe names; see `ModelSettings`."""
+    if recipe.model.head_init == "linear":
+        model.head.linear.reset_parameters()
     return model
 
 

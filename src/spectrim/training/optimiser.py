@@ -11,6 +11,9 @@ from torch import Tensor
 
 from spectrim.training.recipes import OptimiserSettings, PruningSettings, ScheduleSettings
 
+STAIR = 50
+"""Steps at one learning rate in a warm-up by stairs."""
+
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -114,7 +117,9 @@ def rate_share(
 
     def share(step: int) -> float:
         if step < warmup:
-            return (step + 1) / (warmup + 1)
+            if schedule.warmup_form == "rising":
+                return (step + 1) / (warmup + 1)
+            return (step if schedule.warmup_form == "from_zero" else step // STAIR * STAIR) / warmup
         if schedule.kind == "cosine":
             done = (step - warmup) / max(1.0, num_training_steps - warmup)
             return cosine_from_one(done, schedule.final / optimiser.peak)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
 from spectrim.errors import InvalidSetting, nearest_of
+from spectrim.network.positions import POSITION_METHODS
 from spectrim.untrusted import parse_yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -58,10 +59,20 @@ class ModelSettings(StrictSettings):
     """The model to build when no checkpoint is given; fields of `SpectrimConfig` that differ from the builder's.
 
     The data set's mean, std and length stand where ``fields`` says nothing. With a checkpoint, sizes must agree.
+
+    Attributes:
+        fresh_head: begin with a head of its own though the checkpoint has one for the same labels, as AST's code does.
+        head_init: of a fresh head: ``"normal"``, a truncated normal distribution of ``head_init_std`` and a bias of
+            zero; ``"linear"``, what torch's ``nn.Linear`` begins with, weights and bias.
+        positions: how a checkpoint's position table is fitted to another length; see
+            `spectrim.network.positions.adapt_position_table`.
     """
 
     builder: str = "ast-base"
     fields: dict[str, Any] = Field(default_factory=dict)
+    fresh_head: bool = False
+    head_init: Literal["normal", "linear"] = "normal"
+    positions: str = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -73,6 +84,8 @@ class ModelSettings(StrictSettings):
                 raise InvalidSetting(f"fields.{name}", value, f"{SET_ELSEWHERE[name]} in its place")
             if name not in known:
                 raise InvalidSetting(f"fields.{name}", value, nearest_of(name, known))
+        if self.positions not in POSITION_METHODS:
+            raise InvalidSetting("positions", self.positions, nearest_of(self.positions, POSITION_METHODS))
         return self
 
 
@@ -99,7 +112,8 @@ class OptimiserSettings(StrictSettings):
         epochs: length of the whole course.
         stop_after_epochs: end the run early on that course.
         max_grad_norm: gradients are scaled down to this norm; 0 for never.
-        precision: of the forward pass; ``"fp16"`` needs a GPU.
+        precision: of the forward pass; ``"fp16"`` needs a GPU. ``"auto"``: fp16 on one from NVIDIA, as the public code
+            has it, bf16 on another, fp32 without.
     """
 
     name: Literal["adam", "adamw"] = "adamw"
@@ -115,7 +129,7 @@ class OptimiserSettings(StrictSettings):
     epochs: PositiveFloat = 10
     stop_after_epochs: PositiveFloat | None = None
     max_grad_norm: float = Field(default=1.0, ge=0.0)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -137,6 +151,8 @@ class ScheduleSettings(StrictSettings):
             ``factor`` after ``start`` epochs and after every further ``every`` of them. ``"constant"``.
         warmup_epochs: length of the warm-up in epochs.
         warmup_steps: the same in steps, instead.
+        warmup_form: the share of the rate at step k (from 0) of a warm-up of n: ``"rising"``, (k + 1)/(n + 1);
+            ``"from_zero"``, k/n, as in AudioMAE; ``"stairs"``, the same moved every fifty steps, as in AST.
         final: learning rate at the end of a cosine.
         start: epochs before the first step down.
         every: epochs from a step down to the next.
@@ -146,6 +162,7 @@ class ScheduleSettings(StrictSettings):
     kind: Literal["cosine", "step", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0.0)
     warmup_steps: int = Field(default=0, ge=0)
+    warmup_form: Literal["rising", "from_zero", "stairs"] = "rising"
     final: float = Field(default=0.0, ge=0.0)
     start: float = Field(default=0.0, ge=0.0)
     every: PositiveFloat = 1

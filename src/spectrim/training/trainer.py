@@ -40,6 +40,15 @@ class RunArguments(TrainingArguments):
         return min(super().n_gpu, 1)
 
 
+def resolve_precision(precision: str) -> str:
+    """The precision that a recipe's word means on this machine; ``"auto"``: see `OptimiserSettings`."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available() and torch.version.cuda is not None:
+        return "fp16"
+    return "bf16" if torch.accelerator.is_available() and is_torch_bf16_gpu_available() else "fp32"
+
+
 def run_arguments(
     output: Path,
     optimiser: OptimiserSettings,
@@ -74,7 +83,8 @@ def run_arguments(
     Trainer writes checkpoints to `CheckpointFolder.partial`; `WholeCheckpoints` moves them to their place.
     """
     check_batches(optimiser, clips)
-    check_precision(optimiser.precision)
+    precision = resolve_precision(optimiser.precision)
+    check_precision(precision)
     processes = process_count()
     per_epoch = steps_per_epoch(optimiser, clips)
     every = max(1, round(every_epochs * per_epoch))
@@ -86,8 +96,8 @@ def run_arguments(
         num_train_epochs=optimiser.epochs,
         max_grad_norm=optimiser.max_grad_norm,
         use_cpu=not torch.accelerator.is_available(),
-        bf16=optimiser.precision == "bf16",
-        fp16=optimiser.precision == "fp16",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
         eval_strategy="steps",
         eval_steps=every,
         eval_delay=math.ceil(first_epoch * per_epoch - 1e-9),

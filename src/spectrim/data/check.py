@@ -1,4 +1,4 @@
-"""What is in a data set on disk: counts, gaps, lengths, rates, and the statistics that a recipe needs."""
+"""Report on a data set on disk: counts, gaps, lengths, rates, and the log-mel mean and std that a recipe needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every data set opens as: clips with targets, read from disk one at a time."""
+"""An opened data set: clips with targets, read from disk one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any audio files without labels: of a long one a new excerpt in every epoch, in bounded memory."""
+"""Unlabelled audio files: a long one gives a new excerpt in every epoch, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the openers share: is it there, and which of the files that its lists name are on disk."""
+"""Shared by all openers: checks of the folder, and of the files that lists name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which recordings belong to a part where the data set leaves it open: folds, and seeded shares."""
+"""Train, validation and test parts where the data set does not define them: folds, and seeded shares."""
 
 from __future__ import annotations
 

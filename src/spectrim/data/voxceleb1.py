@@ -1,4 +1,4 @@
-"""VoxCeleb1 (Nagrani et al., 2017, arXiv 1706.08612), identification: who of 1,251 speakers is it?
+"""VoxCeleb1 (Nagrani et al., 2017, arXiv 1706.08612), identification of 1,251 speakers.
 
 On disk: ``iden_split.txt``, the official split, and the files that it names in ``wav/``. A line of it is
 ``1 id10001/1zcIwhmdeo4/00001.wav``: 1 for training, 2 for validation, 3 for test.

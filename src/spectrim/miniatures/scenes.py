@@ -1,4 +1,4 @@
-"""What the AudioSet miniature is mixed from: events, each with the labels of AudioSet that its sound deserves."""
+"""Events of the AudioSet miniature, each with the labels of AudioSet that apply to its sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeded signals that the miniatures are mixed from."""
+"""Seeded noise and other signals from which the miniatures are mixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all miniatures share: they appear whole or not at all, are seeded, and are made by several processes."""
+"""Atomic, seeded writing of miniatures by several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of one recipe, fold and seed as steps: the beginning that they share, and a branch for each way to go on."""
+"""Steps that train one recipe, fold and seed: the shared beginning, and a branch for each ranking and keep rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study of keep rates came to: rows of single runs in, means with intervals, answers and a report out."""
+"""Study of keep rates: from the rows of single runs to means with intervals, answers and a report."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Point:
 
 
 def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """Bring the rows of single runs together.
+    """Average single runs into points of the study.
 
     Args:
         rows: as `spectrim.studies.report.collect` gives them; runs without a dense model are left out.
@@ -81,14 +81,14 @@ def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
             trained = rate == row["trained_keep_rate"]
             key = (row["backbone"], row["data"], trained, rate)
             groups.setdefault(key, {})[row["fold"], row["seed"]] = row
-    found = []
+    measured = []
     for (backbone, data, trained, rate), runs in sorted(groups.items(), key=lambda item: (*item[0][:3], -item[0][3])):
         dense = groups.get((backbone, data, True, 1.0), {})
         paired = [run for run in runs if run in dense]
         if not paired:
             continue
-        first, whole = runs[paired[0]], dense[paired[0]]
-        found.append(
+        first, dense_row = runs[paired[0]], dense[paired[0]]
+        measured.append(
             Point(
                 backbone,
                 data,
@@ -98,11 +98,11 @@ def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
                 mean_over_runs([100.0 * runs[run]["value"] for run in paired]),
                 mean_over_runs([100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired]),
                 first["paper_macs"],
-                1.0 - first["paper_macs"] / whole["paper_macs"],
+                1.0 - first["paper_macs"] / dense_row["paper_macs"],
                 first["base_fewer_macs"],
             )
         )
-    return found
+    return measured
 
 
 @dataclass(frozen=True)
@@ -152,18 +152,18 @@ class Answer:
         )
 
 
-def answer(found: Sequence[Point], backbone: str, data: str, *, trained: bool) -> Answer:
+def answer(measured: Sequence[Point], backbone: str, data: str, *, trained: bool) -> Answer:
     """Answer the paper's claim for a backbone and data set.
 
     Args:
-        found: of `points`.
+        measured: of `points`.
         backbone: of the points to look at.
         data: of the points to look at.
         trained: look at models trained for their keep rate, or at training-free pruning.
     """
     able = [
         point
-        for point in found
+        for point in measured
         if (point.backbone, point.data, point.trained) == (backbone, data, trained) and point.fewer_macs >= FEWER_MACS
     ]
     if not able:
@@ -179,31 +179,31 @@ def add_study(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
         report: to add to.
         rows: as `spectrim.studies.report.collect` gives them.
     """
-    found = points(rows)
-    if not found:
+    measured = points(rows)
+    if not measured:
         return
-    pairs = list(dict.fromkeys((point.backbone, point.data) for point in found))
+    pairs = list(dict.fromkeys((point.backbone, point.data) for point in measured))
     report.heading("Can 30 % of the MACs be saved for less than one point?")
-    _add_answers(report, found, pairs)
+    _add_answers(report, measured, pairs)
     _add_control(report, rows, pairs)
     for pair in pairs:
-        _add_pair(report, [point for point in found if (point.backbone, point.data) == pair], rows)
+        _add_pair(report, [point for point in measured if (point.backbone, point.data) == pair], rows)
 
 
-def _add_answers(report: Report, found: Sequence[Point], pairs: Sequence[tuple[str, str]]) -> None:
+def _add_answers(report: Report, measured: Sequence[Point], pairs: Sequence[tuple[str, str]]) -> None:
     table, sentences, against = [], [], []
     for pair in pairs:
         for trained, how in ((True, "fine-tuned with pruning"), (False, "training-free")):
-            if not any((p.backbone, p.data, p.trained) == (*pair, trained) and p.keep_rate < 1.0 for p in found):
+            if not any((p.backbone, p.data, p.trained) == (*pair, trained) and p.keep_rate < 1.0 for p in measured):
                 continue
-            given = answer(found, *pair, trained=trained)
-            sentences.append(f"{_name(*pair)}, {how}: {given}")
-            best = given.best
-            dense = next(p for p in found if (p.backbone, p.data, p.trained, p.keep_rate) == (*pair, True, 1.0))
+            result = answer(measured, *pair, trained=trained)
+            sentences.append(f"{_name(*pair)}, {how}: {result}")
+            best = result.best
+            dense = next(p for p in measured if (p.backbone, p.data, p.trained, p.keep_rate) == (*pair, True, 1.0))
             cells = (best.keep_rate, f"{best.fewer_macs:.0%}", best.lost, best.lost.runs) if best else ("",) * 4
-            table.append((_name(*pair), how, f"{dense.score.value:.1f}", *cells, given.word))
+            table.append((_name(*pair), how, f"{dense.score.value:.1f}", *cells, result.word))
             if trained and best:
-                against.append(f"{_name(*pair)}: {given.paper}.")
+                against.append(f"{_name(*pair)}: {result.paper}.")
     report.table(["", "how", "dense", "keep rate", "fewer MACs", "points lost", "runs", "answer"], table)
     report.items(sentences)
     report.text(CAUTION)
@@ -231,12 +231,12 @@ def lost_to_control(rows: Iterable[Mapping[str, Any]], backbone: str, data: str)
         if (row["backbone"], row["data"]) == (backbone, data) and row["keep_rate"] == row["trained_keep_rate"]:
             own.setdefault(row["keep_rate"], {})[row["fold"], row["seed"]] = row["value"]
     control = own.get(CONTROL, {})
-    found = []
+    losses_by_rate = []
     for rate in sorted((rate for rate in own if rate < CONTROL), reverse=True):
         losses = [100.0 * (control[run] - value) for run, value in own[rate].items() if run in control]
         if losses:
-            found.append((rate, mean_over_runs(losses)))
-    return found
+            losses_by_rate.append((rate, mean_over_runs(losses)))
+    return losses_by_rate
 
 
 def _add_control(report: Report, rows: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> None:
@@ -256,23 +256,25 @@ def _add_pair(report: Report, own: Sequence[Point], rows: Sequence[Mapping[str, 
     """A table and a curve of one backbone on one data set."""
     backbone, data, metric = own[0].backbone, own[0].data, own[0].metric
     title = _name(backbone, data)
-    mine = [row for row in rows if (row["backbone"], row["data"]) == (backbone, data)]
+    own_rows = [row for row in rows if (row["backbone"], row["data"]) == (backbone, data)]
     report.heading(title)
-    report.text(origin(mine))
+    report.text(origin(own_rows))
     rates = sorted({point.keep_rate for point in own}, reverse=True)
     at = {(point.trained, point.keep_rate): point for point in own}
     scaled = any(abs(point.fewer_macs - point.base_fewer_macs) > 5e-3 for point in own)
     table = []
     for rate in rates:
         tuned, free = at.get((True, rate)), at.get((False, rate))
-        one = tuned or free
-        if one is None:
+        point = tuned or free
+        if point is None:
             continue
         lost = tuned.lost if tuned and rate < 1.0 else ""
         cells = (tuned.score if tuned else "", lost, tuned.lost.runs if tuned else "")
         others = (free.score, free.lost, free.lost.runs) if free else ("", "", "")
-        base = (f"{one.base_fewer_macs:.0%}",) if scaled else ()
-        table.append((f"{rate:g}", f"{one.paper_macs / 1e6:,.1f} M", f"{one.fewer_macs:.0%}", *base, *cells, *others))
+        base = (f"{point.base_fewer_macs:.0%}",) if scaled else ()
+        table.append(
+            (f"{rate:g}", f"{point.paper_macs / 1e6:,.1f} M", f"{point.fewer_macs:.0%}", *base, *cells, *others)
+        )
     further = ["in ViT-B"] if scaled else []
     tuned_columns, free_columns = (
         [f"{metric}, {how}", "points lost", "runs"] for how in ("fine-tuned", "training-free")
@@ -303,14 +305,16 @@ def _range(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def curve_rows(found: Sequence[Point]) -> list[dict[str, Any]]:
+def curve_rows(measured: Sequence[Point]) -> list[dict[str, Any]]:
     """Points of one backbone and data set as rows for `spectrim.pictures.curves.accuracy_curve`.
 
     A point lies the points that its runs lost below the mean of all dense models, with the interval of what they lost:
     so all points are about the same models, also where some runs are missing. The dense model begins both series.
     """
-    dense = next(point for point in found if point.trained and point.keep_rate == 1.0)
-    series = [("fine-tuned" if point.trained else "training-free", point) for point in found if point.keep_rate < 1.0]
+    dense = next(point for point in measured if point.trained and point.keep_rate == 1.0)
+    series = [
+        ("fine-tuned" if point.trained else "training-free", point) for point in measured if point.keep_rate < 1.0
+    ]
     names = list(dict.fromkeys(name for name, _ in series)) or ["fine-tuned"]
     return [
         {

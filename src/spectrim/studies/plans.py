@@ -1,4 +1,4 @@
-"""The paper's experiments as one program: what is to be run, in which order.
+"""Plans of the paper's experiments: which commands are run, in which order.
 
 There are two studies, of keep rates and of what the patches are ranked by. They may live in one folder, and share what
 both need. A plan is a list of `spectrim.studies.runner`: command lines of Spectrim, to be run in the folder of the

@@ -1,4 +1,4 @@
-"""What models lose with patches ranked by something else than attention: rows of runs in, report out.
+"""Study of rankings: accuracy lost by ranking patches by something else than attention, from rows of runs to a report.
 
 Fine-tuned with that ranking, or training-free: the dense model, pruned with it at test time. Every loss is paired: a
 run against the run of its own fold and seed, which is the same one up to where the keep rate begins to fall.
@@ -81,7 +81,7 @@ def drop_word(lost: Mean) -> str:
 
 
 def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
-    """Bring the rows of single runs together.
+    """Average single runs, and pair each with attention, control and dense.
 
     Args:
         rows: as `spectrim.studies.report.collect` gives them; those of a pruned model at another keep rate than its own
@@ -102,14 +102,14 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
         backbone, data, trained, rate, ranking = key
         return backbone, data, not trained, -rate, list(RANKINGS).index(ranking)
 
-    found = []
+    comparisons = []
     for key in sorted(groups, key=place):
         (backbone, data, trained, rate, ranking), own = key, groups[key]
         others = ((trained, rate), (True, CONTROL), (True, 1.0))
         losses = [_losses(own, groups.get((backbone, data, *other, ATTENTION), {})) for other in others]
         metric, score = next(iter(own.values()))["metric"], [100.0 * row["value"] for row in own.values()]
-        found.append(Ranked(backbone, data, metric, ranking, rate, trained, mean_over_runs(score), *losses))
-    return found
+        comparisons.append(Ranked(backbone, data, metric, ranking, rate, trained, mean_over_runs(score), *losses))
+    return comparisons
 
 
 def _losses(own: Mapping[Run, Mapping[str, Any]], other: Mapping[Run, Mapping[str, Any]]) -> dict[Run, float]:
@@ -117,24 +117,24 @@ def _losses(own: Mapping[Run, Mapping[str, Any]], other: Mapping[Run, Mapping[st
     return {run: 100.0 * (other[run]["value"] - row["value"]) for run, row in own.items() if run in other}
 
 
-def answers(found: Sequence[Ranked]) -> list[str]:
+def answers(comparisons: Sequence[Ranked]) -> list[str]:
     """Sentences: for each backbone, data set, keep rate and ranking, whether there is a drop, and by how much.
 
     Of fine-tuned models: those are what the paper speaks of.
     """
-    said = []
-    for one in found:
-        lost = one.lost
-        if one.ranking == ATTENTION or lost is None or not one.trained:
+    sentences = []
+    for ranked in comparisons:
+        lost = ranked.lost
+        if ranked.ranking == ATTENTION or lost is None or not ranked.trained:
             continue
-        where = f"{_name(one)}, keep rate {one.keep_rate:g}, {_ranked_by(one.ranking)}"
+        where = f"{_name(ranked)}, keep rate {ranked.keep_rate:g}, {_ranked_by(ranked.ranking)}"
         change = f"{'loses' if lost.value >= 0 else 'gains'} {abs(lost.value):.1f} points against attention"
         if lost.runs < FEWEST:
-            said.append(f"{where}: {one.dropped}: it {change}; too few runs for an interval.")
+            sentences.append(f"{where}: {ranked.dropped}: it {change}; too few runs for an interval.")
         else:
             ends = f"{lost.low:.1f} to {lost.high:.1f} points lost"
-            said.append(f"{where}: {one.dropped}: it {change}; the interval over {lost.runs} runs is {ends}.")
-    return said
+            sentences.append(f"{where}: {ranked.dropped}: it {change}; the interval over {lost.runs} runs is {ends}.")
+    return sentences
 
 
 def _ranked_by(ranking: str) -> str:
@@ -142,22 +142,25 @@ def _ranked_by(ranking: str) -> str:
     return f"{'at random' if name == 'random' else f'by {name}'}{f', {gather}' if gather else ''}"
 
 
-def gather_alone(found: Sequence[Ranked]) -> list[str]:
+def gather_alone(comparisons: Sequence[Ranked]) -> list[str]:
     """Sentences: what the public code's gather loses against the right one, where both have been trained."""
-    there = {(one.backbone, one.data, one.trained, one.keep_rate, one.ranking): one for one in found}
-    said = []
-    for one in found:
-        name, _, gather = one.ranking.partition(", ")
-        right = there.get((one.backbone, one.data, one.trained, one.keep_rate, name))
+    by_ranking = {
+        (ranked.backbone, ranked.data, ranked.trained, ranked.keep_rate, ranked.ranking): ranked
+        for ranked in comparisons
+    }
+    sentences = []
+    for ranked in comparisons:
+        name, _, gather = ranked.ranking.partition(", ")
+        right = by_ranking.get((ranked.backbone, ranked.data, ranked.trained, ranked.keep_rate, name))
         if gather and right is not None:
             both = [
-                lost - right.to_attention[run] for run, lost in one.to_attention.items() if run in right.to_attention
+                lost - right.to_attention[run] for run, lost in ranked.to_attention.items() if run in right.to_attention
             ]
             if both:
                 lost = mean_over_runs(both)
-                where = f"{_name(one)}, {_how(one)}, keep rate {one.keep_rate:g}, by {name}"
-                said.append(f"{where}: {lost} points lost, {_runs(lost.runs)}.")
-    return said
+                where = f"{_name(ranked)}, {_how(ranked)}, keep rate {ranked.keep_rate:g}, by {name}"
+                sentences.append(f"{where}: {lost} points lost, {_runs(lost.runs)}.")
+    return sentences
 
 
 def _runs(number: int) -> str:
@@ -176,11 +179,11 @@ def write_rankings(rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame
         Path of the HTML.
     """
     report = frame.begin(folder)
-    found = compare(rows)
+    comparisons = compare(rows)
     report.heading("Is the drop there when the gather is right?")
-    report.items(answers(found) or ["Nothing to compare yet."])
+    report.items(answers(comparisons) or ["Nothing to compare yet."])
     report.text(CAUTION)
-    drawn = points_lost_rows(found)
+    drawn = points_lost_rows(comparisons)
     if drawn:
         report.figure(
             "rankings",
@@ -188,65 +191,69 @@ def write_rankings(rows: Sequence[Mapping[str, Any]], folder: Path, frame: Frame
             "Points lost against patches ranked by attention at the same keep rate, run by run; left of the dashed "
             "line is better than attention. The control keeps all patches.",
         )
-    if alone := gather_alone(found):
+    if alone := gather_alone(comparisons):
         report.heading("What the wrong gather alone loses", 3)
         report.text("Against the same ranking with the right gather, run by run.")
         report.items(alone)
-    for pair in dict.fromkeys((one.backbone, one.data) for one in found if one.ranking != ATTENTION):
-        _add_pair(report, [one for one in found if (one.backbone, one.data) == pair], rows)
+    for pair in dict.fromkeys((ranked.backbone, ranked.data) for ranked in comparisons if ranked.ranking != ATTENTION):
+        _add_pair(report, [ranked for ranked in comparisons if (ranked.backbone, ranked.data) == pair], rows)
     return frame.end(report)
 
 
 def _add_pair(report: Report, own: Sequence[Ranked], rows: Iterable[Mapping[str, Any]]) -> None:
     """A table of one backbone on one data set: dense, control, and the keep rates that have several rankings."""
-    first, rates = own[0], {one.keep_rate for one in own if one.ranking != ATTENTION}
-    own = [one for one in own if one.keep_rate in rates or one.keep_rate >= CONTROL]
+    first, rates = own[0], {ranked.keep_rate for ranked in own if ranked.ranking != ATTENTION}
+    own = [ranked for ranked in own if ranked.keep_rate in rates or ranked.keep_rate >= CONTROL]
     report.heading(_name(first))
     report.text(origin([row for row in rows if (row["backbone"], row["data"]) == (first.backbone, first.data)]))
-    table, free = [], {(one.keep_rate, one.ranking): one for one in own if not one.trained and one.keep_rate in rates}
-    there = {(one.keep_rate, one.ranking): one for one in own if one.trained}
-    for rate, ranking in dict.fromkeys([*there, *free]):
+    free = [ranked for ranked in own if not ranked.trained and ranked.keep_rate in rates]
+    free_at = {(ranked.keep_rate, ranked.ranking): ranked for ranked in free}
+    tuned_at = {(ranked.keep_rate, ranked.ranking): ranked for ranked in own if ranked.trained}
+    table = []
+    for rate, ranking in dict.fromkeys([*tuned_at, *free_at]):
         pruned = rate < CONTROL
         label = ranking if pruned else "control: all patches" if rate < 1.0 else "dense"
-        tuned = there.get((rate, ranking))
-        lost = _mean(tuned.to_control) if tuned and pruned else None
-        whole = _mean(tuned.to_dense) if tuned and rate < 1.0 else None
-        ends = ["" if mean is None else mean for mean in (lost, whole)]
-        table.append((label, f"{rate:g}", *_cells(tuned), *ends, *_cells(free.get((rate, ranking)))))
+        tuned = tuned_at.get((rate, ranking))
+        lost_to_control = _mean(tuned.to_control) if tuned and pruned else None
+        lost_to_dense = _mean(tuned.to_dense) if tuned and rate < 1.0 else None
+        ends = ["" if mean is None else mean for mean in (lost_to_control, lost_to_dense)]
+        table.append((label, f"{rate:g}", *_cells(tuned), *ends, *_cells(free_at.get((rate, ranking)))))
     columns = [f"{first.metric}, fine-tuned", "runs", "lost to attention", "a drop", "lost to control", "lost to dense"]
     further = [f"{first.metric}, training-free", "runs", "lost to attention", "a drop"]
     report.table(["ranked by", "keep rate", *columns, *further], table)
 
 
-def _cells(one: Ranked | None) -> tuple[object, ...]:
+def _cells(ranked: Ranked | None) -> tuple[object, ...]:
     """Score, runs, points lost against attention, and whether that is a drop, as far as there are any."""
-    if one is None:
+    if ranked is None:
         return ("",) * 4
-    if one.ranking == ATTENTION or one.lost is None:
-        return one.score, one.score.runs, "", ""
-    return one.score, one.score.runs, one.lost, one.dropped
+    if ranked.ranking == ATTENTION or ranked.lost is None:
+        return ranked.score, ranked.score.runs, "", ""
+    return ranked.score, ranked.score.runs, ranked.lost, ranked.dropped
 
 
-def points_lost_rows(found: Sequence[Ranked]) -> list[dict[str, Any]]:
+def points_lost_rows(comparisons: Sequence[Ranked]) -> list[dict[str, Any]]:
     """Rows for `points_lost_figure`: every ranking, and what the control loses against attention."""
     drawn = []
-    for one in found:
-        if one.ranking != ATTENTION and one.lost is not None:
-            drawn.append(_points_lost_row(one, one.ranking, one.lost, one.to_attention))
-        elif one.trained and one.keep_rate < CONTROL and one.to_control:
-            gained = {run: -lost for run, lost in one.to_control.items()}
-            drawn.append(_points_lost_row(one, "control: all patches", mean_over_runs(list(gained.values())), gained))
+    for ranked in comparisons:
+        if ranked.ranking != ATTENTION and ranked.lost is not None:
+            drawn.append(_points_lost_row(ranked, ranked.ranking, ranked.lost, ranked.to_attention))
+        elif ranked.trained and ranked.keep_rate < CONTROL and ranked.to_control:
+            gained = {run: -lost for run, lost in ranked.to_control.items()}
+            drawn.append(
+                _points_lost_row(ranked, "control: all patches", mean_over_runs(list(gained.values())), gained)
+            )
     return drawn
 
 
-def _points_lost_row(one: Ranked, label: str, lost: Mean, runs: Mapping[Run, float]) -> dict[str, Any]:
+def _points_lost_row(ranked: Ranked, label: str, lost: Mean, runs: Mapping[Run, float]) -> dict[str, Any]:
     ends = {"value": lost.value, "low": lost.low, "high": lost.high, "runs": list(runs.values())}
-    return {"panel": _name(one), "label": label, "series": f"{_how(one)}, keep rate {one.keep_rate:g}", **ends}
+    return {"panel": _name(ranked), "label": label, "series": f"{_how(ranked)}, keep rate {ranked.keep_rate:g}", **ends}
 
 
-def _how(one: Ranked) -> str:
-    return "fine-tuned" if one.trained else "training-free"
+def _how(ranked: Ranked) -> str:
+    return "fine-tuned" if ranked.trained else "training-free"
 
 
-def _name(one: Ranked) -> str:
-    return f"{NAMES.get(one.backbone, one.backbone)} on {NAMES.get(one.data, one.data)}"
+def _name(ranked: Ranked) -> str:
+    return f"{NAMES.get(ranked.backbone, ranked.backbone)} on {NAMES.get(ranked.data, ranked.data)}"

@@ -1,4 +1,4 @@
-"""What the steps of a study came to: rows of its trained models, and the report of what is done so far."""
+"""Results of a study: rows of its trained models, and the report of the steps finished so far."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ INTRODUCTIONS = {
 
 
 def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """What the finished cells came to.
+    """Results of the finished cells.
 
     Returns:
         One row a cell and tested keep rate: backbone, data, recipe, seed, fold, ranking, trained_keep_rate, keep_rate,
@@ -109,8 +109,8 @@ def _tested(step: Step, results: Mapping[str, Any]) -> list[tuple[str, float, fl
         return []
     if not cell.training_free:
         return [(cell.ranking, float(rate), value) for rate, value in results["test"].items()]
-    found = json.loads(step.done.read_text(encoding="utf-8"))["ablations"]
-    return [(row["criterion"], row["keep_rate"], row["value"]) for row in found if row["ablation"] == "criterion"]
+    ablations = json.loads(step.done.read_text(encoding="utf-8"))["ablations"]
+    return [(row["criterion"], row["keep_rate"], row["value"]) for row in ablations if row["ablation"] == "criterion"]
 
 
 def plan_rows(steps: Sequence[Step]) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def plan_rows(steps: Sequence[Step]) -> list[dict[str, Any]]:
 
 
 def masked_pretraining(out: Path) -> dict[str, Any] | None:
-    """What AudioMAE's pre-training in a miniature study came to, None before it is done."""
+    """Results of AudioMAE's pre-training in a miniature study, None before it is finished."""
     results = out / "pretrained" / "audiomae" / "results.json"
     return json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
 

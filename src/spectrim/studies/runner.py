@@ -1,4 +1,4 @@
-"""A plan of command lines that resumes: which are done, which can run now, and running them as processes."""
+"""Runs a plan of command lines as processes, in the order of what each needs; finished ones are not run again."""
 
 from __future__ import annotations
 
@@ -143,15 +143,15 @@ def _sole_use(out: Path, tell: Tell) -> Iterator[int]:
     """Wait for a lock on a folder, and hold it; steps inherit the file, and hold it as long as they run."""
     with (out / LOCK).open("a") as file:
         if sys.platform != "win32":
-            told = False
+            said_so = False
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if not told:
+                    if not said_so:
                         tell(f"waiting: another process is at work in {out}, or a step that it left behind")
-                        told = True
+                        said_so = True
                     time.sleep(1.0)
         yield file.fileno()
 

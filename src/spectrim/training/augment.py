@@ -1,4 +1,4 @@
-"""What training does to clips so that the model does not learn them by heart.
+"""Augmentations of training clips.
 
 Whatever is drawn for a clip comes from a generator of its own, seeded by run, epoch and clip. So a resumed run, and
 one of several processes, sees the same batches as an unbroken one of one process.

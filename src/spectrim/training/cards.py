@@ -1,4 +1,4 @@
-"""Model cards: what a directory with a trained model says of itself, on huggingface_hub's card."""
+"""Model cards of trained models, written with huggingface_hub."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
     for rate, value in results["test"].items():
         count = macs(config, keep_rate=float(rate))
         rows.append(f"| {rate} | {value:.4f} | {count.paper / 1e6:,.1f} M | {count.executed / 1e6:,.1f} M |")
-    found = [
+    evaluations = [
         EvalResult(
             task_type="audio-classification",
             dataset_type=recipe.data.name,
@@ -84,8 +84,8 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         library_name="spectrim",
         pipeline_tag="audio-classification",
         tags=["audio-classification", "token-pruning", config.backbone],
-        model_name=recipe.name if found else None,
-        eval_results=found or None,
+        model_name=recipe.name if evaluations else None,
+        eval_results=evaluations or None,
     )
     text = CARD.format(
         header=header.to_yaml(),
@@ -100,7 +100,7 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         test_clips=results["test_clips"],
         epoch=chosen["epoch"],
         choice=", the best on the validation part" if len(chosen) > 2 else ", the last",
-        table="\n".join(rows) if found else "Not tested.",
+        table="\n".join(rows) if evaluations else "Not tested.",
         start="random weights" if init is None else f"`{init}`",
         training_clips=results["training_clips"],
         recipe=json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False),

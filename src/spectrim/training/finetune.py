@@ -136,11 +136,11 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         return initialise_head(model, recipe)
     described = describe(init)
     known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
-    given = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
-    frames = given.pop("max_length", None)
-    further = {name: given.pop(name) for name in FURTHER_SETTINGS if name in given}
-    head_std = given.pop("head_init_std", None)
-    given.pop("initializer_range", None)
+    fields_asked = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
+    frames = fields_asked.pop("max_length", None)
+    further = {name: fields_asked.pop(name) for name in FURTHER_SETTINGS if name in fields_asked}
+    head_std = fields_asked.pop("head_init_std", None)
+    fields_asked.pop("initializer_range", None)
     fresh = recipe.model.fresh_head or described["label_names"] != list(part.labels)
     model = from_pretrained(
         init,
@@ -150,7 +150,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         positions=recipe.model.positions,
         **further,
     )
-    for name, value in given.items():
+    for name, value in fields_asked.items():
         if (there := getattr(model.config, name)) != value:
             raise InvalidSetting(f"model.fields.{name}", value, f"{there!r}, as in the checkpoint {init}")
     if fresh and head_std not in (None, model.config.head_init_std):
@@ -168,7 +168,7 @@ def initialise_head(model: AudioTransformer, recipe: Recipe) -> AudioTransformer
 
 
 @dataclass(frozen=True)
-class Job:
+class FineTuningRun:
     """What a run works with.
 
     Attributes:
@@ -188,14 +188,14 @@ class Job:
     model: AudioTransformer
 
 
-def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None) -> Job:
+def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None) -> FineTuningRun:
     """Open the data and build the model of a run; errors as `train`."""
     entry = find_data_set(recipe.data.name, "data.name")
     parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
     transformers.set_seed(recipe.seed)
     model = build_model(recipe, init, parts["train"])
     plan_blocks(model.config, model.config.num_patches)
-    return Job(recipe, Path(output), init, parts["train"].metric, parts, model)
+    return FineTuningRun(recipe, Path(output), init, parts["train"].metric, parts, model)
 
 
 def train(
@@ -249,7 +249,7 @@ def train(
     return _conclude(trainer, job)
 
 
-def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTrainer:
+def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None) -> PruningTrainer:
     """The Trainer of a run."""
     recipe, model, metric = job.recipe, job.model, job.metric
     course, evaluation = recipe.optimiser, recipe.evaluation
@@ -295,7 +295,7 @@ def build_trainer(job: Job, *, progress: bool, say: Say | None) -> PruningTraine
     )
 
 
-def _conclude(trainer: PruningTrainer, job: Job) -> dict[str, Any]:
+def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
     """Test the chosen weights, and write model and results."""
     state, parts = trainer.state, job.parts
     per_epoch = state.max_steps / job.recipe.optimiser.epochs
@@ -326,8 +326,8 @@ def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[
     rates = recipe.evaluation.test_keep_rates
     for rate in sorted({*rates, recipe.pruning.keep_rate} if rates else (), reverse=True):
         trainer.evaluation_rate = rate
-        found = trainer.predict(part).metrics
-        rows[str(rate)], clips = found[f"test_{metric}"], found["test_clips"]
+        metrics = trainer.predict(part).metrics
+        rows[str(rate)], clips = metrics[f"test_{metric}"], metrics["test_clips"]
     trainer.evaluation_rate = recipe.pruning.keep_rate
     return {"metric": metric, "test_clips": clips, "test": rows}
 

@@ -1,4 +1,4 @@
-"""Optimisers, and the courses of learning rate and keep rate, as pure functions of settings."""
+"""Optimisers, and the schedules of learning rate and keep rate, as pure functions of settings."""
 
 from __future__ import annotations
 

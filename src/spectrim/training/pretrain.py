@@ -202,7 +202,7 @@ def build_autoencoder(config: MaskedConfig, init: str | None) -> MaskedAutoencod
 
 
 @dataclass(frozen=True)
-class Job:
+class PretrainingRun:
     """What a run works with.
 
     Attributes:
@@ -222,7 +222,7 @@ class Job:
     model: MaskedAutoencoder
 
 
-def prepare(recipe: PretrainRecipe, audio: str | Path, output: str | Path, init: str | None = None) -> Job:
+def prepare(recipe: PretrainRecipe, audio: str | Path, output: str | Path, init: str | None = None) -> PretrainingRun:
     """Find the files and build the model of a run; errors as `pretrain`."""
     config, root = recipe.configuration(), Path(audio)
     if not root.is_dir():
@@ -239,7 +239,7 @@ def prepare(recipe: PretrainRecipe, audio: str | Path, output: str | Path, init:
     }
     transformers.set_seed(recipe.seed)
     model = build_autoencoder(config, init)
-    return Job(recipe, Path(output), init, Excerpts(rest, **settings), Excerpts(held, **settings), model)
+    return PretrainingRun(recipe, Path(output), init, Excerpts(rest, **settings), Excerpts(held, **settings), model)
 
 
 def pretrain(
@@ -290,7 +290,7 @@ def pretrain(
 
 
 def build_trainer(
-    job: Job,
+    job: PretrainingRun,
     collator: MaskingCollator,
     callbacks: Sequence[TrainerCallback] = (),
     *,
@@ -331,7 +331,7 @@ def build_trainer(
     )
 
 
-def _pictures(job: Job, collator: MaskingCollator) -> Pictures | None:
+def _pictures(job: PretrainingRun, collator: MaskingCollator) -> Pictures | None:
     evaluation = job.recipe.evaluation
     if not evaluation.picture_every or not is_main_process():
         return None
@@ -339,7 +339,7 @@ def _pictures(job: Job, collator: MaskingCollator) -> Pictures | None:
     return Pictures(job.output / PICTURES, shown, collator(shown), evaluation.picture_every)
 
 
-def _conclude(trainer: PretrainingTrainer, job: Job, pictures: Pictures | None) -> dict[str, Any]:
+def _conclude(trainer: PretrainingTrainer, job: PretrainingRun, pictures: Pictures | None) -> dict[str, Any]:
     """Evaluate the last weights, and write results and models."""
     state = trainer.state
     loss = trainer.predict(job.held_out).metrics["test_loss"]

@@ -1,4 +1,4 @@
-"""The folder of a training run: what was asked for, where it ran, and checkpoints that are whole or known not to be.
+"""The folder of a training run: its settings and machine, and checkpoints with checksums.
 
 A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (machine, versions), ``metrics.jsonl`` and
 ``metrics.csv``, TensorBoard's ``tensorboard/``, and ``checkpoints/``.

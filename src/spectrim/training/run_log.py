@@ -1,4 +1,4 @@
-"""What a training run logs: rows in a file, their table, and lines for people."""
+"""The log of a training run: rows in JSON Lines, their table in CSV, and lines for the terminal."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class RunLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         epoch = state.epoch or 0.0
-        told = {name: value for name, value in (logs or {}).items() if name != "total_flos"}
-        row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **told}
+        logged = {name: value for name, value in (logs or {}).items() if name != "total_flos"}
+        row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **logged}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.say is not None:

@@ -1,4 +1,4 @@
-"""The Trainer that every training run stands on: a run in transformers' words, whole checkpoints, its course, its end.
+"""transformers' Trainer for a run: its arguments, optimiser and schedule, atomic checkpoints, early stop.
 
 Only public methods of transformers' Trainer are overridden; ``tests/training/test_trainer.py`` names the one that goes.
 """
@@ -62,7 +62,7 @@ def run_arguments(
     seed: int,
     progress: bool,
 ) -> TrainingArguments:
-    """A run in the Trainer's words.
+    """Arguments of transformers' Trainer for a run.
 
     Args:
         output: folder of the run.

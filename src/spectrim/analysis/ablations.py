@@ -1,6 +1,6 @@
-"""What a model loses when patches are ranked by something else, or when whole clusters of them are taken away.
+"""Ablations: what a model loses when patches are ranked by something else, or when whole clusters of them are dropped.
 
-Training-free and on the same clips for all, so that every difference is paired. A `Condition` is one way to run the
+Without training, and on the same clips for all, so that every difference is paired. A `Condition` is one way to run the
 model; the dense model is one of them.
 """
 
@@ -71,6 +71,18 @@ class Condition:
     def cluster_names(self) -> str:
         """E.g. ``"C1+C2"``."""
         return "+".join(f"C{number}" for number in self.clusters)
+
+    def columns(self) -> dict[str, Any]:
+        """The fields as columns of a table, clusters by their names."""
+        return {
+            "ablation": self.ablation,
+            "keep_rate": self.keep_rate,
+            "criterion": self.criterion,
+            "block": self.block,
+            "statistic": self.statistic,
+            "clusters": self.cluster_names or None,
+            "random": self.random,
+        }
 
 
 DENSE = Condition("dense")
@@ -238,41 +250,47 @@ def ablation_rows(
         clips. None where a column does not apply or there is no interval.
     """
     if DENSE not in scores:
-        raise InvalidSetting("scores", sorted({one.ablation for one in scores}), "some of the dense model among them")
-    names = [DENSE, *(one for one in scores if one != DENSE)]
-    ends = clip_intervals([scores[one] for one in names], targets, metric)
-    values = {one: METRICS[metric](scores[one], targets) for one in names}
+        raise InvalidSetting(
+            "scores", sorted({condition.ablation for condition in scores}), "some of the dense model among them"
+        )
+    conditions = [DENSE, *(condition for condition in scores if condition != DENSE)]
+    intervals = clip_intervals([scores[condition] for condition in conditions], targets, metric)
+    values = {condition: METRICS[metric](scores[condition], targets) for condition in conditions}
     rows = []
-    for number, one in enumerate(names):
-        whole = removed[one] >= patches
+    for number, condition in enumerate(conditions):
+        all_flagged = removed[condition] >= patches
         row: dict[str, Any] = {
-            **{"ablation": one.ablation, "keep_rate": one.keep_rate, "criterion": one.criterion, "block": one.block},
-            **{"statistic": one.statistic, "clusters": one.cluster_names or None, "random": one.random},
-            "patches_removed": float(np.where(whole, 0, removed[one]).mean()),
-            "clips_left_whole": int(np.count_nonzero(whole)),
-            **{"metric": metric, "value": values[one], "low": ends.low[number], "high": ends.high[number]},
-            **{"change": values[one] - values[DENSE]},
-            **{"change_low": ends.change_low[number], "change_high": ends.change_high[number]},
+            **condition.columns(),
+            "patches_removed": float(np.where(all_flagged, 0, removed[condition]).mean()),
+            "clips_left_whole": int(np.count_nonzero(all_flagged)),
+            "metric": metric,
+            "value": values[condition],
+            "low": intervals.low[number],
+            "high": intervals.high[number],
+            "change": values[condition] - values[DENSE],
+            "change_low": intervals.change_low[number],
+            "change_high": intervals.change_high[number],
             **dict.fromkeys(("against", "difference", "difference_low", "difference_high")),
             "clips": len(targets),
         }
-        base = _compared_with(one)
-        if base is not None and base in scores:
-            pair = clip_intervals([scores[base], scores[one]], targets, metric)
-            row["against"] = ATTENTION if one.ablation == "criterion" else "random patches"
+        compared = _compared_with(condition)
+        if compared is not None and compared in scores:
+            paired = clip_intervals([scores[compared], scores[condition]], targets, metric)
+            row["against"] = ATTENTION if condition.ablation == "criterion" else "random patches"
             row |= {
-                "difference": values[one] - values[base],
-                "difference_low": pair.change_low[1],
-                "difference_high": pair.change_high[1],
+                "difference": values[condition] - values[compared],
+                "difference_low": paired.change_low[1],
+                "difference_high": paired.change_high[1],
             }
         rows.append({name: _plain(value) for name, value in row.items()})
     return rows
 
 
-def _compared_with(one: Condition) -> Condition | None:
-    if one.ablation == "criterion" and one.criterion != ATTENTION:
-        return replace(one, criterion=ATTENTION)
-    return replace(one, random=True) if one.ablation == "clusters" and not one.random else None
+def _compared_with(condition: Condition) -> Condition | None:
+    """What a condition is compared with besides the dense model."""
+    if condition.ablation == "criterion" and condition.criterion != ATTENTION:
+        return replace(condition, criterion=ATTENTION)
+    return replace(condition, random=True) if condition.ablation == "clusters" and not condition.random else None
 
 
 def _plain(value: Any) -> Any:
@@ -317,9 +335,9 @@ def compare_low(
         raise DataError("the two runs are not over the same clips")
     if len(first.stages) != len(second.stages):
         raise InputShapeError(f"the models prune at {first.stages} and {second.stages}; wanted: as many stages")
-    ratios = [low_ratios(one, statistic, clusters) for one in (first, second)]
+    shares = [low_ratios(summary, statistic, clusters) for summary in (first, second)]
     return LowComparison(
-        bootstrap_difference(ratios[0][0], ratios[1][0]), bootstrap_difference(ratios[0][1], ratios[1][1])
+        bootstrap_difference(shares[0][0], shares[1][0]), bootstrap_difference(shares[0][1], shares[1][1])
     )
 
 

@@ -33,17 +33,17 @@ CACHE, STATISTICS_FILE = "findings", "statistics.json"
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found, and where it is.
+    """The results of an analysis.
 
     Attributes:
         claims: with their answers.
-        report: path of the HTML.
-        found: of each model.
+        report: path of the HTML page.
+        findings: of each model.
     """
 
     claims: list[Claim]
     report: Path
-    found: list[Findings]
+    findings: list[Findings]
 
 
 def analyse(
@@ -84,19 +84,18 @@ def analyse(
         CheckpointError: a model cannot be loaded.
     """
     plan.check()
-    target, place = Path(output), resolve_device(device)
-    if target.exists() and not target.is_dir():
-        raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
-    if (target / STATISTICS_FILE).exists() and not resume:
-        raise InvalidSetting("output", str(output), "a folder without an analysis in it, or resume to go on with it")
-    called = _names(models, names)
+    target, target_device = Path(output), resolve_device(device)
+    _check_output(target, resume)
+    model_names = _names(models, names)
     part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
     plan = replace(plan, limit=None)
-    loaded = {name: pack_weights(from_pretrained(source)).eval() for name, source in zip(called, models, strict=True)}
+    loaded = {
+        name: pack_weights(from_pretrained(source)).eval() for name, source in zip(model_names, models, strict=True)
+    }
     _check_together(loaded, part, plan)
-    found = []
+    findings = []
     for name, model in loaded.items():
-        found.append(_findings(name, model.to(place), part, plan, target, resume, on_progress))
+        findings.append(_findings(name, model.to(target_device), part, plan, target, resume, on_progress))
         if keep_record:
             record(
                 model, part, target / "records" / slug(name), model_name=name, data_name=f"{data_set} {plan.part}",
@@ -104,13 +103,25 @@ def analyse(
                 on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),
             )  # fmt: skip
         model.to("cpu")
-    command = _command(models, data_set, root, output, plan, options, part)
     facts = {
-        **{"models": dict(zip(called, map(str, models), strict=True)), "data_set": data_set, "part": plan.part},
-        **{"clips": len(found[0].summaries[1.0]), "padding": plan.padding, "clusters": plan.clusters},
-        **{"left_out": dict(found[0].left_out), "command": command, "environment": environment(str(place))},
+        "models": dict(zip(model_names, map(str, models), strict=True)),
+        **_settings(data_set, plan, findings[0]),
+        "command": _command(models, data_set, root, output, plan, options, part),
+        "environment": environment(str(target_device)),
     }
-    return write_analysis(found, facts, target)
+    return write_analysis(findings, facts, target)
+
+
+def _settings(data_set: str, plan: Plan, first: Findings) -> dict[str, Any]:
+    """Facts about the clips and how they were analysed, from the findings of the first model."""
+    return {
+        "data_set": data_set,
+        "part": plan.part,
+        "clips": len(first.summaries[1.0]),
+        "padding": plan.padding,
+        "clusters": plan.clusters,
+        "left_out": dict(first.left_out),
+    }
 
 
 def evenly(part: AudioDataset, limit: int | None) -> AudioDataset:
@@ -126,21 +137,28 @@ def evenly(part: AudioDataset, limit: int | None) -> AudioDataset:
     return replace(part, recordings=[part.recordings[place] for place in spread_places(limit, len(part))], missing=())
 
 
+def _check_output(target: Path, resume: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise InvalidSetting("output", str(target), "a folder, or a name that is still free")
+    if (target / STATISTICS_FILE).exists() and not resume:
+        raise InvalidSetting("output", str(target), "a folder without an analysis in it, or resume to go on with it")
+
+
 def _names(models: Sequence[str], names: Sequence[str] | None) -> list[str]:
     if not models:
         raise InvalidSetting("model", [], "one model or more")
-    given = list(names) if names else [Path(model).name or model for model in models]
-    if len(given) != len(models):
-        raise InvalidSetting("name", given, f"one for each of the {len(models)} models")
-    if names is None and len(set(given)) < len(given):
-        given = [f"{name} ({number})" for number, name in enumerate(given, 1)]
-    if len({slug(name) for name in given}) < len(given):
-        raise InvalidSetting("name", given, "different names")
-    return given
+    chosen = list(names) if names else [Path(model).name or model for model in models]
+    if len(chosen) != len(models):
+        raise InvalidSetting("name", chosen, f"one for each of the {len(models)} models")
+    if names is None and len(set(chosen)) < len(chosen):
+        chosen = [f"{name} ({number})" for number, name in enumerate(chosen, 1)]
+    if len({slug(name) for name in chosen}) < len(chosen):
+        raise InvalidSetting("name", chosen, "different names")
+    return chosen
 
 
 def _check_together(models: Mapping[str, AudioTransformer], part: AudioDataset, plan: Plan) -> None:
-    """What is compared must be comparable: labels, grid, number of stages."""
+    """Raise `InvalidSetting` unless the models can be compared: labels, grid, number of stages."""
     first_name, first = next(iter(models.items()))
     for name, model in models.items():
         label_columns(list(model.config.id2label.values()), part.labels)
@@ -164,12 +182,12 @@ def _findings(
 ) -> Findings:
     path = target / CACHE / f"{slug(name)}.safetensors"
     if resume:
-        kept = load_findings(path, name, model.config, facts_of(model, part, plan))
-        if kept is not None:
-            return kept
-    found = experiment(model, part, plan, name=name, on_progress=on_progress)
-    save_findings(found, path)
-    return found
+        saved = load_findings(path, name, model.config, facts_of(model, part, plan))
+        if saved is not None:
+            return saved
+    findings = experiment(model, part, plan, name=name, on_progress=on_progress)
+    save_findings(findings, path)
+    return findings
 
 
 def _command(
@@ -181,7 +199,7 @@ def _command(
     options: Mapping[str, Any] | None,
     part: AudioDataset,
 ) -> str:
-    """The command line that makes the same."""
+    """The command line of the same analysis."""
     words = ["spectrim", "analyze", *(word for model in models for word in ("--model", str(model)))]
     words += ["--dataset", data_set, "--data", str(root), "--part", plan.part]
     words += ["--keep-rates", ",".join(f"{rate:g}" for rate in plan.keep_rates), "--padding", plan.padding]
@@ -193,65 +211,65 @@ def _command(
     return shlex.join([*words, "--output", str(output)])
 
 
-def write_analysis(found: Sequence[Findings], facts: Mapping[str, Any], target: Path) -> Analysis:
+def write_analysis(findings: Sequence[Findings], facts: Mapping[str, Any], target: Path) -> Analysis:
     """Write tables, figures and report of findings.
 
     Args:
-        found: of each model.
-        facts: what stands beside the numbers: models, data_set, part, clips, command, environment, ...
+        findings: of each model.
+        facts: written beside the numbers: models, data_set, part, clips, command, environment, ...
         target: folder.
     """
     target.mkdir(parents=True, exist_ok=True)
     statistics = [
-        {"model": one.name, "keep_rate": rate, **row}
-        for one in found
-        for rate, summary in one.summaries.items()
+        {"model": result.name, "keep_rate": rate, **row}
+        for result in findings
+        for rate, summary in result.summaries.items()
         for row in summary.rows()
     ]
-    ablations = {one.name: one.ablations() for one in found}
-    claims = all_claims(found, ablations)
-    shared = list(overlaps(found))
-    report = write_report(found, facts, statistics, ablations, claims, shared, target)
+    ablations = {result.name: result.ablations() for result in findings}
+    claims = all_claims(findings, ablations)
+    shared = list(overlaps(findings))
+    report = write_report(findings, facts, statistics, ablations, claims, shared, target)
     tables: dict[str, Sequence[Mapping[str, Any]]] = {
         "statistics": statistics,
         "ablations": [{"model": name, **row} for name, rows in ablations.items() for row in rows],
         "overlap": shared,
         "claims": [
-            {"claim": claim.key, "model": name, "verdict": mark, "question": claim.heading}
+            {"claim": claim.key, "model": name, "verdict": verdict, "question": claim.heading}
             for claim in claims
-            for name, mark in claim.verdicts.items()
+            for name, verdict in claim.verdicts.items()
         ],
     }
     for name, rows in tables.items():
         if rows:
             write_text(target / f"{name}.csv", table_csv(rows))
-    told = [
-        {"key": one.key, "question": one.heading, "answers": one.answer, "verdicts": dict(one.verdicts)}
-        for one in claims
+    claim_rows = [
+        {"key": claim.key, "question": claim.heading, "answers": claim.answer, "verdicts": dict(claim.verdicts)}
+        for claim in claims
     ]
     bounds = {
-        one.name: {
-            name: {"bounds": given.bounds.tolist(), "source": given.source, "padding": given.padding}
-            for name, given in one.summaries[1.0].clusters.items()
+        result.name: {
+            name: {"bounds": clusters.bounds.tolist(), "source": clusters.source, "padding": clusters.padding}
+            for name, clusters in result.summaries[1.0].clusters.items()
         }
-        for one in found
+        for result in findings
     }
-    write_json(target / STATISTICS_FILE, {"facts": facts, "claims": told, "clusters": bounds, **tables})
-    return Analysis(claims, report, list(found))
+    write_json(target / STATISTICS_FILE, {"facts": facts, "claims": claim_rows, "clusters": bounds, **tables})
+    return Analysis(claims, report, list(findings))
 
 
-def overlaps(found: Sequence[Findings]) -> Iterable[dict[str, Any]]:
+def overlaps(findings: Sequence[Findings]) -> Iterable[dict[str, Any]]:
     """Jaccard overlap of what models and keep rates keep, a row a pair and stage, with intervals."""
-    runs = [(one.name, rate, one.summaries[rate]) for one in found for rate in one.ratios]
+    runs = [(result.name, rate, result.summaries[rate]) for result in findings for rate in result.ratios]
     for number, (name, rate, summary) in enumerate(runs):
         for other_name, other_rate, other in runs[number + 1 :]:
             if name != other_name and rate != other_rate:
                 continue
             shared = bootstrap(overlap(summary, other))
             for stage in range(len(summary.stages)):
-                read = {end: _known(getattr(shared, end)[stage]) for end in ("mean", "low", "high")}
-                pair = {"first": name, "first_keep_rate": rate, "second": other_name, "second_keep_rate": other_rate}
-                yield {**pair, "stage": stage + 1, **read, "clips": int(shared.clips[stage])}
+                ends = {end: _known(getattr(shared, end)[stage]) for end in ("mean", "low", "high")}
+                names = {"first": name, "first_keep_rate": rate, "second": other_name, "second_keep_rate": other_rate}
+                yield {**names, "stage": stage + 1, **ends, "clips": int(shared.clips[stage])}
 
 
 def _known(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""One model on one data set, in every way that the report asks about: two passes, then numbers that can be kept."""
+"""Run one model on one data set in every way that the report needs: two passes, then results that can be saved."""
 
 from __future__ import annotations
 
@@ -230,9 +230,9 @@ class _Gathered:
     ) -> None:
         self.pictured = pictured
         self.model, self.plan, self.clusters, self.columns = model, plan, clusters, columns
-        self.scores: dict[Condition, list[NDArray[np.float32]]] = {one: [] for one in conditions}
-        self.removed: dict[Condition, list[NDArray[np.int64]]] = {one: [] for one in conditions}
-        self.sums = {
+        self.scores: dict[Condition, list[NDArray[np.float32]]] = {condition: [] for condition in conditions}
+        self.removed: dict[Condition, list[NDArray[np.int64]]] = {condition: [] for condition in conditions}
+        self.accumulators = {
             rate: Accumulator(model.config, clusters, padding=plan.padding, seed=None)
             for rate in (1.0, *plan.keep_rates)
         }
@@ -242,81 +242,89 @@ class _Gathered:
     def add(self, batch: ClipBatch) -> None:
         if not len(batch):
             return
-        self.sums[1.0].add(batch)
+        self.accumulators[1.0].add(batch)
         nothing = np.zeros(len(batch), dtype=np.int64)
-        found = {DENSE: (batch.logits, nothing)}
+        results = {DENSE: (batch.logits, nothing)}
         counted = np.full(batch.padded.shape, True) if self.plan.padding == "with" else ~batch.padded
         stages = sorted(self.model.config.prune_at)
         for rate in self.plan.keep_rates:
             pruned = pruned_batch(self.model, batch, rate)
-            self.sums[rate].add(pruned)
+            self.accumulators[rate].add(pruned)
             kept = np.stack([pruned.kept(block) for block in stages], axis=1)
             self.ratios[rate].append(attention_ratio(batch.scores, kept, counted))
-            found[Condition("criterion", rate, ATTENTION)] = pruned.logits, nothing
+            results[Condition("criterion", rate, ATTENTION)] = pruned.logits, nothing
             if rate == self.plan.keep_rates[0] and batch.log_mel is not None:
                 self.examples += [
                     (batch.targets[row], batch.log_mel[row], int(batch.num_frames[row]), pruned.survived[row])
                     for row, place in enumerate(batch.positions)
                     if int(place) in self.pictured
                 ]
-        for one in self.scores:
-            if one not in found:
-                found[one] = run_condition(
-                    self.model, batch, one, self.clusters, padding=self.plan.padding, seed=self.plan.seed
+        for condition in self.scores:
+            if condition not in results:
+                results[condition] = run_condition(
+                    self.model, batch, condition, self.clusters, padding=self.plan.padding, seed=self.plan.seed
                 )
-            logits, flagged = found[one]
-            self.scores[one].append(logits[:, self.columns])
-            self.removed[one].append(flagged)
+            logits, flagged = results[condition]
+            self.scores[condition].append(logits[:, self.columns])
+            self.removed[condition].append(flagged)
 
     def findings(
         self, name: str, facts: Mapping[str, Any], part: AudioDataset, left_out: Mapping[str, str]
     ) -> Findings:
-        names = [", ".join(part.labels[number] for number in np.flatnonzero(one[0])) for one in self.examples]
+        names = [", ".join(part.labels[number] for number in np.flatnonzero(targets)) for targets, *_ in self.examples]
         shape = (0, self.model.config.max_length, self.model.config.num_mel_bins)
-        mels = [one[1] for one in self.examples] or np.zeros(shape, dtype=np.float32)
-        alive = [one[3] for one in self.examples] or np.zeros((0, *self.model.config.grid), dtype=np.uint8)
-        frames = np.array([one[2] for one in self.examples], dtype=np.int64)
+        log_mel = [example[1] for example in self.examples] or np.zeros(shape, dtype=np.float32)
+        survived = [example[3] for example in self.examples] or np.zeros((0, *self.model.config.grid), dtype=np.uint8)
+        frames = np.array([example[2] for example in self.examples], dtype=np.int64)
         return Findings(
             name=name,
             config=self.model.config,
             facts=facts,
             metric=part.metric,
             labels=tuple(part.labels),
-            summaries={rate: one.summary() for rate, one in self.sums.items()},
+            summaries={rate: accumulator.summary() for rate, accumulator in self.accumulators.items()},
             ratios={rate: np.concatenate(parts) for rate, parts in self.ratios.items()},
-            scores={one: np.concatenate(parts) for one, parts in self.scores.items()},
-            removed={one: np.concatenate(parts) for one, parts in self.removed.items()},
-            examples=Examples(tuple(names), np.asarray(mels), frames, np.asarray(alive)),
+            scores={condition: np.concatenate(parts) for condition, parts in self.scores.items()},
+            removed={condition: np.concatenate(parts) for condition, parts in self.removed.items()},
+            examples=Examples(tuple(names), np.asarray(log_mel), frames, np.asarray(survived)),
             left_out=left_out,
         )
 
 
-def save_findings(found: Findings, path: Path) -> None:
+def save_findings(findings: Findings, path: Path) -> None:
     """Keep findings on disk, as one file in safetensors' format that appears whole or not at all."""
     tensors: dict[str, NDArray[Any]] = {}
-    for rate, summary in found.summaries.items():
+    for rate, summary in findings.summaries.items():
         tensors |= {f"{rate}/{name}": getattr(summary, name) for name in SUMMARY_ARRAYS}
-    tensors |= {f"{rate}/ratio": values for rate, values in found.ratios.items()}
-    conditions = list(found.scores)
-    tensors["scores"] = np.stack([found.scores[one] for one in conditions])
-    tensors["removed"] = np.stack([found.removed[one] for one in conditions])
+    tensors |= {f"{rate}/ratio": values for rate, values in findings.ratios.items()}
+    conditions = list(findings.scores)
+    tensors["scores"] = np.stack([findings.scores[condition] for condition in conditions])
+    tensors["removed"] = np.stack([findings.removed[condition] for condition in conditions])
     for name in ("log_mel", "num_frames", "survived"):
-        tensors[f"example/{name}"] = getattr(found.examples, name)
-    first = found.summaries[1.0]
+        tensors[f"example/{name}"] = getattr(findings.examples, name)
+    dense = findings.summaries[1.0]
     clusters = {
-        name: {one.name: _listed(getattr(given, one.name)) for one in fields(Clusters)}
-        for name, given in first.clusters.items()
+        statistic: {each.name: _listed(getattr(of_statistic, each.name)) for each in fields(Clusters)}
+        for statistic, of_statistic in dense.clusters.items()
     }
     notes = {
-        **{"facts": found.facts, "metric": found.metric, "labels": found.labels, "left_out": found.left_out},
-        **{"ids": first.ids, "stages": first.stages, "rates": list(found.summaries), "padding": first.padding},
-        **{"clusters": clusters, "conditions": [asdict(one) for one in conditions], "examples": found.examples.names},
+        "facts": findings.facts,
+        "metric": findings.metric,
+        "labels": findings.labels,
+        "left_out": findings.left_out,
+        "ids": dense.ids,
+        "stages": dense.stages,
+        "rates": list(findings.summaries),
+        "padding": dense.padding,
+        "clusters": clusters,
+        "conditions": [asdict(condition) for condition in conditions],
+        "examples": findings.examples.names,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    beside.write_bytes(safetensors.numpy.save(whole, metadata={"findings": json.dumps(notes)}))
-    beside.replace(path)
+    partial = path.with_name(path.name + ".partial")
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    partial.write_bytes(safetensors.numpy.save(contiguous, metadata={"findings": json.dumps(notes)}))
+    partial.replace(path)
 
 
 def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[str, Any]) -> Findings | None:
@@ -329,7 +337,7 @@ def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
-    clusters = {statistic: _clusters(given) for statistic, given in notes["clusters"].items()}
+    clusters = {statistic: _clusters(written) for statistic, written in notes["clusters"].items()}
     summaries = {
         rate: Summary(
             notes["padding"],
@@ -340,7 +348,7 @@ def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[
         )
         for rate in notes["rates"]
     }
-    conditions = [Condition(**{**one, "clusters": tuple(one["clusters"])}) for one in notes["conditions"]]
+    conditions = [Condition(**{**written, "clusters": tuple(written["clusters"])}) for written in notes["conditions"]]
     pictured = (tensors[f"example/{key}"] for key in ("log_mel", "num_frames", "survived"))
     return Findings(
         name=name,
@@ -361,6 +369,8 @@ def _listed(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def _clusters(given: Mapping[str, Any]) -> Clusters:
-    arrays = {key: None if given[key] is None else np.array(given[key]) for key in ("centres", "counts")}
-    return Clusters(np.array(given["bounds"]), given["source"], given["padding"], **arrays, inertia=given["inertia"])
+def _clusters(written: Mapping[str, Any]) -> Clusters:
+    arrays = {key: None if written[key] is None else np.array(written[key]) for key in ("centres", "counts")}
+    return Clusters(
+        np.array(written["bounds"]), written["source"], written["padding"], **arrays, inertia=written["inertia"]
+    )

@@ -2,15 +2,16 @@
 
 >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
 
-Importing it makes transformers' Auto classes and pipelines know the model and its feature extractor.
+Importing it is light, and makes transformers' Auto classes and pipelines know the model and its feature extractor
+(`spectrim.network.auto_classes`). Each name below is loaded when it is first used.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+
+from spectrim.network.auto_classes import register_when_needed
 
 if TYPE_CHECKING:
     from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
@@ -58,14 +59,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]
 
 
-def _is_light() -> bool:
-    """Whether torch can wait: in the command `spectrim`, which answers --help first, and in its decoding workers."""
-    return PurePath(sys.argv[0] if getattr(sys, "argv", None) else "").name in ("spectrim", "spectrim.exe")
-
-
-if not _is_light():
-    for _module in ("network.transformer", "audio.frontend"):
-        importlib.import_module(f"spectrim.{_module}")
+register_when_needed()

@@ -6,11 +6,12 @@ The named builders (`ast_base`, `audiomae_base`, ...) are flat: read one to see 
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from spectrim.errors import InvalidSetting, one_of
 
@@ -123,6 +124,8 @@ class SpectrimConfig(PreTrainedConfig):
     random_seed: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # Registers the model with transformers' Auto classes; a string, since the model imports this module.
+        importlib.import_module("spectrim.network.transformer")
         super().__post_init__(**kwargs)
         if self.id2label and not getattr(self, "label2id", None):
             self.label2id = {name: number for number, name in self.id2label.items()}
@@ -319,3 +322,5 @@ BUILDERS = {
     "audiomae-base": audiomae_base,
 }
 """The named sizes, as the command line and the recipes call them."""
+
+AutoConfig.register(SpectrimConfig.model_type, SpectrimConfig)

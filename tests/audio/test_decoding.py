@@ -162,7 +162,6 @@ def test_a_script_without_a_main_guard_can_use_it_and_its_workers_die_with_it(tm
     script.write_text(
         textwrap.dedent(f"""
         import sys
-        sys.argv[0] = "spectrim"
         sys.path.insert(0, {str(Path(__file__).parents[1] / "helpers")!r})
         import psutil
         from decoders import endless

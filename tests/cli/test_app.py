@@ -67,7 +67,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """The command line in a process of its own, which Ctrl-C reaches even where the tests run in the background."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "sys.argv[0] = 'spectrim'; from spectrim.cli.app import main; main()"
+        "from spectrim.cli.app import main; main()"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
@@ -79,7 +79,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["predict", "--help"], ["data", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys; sys.argv[0] = 'spectrim'\n"
+        "import sys\n"
         "from spectrim.cli.app import main\n"
         "try: main()\n"
         f"except SystemExit as end: print('loaded:', end.code, *(set({HEAVY!r}) & set(sys.modules)))"

@@ -37,9 +37,8 @@ LOOK_AHEAD = 1 << 23
 POLL_SECONDS = 1.0
 LAST_WORDS_SECONDS = 5.0
 
-# sys.argv[0] keeps the package from importing torch, see spectrim/__init__.py.
 _BOOT = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); sys.argv[0] = 'spectrim'; "
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from spectrim.audio.decoding import serve; serve()"
 )
 _DEAD = (EOFError, OSError, pickle.UnpicklingError)

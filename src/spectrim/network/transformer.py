@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
+from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -411,5 +411,4 @@ class AudioTransformer(PreTrainedModel):
                 init.copy_(module.position_table, sincos_position_table(self.config))
 
 
-AutoConfig.register(SpectrimConfig.model_type, SpectrimConfig)
 AutoModelForAudioClassification.register(SpectrimConfig, AudioTransformer)

@@ -1,1 +1,1 @@
-"""What a model listens to: numbers about the patches it keeps, and pictures of them."""
+"""The paper's analysis: which patches a model keeps on a data set, what they are like, and what ablations cost."""

@@ -1,4 +1,4 @@
-"""What a model did with some clips, in memory and as the tensors of a shard on disk."""
+"""Logits, scores and kept patches of some clips, in memory (`ClipBatch`) and as the tensors of a shard on disk."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting, one_of
 
 LOG_MELS = ("uint8", "float16", "none")
-"""How log-mel is stored: in 256 even steps from each clip's lowest to its highest value, as float16, or not at all."""
+"""Storage of log-mel: 256 even steps from each clip's lowest to its highest value, float16, or none."""
 SCORES = ("float16", "float32")
-"""How scores are stored: as float16 against the largest one of each clip and block, or as they are."""
+"""Storage of scores: float16 relative to the largest score of each clip and block, or float32."""
 LARGEST_FLOAT16 = 2.0**15
-"""What the largest score of a clip and block is stored as: normal numbers then reach down to 2^-29 of it."""
+"""Stored value of the largest score of a clip and block: normal float16 numbers then reach down to 2^-29 of it."""
 SHARD_CLIPS = 128
-"""Clips of a shard, unless somebody says otherwise."""
+"""Default number of clips in a shard."""
 
 TENSOR_HEADER, INDEX_ENTRY, ID_QUOTES = 70, 150, 6
 """Bytes, roughly: of a tensor's entry in the head of a shard, of a shard's in the index, around an id."""
@@ -32,7 +32,7 @@ Layout = dict[str, tuple[tuple[int, ...], str]]
 
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
-    """What a model did with n clips. F × T patches, low frequencies first, as in `TokenTrace`.
+    """Results of a model for n clips. F × T patches, low frequencies first, as in `TokenTrace`.
 
     Attributes:
         ids: (n,) names within the data set.
@@ -43,8 +43,8 @@ class ClipBatch:
         intensity: (n, F, T) float32.
         variation: (n, F, T) float32.
         scores: (n, blocks, F, T) float32: the criterion's score in each block, NaN where the patch was gone before it.
-        survived: (n, F, T) uint8: after how many blocks the patch was alive. What is gone stays gone, so that this
-            says all: the patch is alive after block b where it is above b.
+        survived: (n, F, T) uint8: the number of blocks after which the patch was alive. Dropped patches never come
+            back, so the patch is alive after block b where this is above b.
         padded: (n, F, T) bool: holds only padding.
         next_position: place in the data set behind the last clip that was looked at.
         left_out: id → reason of the clips before it, since the batch before, that could not be used.
@@ -125,7 +125,7 @@ def estimated_bytes(
     shard_clips: int = SHARD_CLIPS,
     id_bytes: int = 24,
 ) -> int:
-    """How much disk a record takes; the tensors exactly, ids and headers roughly.
+    """Estimate the disk space of a record: tensors exactly, ids and headers roughly.
 
     Args:
         config: of the model.
@@ -161,7 +161,7 @@ def quantise(log_mel: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def dequantise(codes: NDArray[np.uint8], low: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What `quantise` took apart, to half a step."""
+    """The values that `quantise` stored, to within half a step."""
     return low[:, None, None] + step[:, None, None] * codes.astype(np.float32)
 
 

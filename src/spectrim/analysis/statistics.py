@@ -1,4 +1,4 @@
-"""Arrays in, numbers out: what patches are like, and which of them a model keeps. Knows no models.
+"""Statistics of patches and of those that a model keeps, computed from arrays: intensity, clusters, density, overlap.
 
 Shapes: n clips, F × T patches (low frequencies first), S stages. Stage 0 is what enters the model, stage s what is left
 after its s-th pruning block; ``present`` (n, S, F, T) says which patches are there. Ranks are those of
@@ -125,7 +125,7 @@ def density(
 
 
 class Received(NamedTuple):
-    """What kept and dropped patches received at each pruning block; every field is (n, blocks) float64.
+    """Scores that kept and dropped patches received at each pruning block; every field is (n, blocks) float64.
 
     Attributes:
         kept: sum of the scores of the patches that stay.
@@ -141,7 +141,7 @@ class Received(NamedTuple):
 
     @property
     def share(self) -> NDArray[np.float64]:
-        """Share of all that patches received which the kept ones did, (n, blocks)."""
+        """Share of the sum of all scores that the kept patches received, (n, blocks)."""
         return divide_or_nan(self.kept, self.kept + self.dropped)
 
     @property

@@ -1,7 +1,7 @@
-"""A record of what a model did with a data set, on disk: shards in safetensors' format and an index in JSON.
+"""Records of a model's results on a data set, on disk: shards in safetensors' format and an index in JSON.
 
-``docs/analysis.md`` describes the format. A shard is written beside and renamed, then the index names it; a shard that
-the index does not name does not count. So a kill loses at most the clips of one shard, and one goes on from there.
+``docs/analysis.md`` describes the format. A shard is written to a temporary name and renamed, then added to the index;
+shards that the index does not name are ignored. A killed run loses the clips of one shard at most, and can be resumed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class StoreWriter:
     """Adds batches to a record; shards are written as they fill up.
 
     Args:
-        folder: of the record; made if needed. A record that is there is gone on with; shards that are torn
-            are taken off it first, with all behind them.
-        run: all that determines the record, as JSON; holds ``config``, ``data.labels``, ``log_mel`` and ``scores``.
+        folder: of the record; made if needed. An existing record is continued, without damaged shards and those after
+            them.
+        run: everything that determines the record, as JSON; holds ``config``, ``data.labels``, ``log_mel``, ``scores``.
         shard_clips: a shard is written once it has this many clips, or a few more from the last batch.
 
     Attributes:
@@ -59,7 +59,7 @@ class StoreWriter:
         self._write_index()
 
     def append(self, batch: ClipBatch) -> None:
-        """Add clips; they are on disk once their shard is full, or at `flush`."""
+        """Add clips; they are written when their shard is full, or by `flush`."""
         self._waiting.append((packed(batch, self.tensors), batch.ids))
         self._left_out |= batch.left_out
         self.next_position = batch.next_position
@@ -67,16 +67,16 @@ class StoreWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting as a shard, then the index."""
+        """Write the clips that are not on disk yet as a shard, then the index."""
         if not self._waiting:
             return
         ids = [name for _, names in self._waiting for name in names]
         tensors = {name: np.concatenate([part[name] for part, _ in self._waiting]) for name in self.tensors}
         content = safetensors.numpy.save(tensors, metadata={"ids": json.dumps(ids)})
         path = self.folder / f"clips-{len(self.shards):05d}.safetensors"
-        beside = path.with_name(path.name + ".partial")
-        beside.write_bytes(content)
-        beside.replace(path)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(content)
+        partial.replace(path)
         facts = {"file": path.name, "clips": len(ids), "bytes": len(content), "crc32": zlib.crc32(content)}
         self.shards.append({**facts, "next": self.next_position, "left_out": self._left_out})
         self._waiting, self._left_out = [], {}
@@ -98,10 +98,10 @@ class Store:
         DataError: there is no record, its index cannot be read, or a shard is missing or of another size.
 
     Attributes:
-        run: what was recorded, as `spectrim.analysis.record.record` says.
+        run: what determines the record; see `spectrim.analysis.record.record`.
         config: of the model, with the keep rate of the record.
         left_out: id → reason of the clips that could not be used.
-        next_position: clips of the data set that were looked at.
+        next_position: number of clips of the data set that were processed.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -115,9 +115,9 @@ class Store:
         self.next_position: int = self.shards[-1]["next"] if self.shards else 0
         self._checked: set[str] = set()
         for shard in self.shards:
-            wrong = _flaw(self.folder, shard, whole=False)
-            if wrong is not None:
-                raise _torn(self.folder / shard["file"], wrong)
+            damage = _damage(self.folder, shard, whole=False)
+            if damage is not None:
+                raise _damaged(self.folder / shard["file"], damage)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -130,7 +130,7 @@ class Store:
             log_mel: read the log-mel values, too, the largest part.
 
         Raises:
-            DataError: a shard is torn.
+            DataError: a shard is damaged.
             InvalidSetting: ``log_mel``, but the record holds none.
         """
         self._check_log_mel(log_mel)
@@ -141,7 +141,7 @@ class Store:
         """One clip, with its log-mel values, as a batch of one.
 
         Raises:
-            DataError: its shard is torn.
+            DataError: its shard is damaged.
             InvalidSetting: there is no such clip, or no log-mel in the record.
         """
         self._check_log_mel(log_mel)
@@ -160,9 +160,9 @@ class Store:
     def _read(self, shard: Mapping[str, Any], row: int | None, log_mel: bool) -> ClipBatch:
         path = self.folder / shard["file"]
         if shard["file"] not in self._checked:
-            wrong = _flaw(self.folder, shard, whole=True)
-            if wrong is not None:
-                raise _torn(path, wrong)
+            damage = _damage(self.folder, shard, whole=True)
+            if damage is not None:
+                raise _damaged(path, damage)
             self._checked.add(shard["file"])
         wanted = [name for name in self.tensors if log_mel or not name.startswith("log_mel")]
         try:
@@ -174,11 +174,11 @@ class Store:
                     ids = ids[row : row + 1]
                     read = {name: file.get_slice(name)[row : row + 1] for name in wanted}
         except SafetensorError as error:
-            raise _torn(path, str(error)) from error
+            raise _damaged(path, str(error)) from error
         for name in wanted:
             shape, kind = self.tensors[name]
             if read[name].shape[1:] != shape or read[name].dtype != np.dtype(kind):
-                raise _torn(path, f"{name} has shape {read[name].shape} and type {read[name].dtype}")
+                raise _damaged(path, f"{name} has shape {read[name].shape} and type {read[name].dtype}")
         return unpacked(read, tuple(ids), shard["next"], self.config)
 
 
@@ -207,8 +207,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _flaw(folder: Path, shard: Mapping[str, Any], *, whole: bool) -> str | None:
-    """What is wrong with a shard, None for nothing; ``whole`` reads all of it."""
+def _damage(folder: Path, shard: Mapping[str, Any], *, whole: bool) -> str | None:
+    """What is wrong with a shard, None if nothing; ``whole`` also compares the checksum."""
     path = folder / shard["file"]
     if not path.is_file():
         return "it is missing"
@@ -220,15 +220,15 @@ def _flaw(folder: Path, shard: Mapping[str, Any], *, whole: bool) -> str | None:
     return None
 
 
-def _torn(path: Path, reason: str) -> DataError:
+def _damaged(path: Path, reason: str) -> DataError:
     return DataError(f"{path} is not what was recorded: {reason}; record again with resume to replace it")
 
 
 def _whole_shards(folder: Path, shards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The shards before the first one that is torn."""
+    """The shards before the first damaged one."""
     for number, shard in enumerate(shards):
-        wrong = _flaw(folder, shard, whole=True)
-        if wrong is not None:
-            logger.warning("%s and what follows it is recorded again: %s", folder / shard["file"], wrong)
+        damage = _damage(folder, shard, whole=True)
+        if damage is not None:
+            logger.warning("%s and what follows it is recorded again: %s", folder / shard["file"], damage)
             return list(shards[:number])
     return list(shards)

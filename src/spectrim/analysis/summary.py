@@ -1,8 +1,8 @@
-"""From batches of clips to reported numbers: a few numbers per clip are kept, and no scores or spectrograms.
+"""Summarise batches of clips: a few numbers per clip, from which the reported statistics are computed.
 
-`Accumulator` takes what `spectrim.analysis.record.observe` or `spectrim.analysis.store.Store.batches` hand out, so that
-statistics need no record on disk. `Summary` holds what it has gathered, about 3 KB a ten-second clip of AST-B beside
-its targets and logits, and turns it into rows with intervals, for all clips or for those of each label.
+`Accumulator` takes the batches of `spectrim.analysis.record.observe` or `spectrim.analysis.store.Store.batches`, so
+that statistics need no record on disk. `Summary` holds the numbers, without scores and spectrograms: about 3 KB a
+ten-second clip of AST-B beside its targets and logits. It makes rows with intervals, for all clips or for each label.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _numbers(estimate: Estimate, place: tuple[int, ...]) -> dict[str, Any]:
 
 
 class Accumulator:
-    """Gathers the numbers of a `Summary` from batches of clips.
+    """Collects the numbers of a `Summary` from batches of clips.
 
     Args:
         config: of the model: says blocks and pruning blocks.
@@ -241,7 +241,7 @@ class Accumulator:
         self._density = np.zeros((len(self.stages) + 1, *(len(bounds) - 1 for bounds in edges)), dtype=np.int64)
 
     def add(self, batch: ClipBatch) -> None:
-        """Take a batch; one without clips adds nothing."""
+        """Add a batch, which may have no clips."""
         if not len(batch):
             return
         counted = np.full(batch.padded.shape, True) if self.padding == "with" else ~batch.padded
@@ -282,10 +282,10 @@ class Accumulator:
         return np.stack([paper_form(counts), tau_b(counts), paper_form_when_shuffled(counts), in_one_shuffle], axis=1)
 
     def summary(self) -> Summary:
-        """All that has been gathered so far.
+        """The summary of all batches so far.
 
         Raises:
-            DataError: nothing has.
+            DataError: there are none.
         """
         if not self._parts:
             raise DataError("there are no clips to make statistics of")

@@ -1,4 +1,4 @@
-"""One clip explained: what a model keeps of it, stage by stage, to see and to hear."""
+"""Explain one clip: the patches that a model keeps after each stage, as pictures and as sound."""
 
 from spectrim.explain.clip import Explanation, explain_clip
 from spectrim.explain.folder import explain, write_explanation

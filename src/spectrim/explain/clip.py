@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageChange:
-    """What one stage does to a window, as scores (labels,) to compare with the dense ones.
+    """Effect of one stage on a window, as scores (labels,) to compare with the dense ones.
 
     Attributes:
         removed: (F, T) bool, the patches that go at this stage in the pruned model.
@@ -61,7 +61,7 @@ class StageChange:
 
 @dataclass(frozen=True)
 class WindowDetail:
-    """What is drawn of a window.
+    """Arrays for the pictures of a window.
 
     Attributes:
         log_mel: (frames, mels) float32, normalised.
@@ -101,7 +101,7 @@ class ExplainedWindow:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One clip explained.
+    """Results of explaining one clip.
 
     Attributes:
         clip: the file.
@@ -125,7 +125,7 @@ class Explanation:
 
     @property
     def seconds(self) -> float:
-        """How much of the clip was heard, up to the end of the last window."""
+        """Seconds of the clip up to the end of the last window."""
         return self.windows[-1].end
 
     @property
@@ -139,7 +139,7 @@ class Explanation:
         return (len(self.windows) - 1) * self.config.max_length + self.windows[-1].num_frames
 
     def names(self) -> list[str]:
-        """What the states of `ExplainedWindow.kept` are called."""
+        """Names of the states of `ExplainedWindow.kept`."""
         first = "padding removed" if self.config.drop_padding else "all patches"
         return [first, *(stage.name for stage in self.stages)]
 

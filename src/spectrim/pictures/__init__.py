@@ -1,1 +1,1 @@
-"""Numbers to figures and pages; knows no models."""
+"""Figures and report pages, drawn from arrays and table rows, independent of any model."""

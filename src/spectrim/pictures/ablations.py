@@ -1,4 +1,4 @@
-"""What ablations cost: change from the dense model by ranking of the patches, and by dropped clusters."""
+"""Figures of ablations: change from the dense model by ranking of the patches, and by dropped clusters."""
 
 from __future__ import annotations
 

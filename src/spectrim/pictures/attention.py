@@ -1,4 +1,4 @@
-"""Attention, block by block: its correlation with the clusters of patches, and what kept patches receive of it."""
+"""Figures of attention by block: its correlation with the clusters of patches, and the attention of kept patches."""
 
 from __future__ import annotations
 

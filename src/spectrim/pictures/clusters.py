@@ -1,4 +1,4 @@
-"""Clusters of patches: their sizes and bounds, where their patches lie, and what is kept of each."""
+"""Figures of clusters of patches: sizes and bounds, density of their patches, and the share kept of each."""
 
 from __future__ import annotations
 

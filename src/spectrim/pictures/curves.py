@@ -1,4 +1,4 @@
-"""Accuracy against MACs as a figure: plain rows in, whoever measured them."""
+"""Figure of accuracy against MACs, from table rows."""
 
 from __future__ import annotations
 

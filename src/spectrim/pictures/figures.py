@@ -1,4 +1,4 @@
-"""What the figures share: fonts, line styles, titles, legends, error bars, and how they are saved."""
+"""Shared by all figures: font sizes, line styles, titles, legends, error bars, saving."""
 
 from __future__ import annotations
 

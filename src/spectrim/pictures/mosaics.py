@@ -1,4 +1,4 @@
-"""Several clips in one picture: a row a clip, its spectrogram and what is left of it after each stage."""
+"""Several clips in one picture, one row each: the spectrogram, and the kept patches after each pruning stage."""
 
 from __future__ import annotations
 

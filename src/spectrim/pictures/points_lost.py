@@ -1,4 +1,4 @@
-"""Points lost as dots with intervals, a panel a backbone: plain rows in, whoever measured them."""
+"""Figure of points lost: means with intervals and single runs, one panel a backbone, from table rows."""
 
 from __future__ import annotations
 

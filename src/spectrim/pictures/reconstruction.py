@@ -1,4 +1,4 @@
-"""Pictures of masked pre-training: what was there, what was shown of it, what was made of that."""
+"""Pictures of masked pre-training: the spectrogram, its visible patches, and the decoder's prediction of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scores of every block over the grid of the spectrogram, as one picture."""
+"""Picture of the patch scores of every block, one map over the patch grid each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers to pictures: draws arrays that others made and knows no model."""
+"""Pictures of a spectrogram and of the patches kept after each pruning stage, drawn from arrays."""
 
 from __future__ import annotations
 

@@ -20,17 +20,17 @@ from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.stats.ratios import divide_or_nan
 
 MOST_CLUSTERS = 7
-"""A cluster shares a 64-bit sorting key with its score: three bits, one value of which marks what does not count."""
+"""A cluster shares a 64-bit sorting key with its score: three bits, one value of which marks patches left out."""
 
 CLUSTER_BITS = 3
 OUTSIDE = (1 << CLUSTER_BITS) - 1
-"""What does not count; it sorts behind everything, so that it stands before nothing that does."""
+"""Mark of patches left out; it sorts behind all others, so that it changes none of their counts."""
 
 ENTRIES_AT_ONCE = 1 << 16
 """Scores that are sorted at once, so that they stay in a processor's cache."""
 
 MOST_IN_INT32 = 65536
-"""So many patches make fewer pairs than an int32 counts."""
+"""Up to this many patches, an int32 can count the pairs."""
 
 
 class PairCounts(NamedTuple):
@@ -158,9 +158,9 @@ def tau_b(counts: PairCounts) -> NDArray[np.float64]:
 
 
 def paper_form_when_shuffled(counts: PairCounts) -> NDArray[np.float64]:
-    """What `paper_form` reads on average when the same scores are dealt to the patches at random: the share of ties.
+    """Mean of `paper_form` when the same scores are permuted among the patches at random: the share of ties.
 
-    Of all deals, a pair is untied in score and in cluster with probability (1 − T_s/pairs)·(1 − T_c/pairs), and then
+    Over all permutations, a pair is untied in score and in cluster with probability (1 − T_s/pairs)·(1 − T_c/pairs), then
     concordant as often as discordant; so the mean is 1 − (1 − T_s/pairs)·(1 − T_c/pairs), which is T_c/pairs where all
     scores differ. A score that has nothing to do with the clusters reads this, not 0.
     """
@@ -169,7 +169,7 @@ def paper_form_when_shuffled(counts: PairCounts) -> NDArray[np.float64]:
 
 
 def shuffled(scores: NDArray[np.floating], *, seed: int | Sequence[int]) -> NDArray[np.floating]:
-    """Deal each row's scores to its living patches at random; the patches that are gone (NaN) stay gone.
+    """Permute each row's scores among the patches that have one, at random; NaN stays where it is.
 
     Args:
         scores: (..., n), NaN where a patch is not alive.

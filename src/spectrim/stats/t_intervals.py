@@ -17,7 +17,7 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over runs.
+    """A mean over training runs.
 
     Attributes:
         value: the mean.

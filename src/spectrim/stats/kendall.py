@@ -160,9 +160,9 @@ def tau_b(counts: PairCounts) -> NDArray[np.float64]:
 def paper_form_when_shuffled(counts: PairCounts) -> NDArray[np.float64]:
     """Mean of `paper_form` when the same scores are permuted among the patches at random: the share of ties.
 
-    Over all permutations, a pair is untied in score and in cluster with probability (1 − T_s/pairs)·(1 − T_c/pairs), then
-    concordant as often as discordant; so the mean is 1 − (1 − T_s/pairs)·(1 − T_c/pairs), which is T_c/pairs where all
-    scores differ. A score that has nothing to do with the clusters reads this, not 0.
+    Over all permutations, a pair is untied in score and in cluster with probability (1 − T_s/pairs)·(1 − T_c/pairs),
+    and then as often concordant as discordant; so the mean is 1 − (1 − T_s/pairs)·(1 − T_c/pairs), which is T_c/pairs
+    where all scores differ. A score that has nothing to do with the clusters reads this, not 0.
     """
     untied_scores = 1.0 - divide_or_nan(counts.tied_scores, counts.pairs)
     return 1.0 - untied_scores * (1.0 - divide_or_nan(counts.tied_clusters, counts.pairs))

@@ -45,6 +45,21 @@ def test_manifests_can_be_named_and_lie_elsewhere(root: Path, tmp_path: Path) ->
     assert open_audioset(root, "test", validation="train.json").recordings[0].id == "clips/4.wav"
 
 
+def test_clips_of_a_published_manifest_are_found_in_a_folder_of_one_s_own(root: Path) -> None:
+    """Paths of another machine: with a folder of theirs, by their bare names, and not there."""
+    names = ["there/far/sub/0.wav", "there/far/1.wav", "there/../2.wav", "there/9.wav"]
+    for name in ("sub/0.wav", "0.wav", "1.wav", "2.wav"):
+        write_tone(root / "mine" / name, 500)
+    write_manifest(root / "train.json", {f"/nowhere/{name}": "/m/04rlf" for name in names})
+    part = open_audioset(root, "train", clips="mine", bad_share=0.5)
+    assert [recording.path for recording in part.recordings] == [
+        root / "mine" / name for name in ("sub/0.wav", "1.wav", "2.wav")
+    ]
+    assert list(part.missing) == ["/nowhere/there/9.wav"]
+    with pytest.raises(InvalidSetting, match=r"clips is 'yours'; allowed: a folder that is there"):
+        open_audioset(root, "train", clips="yours")
+
+
 def test_missing_clips_are_named(root: Path) -> None:
     (root / "clips" / "1.wav").unlink()
     assert list(open_audioset(root, "train").missing) == ["clips/1.wav"]

@@ -8,12 +8,13 @@ folder of its manifest. `spectrim.data.manifests` makes manifests from Google's 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
-from spectrim.errors import DataError, brief, shown
+from spectrim.errors import DataError, InvalidSetting, brief, shown
 from spectrim.tables import read_class_labels
 
 TRAIN, EVAL, LABELS = "train.json", "eval.json", "class_labels_indices.csv"
@@ -27,6 +28,7 @@ def open_audioset(
     evaluation: str = EVAL,
     validation: str | None = None,
     labels: str = LABELS,
+    clips: str | None = None,
     bad_share: float = BAD_SHARE,
 ) -> AudioDataset:
     """Open a part of AudioSet, or of a miniature in its layout.
@@ -39,6 +41,8 @@ def open_audioset(
         evaluation: likewise of the evaluation segments.
         validation: likewise of clips to choose the epoch on instead.
         labels: likewise the table of labels.
+        clips: folder of the clips, in ``root`` or absolute, for manifests whose paths are those of another machine, as
+            the published ones are: of each path the longest end counts that is there.
         bad_share: share of the clips that may be missing or unreadable.
 
     Raises:
@@ -53,7 +57,22 @@ def open_audioset(
     known = read_class_labels(root / labels)
     numbers = {mid: number for number, mid in enumerate(known)}
     recordings = _read_manifest(root / manifests[part], numbers)
+    if clips is not None:
+        folder = root / clips
+        if not folder.is_dir():
+            raise InvalidSetting("clips", clips, f"a folder that is there; {folder} is not")
+        recordings = [replace(recording, path=_moved(Path(recording.id), folder)) for recording in recordings]
     return open_listed(recordings, list(known.values()), multi_label=True, bad_share=bad_share)
+
+
+def _moved(listed: Path, folder: Path) -> Path:
+    """Where the file of a manifest is below another folder: at the longest end of its path that is there.
+
+    Where none is, the place that its bare name would have, which is then reported as missing.
+    """
+    names = listed.parts[1:] if listed.is_absolute() else listed.parts
+    ends = (folder.joinpath(*names[start:]) for start in range(len(names)) if ".." not in names[start:])
+    return next((path for path in ends if path.is_file()), folder / listed.name)
 
 
 def _read_manifest(path: Path, numbers: dict[str, int]) -> list[Recording]:

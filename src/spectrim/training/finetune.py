@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction
 
 from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
@@ -31,8 +31,9 @@ from spectrim.training.branch import branching_point
 from spectrim.training.cards import write_card
 from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipes import Recipe
-from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run
+from spectrim.training.run_folder import CHECKPOINTS, NEWEST, CheckpointFolder, average_weights, begin_run, check_run
 from spectrim.training.run_log import RunLog, Say
+from spectrim.training.sampling import BalancedSampler, clip_weights, epoch_size
 from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tensorboard_callback
 
 
@@ -78,7 +79,28 @@ class PruningTrainer(RunTrainer):
     def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:
         self.recipe = recipe
         self.evaluation_rate = recipe.pruning.keep_rate
-        super().__init__(*args, optimiser_settings=recipe.optimiser, schedule_settings=recipe.schedule, **kwargs)
+        kept = recipe.evaluation.average_last if recipe.evaluation.choose == "average" else NEWEST
+        super().__init__(
+            *args,
+            optimiser_settings=recipe.optimiser,
+            schedule_settings=recipe.schedule,
+            checkpoints_kept=max(kept, NEWEST),
+            **kwargs,
+        )
+
+    def train_sampler(self) -> Sampler[int]:
+        """The clips of an epoch, as the recipe says."""
+        settings, clips = self.recipe.sampling, self.train_dataset
+        if settings.kind == "all" or not isinstance(clips, TrainingClips):
+            return super().train_sampler()
+        number = epoch_size(settings, clips.clips)
+        return BalancedSampler(
+            clip_weights(clips.clips),
+            number - self.rest_of(number),
+            replacement=settings.replacement,
+            clips=clips,
+            seed=self.recipe.seed,
+        )
 
     def compute_loss(
         self,
@@ -257,7 +279,7 @@ def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None) -> Pru
     arguments = run_arguments(
         job.output,
         course,
-        clips=len(job.parts["train"]),
+        clips=epoch_size(recipe.sampling, job.parts["train"]),
         every_epochs=evaluation.every_epochs,
         first_epoch=evaluation.first_epoch,
         evaluation_batch=evaluation.batch_size,
@@ -300,6 +322,11 @@ def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
     state, parts = trainer.state, job.parts
     per_epoch = state.max_steps / job.recipe.optimiser.epochs
     best = None
+    if job.recipe.evaluation.choose == "average":
+        folder = CheckpointFolder(job.output / CHECKPOINTS)
+        averaged = folder.whole_steps()[-job.recipe.evaluation.average_last :]
+        job.model.load_state_dict(average_weights([folder.checkpoint(step) for step in averaged]))
+        best = {"step": averaged[-1], "epoch": averaged[-1] / per_epoch, "averaged_steps": averaged}
     if state.best_global_step:
         best = {
             "step": state.best_global_step,

@@ -232,20 +232,44 @@ class AugmentSettings(StrictSettings):
     pitch: list[Factor] = Field(default_factory=list)
 
 
+class SamplingSettings(StrictSettings):
+    """The clips of an epoch; see `spectrim.training.sampling`.
+
+    Attributes:
+        kind: ``"all"``: every clip once, in a drawn order. ``"balanced"``: drawn by weights that are higher for rare
+            labels.
+        clips_per_epoch: how many are drawn; None: as many as there are.
+        replacement: whether a clip can be drawn more than once in an epoch (PSLA, AST), or not (AudioMAE).
+    """
+
+    kind: Literal["all", "balanced"] = "all"
+    clips_per_epoch: PositiveInt | None = None
+    replacement: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "all" and self.clips_per_epoch is not None:
+            raise InvalidSetting("clips_per_epoch", self.clips_per_epoch, "none with kind: all")
+        return self
+
+
 class EvaluationSettings(StrictSettings):
     """Evaluation on the validation part, always at ``pruning.keep_rate``, and the test at the end.
 
     Attributes:
         every_epochs: from one evaluation, and checkpoint, to the next.
         first_epoch: epochs before the first evaluation; checkpoints are written all the same.
-        choose: ``"best"``: the model is the checkpoint with the best metric; ``"last"``: the last weights.
+        choose: ``"best"``: the model is the checkpoint with the best metric; ``"last"``: the last weights;
+            ``"average"``: the mean of the weights of the last ``average_last`` checkpoints, as AST's and PSLA's.
+        average_last: how many.
         batch_size: clips in a forward pass.
         test_keep_rates: at which the model is tested when the run ends, beside ``pruning.keep_rate``.
     """
 
     every_epochs: PositiveFloat = 1
     first_epoch: float = Field(default=0.0, ge=0.0)
-    choose: Literal["best", "last"] = "best"
+    choose: Literal["best", "last", "average"] = "best"
+    average_last: PositiveInt = 5
     batch_size: PositiveInt = 128
     test_keep_rates: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
         default_factory=lambda: [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
@@ -267,6 +291,7 @@ class Recipe(StrictSettings):
     data: DataSettings
     model: ModelSettings = Field(default_factory=ModelSettings)
     loss: Literal["auto", "cross_entropy", "binary_cross_entropy"] = "auto"
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     pruning: PruningSettings = Field(default_factory=PruningSettings)
@@ -285,6 +310,10 @@ class Recipe(StrictSettings):
         if pruning.keep_rate < 1.0 and end > epochs:
             allowed = f"a start and a length that end within optimiser.epochs={epochs:g}"
             raise InvalidSetting("pruning.shrink_start + pruning.shrink_epochs", end, allowed)
+        evaluation = self.evaluation
+        if evaluation.choose == "average" and evaluation.average_last * evaluation.every_epochs > epochs:
+            allowed = f"as many as there are checkpoints in {epochs:g} epochs, one every {evaluation.every_epochs:g}"
+            raise InvalidSetting("evaluation.average_last", evaluation.average_last, allowed)
         if self.evaluation.first_epoch > epochs:
             raise InvalidSetting(
                 "evaluation.first_epoch", self.evaluation.first_epoch, f"up to optimiser.epochs={epochs:g}"

@@ -10,13 +10,15 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from spectrim.errors import InvalidSetting
 from spectrim.files import refuse_another_run, write_json
@@ -28,11 +30,14 @@ CHECKPOINTS = "checkpoints"
 CHECKSUMS = "whole.json"
 """Written last into a checkpoint: the size and SHA-256 of every file in it."""
 
+WEIGHTS = "model.safetensors"
+"""Where Trainer writes the weights in a checkpoint."""
+
 TRAINER_STATE = "trainer_state.json"
 """Where transformers' Trainer writes its `TrainerState` in a checkpoint."""
 
 NEWEST = 2
-"""So many of the newest checkpoints are kept, and the best."""
+"""So many of the newest checkpoints are kept unless more are to be averaged, and the best."""
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +119,11 @@ class CheckpointFolder:
 
     Attributes:
         path: the folder around them.
+        newest_kept: so many of the newest are kept, and the best.
     """
 
     path: Path
+    newest_kept: int = NEWEST
 
     @property
     def partial(self) -> Path:
@@ -136,6 +143,10 @@ class CheckpointFolder:
         numbers = (path.name.removeprefix("checkpoint-") for path in self.path.glob("checkpoint-*"))
         return sorted(int(number) for number in numbers if number.isdigit())
 
+    def whole_steps(self) -> list[int]:
+        """The steps of which there is a whole checkpoint, in their order."""
+        return [step for step in self.steps() if flaw(self.checkpoint(step)) is None]
+
     def newest(self) -> Path | None:
         """The newest whole checkpoint; broken ones are named in the log and passed over."""
         for step in reversed(self.steps()):
@@ -151,14 +162,14 @@ class CheckpointFolder:
 
         Args:
             step: of the checkpoint.
-            best: step of the checkpoint to keep beside the `NEWEST`, or None.
+            best: step of the checkpoint to keep beside the newest, or None.
         """
         written, place = self.written(step), self.checkpoint(step)
         write_checksums(written)
         shutil.rmtree(place, ignore_errors=True)
         written.rename(place)
         self.partial.rmdir()
-        for old in self.steps()[:-NEWEST]:
+        for old in self.steps()[: -self.newest_kept]:
             if old != best:
                 shutil.rmtree(self.checkpoint(old), ignore_errors=True)
 
@@ -173,3 +184,17 @@ class CheckpointFolder:
     def clear_partial(self) -> None:
         """Remove what a run that was killed has left half-written."""
         shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the weights of some checkpoints, each of the dtype that it has in the first one.
+
+    Args:
+        checkpoints: folders with ``model.safetensors``; at least one.
+    """
+    first = load_file(checkpoints[0] / WEIGHTS)
+    sums = {name: value.double() for name, value in first.items()}
+    for checkpoint in checkpoints[1:]:
+        for name, value in load_file(checkpoint / WEIGHTS).items():
+            sums[name] += value.double()
+    return {name: (total / len(checkpoints)).to(first[name].dtype) for name, total in sums.items()}

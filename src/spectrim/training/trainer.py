@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import is_torch_bf16_gpu_available
@@ -23,7 +23,7 @@ from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
 from spectrim.machine import is_main_process, process_count
 from spectrim.training.optimiser import build_optimiser, build_schedule
 from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
-from spectrim.training.run_folder import CHECKPOINTS, TRAINER_STATE, CheckpointFolder, flaw
+from spectrim.training.run_folder import CHECKPOINTS, NEWEST, TRAINER_STATE, CheckpointFolder, flaw
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,7 @@ class RunTrainer(Trainer):
     Args:
         optimiser_settings: of the recipe.
         schedule_settings: of the recipe.
+        checkpoints_kept: how many of the newest.
 
     Attributes:
         highest_rate: the highest of all layers' learning rates in the newest step.
@@ -169,14 +170,19 @@ class RunTrainer(Trainer):
     lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(
-        self, *args: Any, optimiser_settings: OptimiserSettings, schedule_settings: ScheduleSettings, **kwargs: Any
+        self,
+        *args: Any,
+        optimiser_settings: OptimiserSettings,
+        schedule_settings: ScheduleSettings,
+        checkpoints_kept: int = NEWEST,
+        **kwargs: Any,
     ) -> None:
         self.optimiser_settings = optimiser_settings
         self.schedule_settings = schedule_settings
         self.highest_rate = 0.0
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
-        self.add_callback(WholeCheckpoints(CheckpointFolder(Path(self.args.output_dir).parent)))
+        self.add_callback(WholeCheckpoints(CheckpointFolder(Path(self.args.output_dir).parent, checkpoints_kept)))
 
     @property
     def depth(self) -> int | None:
@@ -209,22 +215,30 @@ class RunTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """A new order in every epoch, without the clips that fill no batch where those are left out.
-
-        Not by ``dataloader_drop_last``: it would leave clips out of evaluations too, and not know accumulated batches.
-        """
+        """Batches of training clips, in the order of `train_sampler`."""
         clips: Any = self.train_dataset
-        settings = self.optimiser_settings
-        left_out = len(clips) % settings.batch_size if settings.drop_last else 0
         loader = DataLoader(
             clips,
             batch_size=self.args.train_batch_size,
-            sampler=RandomSampler(clips, num_samples=len(clips) - left_out),
+            sampler=self.train_sampler(),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)
+
+    def train_sampler(self) -> Sampler[int]:
+        """A new order in every epoch, without the clips that fill no batch where those are left out.
+
+        Not by ``dataloader_drop_last``: it would leave clips out of evaluations too, and not know accumulated batches.
+        """
+        clips: Any = self.train_dataset
+        return RandomSampler(clips, num_samples=len(clips) - self.rest_of(len(clips)))
+
+    def rest_of(self, clips: int) -> int:
+        """How many of so many clips are left out of an epoch."""
+        settings = self.optimiser_settings
+        return clips % settings.batch_size if settings.drop_last else 0
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The batches of a step; none once the run has come to its end: Trainer takes a step before it looks."""

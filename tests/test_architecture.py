@@ -22,12 +22,12 @@ MAY_IMPORT = {
     ),
     "assets": "errors tables",
     "audio": "config data errors machine",
-    "checkpoints": "assets config errors network tables untrusted",
+    "checkpoints": "assets audio config errors network tables untrusted",
     "cli": (
         "__init__ analysis assets audio checkpoints data errors explain "
         "files inference machine measure network pictures studies tables training untrusted"
     ),
-    "config": "errors",
+    "config": "audio errors",
     "data": "audio errors files machine tables",
     "explain": "assets audio checkpoints config data errors files inference machine measure network pictures",
     "inference": (

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpu_sections.common import BACKBONES, Setting, add_ratios, captured, error_of, passing, row
 from spectrim.audio.frontend import Frontend
+from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 
@@ -142,7 +143,7 @@ def _spectrograms_of(frontend: Frontend, frames: Tensor, waveforms: Tensor) -> T
 
 
 def _front_end_difference(setting: Setting) -> float:
-    frontend = Frontend(max_length=setting.frames, mean=-4.2677393, std=4.5689974)
+    frontend = Frontend(max_length=setting.frames, **NORMALISATIONS["audioset"]._asdict())
     waveforms = _waveforms(frontend, 2)
     here = frontend(waveforms).input_values
     return float((frontend.to(setting.device)(waveforms.to(setting.device)).input_values.cpu() - here).abs().max())

@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.errors import InvalidSetting, one_of
 
 BACKBONE_CRITERIA = {"ast": "cls_attention", "audiomae": "mean_attention"}
@@ -113,8 +114,8 @@ class SpectrimConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     head_init_std: float = 0.02
     sampling_rate: int = 16000
-    mean: float = -4.2677393
-    std: float = 4.5689974
+    mean: float = NORMALISATIONS["audioset"].mean
+    std: float = NORMALISATIONS["audioset"].std
     padding: str = "zero"
     keep_rate: float | list[float] = 1.0
     prune_at: list[int] | tuple[int, ...] = (3, 6, 9)

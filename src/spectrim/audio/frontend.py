@@ -32,6 +32,7 @@ from spectrim.audio.filterbank import (
     mel_frequencies,
     window_and_filters,
 )
+from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.audio.waveforms import Batch, as_clips, as_float, check_clips
 from spectrim.config import PADDINGS, SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
@@ -326,8 +327,8 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int = 16000,
         num_mel_bins: int = 128,
         max_length: int = 1024,
-        mean: float = -4.2677393,
-        std: float = 4.5689974,
+        mean: float = NORMALISATIONS["audioset"].mean,
+        std: float = NORMALISATIONS["audioset"].std,
         padding: str = "zero",
         **kwargs: Any,
     ) -> None:

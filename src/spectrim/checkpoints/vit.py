@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.sizes import (
     count_positions,
@@ -28,10 +29,10 @@ BLOCK = {
 """{their module: our module} inside a block; ``qkv`` is split when the weights are converted."""
 
 PAPER_DATA_SETS: dict[str, dict[str, float]] = {
-    "audioset": {"mean": -4.2677393, "std": 4.5689974},
-    "esc50": {"mean": -6.6268077, "std": 5.358466},
-    "spc2": {"mean": -6.845978, "std": 5.5654526},
-    "voxceleb1": {"mean": -6.370, "std": 3.074},
+    "audioset": NORMALISATIONS["audioset"]._asdict(),
+    "esc50": NORMALISATIONS["esc50"]._asdict(),
+    "spc2": NORMALISATIONS["speech-commands"]._asdict(),
+    "voxceleb1": NORMALISATIONS["voxceleb1"]._asdict(),
 }
 """Front-end statistics of the paper's data sets, by their names in its checkpoints' arguments."""
 

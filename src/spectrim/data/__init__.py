@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.data.audioset import open_audioset
 from spectrim.data.dataset import PARTS, AudioDataset, Clip, Recording
 from spectrim.data.esc50 import FOLDS, open_esc50
@@ -80,31 +81,31 @@ DATA_SETS: dict[str, DataSet] = {
         title="Speech Commands V2, 35 words",
         opener=open_speech_commands,
         labels=WORDS,
-        mean=-6.845978,
-        std=5.5654526,
+        mean=NORMALISATIONS["speech-commands"].mean,
+        std=NORMALISATIONS["speech-commands"].std,
         max_length=128,
     ),
     "spoken-commands": DataSet(
         title="Speech Commands V2's words spoken by eSpeak NG (see `spectrim.miniatures.spoken_commands`)",
         opener=open_speech_commands,
         labels=WORDS,
-        mean=-9.364265,
-        std=4.263562,
+        mean=NORMALISATIONS["spoken-commands"].mean,
+        std=NORMALISATIONS["spoken-commands"].std,
         max_length=128,
     ),
     "esc50": DataSet(
         title="ESC-50, environmental sounds in five folds",
         opener=open_esc50,
-        mean=-6.6268077,
-        std=5.358466,
+        mean=NORMALISATIONS["esc50"].mean,
+        std=NORMALISATIONS["esc50"].std,
         max_length=512,
         folds=FOLDS,
     ),
     "voxceleb1": DataSet(
         title="VoxCeleb1, identification of 1,251 speakers",
         opener=open_voxceleb1,
-        mean=-6.370,
-        std=3.074,
+        mean=NORMALISATIONS["voxceleb1"].mean,
+        std=NORMALISATIONS["voxceleb1"].std,
         max_length=1024,
     ),
     "audioset": DataSet(
@@ -112,8 +113,8 @@ DATA_SETS: dict[str, DataSet] = {
         opener=open_audioset,
         multi_label=True,
         metric="mAP",
-        mean=-4.2677393,
-        std=4.5689974,
+        mean=NORMALISATIONS["audioset"].mean,
+        std=NORMALISATIONS["audioset"].std,
         max_length=1024,
     ),
     "folder": DataSet(title="A folder per class", opener=open_folder),

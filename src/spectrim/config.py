@@ -127,6 +127,9 @@ class SpectrimConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         # Registers the model with transformers' Auto classes; a string, since the model imports this module.
         importlib.import_module("spectrim.network.transformer")
+        outputs = len(self.id2label) if self.id2label else kwargs.get("num_labels")
+        if outputs == 1:
+            self.problem_type = "multi_label_classification"  # one softmax over one output would always say 1
         super().__post_init__(**kwargs)
         if self.id2label and not getattr(self, "label2id", None):
             self.label2id = {name: number for number, name in self.id2label.items()}

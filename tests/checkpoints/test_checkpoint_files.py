@@ -30,7 +30,7 @@ STATES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
     "audiomae-finetuned": audiomae,
     "audiomae-pretrained": lambda: audiomae(norm=False, labels=0, decoder=True),
     "audiomae-timm": lambda: audiomae(labels=0),
-    "hf-ast": lambda: dict(hf_model(num_attention_heads=1).state_dict()),
+    "hf-ast": lambda: dict(hf_model(frames=1024, num_attention_heads=1).state_dict()),
 }
 
 

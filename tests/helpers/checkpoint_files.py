@@ -61,7 +61,7 @@ def vit_shapes(width: int = 64, depth: int = 2, prefix: str = "") -> dict[str, t
 
 
 def official_ast(
-    *, patches: int = 64, labels: int = 5, width: int = 64, depth: int = 2, prefix: str = "module."
+    *, patches: int = 512, labels: int = 5, width: int = 64, depth: int = 2, prefix: str = "module."
 ) -> dict[str, Tensor]:
     """As the official AST saves it, with DeiT's two unused heads."""
     shapes = vit_shapes(width, depth, "v.") | {

@@ -1,7 +1,8 @@
 """Checkpoints that people have, loaded strictly: every layout is recognised by its keys and shapes."""
 
 from spectrim.checkpoints.autoencoder import load_autoencoder
+from spectrim.checkpoints.files import DescribedSource
 from spectrim.checkpoints.layouts import LAYOUTS, LicenceNotice
 from spectrim.checkpoints.loading import describe, from_pretrained
 
-__all__ = ["LAYOUTS", "LicenceNotice", "describe", "from_pretrained", "load_autoencoder"]
+__all__ = ["LAYOUTS", "DescribedSource", "LicenceNotice", "describe", "from_pretrained", "load_autoencoder"]

@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
-from spectrim.errors import CheckpointError
+from spectrim.errors import CheckpointError, InvalidSetting
 
 WHOLE_WEIGHTS = (
     "model.safetensors",
@@ -59,6 +59,28 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
+class DescribedSource(os.PathLike[str]):
+    """A checkpoint's place, with what its file may not say; stands wherever a model is named.
+
+    Attributes:
+        place: a directory, a file, a hub id, or ``"spectrim-mini"``.
+        stride: steps between patches along frequency and along time, one number where they are the same.
+        frames: length of the input that its position table is for; of a published AST or where ``stride`` is given,
+            another length is one to fit it to.
+    """
+
+    place: str
+    stride: int | Sequence[int] | None = None
+    frames: int | None = None
+
+    def __fspath__(self) -> str:
+        return self.place
+
+    def __str__(self) -> str:
+        return self.place
+
+
+@dataclass(frozen=True)
 class Source:
     """What a checkpoint's files say, before anything is made of it.
 
@@ -69,6 +91,8 @@ class Source:
         extractor: ``preprocessor_config.json``, likewise.
         label_file: ``class_labels_indices.csv`` beside the weights, if there is one.
         arguments: the command line that the checkpoint was trained with, where it was pickled along.
+        stride: steps between patches along frequency and along time, where the caller says them.
+        frames: length of the input, likewise.
     """
 
     name: str
@@ -77,17 +101,24 @@ class Source:
     extractor: Mapping[str, Any]
     label_file: Path | None
     arguments: Mapping[str, Any]
+    stride: tuple[int, int] | None = None
+    frames: int | None = None
 
 
 def read_source(source: str | os.PathLike[str]) -> Source:
     """Find and read a checkpoint.
 
     Args:
-        source: a directory, a file, a hub id ``owner/name``, or ``"spectrim-mini"``.
+        source: a directory, a file, a hub id ``owner/name``, ``"spectrim-mini"``, or such a place with its stride or
+            frames.
 
     Raises:
         CheckpointError: nothing is there, or it cannot be read, or it would run code.
+        InvalidSetting: the stride or the frames are no such numbers.
     """
+    told = source if isinstance(source, DescribedSource) else DescribedSource(os.fspath(source))
+    stride = check_stride(told.stride)
+    check_frames(told.frames)
     place = _locate(source)
     folder = place if place.is_dir() else place.parent
     weights: dict[str, Tensor] = {}
@@ -106,7 +137,33 @@ def read_source(source: str | os.PathLike[str]) -> Source:
         extractor=_read_json(folder / "preprocessor_config.json"),
         label_file=label_file if label_file.is_file() else None,
         arguments=arguments,
+        stride=stride,
+        frames=told.frames,
     )
+
+
+def check_stride(stride: Any) -> tuple[int, int] | None:
+    """A stride as (along frequency, along time), None where none is given.
+
+    Args:
+        stride: one whole number for both, or two.
+
+    Raises:
+        InvalidSetting: it is something else.
+    """
+    if stride is None:
+        return None
+    both = [stride, stride] if isinstance(stride, int) else stride
+    pair = isinstance(both, Sequence) and not isinstance(both, str | bytes) and len(both) == 2
+    if not pair or not all(isinstance(step, int) and not isinstance(step, bool) and step > 0 for step in both):
+        raise InvalidSetting("stride", stride, "a whole number from 1, or two: along frequency and along time")
+    return both[0], both[1]
+
+
+def check_frames(frames: Any) -> None:
+    """Raise `InvalidSetting` for what is no length of an input, None apart."""
+    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 16):
+        raise InvalidSetting("frames", frames, "a whole number of at least 16 frames (of 10 ms)")
 
 
 def _locate(source: str | os.PathLike[str]) -> Path:

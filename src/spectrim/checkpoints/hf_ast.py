@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from spectrim.checkpoints.files import Source
+from spectrim.checkpoints.grid import find_grid
 from spectrim.checkpoints.sizes import (
+    count_outputs,
     count_positions,
     cuts_spectrograms,
     default_blocks,
-    grid_from_positions,
     sizes_of,
     weights_and_biases,
 )
@@ -54,6 +55,7 @@ SAME_FIELDS = (
     "layer_norm_eps",
 )
 LAYER_NORM_EPS = 1e-12
+HEAD = "classifier.dense.weight"
 
 
 def detect(source: Source) -> bool:
@@ -85,7 +87,7 @@ def read_fields(source: Source) -> SpectrimConfig:
     return ast_base(
         **fields,
         qkv_bias=any(key.endswith(query) for key in source.weights),
-        problem_type=source.config.get("problem_type"),
+        problem_type=None if count_outputs(source, HEAD) == 1 else source.config.get("problem_type"),
         **_front_end(source),
     )
 
@@ -109,7 +111,7 @@ def _from_shapes(source: Source) -> dict[str, Any]:
     projection = f"{prefix}embeddings.patch_embeddings.projection.weight"
     sizes = sizes_of(source, projection, prefix + blocks, f"{up}.weight")
     positions = count_positions(source, f"{prefix}embeddings.position_embeddings", extra=2)
-    grid = grid_from_positions(source, positions, sizes["patch_size"])
+    grid = find_grid(source, positions, sizes["patch_size"], count_outputs(source, HEAD))
     return {**sizes, **grid, "layer_norm_eps": LAYER_NORM_EPS, "head_norm_eps": LAYER_NORM_EPS}
 
 

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from spectrim.checkpoints.files import Source, read_source
+from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
 from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
 from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
@@ -68,6 +68,7 @@ def from_pretrained(
     prune_at: Sequence[int] | None = None,
     criterion: str | None = None,
     labels: Sequence[str] | None = None,
+    stride: int | Sequence[int] | None = None,
     frames: int | None = None,
     positions: str = "auto",
     **settings: Any,
@@ -85,7 +86,10 @@ def from_pretrained(
         prune_at: the pruning blocks, counted from 0.
         criterion: what ranks the patches; see `spectrim.pruning.criteria`.
         labels: replace the head by a fresh one for these labels. Needed where the checkpoint has no head.
-        frames: length of the input, in frames of 10 ms, if it is to differ from the checkpoint's.
+        stride: step between patches, one number or (along frequency, along time), for official ASTs and lone Hugging
+            Face weights, which do not say it. Their published sizes are known; others need ``stride`` or ``frames``.
+        frames: length of the input, in frames of 10 ms, if it is to differ from the checkpoint's. Where the file does
+            not tell its stride and none is given: the length that it was trained for, from which the stride follows.
         positions: how the position table is then fitted; see `spectrim.network.positions.adapt_position_table`.
         **settings: any of `FURTHER_SETTINGS`, as in `SpectrimConfig`.
 
@@ -99,9 +103,13 @@ def from_pretrained(
     """
     given = {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion, **settings}
     given = {name: value for name, value in given.items() if value is not None}
-    _check_settings(given, frames, positions)
+    _check_settings(given, positions)
+    check_frames(frames)
+    check_stride(stride)
     names = None if labels is None else check_labels(labels)
-    checkpoint = _open(source)
+    described = _described(source, stride, frames)
+    frames = described.frames if frames is None else frames
+    checkpoint = _open(described)
     stored = checkpoint.config
     if names is not None:
         stored = _with_labels(stored, names, None)
@@ -117,11 +125,13 @@ def from_pretrained(
     return model.eval()
 
 
-def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
+def describe(
+    source: str | os.PathLike[str], *, stride: int | Sequence[int] | None = None, frames: int | None = None
+) -> dict[str, Any]:
     """Say what a checkpoint holds, without building a model.
 
     Args:
-        source: as for `from_pretrained`.
+        source, stride, frames: as for `from_pretrained`.
 
     Returns:
         A flat dictionary: ``source``, ``layout``, ``backbone``, sizes, ``labels`` (number of outputs, 0 without a
@@ -130,7 +140,7 @@ def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: as for `from_pretrained`.
     """
-    checkpoint = _open(source)
+    checkpoint = _open(_described(source, stride, frames))
     config, weights = checkpoint.config, checkpoint.source.weights
     return {
         "source": checkpoint.source.name,
@@ -144,15 +154,26 @@ def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _check_settings(given: Mapping[str, Any], frames: int | None, positions: str) -> None:
+def _described(
+    source: str | os.PathLike[str], stride: int | Sequence[int] | None, frames: int | None
+) -> DescribedSource:
+    """A source with the stride and frames that are given, where it has none of its own."""
+    if not isinstance(source, DescribedSource):
+        return DescribedSource(os.fspath(source), stride, frames)
+    return DescribedSource(
+        source.place,
+        source.stride if source.stride is not None else stride,
+        source.frames if source.frames is not None else frames,
+    )
+
+
+def _check_settings(given: Mapping[str, Any], positions: str) -> None:
     """Refuse what no checkpoint can make right."""
     for name in given:
         if name not in ("keep_rate", "prune_at", "criterion", *FURTHER_SETTINGS):
             raise InvalidSetting(name, given[name], f"no such setting here; there are {', '.join(FURTHER_SETTINGS)}")
     if positions not in POSITION_METHODS:
         raise InvalidSetting("positions", positions, one_of(POSITION_METHODS))
-    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 16):
-        raise InvalidSetting("frames", frames, "a whole number of at least 16 frames (of 10 ms)")
     alone = dict(given)
     blocks = alone.pop("prune_at", ())
     if isinstance(blocks, str) or not isinstance(blocks, Sequence):
@@ -182,7 +203,12 @@ def _open(source: str | os.PathLike[str]) -> _Checkpoint:
     try:
         config = layout.fields(read)
     except (InvalidSetting, StrictDataclassError, TypeError, ValueError) as error:
+        if isinstance(error, InvalidSetting) and error.field == "stride":
+            raise
         raise CheckpointError(f"{read.name} (layout {layout_name}): its settings make no model: {error}") from error
+    there = (config.frequency_stride, config.time_stride)
+    if read.stride not in (None, there):
+        raise InvalidSetting("stride", read.stride, f"{there}, as {read.name} says")
     names = layout.names(read, config)
     head = next(
         (read.weights[theirs] for theirs, ours in names.items() if ours == HEAD and theirs in read.weights), None
@@ -195,13 +221,13 @@ def _open(source: str | os.PathLike[str]) -> _Checkpoint:
 
 
 def _with_labels(config: SpectrimConfig, labels: list[str], problem_type: str | None) -> SpectrimConfig:
-    """The configuration for other labels; AudioSet's are not exclusive, others are taken to be."""
+    """The configuration for other labels; AudioSet's are not exclusive, nor is one alone, others are taken to be."""
     changed = copy.deepcopy(config)
     changed.id2label = dict(enumerate(labels))
     changed.label2id = {name: index for index, name in changed.id2label.items()}
-    multiple = len(labels) == len(audioset_labels())
+    multiple = len(labels) in (1, len(audioset_labels()))
     usual = "multi_label_classification" if multiple else "single_label_classification"
-    changed.problem_type = problem_type or usual
+    changed.problem_type = usual if len(labels) == 1 else problem_type or usual
     return changed
 
 

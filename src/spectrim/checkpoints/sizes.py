@@ -12,9 +12,6 @@ from spectrim.errors import CheckpointError
 HEAD_WIDTH = 64
 """Width of an attention head in every published AST and AudioMAE; used where a layout does not say."""
 
-STRIDES = (16, 14, 12, 10)
-"""Steps between patches of the published ASTs."""
-
 
 def shape_of(source: Source, key: str) -> tuple[int, ...]:
     """Shape of a weight; `CheckpointError` if it is missing."""
@@ -33,6 +30,12 @@ def count_blocks(source: Source, prefix: str) -> int:
     """One more than the highest block number in names like ``prefix`` + ``3.``; 0 if there are none."""
     found = (re.match(re.escape(prefix) + r"(\d+)\.", key) for key in source.weights)
     return 1 + max((int(match.group(1)) for match in found if match), default=-1)
+
+
+def count_outputs(source: Source, key: str) -> int:
+    """Outputs of a head whose weight (outputs, width) is called ``key``; 0 where there is none."""
+    weight = source.weights.get(key)
+    return weight.shape[0] if weight is not None and weight.ndim == 2 else 0
 
 
 def count_positions(source: Source, key: str, extra: int) -> int:
@@ -79,42 +82,6 @@ def sizes_of(source: Source, projection: str, blocks: str, up: str) -> dict[str,
 def default_blocks(depth: int) -> list[int]:
     """The paper's pruning blocks, as far as a model of ``depth`` blocks has them."""
     return [block for block in (3, 6, 9) if block < depth]
-
-
-def grid_from_positions(source: Source, positions: int, patch: int, bins: int = 128) -> dict[str, int]:
-    """Stride and frames of an AST from its number of patches.
-
-    Every published input length is a power of two, and no two strides give such lengths the same number of patches.
-
-    Args:
-        source: the checkpoint.
-        positions: number of patches.
-        patch: side of a patch.
-        bins: number of mel bins.
-
-    Returns:
-        ``frequency_stride``, ``time_stride`` and ``max_length``; where no length is a power of two, those of the
-        largest stride that fits, and the shortest such input.
-
-    Raises:
-        CheckpointError: no published stride gives that number.
-    """
-    found: list[dict[str, int]] = []
-    for stride in STRIDES:
-        time, rest = divmod(positions, (bins - patch) // stride + 1)
-        if rest or stride > patch or time < 1:
-            continue
-        shortest = (time - 1) * stride + patch
-        whole = next((frames for frames in range(shortest, shortest + stride) if frames & (frames - 1) == 0), None)
-        entry = {"frequency_stride": stride, "time_stride": stride, "max_length": whole or shortest}
-        if whole:
-            return entry
-        found.append(entry)
-    if not found:
-        raise CheckpointError(
-            f"{source.name}: {positions} patches fit none of the published strides {STRIDES} with {bins} mel bins"
-        )
-    return found[0]
 
 
 def weights_and_biases(modules: Mapping[str, str], qkv_bias: bool) -> dict[str, str]:

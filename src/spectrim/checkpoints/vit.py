@@ -8,10 +8,11 @@ from typing import Any
 
 from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.checkpoints.files import Source
+from spectrim.checkpoints.grid import find_grid
 from spectrim.checkpoints.sizes import (
+    count_outputs,
     count_positions,
     cuts_spectrograms,
-    grid_from_positions,
     sizes_of,
     weights_and_biases,
 )
@@ -59,10 +60,11 @@ def is_official_ast(source: Source) -> bool:
 
 
 def official_ast_fields(source: Source) -> SpectrimConfig:
-    """The model from the shapes; nothing else is in such a file."""
+    """The model from the shapes; nothing else is in such a file, so the stride may have to be given."""
     sizes = _sizes(source, "v.")
     positions = count_positions(source, "v.pos_embed", extra=2)
-    return ast_base(**sizes, **grid_from_positions(source, positions, sizes["patch_size"]))
+    outputs = count_outputs(source, "mlp_head.1.weight")
+    return ast_base(**sizes, **find_grid(source, positions, sizes["patch_size"], outputs))
 
 
 def official_ast_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
@@ -99,12 +101,16 @@ def is_audiomae_encoder(source: Source) -> bool:
 def _audiomae_settings(source: Source) -> dict[str, Any]:
     sizes = _sizes(source, "")
     patch = sizes["patch_size"]
-    time, rest = divmod(count_positions(source, "pos_embed", extra=1), 128 // patch)
-    if rest:
+    positions = count_positions(source, "pos_embed", extra=1)
+    time, rest = divmod(positions, 128 // patch)
+    if source.stride is not None:
+        grid = find_grid(source, positions, patch, outputs=0)
+    elif rest:
         raise CheckpointError(f"{source.name}: its position table is no whole number of columns of {128 // patch}")
+    else:
+        grid = {"max_length": time * patch, "frequency_stride": patch, "time_stride": patch}
     data_set = str(source.arguments.get("dataset"))
-    settings = {"max_length": time * patch, "frequency_stride": patch, "time_stride": patch}
-    return {**sizes, **settings, **PAPER_DATA_SETS.get(data_set, {})}
+    return {**sizes, **grid, **PAPER_DATA_SETS.get(data_set, {})}
 
 
 def audiomae_fields(source: Source) -> SpectrimConfig:

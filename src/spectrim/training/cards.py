@@ -78,7 +78,7 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         )
         for rate, value in results["test"].items()
     ]
-    licence = None if init is None else describe(init)["licence"]
+    licence = None if init is None else describe(recipe.model.start(init))["licence"]
     header = ModelCardData(
         license="cc-by-nc-4.0" if licence else None,
         library_name="spectrim",

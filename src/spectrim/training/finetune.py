@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction
 
 from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
-from spectrim.checkpoints import describe, from_pretrained
+from spectrim.checkpoints import DescribedSource, describe, from_pretrained
 from spectrim.checkpoints.loading import FURTHER_SETTINGS
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
@@ -127,7 +127,10 @@ class PruningTrainer(RunTrainer):
 
 def problem_type(recipe: Recipe, part: AudioDataset) -> str:
     """The configuration's word for a recipe's loss on a data set."""
-    several = part.multi_label if recipe.loss == "auto" else recipe.loss == "binary_cross_entropy"
+    alone = len(part.labels) == 1
+    several = part.multi_label or alone if recipe.loss == "auto" else recipe.loss == "binary_cross_entropy"
+    if alone and not several:
+        raise InvalidSetting("loss", recipe.loss, f"binary_cross_entropy: {part.labels[0]!r} is the only label")
     if part.multi_label and not several:
         raise InvalidSetting(
             "loss", recipe.loss, f"binary_cross_entropy: clips of {recipe.data.name} have several labels"
@@ -156,7 +159,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
         model = AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
         return initialise_head(model, recipe)
-    described = describe(init)
+    described = describe(recipe.model.start(init))
     known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
     fields_asked = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
     frames = fields_asked.pop("max_length", None)
@@ -165,7 +168,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     fields_asked.pop("initializer_range", None)
     fresh = recipe.model.fresh_head or described["label_names"] != list(part.labels)
     model = from_pretrained(
-        init,
+        DescribedSource(init, (described["frequency_stride"], described["time_stride"]), recipe.model.frames),
         **settings,
         labels=part.labels if fresh else None,
         frames=frames,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from spectrim.checkpoints import DescribedSource
 from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
 from spectrim.errors import InvalidSetting, nearest_of
 from spectrim.network.positions import POSITION_METHODS
@@ -66,6 +67,9 @@ class ModelSettings(StrictSettings):
             zero; ``"linear"``, what torch's ``nn.Linear`` begins with, weights and bias.
         positions: how a checkpoint's position table is fitted to another length; see
             `spectrim.network.positions.adapt_position_table`.
+        stride: of the checkpoint that training starts from, where its file does not say it: one number, or one along
+            frequency and one along time.
+        frames: the length that this checkpoint was trained for, likewise.
     """
 
     builder: str = "ast-base"
@@ -73,6 +77,12 @@ class ModelSettings(StrictSettings):
     fresh_head: bool = False
     head_init: Literal["normal", "linear"] = "normal"
     positions: str = "auto"
+    stride: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    frames: PositiveInt | None = None
+
+    def start(self, init: str) -> DescribedSource:
+        """The checkpoint that training starts from, with what the recipe says of it."""
+        return DescribedSource(init, self.stride, self.frames)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,0 +1,54 @@
+"""What a run starts from: a checkpoint whose stride the recipe has to say, and data with one label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint_files import official_ast, save
+from layouts import make_folder
+from small_runs import SIZE, recipe
+
+from spectrim.checkpoints import from_pretrained
+from spectrim.data.folder import open_folder
+from spectrim.errors import CheckpointError, InvalidSetting
+from spectrim.network.transformer import AudioTransformer
+from spectrim.training.finetune import build_model, train
+from spectrim.training.recipes import ModelSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+ONE_CLASS = {
+    "data": {"name": "folder"},
+    "model": {"builder": "ast-base", "fields": {**SIZE, "max_length": 32, "mean": -6.0, "std": 4.0}},
+    "optimiser": {"batch_size": 4, "epochs": 1},
+    "pruning": {"keep_rate": 0.5, "prune_at": [1], "shrink_start": 0, "shrink_epochs": 0},
+    "evaluation": {"test_keep_rates": []},
+}
+
+
+def test_one_class_trains_as_multi_label_and_is_saved_and_loaded(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "clips", {"bird": 12})
+    train(recipe(**ONE_CLASS), root, tmp_path / "run")
+    model = from_pretrained(tmp_path / "run" / "model")
+    assert (model.config.num_labels, model.config.multi_label, model.config.id2label) == (1, True, {0: "bird"})
+    with pytest.raises(InvalidSetting, match="'bird' is the only label"):
+        train(recipe(**ONE_CLASS, loss="cross_entropy"), root, tmp_path / "other")
+
+
+def test_the_length_of_the_data_does_not_tell_the_stride_of_the_start(tmp_path: Path) -> None:
+    # 144 patches: stride 16 and 300 frames. A data set of 128 frames would let stride 10 fit.
+    start = str(save(tmp_path, official_ast(patches=144, labels=3, depth=4)))
+    part = open_folder(make_folder(tmp_path / "clips", {"a": 12, "b": 12}), "train")
+    plain, sizes = recipe(data={"name": "folder"}), {"max_length": 128}
+
+    def built(**said: object) -> AudioTransformer:
+        return build_model(plain.model_copy(update={"model": ModelSettings(fields=sizes, **said)}), start, part)
+
+    with pytest.raises(CheckpointError, match="stride=16 with 288 to 303 frames"):
+        built()
+    told, by_frames = built(stride=16), built(frames=300)
+    assert (told.config.time_stride, told.config.grid) == (16, (8, 8))
+    table = "embeddings.position_table"
+    assert torch.equal(by_frames.state_dict()[table], told.state_dict()[table])

@@ -1,4 +1,4 @@
-"""One pass over a data set with a model: what it scored and kept, as batches of arrays or as a record on disk."""
+"""Run a model over a data set once: logits, scores and kept patches, as batches of arrays or as a record on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import PATCH_CRITERIA
 
 Progress = Callable[[int, int], object]
-"""Called with how many clips of the data set have been looked at, and how many there are."""
+"""Called with the number of clips of the data set that are done, and the number of all."""
 
 
 def observe(
@@ -36,7 +36,7 @@ def observe(
     limit: int | None = None,
     on_progress: Progress | None = None,
 ) -> Iterator[ClipBatch]:
-    """Run a model over a data set and hand out what it did, a batch at a time; nothing is stored.
+    """Run a model over a data set and yield its results, a batch at a time; nothing is stored.
 
     Clips that stand in for unreadable files are left out; the batches say which and why. Their order is the data set's,
     and a clip's numbers depend on no other's beyond float rounding.
@@ -166,10 +166,10 @@ def record(
     resume: bool = False,
     on_progress: Progress | None = None,
 ) -> Store:
-    """Run a model over a data set and keep what it did on disk; see ``docs/analysis.md`` for the format.
+    """Run a model over a data set and write its results to disk; see ``docs/analysis.md`` for the format.
 
-    Memory holds one shard, however large the data set. A record that was killed is gone on with by ``resume``, and one
-    that was made with a ``limit`` grows by ``resume`` with a higher one or none.
+    Memory holds one shard, however large the data set. ``resume`` continues a record that was interrupted, and extends
+    one that was made with a ``limit`` if the limit is now higher or None.
 
     Args:
         model: in eval mode, on its device.

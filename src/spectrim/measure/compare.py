@@ -124,24 +124,26 @@ def compare(
     _check(passes, batch_size, workers, threshold)
     if dense is not None and dense.config.id2label != model.config.id2label:
         raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
-    target = device_for(model, device)
     selection = clips if isinstance(clips, Selection) else choose_clips(clips)
-    timed = _TimedPasses(placed(model, target), device, batch_size, workers, on_progress)
+    timed = _TimedPasses(placed(model, device_for(model, device)), device, batch_size, workers, on_progress)
     readable, errors = timed.read_first(selection, on_error)
     timed.warm_up(readable.first_batch, rates)
     dense_scores, scores, times = timed.take_turns(readable.files, rates, passes, dense)
     per_clip = {case: spread([each.working / len(readable.files) for each in times[case]]) for case in times}
     rows = []
     for rate in rates:
-        itself = rate == 1.0 and dense is None
-        agreed = _agreement(dense_scores, scores[rate], model, threshold, itself)
+        agreed = _agreement(dense_scores, scores[rate], model, threshold, itself=rate == 1.0 and dense is None)
         rows.append(_costs(model, rate) | agreed | _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ]))
     facts = _facts(readable, per_clip, [each.starting for passes_of_case in times.values() for each in passes_of_case])
     facts |= {"unreadable": len(errors), "passes": passes, "batch_size": batch_size}
     facts["workers"] = min(workers or default_workers(), len(readable.files))
-    facts |= {"threshold": threshold} if model.config.multi_label else {}
-    facts |= {} if dense is None else {"dense_precision": str(dense.dtype).removeprefix("torch.")}
-    return Comparison(rows, facts, errors)
+    return Comparison(rows, facts | _compared_with(model, dense, threshold), errors)
+
+
+def _compared_with(model: Model, dense: AudioTransformer | None, threshold: float) -> dict[str, Any]:
+    """Facts about the comparison with the dense model, as far as they apply."""
+    facts: dict[str, Any] = {"threshold": threshold} if model.config.multi_label else {}
+    return facts if dense is None else facts | {"dense_precision": str(dense.dtype).removeprefix("torch.")}
 
 
 def _costs(model: Model, rate: float | None) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _costs(model: Model, rate: float | None) -> dict[str, Any]:
 
 
 def _agreement(
-    dense_scores: Scores | None, scores: Scores, model: Model, threshold: float, itself: bool
+    dense_scores: Scores | None, scores: Scores, model: Model, threshold: float, *, itself: bool
 ) -> dict[str, float | int | None]:
     """The columns of a row that are about agreement; none where there is nothing to compare with."""
     if dense_scores is None:

@@ -30,6 +30,7 @@ from spectrim.analysis.claims import (
 from spectrim.analysis.experiment import Findings, Plan, experiment, facts_of, load_findings, save_findings
 from spectrim.data import AudioDataset
 from spectrim.errors import InvalidSetting
+from spectrim.stats.ground import CANNOT_SAY, Interval
 
 PLAN = Plan((0.6, 0.4), "without", "fit", "csv", "test", batch_size=5)
 
@@ -72,11 +73,13 @@ def row(**fields: Any) -> dict[str, Any]:
         ((-0.5, -0.8, -0.2), False, YES),
         ((0.1, -0.2, 0.4), True, UNCLEAR),
         ((0.1, 0.0, 0.4), True, UNCLEAR),
-        ((0.5, math.nan, math.nan), True, UNCLEAR),
+        ((0.5, math.nan, math.nan), True, CANNOT_SAY),
+        ((0.5, 0.5, 0.5), True, CANNOT_SAY),
+        ((-0.5, -0.5, -0.5), True, CANNOT_SAY),
     ],
 )
 def test_an_interval_decides(interval: tuple[float, float, float], above: bool, wanted: str) -> None:
-    assert verdict(interval, 0.0, above=above) == wanted
+    assert verdict(Interval(*interval), 0.0, above=above) == wanted
 
 
 def test_several_statistics_make_one_answer() -> None:
@@ -90,11 +93,11 @@ def test_several_statistics_make_one_answer() -> None:
     ("change", "wanted"),
     [((-0.005, -0.008, -0.001), YES), ((-0.005, -0.02, 0.01), UNCLEAR), ((-0.03, -0.05, -0.02), NO)],
 )
-def test_savings_look_at_the_best_rate_that_saves_enough(change: tuple[float, float, float], wanted: str) -> None:
+def test_savings_look_at_the_highest_rate_that_saves_enough(change: tuple[float, float, float], wanted: str) -> None:
     rows = [
         row(keep_rate=0.9, macs_saved=0.13, change=(0.0, 0.0, 0.0)),
         row(change=change),
-        row(keep_rate=0.3, macs_saved=0.6, change=(-0.3, -0.4, -0.2)),
+        row(keep_rate=0.3, macs_saved=0.6, change=(0.3, 0.2, 0.4)),
         row(criterion="random", change=(0.5, 0.4, 0.6)),
     ]
     claim = savings({"m": rows})
@@ -103,6 +106,15 @@ def test_savings_look_at_the_best_rate_that_saves_enough(change: tuple[float, fl
     assert f"{100 * change[0]:+.1f} [{100 * change[1]:+.1f}, {100 * change[2]:+.1f}]" in claim.answer[0]
     assert len(claim.rows) == 3
     assert savings({"m": rows[:1]}).verdicts == {"m": UNTESTED}
+
+
+def test_savings_on_too_few_clips_or_from_no_width_cannot_be_said() -> None:
+    few = savings({"m": [row(change=(0.0, -0.009, 0.009), clips=200)]})
+    assert few.verdicts == {"m": CANNOT_SAY}
+    assert "m: cannot say (200 clips were seen, and a margin of one point takes about 331 at a disc" in few.answer[0]
+    assert savings({"m": [row(change=(0.0, -0.004, 0.004), clips=20_000)]}).verdicts == {"m": YES}
+    assert savings({"m": [row(change=(-0.3, -0.4, -0.2), clips=200)]}).verdicts == {"m": NO}
+    assert savings({"m": [row(change=(0.0, 0.0, 0.0), clips=20_000)]}).verdicts == {"m": CANNOT_SAY}
 
 
 def test_dropped_clusters_count_where_they_are_dropped_first(found: list[Findings]) -> None:
@@ -145,7 +157,8 @@ def test_all_claims_of_two_models(found: list[Findings], part: AudioDataset) -> 
     ]
     for claim in claims.values():
         assert all(len(cells) == len(claim.columns) for cells in claim.rows)
-        assert set(claim.verdicts.values()) <= {YES, NO, UNCLEAR, IN_PART, UNTESTED}
+        assert set(claim.verdicts.values()) <= {CANNOT_SAY, UNTESTED}
+        assert all("10 clips were seen, and it takes 30" in text for text in claim.answer if CANNOT_SAY in text)
     dense = found[0].summaries[1.0]
     taus = []
     for clip in range(len(dense)):

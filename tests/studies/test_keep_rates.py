@@ -18,7 +18,7 @@ MACS = {1.0: 1000, 0.9: 860, 0.7: 640, 0.5: 490}
 
 
 def row(seed: int, trained: float, rate: float, value: float, **changes: Any) -> dict[str, Any]:
-    named = {"backbone": "ast", "data": "esc50", "recipe": "x", "fold": 1, "metric": "accuracy", "test_clips": 200}
+    named = {"backbone": "ast", "data": "esc50", "recipe": "x", "fold": 1, "metric": "accuracy", "test_clips": 2000}
     counts: dict[str, float] = {"paper_macs": MACS[rate], "executed_macs": MACS[rate] - 10}
     tested = {"seed": seed, "trained_keep_rate": trained, "keep_rate": rate, "value": value, "training_clips": 800}
     counts["base_fewer_macs"] = 1 - MACS[rate] / 1000
@@ -68,11 +68,11 @@ def test_a_run_without_its_dense_model_is_left_out() -> None:
     assert points([row(4, 0.7, 0.7, 0.1)]) == []
 
 
-def test_the_answer_takes_the_best_of_those_that_save_enough() -> None:
+def test_the_answer_takes_the_highest_keep_rate_that_saves_enough() -> None:
     found = points(study())
     tuned = answer(found, "ast", "esc50", trained=True)
-    assert tuned.best is not None
-    assert tuned.best.keep_rate == 0.7
+    assert tuned.point is not None
+    assert tuned.point.keep_rate == 0.7
     assert (tuned.holds, tuned.surely, tuned.surely_not) == (True, False, False)
     assert str(tuned).startswith(
         "yes on average, not settled: keep rate 0.7 saves 36% of the MACs and loses 0.5 points"
@@ -104,13 +104,29 @@ def test_an_answer_is_sure_only_with_its_whole_interval() -> None:
     )
 
 
+def test_an_answer_needs_ground() -> None:
+    def of(values: dict[float, list[float]], **changes: Any) -> str:
+        rows = [row(seed, rate, rate, value, **changes) for rate in values for seed, value in enumerate(values[rate])]
+        return str(answer(points(rows), "ast", "esc50", trained=True))
+
+    gains = {1.0: [0.80, 0.80, 0.80], 0.7: [0.81, 0.815, 0.82], 0.5: [0.9, 0.9, 0.9]}
+    assert of(gains).startswith("yes: keep rate 0.7")
+    few = of(gains, test_clips=200)
+    assert few.startswith("cannot say (200 clips were seen, and a margin of one point takes at least 1,178 at a disc")
+    assert of(gains, chance=0.79).startswith("cannot say (the dense model, 80.0 %, is near chance, 79.0 %")
+    equal = {1.0: [0.8, 0.8, 0.8], 0.7: [0.8, 0.8, 0.8]}
+    assert of(equal).startswith("cannot say (the interval has no width)")
+    lost = {1.0: [0.80, 0.80, 0.80], 0.7: [0.51, 0.515, 0.52]}
+    assert of(lost, test_clips=200).startswith("no: ")
+
+
 def test_one_or_two_runs_are_called_so() -> None:
     one = [row(1, 1.0, 1.0, 0.9), row(1, 0.7, 0.7, 0.895)]
     assert str(answer(points(one), "ast", "esc50", trained=True)) == (
-        "yes, in one run: keep rate 0.7 saves 36% of the MACs and loses 0.5 points; too few runs for an interval."
+        "cannot say (one run): keep rate 0.7 saves 36% of the MACs and loses 0.5 points; too few runs for an interval."
     )
     two = [*one, row(2, 1.0, 1.0, 0.9), row(2, 0.7, 0.7, 0.8)]
-    assert answer(points(two), "ast", "esc50", trained=True).word == "no, in 2 runs"
+    assert answer(points(two), "ast", "esc50", trained=True).word == "cannot say"
 
 
 def test_curves_are_about_the_same_models_where_runs_are_missing() -> None:
@@ -142,7 +158,7 @@ def test_the_report_stands_alone_and_names_what_is_missing(tmp_path: Path) -> No
     assert "* AST on ESC-50: points with the paper, without settling it." in text
     assert "| 0.7 | 0.0 M | 36% | 89.5 [" in text
     assert "in ViT-B" not in text
-    assert "800 training clips, 200 test clips a run; one test clip is 0.5 points. Metric: accuracy, in %." in text
+    assert "800 training clips, 2,000 test clips a run; one test clip is 0.05 points. Metric: accuracy, in %." in text
     assert "* x" in text
     assert (tmp_path / "figures" / "ast-on-esc-50.png").is_file()
 
@@ -153,7 +169,7 @@ def test_each_pair_has_its_own_metric_and_a_pair_without_pruned_training_no_answ
     report = Report("t", tmp_path)
     add_study(report, rows)
     text = report.markdown()
-    assert "| AST on AudioSet | training-free | 40.0 | 0.7 | 36% | 0.5 | 1 | yes, in one run |" in text
+    assert "| AST on AudioSet | training-free | 40.0 | 0.7 | 36% | 0.5 | 1 | cannot say |" in text
     assert "AST on AudioSet | fine-tuned" not in text
     assert "| keep rate | MACs | fewer | in ViT-B | mAP, fine-tuned" in text
     assert "| 0.7 | 0.0 M | 36% | 30% |  |  |  | 39.5 | 0.5 | 1 |" in text

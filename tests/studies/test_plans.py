@@ -268,7 +268,7 @@ def test_the_report_of_the_rankings_is_about_their_rows(tmp_path: Path) -> None:
     assert page == tmp_path / "rankings" / "report.html"
     text = page.with_suffix(".md").read_text()
     assert "spectrim reproduce --study rankings --scale mini OUT" in text
-    assert "keep rate 0.7, by intensity: yes, in one run: it loses 4.0 points against attention" in text
+    assert "keep rate 0.7, by intensity: cannot say (one run): it loses 4.0 points against attention" in text
     assert "by intensity: 16.0 points lost, one run" in text
     rows = json.loads((tmp_path / "rankings" / "rows.json").read_text())["rows"]
     assert [row["ranking"] for row in rows] == ["attention", "intensity", "intensity, public gather"]

@@ -21,7 +21,7 @@ from spectrim.analysis.summary import STATISTICS, Summary
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting
 from spectrim.measure.metric_intervals import clip_intervals
-from spectrim.measure.metrics import METRICS
+from spectrim.measure.metrics import METRICS, chance_level
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.plan import plan_blocks
 from spectrim.stats.bootstrap import Estimate
@@ -247,13 +247,15 @@ def ablation_rows(
         clips_left_whole, of which all patches were flagged, so that none was dropped; metric, value, low, high;
         change, change_low, change_high against the dense model; against (what the row is further compared with:
         attention at the same keep rate, or as many random patches), difference, difference_low, difference_high;
-        clips. None where a column does not apply or there is no interval.
+        clips; chance (`spectrim.measure.metrics.chance_level`). None where a column does not apply or there is no
+        interval.
     """
     if DENSE not in scores:
         raise InvalidSetting(
             "scores", sorted({condition.ablation for condition in scores}), "some of the dense model among them"
         )
     conditions = [DENSE, *(condition for condition in scores if condition != DENSE)]
+    chance = chance_level(targets, metric)
     intervals = clip_intervals([scores[condition] for condition in conditions], targets, metric)
     values = {condition: METRICS[metric](scores[condition], targets) for condition in conditions}
     rows = []
@@ -271,7 +273,7 @@ def ablation_rows(
             "change_low": intervals.change_low[number],
             "change_high": intervals.change_high[number],
             **dict.fromkeys(("against", "difference", "difference_low", "difference_high")),
-            "clips": len(targets),
+            **{"clips": len(targets), "chance": chance},
         }
         compared = _compared_with(condition)
         if compared is not None and compared in scores:

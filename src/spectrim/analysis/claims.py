@@ -1,14 +1,15 @@
 """The claims of the paper's abstract, each with an answer computed from the results.
 
 An answer compares a 95 % interval with a threshold: "yes" or "no" where all of the interval lies on one side of it,
-"unclear" where the threshold lies inside. The answer names the threshold.
+"unclear" where the threshold lies inside. The answer names the threshold. "Cannot say" where the interval has no
+ground: see `spectrim.stats.ground`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,27 @@ from spectrim.analysis.ablations import ATTENTION, HIGH_CLUSTERS, LOW_CLUSTERS, 
 from spectrim.analysis.experiment import Findings
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
 from spectrim.stats.bootstrap import Estimate, bootstrap
+from spectrim.stats.ground import (
+    CANNOT_SAY,
+    Interval,
+    near_chance,
+    no_interval,
+    too_few_clips,
+    within_margin,
+)
 from spectrim.stats.ratios import clip_mean
 
 FEWER_MACS, POINTS_LOST = 0.30, 1.0
 """The paper's claim: at least this share of the MACs saved, fewer than so many points lost."""
 
 YES, NO, UNCLEAR, IN_PART, UNTESTED = "yes", "no", "unclear", "in part", "not tested"
+PAIR = " − "
+"""Between the names of two models in a comparison."""
+
 HIGH_CORRELATION = 0.5
 """Least tau-b that counts as high: for normal variables it is Pearson's 0.71 (sin(π/2 · 0.5))."""
 
 Row = Mapping[str, Any]
-Interval = tuple[float, float, float]
-"""Value, lower and upper end; NaN ends where there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,8 @@ class Claim:
         key: short name, for files.
         heading: the claim as a question.
         answer: a sentence for each model, or one that says why there is none.
-        verdicts: model → `YES`, `NO`, `UNCLEAR`, `IN_PART` or `UNTESTED`; of a comparison, the two names → it.
+        verdicts: model → `YES`, `NO`, `UNCLEAR`, `IN_PART`, `CANNOT_SAY` or `UNTESTED`; of a comparison, the two names
+            → it.
         columns: of the table.
         rows: of the table, cells as text.
         notes: what has to be known to read it.
@@ -57,11 +68,11 @@ class Claim:
 def verdict(interval: Interval, mark: float, *, above: bool) -> str:
     """Whether a value lies above (or below) a threshold: yes, no, or unclear where the interval contains it.
 
-    Without an interval (one clip) everything is unclear.
+    Without an interval (one clip), or with one of no width, there is nothing to say.
     """
+    if no_interval(interval) is not None:
+        return CANNOT_SAY
     _, low, high = interval
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return UNCLEAR
     if low > mark:
         return YES if above else NO
     if high < mark:
@@ -73,17 +84,17 @@ def joint(marks: Sequence[str]) -> str:
     """One answer from those for several statistics: the same if they agree, "in part" if some are yes."""
     if len(set(marks)) == 1:
         return marks[0]
-    return IN_PART if YES in marks else UNCLEAR
+    return IN_PART if YES in marks else CANNOT_SAY if CANNOT_SAY in marks else UNCLEAR
 
 
 def all_claims(findings: Sequence[Findings], ablations: Mapping[str, Sequence[Row]]) -> list[Claim]:
-    """Every claim of the abstract, in its order.
+    """Every claim of the abstract, in its order; none of a model near chance, or on too few clips, has an answer.
 
     Args:
         findings: of each model.
         ablations: name of the model → its rows, of `Findings.ablations`.
     """
-    return [
+    claims = [
         savings(ablations),
         clusters_matter(findings, ablations, HIGH_CLUSTERS),
         clusters_matter(findings, ablations, LOW_CLUSTERS),
@@ -92,6 +103,31 @@ def all_claims(findings: Sequence[Findings], ablations: Mapping[str, Sequence[Ro
         distinct_attention(findings),
         low_intensity(findings),
     ]
+    reasons = {name: reason for name, rows in ablations.items() if (reason := _no_ground(rows)) is not None}
+    return [_without_ground(claim, reasons) for claim in claims]
+
+
+def _no_ground(rows: Sequence[Row]) -> str | None:
+    """Why nothing can be said of a model, or None."""
+    dense = next(row for row in rows if row["ablation"] == "dense")
+    value = Interval(dense["value"], *(math.nan if dense[end] is None else dense[end] for end in ("low", "high")))
+    return too_few_clips(dense["clips"]) or near_chance(value, dense["chance"])
+
+
+def _without_ground(claim: Claim, reasons: Mapping[str, str]) -> Claim:
+    """A claim with "cannot say" for the models that nothing can be said of."""
+    verdicts, answers = dict(claim.verdicts), list(claim.answer)
+    for key, mark in claim.verdicts.items():
+        reason = next((text for name, text in reasons.items() if name in (key, *key.split(PAIR))), None)
+        if reason is not None and mark != UNTESTED:
+            verdicts[key] = CANNOT_SAY
+            answers = [
+                f"{key}: {CANNOT_SAY} ({reason}){text.removeprefix(f'{key}: {mark}')}"
+                if text.startswith(f"{key}: {mark}")
+                else text
+                for text in answers
+            ]
+    return replace(claim, verdicts=verdicts, answer=tuple(answers))
 
 
 def savings(ablations: Mapping[str, Sequence[Row]]) -> Claim:
@@ -107,16 +143,21 @@ def savings(ablations: Mapping[str, Sequence[Row]]) -> Claim:
             verdicts[name] = UNTESTED
             answers.append(f"{name}: not tested: none of the keep rates saves {FEWER_MACS:.0%} of the MACs.")
             continue
-        best = max(saving_enough, key=lambda row: row["change"])
-        verdicts[name] = verdict(_row_interval(best, "change"), -POINTS_LOST / 100, above=True)
+        mildest = max(saving_enough, key=lambda row: row["keep_rate"])
+        reason = _margin_ground(mildest, "change")
+        verdicts[name] = (
+            CANNOT_SAY if reason else verdict(_row_interval(mildest, "change"), -POINTS_LOST / 100, above=True)
+        )
         answers.append(
-            f"{name}: {verdicts[name]}: {_points(best)} points of {best['metric']} for {best['macs_saved']:.0%} fewer "
-            f"MACs at keep rate {best['keep_rate']:g} (asked: 30 % or more saved, less than one point lost)."
+            f"{name}: {verdicts[name]}{f' ({reason})' if reason else ''}: {_points(mildest)} points of "
+            f"{mildest['metric']} for {mildest['macs_saved']:.0%} fewer MACs at keep rate {mildest['keep_rate']:g} "
+            "(asked: 30 % or more saved, less than one point lost)."
         )
     columns = ("model", "keep rate", "MACs", "saved", "value, %", "change, points")
     notes = (
         "The same weights at every keep rate; MACs are the paper's count for one clip. A model that was not trained "
-        "with pruning loses more here than the paper's, which were.",
+        "with pruning loses more here than the paper's, which were. Asked of the highest keep rate that saves enough: "
+        "the best of several on the clips that it is reported on would flatter.",
     )
     heading = "Can 30-40 % of the MACs be saved for less than one point?"
     return Claim("savings", heading, tuple(answers), verdicts, columns, tuple(table), notes)
@@ -173,12 +214,19 @@ def ranking(ablations: Mapping[str, Sequence[Row]]) -> Claim:
                 (name, f"{row['keep_rate']:g}", row["criterion"], _value_percent(row), _points(row), _difference(row))
             )
         at = {row["criterion"]: row for row in by_criterion if row["keep_rate"] == rate}
+        reasons = {statistic: _margin_ground(at[statistic], "difference") for statistic in STATISTICS}
         marks = {
-            statistic: verdict(_row_interval(at[statistic], "difference"), -POINTS_LOST / 100, above=False)
+            statistic: CANNOT_SAY
+            if reasons[statistic]
+            else verdict(_row_interval(at[statistic], "difference"), -POINTS_LOST / 100, above=False)
             for statistic in STATISTICS
         }
         verdicts[name] = joint(list(marks.values()))
-        parts = [f"{statistic} {_difference(at[statistic])} points ({marks[statistic]})" for statistic in STATISTICS]
+        parts = [
+            f"{statistic} {_difference(at[statistic])} points "
+            f"({marks[statistic]}{f', {reasons[statistic]}' if reasons[statistic] else ''})"
+            for statistic in STATISTICS
+        ]
         public = [
             f"{statistic} {_difference(at[key])}"
             for statistic in STATISTICS
@@ -285,7 +333,7 @@ def low_intensity(findings: Sequence[Findings]) -> Claim:
                 table.append((result.name, f"{rate:g}", str(stage), *cells))
     pairs = [(a, b) for a in findings for b in findings if (a.backbone, b.backbone) == ("audiomae", "ast")]
     for first, second in pairs:
-        names = f"{first.name} − {second.name}"
+        names = f"{first.name}{PAIR}{second.name}"
         for rate in first.ratios:
             compared = compare_low(first.summaries[rate], second.summaries[rate])
             for number, stage in enumerate(first.summaries[rate].stages):
@@ -307,14 +355,19 @@ def low_intensity(findings: Sequence[Findings]) -> Claim:
     return Claim("low-intensity", heading, tuple(answers), verdicts, columns, tuple(table), notes)
 
 
+def _margin_ground(row: Row, name: str) -> str | None:
+    """Why a row cannot say whether one point is lost, or None."""
+    return within_margin(_row_interval(row, name), row.get("clips"))
+
+
 def _row_interval(row: Row, name: str) -> Interval:
     ends = [row[f"{name}_{end}"] for end in ("low", "high")]
     value, low, high = (math.nan if number is None else float(number) for number in (row[name], *ends))
-    return value, low, high
+    return Interval(value, low, high)
 
 
 def _interval_at(estimate: Estimate, *place: int) -> Interval:
-    return float(estimate.mean[place]), float(estimate.low[place]), float(estimate.high[place])
+    return Interval(*(float(part[place]) for part in (estimate.mean, estimate.low, estimate.high)))
 
 
 def _format_interval(value: Interval, form: str) -> str:
@@ -330,12 +383,12 @@ def _number(value: Interval) -> str:
 
 
 def _percent(value: Interval, sign: str = "") -> str:
-    return _format_interval((100 * value[0], 100 * value[1], 100 * value[2]), f"{sign}.1f")
+    return _format_interval(Interval(*(100 * part for part in value)), f"{sign}.1f")
 
 
 def _value_percent(row: Row) -> str:
     low, high = (math.nan if row[end] is None else row[end] for end in ("low", "high"))
-    return _percent((row["value"], low, high))
+    return _percent(Interval(row["value"], low, high))
 
 
 def _points(row: Row, name: str = "change") -> str:

@@ -184,6 +184,16 @@ def _print_facts(console: Console, found: Evaluation) -> None:
         f"ms a clip: the model alone, batches of {facts['batch_size']} in turn, beside {facts['workers']} decoding "
         f"process(es), {machine['torch_threads']} threads, {machine['processor']}, {machine['device']}"
     )
+    lines += [
+        f"keep rate {row['keep_rate']:g}, {row['criterion']}: less than one point lost? {row['under_one_point']}"
+        + (f": {row['why']}" if row["why"] else "")
+        for row in found.rows
+        if row["under_one_point"] is not None
+    ]
+    if sum(row["under_one_point"] is not None for row in found.rows) > 1:
+        lines.append(
+            "The best of several keep rates on these clips flatters: choose one on other clips, e.g. validation."
+        )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

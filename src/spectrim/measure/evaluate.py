@@ -20,9 +20,10 @@ from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.packing import pack_weights
 from spectrim.machine import default_workers, environment, resolve_device
 from spectrim.measure.metric_intervals import RESAMPLES, clip_intervals
-from spectrim.measure.metrics import LabelMetrics, label_metrics, summarise
+from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, right_clips, summarise
 from spectrim.measure.scoring import OperatingPoint, Progress, Scored, label_columns, score_part
 from spectrim.network.macs import macs
+from spectrim.stats.ground import CANNOT_SAY, MARGIN, Interval, near_chance, within_margin
 from spectrim.stats.t_intervals import mean_over_runs
 
 SIZES = (
@@ -44,7 +45,9 @@ class Evaluation:
             ``_low`` and ``_high``, the ends of its interval; change, its difference from the dense model of the same
             run, with change_low and change_high; all metrics of `spectrim.measure.metrics.summarise`; paper_macs and
             executed_macs of a clip, macs_saved (share of the dense model's paper_macs); ms_per_clip and speed_up
-            (against the dense model; None where too few batches were timed).
+            (against the dense model; None where too few batches were timed); discordance, the share of clips on which
+            either this point or the dense one is right (accuracy only), under_one_point, whether less than one point
+            is lost ("yes", "no", "unclear" or "cannot say"; None for the dense model), and why it cannot be said.
         per_class: one a criterion, keep rate and label: positives (over all folds), average_precision, AUC, and recall
             where clips have one label; means over the runs in which they are defined, else None.
         runs: one a fold and seed: model, fold, seed, clips, and ``rows`` with keep_rate, criterion, all metrics and
@@ -79,6 +82,8 @@ class _Run:
     scored: Scored
     labels: Mapping[OperatingPoint, LabelMetrics]
     metrics: Mapping[OperatingPoint, Mapping[str, float]]
+    discordant: Mapping[OperatingPoint, int]
+    chance: float
 
 
 def evaluate(
@@ -149,13 +154,17 @@ def evaluate(
             network, job.part, distinct, batch_size=batch_size, device=device, workers=workers, on_progress=tell
         )
         done += len(job.part)
-        runs.append(_judge(job, scored, keep=len(jobs) == 1))
+        runs.append(_judge(job, scored, dense, keep=len(jobs) == 1))
     count = {point: macs(network, keep_rate=point.keep_rate) for point in points}
     rows = _rows(runs, points, dense, resamples)
     for row, counted in zip(rows, count.values(), strict=True):
         whole = macs(network, keep_rate=1.0).paper
         row |= {"paper_macs": counted.paper, "executed_macs": counted.executed, "macs_saved": 1 - counted.paper / whole}
-        row |= _times(runs, points[OperatingPoint(row["keep_rate"], row["criterion"])], dense)
+        point = points[OperatingPoint(row["keep_rate"], row["criterion"])]
+        row |= _times(runs, point, dense)
+        row |= (
+            {"discordance": None, "under_one_point": None, "why": None} if point == dense else _judged(row, rows, runs)
+        )
     facts = {
         "model": os.fspath(model), "data_set": data_set, "part": part, **_facts(runs, resamples),
         "batch_size": batch_size, "workers": workers, "environment": environment(str(resolve_device(device))),
@@ -242,17 +251,22 @@ def _points(
     return {point: dense if point.keep_rate == 1.0 else point for point in table}, dense
 
 
-def _judge(job: _Job, scored: Scored, *, keep: bool) -> _Run:
+def _judge(job: _Job, scored: Scored, dense: OperatingPoint, *, keep: bool) -> _Run:
     """Metrics of a run; scores are kept only on demand."""
     multi_label = job.part.multi_label
     labels, metrics = {}, {}
     for point, scores in scored.scores.items():
         labels[point] = label_metrics(scores, scored.targets, multi_label=multi_label)
         metrics[point] = summarise(scores, scored.targets, labels[point], multi_label=multi_label)
+    discordant = {}
+    if job.part.metric == "accuracy":
+        right = {point: right_clips(scores, scored.targets) for point, scores in scored.scores.items()}
+        discordant = {point: int(np.count_nonzero(hits != right[dense])) for point, hits in right.items()}
+    chance = chance_level(scored.targets, job.part.metric)
     if not keep:
         empty = np.empty((0, 0), dtype=np.float32)
         scored = Scored(scored.ids, empty, {}, scored.milliseconds, scored.unreadable)
-    return _Run(job, scored, labels, metrics)
+    return _Run(job, scored, labels, metrics, discordant, chance)
 
 
 def _rows(
@@ -286,6 +300,23 @@ def _rows(
             }
         )
     return rows
+
+
+def _judged(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs: Sequence[_Run]) -> dict[str, Any]:
+    """Whether a row loses less than one point, or why that cannot be said."""
+    metric = runs[0].job.part.metric
+    point = OperatingPoint(row["keep_rate"], row["criterion"])
+    clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
+    seen = sum(len(run.scored.ids) for run in runs)
+    share = sum(run.discordant[point] for run in runs) / seen if metric == "accuracy" else None
+    first = next(one for one in rows if one["keep_rate"] == 1.0)
+    dense = Interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
+    change = Interval(row["change"], row["change_low"], row["change_high"])
+    counted = clips if len(runs) == 1 or share is not None else None
+    chance = statistics.fmean(run.chance for run in runs)
+    why = within_margin(change, counted, share) or near_chance(dense, chance)
+    said = CANNOT_SAY if why else "yes" if change.low > -MARGIN else "no" if change.high < -MARGIN else "unclear"
+    return {"discordance": share, "under_one_point": said, "why": why}
 
 
 def _times(runs: Sequence[_Run], point: OperatingPoint, dense: OperatingPoint) -> dict[str, float | None]:

@@ -55,6 +55,19 @@ def accuracy(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> flo
     return float(right_clips(scores, targets).mean())
 
 
+def chance_level(targets: NDArray[np.floating], metric: str) -> float:
+    """What the metric comes to without looking at the clips: the commonest label's share, or for mAP the mean share.
+
+    Args:
+        targets: (clips, labels) of 0 and 1.
+        metric: name in `METRICS`.
+    """
+    shares = (np.asarray(targets) > 0).mean(axis=0)
+    if metric == "accuracy":
+        return float(shares.max())
+    return float(shares[shares > 0].mean()) if shares.any() else 0.0
+
+
 def right_clips(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> NDArray[np.bool_]:
     """(clips,): whether the highest score is at the label of the highest target; both (clips, labels)."""
     return np.asarray(scores.argmax(axis=1) == targets.argmax(axis=1))

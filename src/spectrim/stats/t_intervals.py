@@ -54,17 +54,14 @@ def mean_over_runs(values: Sequence[float]) -> Mean:
     return Mean(value, float(interval.low), float(interval.high), len(values))
 
 
-def worded(mean: Mean, *, holds: bool, surely: bool, surely_not: bool) -> str:
+def worded(*, holds: bool, surely: bool, surely_not: bool) -> str:
     """A yes or no, and whether the interval settles it.
 
     Args:
-        mean: on which the answer depends.
         holds: the answer that the mean gives.
         surely: the whole interval gives the answer yes.
         surely_not: the whole interval gives the answer no.
     """
-    if mean.runs < FEWEST:
-        return f"{'yes' if holds else 'no'}, in {'one run' if mean.runs == 1 else f'{mean.runs} runs'}"
     if surely or surely_not:
         return "yes" if surely else "no"
     return f"{'yes' if holds else 'no'} on average, not settled"

@@ -10,6 +10,7 @@ from typing import Any
 from spectrim.analysis.claims import FEWER_MACS, POINTS_LOST
 from spectrim.pictures.curves import accuracy_curve
 from spectrim.pictures.report import Frame, Report
+from spectrim.stats.ground import CANNOT_SAY, over_runs
 from spectrim.stats.t_intervals import FEWEST, Mean, mean_over_runs, worded
 
 CONTROL = 0.999
@@ -28,8 +29,10 @@ NAMES = {
 """Backbone or data set → what reports call it."""
 
 CAUTION = (
-    "The keep rate of an answer is, of those that save at least 30 % of the MACs, the one that lost least on the same "
-    "test clips, which flatters it a little. Points lost are paired: each run against the dense model of its own fold "
+    "The keep rate of an answer is the highest of those that save at least 30 % of the MACs: the best of several, on "
+    "the clips that it is reported on, would flatter. It cannot be said from fewer than three runs, from an interval "
+    "of no width, from fewer clips than a margin of one point takes (785 for each per cent of discordance), or of a "
+    "dense model near chance. Points lost are paired: each run against the dense model of its own fold "
     "and seed; a minus means that pruning gained. Intervals are 95 % Student's t over the runs: folds share training "
     "clips and seeds share test clips, so runs are not quite independent; fewer than three give no interval. MACs are "
     "the paper's count for one clip."
@@ -48,6 +51,7 @@ class Point:
         trained: whether they were trained for that keep rate; else the dense model, pruned without training.
         score: the metric, in points of 100.
         lost: points lost against the dense model of the same run, paired.
+        lacks: why it cannot be said whether it lost less than a point (`spectrim.stats.ground.over_runs`), or None.
         paper_macs: multiply-accumulates, the paper's count.
         fewer_macs: share of them saved against dense.
         base_fewer_macs: the share that the same keep rate saves in ViT-B.
@@ -60,6 +64,7 @@ class Point:
     trained: bool
     score: Mean
     lost: Mean
+    lacks: str | None
     paper_macs: int
     fewer_macs: float
     base_fewer_macs: float
@@ -88,6 +93,9 @@ def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
         if not paired:
             continue
         first, dense_row = runs[paired[0]], dense[paired[0]]
+        losses = [100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired]
+        lost = mean_over_runs(losses)
+        score = mean_over_runs([100.0 * dense[run]["value"] for run in paired])
         measured.append(
             Point(
                 backbone,
@@ -96,7 +104,8 @@ def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
                 rate,
                 trained,
                 mean_over_runs([100.0 * runs[run]["value"] for run in paired]),
-                mean_over_runs([100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired]),
+                lost,
+                over_runs(lost, losses, clips=clips_over_folds(runs), dense=score, chance=first.get("chance")),
                 first["paper_macs"],
                 1.0 - first["paper_macs"] / dense_row["paper_macs"],
                 first["base_fewer_macs"],
@@ -105,18 +114,24 @@ def points(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
     return measured
 
 
+def clips_over_folds(runs: Mapping[tuple[Any, Any], Mapping[str, Any]]) -> int:
+    """Test clips of runs by fold and seed, those of a fold counted once."""
+    return sum({fold: row["test_clips"] for (fold, _), row in runs.items()}.values())
+
+
 @dataclass(frozen=True)
 class Answer:
     """Whether ≥ 30 % of the MACs can be saved for less than a point, for a backbone on a data set.
 
     Attributes:
-        best: the point with the fewest points lost among those that save enough; None if none was measured.
+        point: the one with the highest keep rate among those that save enough, which is fixed before anything is
+            tested; None if none was measured.
         holds: its mean loss is below a point.
         surely: the upper end of its interval is below a point.
         surely_not: the lower end of its interval is at a point or above.
     """
 
-    best: Point | None
+    point: Point | None
     holds: bool
     surely: bool
     surely_not: bool
@@ -124,15 +139,19 @@ class Answer:
     @property
     def word(self) -> str:
         """The answer in a word or two."""
-        if self.best is None:
+        if self.point is None:
             return "not measured"
-        return worded(self.best.lost, holds=self.holds, surely=self.surely, surely_not=self.surely_not)
+        if self.point.lacks is not None:
+            return CANNOT_SAY
+        return worded(holds=self.holds, surely=self.surely, surely_not=self.surely_not)
 
     @property
     def paper(self) -> str:
         """How it stands to the paper's claim, for models fine-tuned with pruning."""
-        if self.best is None:
+        if self.point is None:
             return "not measured"
+        if self.point.lacks is not None:
+            return f"{CANNOT_SAY} ({self.point.lacks})"
         if self.surely:
             return "agrees with the paper"
         if self.surely_not:
@@ -140,14 +159,15 @@ class Answer:
         return f"points {'with' if self.holds else 'against'} the paper, without settling it"
 
     def __str__(self) -> str:
-        if self.best is None:
+        if self.point is None:
             return "not measured: no keep rate that saves 30 % has been run together with its dense model."
-        lost, at = self.best.lost, f"keep rate {self.best.keep_rate:g} saves {self.best.fewer_macs:.0%} of the MACs"
+        lost, at = self.point.lost, f"keep rate {self.point.keep_rate:g} saves {self.point.fewer_macs:.0%} of the MACs"
         change = f"{'loses' if lost.value >= 0 else 'gains'} {abs(lost.value):.1f} points"
+        said = self.word if self.point.lacks is None else f"{self.word} ({self.point.lacks})"
         if lost.runs < FEWEST:
-            return f"{self.word}: {at} and {change}; too few runs for an interval."
+            return f"{said}: {at} and {change}; too few runs for an interval."
         return (
-            f"{self.word}: {at} and {change}; the interval over {lost.runs} runs is {lost.low:.1f} to "
+            f"{said}: {at} and {change}; the interval over {lost.runs} runs is {lost.low:.1f} to "
             f"{lost.high:.1f} points lost."
         )
 
@@ -168,8 +188,9 @@ def answer(measured: Sequence[Point], backbone: str, data: str, *, trained: bool
     ]
     if not able:
         return Answer(None, False, False, False)
-    best = min(able, key=lambda point: point.lost.value)
-    return Answer(best, best.lost.value < POINTS_LOST, best.lost.high < POINTS_LOST, best.lost.low >= POINTS_LOST)
+    point = max(able, key=lambda point: point.keep_rate)
+    lost = point.lost
+    return Answer(point, lost.value < POINTS_LOST, lost.high < POINTS_LOST, lost.low >= POINTS_LOST)
 
 
 def add_study(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -198,11 +219,11 @@ def _add_answers(report: Report, measured: Sequence[Point], pairs: Sequence[tupl
                 continue
             result = answer(measured, *pair, trained=trained)
             sentences.append(f"{_name(*pair)}, {how}: {result}")
-            best = result.best
+            asked = result.point
             dense = next(p for p in measured if (p.backbone, p.data, p.trained, p.keep_rate) == (*pair, True, 1.0))
-            cells = (best.keep_rate, f"{best.fewer_macs:.0%}", best.lost, best.lost.runs) if best else ("",) * 4
+            cells = (asked.keep_rate, f"{asked.fewer_macs:.0%}", asked.lost, asked.lost.runs) if asked else ("",) * 4
             table.append((_name(*pair), how, f"{dense.score.value:.1f}", *cells, result.word))
-            if trained and best:
+            if trained and asked:
                 against.append(f"{_name(*pair)}: {result.paper}.")
     report.table(["", "how", "dense", "keep rate", "fewer MACs", "points lost", "runs", "answer"], table)
     report.items(sentences)

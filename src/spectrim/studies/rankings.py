@@ -15,8 +15,9 @@ from spectrim.analysis.ablations import ATTENTION, RANKINGS
 from spectrim.analysis.claims import POINTS_LOST
 from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Frame, Report
+from spectrim.stats.ground import CANNOT_SAY, over_runs
 from spectrim.stats.t_intervals import FEWEST, Mean, mean_over_runs, worded
-from spectrim.studies.keep_rates import CONTROL, NAMES, origin
+from spectrim.studies.keep_rates import CONTROL, NAMES, clips_over_folds, origin
 
 Run = tuple[Any, Any]
 """Fold and seed."""
@@ -25,7 +26,9 @@ CAUTION = (
     "Points lost are paired: each run against the other of its own fold and seed; a minus means a gain. Intervals are "
     "95 % Student's t over the runs: folds share training clips and seeds share test clips, so runs are not quite "
     "independent; fewer than three give no interval. There is a drop if the mean loss against attention at the same "
-    "keep rate is a point or more; it is settled if the whole interval lies on one side of one point."
+    "keep rate is a point or more; it is settled if the whole interval lies on one side of one point. "
+    "It cannot be said from fewer than three runs, from an interval of no width, from fewer clips than a margin of one "
+    "point takes, or of models near chance."
 )
 
 
@@ -46,6 +49,9 @@ class Ranked:
             fold and seed; empty where that has not been run. So the others.
         to_control: likewise against the control, which is trained as pruned models are, and keeps all patches.
         to_dense: likewise against the dense model.
+        clips: test clips over all folds, each counted once.
+        dense: the metric of the dense models, in points; None where there are none.
+        chance: what the metric is by guessing, a share; None where it is not known.
     """
 
     backbone: str
@@ -58,6 +64,9 @@ class Ranked:
     to_attention: Mapping[Run, float]
     to_control: Mapping[Run, float]
     to_dense: Mapping[Run, float]
+    clips: int
+    dense: Mean | None
+    chance: float | None
 
     @property
     def lost(self) -> Mean | None:
@@ -67,7 +76,17 @@ class Ranked:
     @property
     def dropped(self) -> str:
         """Whether there is a drop of a point or more against attention, in a word or two."""
-        return "not measured" if self.lost is None else drop_word(self.lost)
+        if self.lost is None:
+            return "not measured"
+        return drop_word(self.lost) if self.lacks is None else CANNOT_SAY
+
+    @property
+    def lacks(self) -> str | None:
+        """Why it cannot be said whether there is a drop, or None."""
+        if self.lost is None:
+            return None
+        losses = list(self.to_attention.values())
+        return over_runs(self.lost, losses, clips=self.clips, dense=self.dense, chance=self.chance)
 
 
 def _mean(losses: Mapping[Run, float]) -> Mean | None:
@@ -77,7 +96,7 @@ def _mean(losses: Mapping[Run, float]) -> Mean | None:
 def drop_word(lost: Mean) -> str:
     """Whether points lost are a drop of a point or more, and whether their interval settles it."""
     surely, surely_not = lost.low >= POINTS_LOST, lost.high < POINTS_LOST
-    return worded(lost, holds=lost.value >= POINTS_LOST, surely=surely, surely_not=surely_not)
+    return worded(holds=lost.value >= POINTS_LOST, surely=surely, surely_not=surely_not)
 
 
 def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
@@ -106,9 +125,28 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
     for key in sorted(groups, key=place):
         (backbone, data, trained, rate, ranking), own = key, groups[key]
         others = ((trained, rate), (True, CONTROL), (True, 1.0))
-        losses = [_losses(own, groups.get((backbone, data, *other, ATTENTION), {})) for other in others]
+        attention, control, whole = (
+            _losses(own, groups.get((backbone, data, *other, ATTENTION), {})) for other in others
+        )
         metric, score = next(iter(own.values()))["metric"], [100.0 * row["value"] for row in own.values()]
-        comparisons.append(Ranked(backbone, data, metric, ranking, rate, trained, mean_over_runs(score), *losses))
+        scores = [100.0 * row["value"] for row in groups.get((backbone, data, True, 1.0, ATTENTION), {}).values()]
+        comparisons.append(
+            Ranked(
+                backbone,
+                data,
+                metric,
+                ranking,
+                rate,
+                trained,
+                score=mean_over_runs(score),
+                to_attention=attention,
+                to_control=control,
+                to_dense=whole,
+                clips=clips_over_folds(own),
+                dense=mean_over_runs(scores) if scores else None,
+                chance=next(iter(own.values())).get("chance"),
+            )
+        )
     return comparisons
 
 
@@ -129,11 +167,12 @@ def answers(comparisons: Sequence[Ranked]) -> list[str]:
             continue
         where = f"{_name(ranked)}, keep rate {ranked.keep_rate:g}, {_ranked_by(ranked.ranking)}"
         change = f"{'loses' if lost.value >= 0 else 'gains'} {abs(lost.value):.1f} points against attention"
+        dropped = ranked.dropped if ranked.lacks is None else f"{ranked.dropped} ({ranked.lacks})"
         if lost.runs < FEWEST:
-            sentences.append(f"{where}: {ranked.dropped}: it {change}; too few runs for an interval.")
+            sentences.append(f"{where}: {dropped}: it {change}; too few runs for an interval.")
         else:
             ends = f"{lost.low:.1f} to {lost.high:.1f} points lost"
-            sentences.append(f"{where}: {ranked.dropped}: it {change}; the interval over {lost.runs} runs is {ends}.")
+            sentences.append(f"{where}: {dropped}: it {change}; the interval over {lost.runs} runs is {ends}.")
     return sentences
 
 

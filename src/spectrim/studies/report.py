@@ -68,8 +68,9 @@ def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
 
     Returns:
         One row a cell and tested keep rate: backbone, data, recipe, seed, fold, ranking, trained_keep_rate, keep_rate,
-        metric, value, training_clips, test_clips, paper_macs, executed_macs, and base_fewer_macs, the share of the
-        MACs that the keep rate saves in a model of the recipe's builder as it stands (ViT-B). The dense model's rows
+        metric, value, training_clips, test_clips, paper_macs, executed_macs, base_fewer_macs, the share of the
+        MACs that the keep rate saves in a model of the recipe's builder as it stands (ViT-B), and chance, the accuracy
+        of guessing (None for mAP). The dense model's rows
         below 1 are training-free pruning.
     """
     rows = []
@@ -97,6 +98,7 @@ def collect(steps: Sequence[Step]) -> list[dict[str, Any]]:
                     "paper_macs": count.paper,
                     "executed_macs": count.executed,
                     "base_fewer_macs": saved,
+                    "chance": 1.0 / config.num_labels if results["metric"] == "accuracy" else None,
                 }
             )
     return rows

@@ -1,0 +1,135 @@
+"""What an answer of yes or no needs: an interval, clips enough, and a model that has learnt something.
+
+How many clips a margin of one point takes follows from the discordance d, the share of clips on which exactly one of
+two models is right. The difference of their accuracies then has a variance of about d / n, and a difference of a
+margin m is found in 80 % of all experiments, at 95 % confidence, from n = (1.96 + 0.84)² · d / m² clips on: for one
+point about 785 for each per cent of discordance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from spectrim.stats.t_intervals import FEWEST, Mean
+
+CANNOT_SAY = "cannot say"
+
+MARGIN = 0.01
+"""One point."""
+
+FEWEST_CLIPS = 30
+"""Clips below which percentiles of a bootstrap are no intervals."""
+
+ABOVE_CHANCE = 0.05
+"""What a dense model must reach above chance, with the lower end of its interval, to have something to lose."""
+
+_QUANTILES = 1.959964 + 0.841621
+"""Of the normal distribution: two-sided 95 % confidence, and a power of 80 %."""
+_REACH = 1.959964
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval; the ends are NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+def clips_needed(discordance: float, margin: float = MARGIN) -> int:
+    """Clips from which on a difference of ``margin`` is found: about 785 · discordance in % for one point."""
+    return math.ceil(_QUANTILES**2 * discordance / margin**2 - 1e-9)
+
+
+def discordance(change: Interval, clips: int) -> float:
+    """The share of discordant clips that an interval of a change over so many clips amounts to.
+
+    For accuracy the variance of the change is (d − change²) / n, so that this is the share itself, but for resampling.
+    """
+    error = (change.high - change.low) / (2 * _REACH)
+    return clips * error**2 + change.value**2
+
+
+def no_interval(interval: Interval) -> str | None:
+    """Why an interval says nothing, or None: there is none, or it has no width."""
+    if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        return "there is no interval"
+    if interval.low == interval.high:
+        return "the interval has no width"
+    return None
+
+
+def near_chance(dense: Interval, chance: float) -> str | None:
+    """Why a dense model has too little to lose, or None."""
+    low = dense.low if math.isfinite(dense.low) else dense.value
+    if low < chance + ABOVE_CHANCE:
+        return (
+            f"the dense model, {100 * dense.value:.1f} %, is near chance, {100 * chance:.1f} %: its interval must "
+            f"begin {100 * ABOVE_CHANCE:g} points above"
+        )
+    return None
+
+
+def too_few_clips(clips: int, share: float | None = None) -> str | None:
+    """Why there are too few clips, or None.
+
+    Args:
+        clips: how many were seen.
+        share: their discordance, for a claim with a margin of one point; else None.
+    """
+    if clips < FEWEST_CLIPS:
+        return f"{clips} clips were seen, and it takes {FEWEST_CLIPS} at least"
+    if share is not None and clips < (needed := clips_needed(share)):
+        return (
+            f"{clips:,} clips were seen, and a margin of one point takes about {needed:,} at a discordance of "
+            f"{100 * share:.1f} %"
+        )
+    return None
+
+
+def within_margin(change: Interval, clips: int | None, share: float | None = None) -> str | None:
+    """Why it cannot be said whether a change stays within a loss of one point, or None.
+
+    A loss that is beyond one point with its whole interval is one, however few clips it was seen on.
+
+    Args:
+        change: of the metric, a share, pruned minus dense; or against another ranking.
+        clips: how many were seen; None where that is not known.
+        share: their discordance; None to take it from the interval.
+    """
+    reason = no_interval(change)
+    if reason is not None or clips is None:
+        return reason
+    beyond = change.high < -MARGIN
+    return too_few_clips(clips, None if beyond else discordance(change, clips) if share is None else share)
+
+
+def over_runs(
+    lost: Mean, losses: Sequence[float], *, clips: int, dense: Mean | None = None, chance: float | None = None
+) -> str | None:
+    """Why runs cannot say whether less than one point is lost, or None.
+
+    What a run lost is the least that its discordance can be, so that fewer clips than that takes are too few for sure.
+
+    Args:
+        lost: mean of the points that the runs lost.
+        losses: of each run, in points.
+        clips: test clips over all folds, each counted once.
+        dense: score of the dense models in points; None where it does not matter.
+        chance: a share; None where it is not known.
+    """
+    if lost.runs < FEWEST:
+        return "one run" if lost.runs == 1 else f"{lost.runs} runs"
+    if lost.low == lost.high:
+        return "the interval has no width"
+    if dense is not None and chance is not None:
+        ends = (dense.value, dense.low, dense.high)
+        reason = near_chance(Interval(*(end / 100 for end in ends)), chance)
+        if reason is not None:
+            return reason
+    beyond = lost.low >= 100 * MARGIN
+    least = sum(map(abs, losses)) / len(losses) / 100
+    reason = too_few_clips(clips, None if beyond else least)
+    return None if reason is None else reason.replace("about", "at least").replace("discordance of", "discordance from")

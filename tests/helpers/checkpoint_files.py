@@ -81,6 +81,19 @@ def official_ast(
     return {prefix + name: value for name, value in seeded_state(shapes, 1).items()}
 
 
+def imagenet_deit(*, side: int = 24, width: int = 64, depth: int = 2) -> dict[str, Tensor]:
+    """As timm and DeiT save a distilled model for pictures of ``side`` × ``side`` patches."""
+    shapes = vit_shapes(width, depth) | {
+        "patch_embed.proj.weight": (width, 3, 16, 16),
+        "dist_token": (1, 1, width),
+        "pos_embed": (1, 2 + side**2, width),
+        **{f"{name}.weight": (7, width) for name in ("head", "head_dist")},
+        **{f"{name}.bias": (7,) for name in ("head", "head_dist")},
+        **{f"norm.{kind}": (width,) for kind in ("weight", "bias")},
+    }
+    return seeded_state(shapes, 3)
+
+
 def audiomae(
     *, patches: int = 64, labels: int = 5, norm: bool = True, decoder: bool = False, depth: int = 2
 ) -> dict[str, Tensor]:

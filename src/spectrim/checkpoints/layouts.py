@@ -6,8 +6,9 @@ loader turns that into tensors and refuses whatever is missing or left over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from spectrim.checkpoints import hf_ast, vit
 from spectrim.checkpoints.files import Source
@@ -36,6 +37,9 @@ class Layout:
             What goes to ``attention.qkv`` is split, what goes to ``attention.key`` and ``.value`` is joined.
         ignored: regular expressions for keys that are there for another purpose.
         fresh: beginnings of the places in our model that the layout has no weights for.
+        colours: whether the patch projection is for pictures of three colours, which are summed.
+        becomes: fields of the configuration in which our model differs from what the file was for.
+        positions: how the position table is fitted where the caller leaves that open.
         transposed: whether the patch projection is (time, frequency) and not (frequency, time).
         speech_commands: whether 35 outputs that nothing names are AST's Speech Commands.
         licence: what to say when such weights are loaded.
@@ -46,6 +50,9 @@ class Layout:
     names: Callable[[Source, SpectrimConfig], dict[str, str]]
     ignored: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
+    colours: bool = False
+    becomes: Mapping[str, Any] = field(default_factory=dict)
+    positions: str = "auto"
     transposed: bool = False
     speech_commands: bool = False
     licence: str | None = None
@@ -115,6 +122,16 @@ LAYOUTS: dict[str, Layout] = {
         vit.official_ast_names,
         ignored=(r"v\.head(_dist)?\.(weight|bias)",),
         speech_commands=True,
+    ),
+    "imagenet-deit": Layout(
+        vit.is_imagenet_deit,
+        vit.imagenet_deit_fields,
+        vit.imagenet_deit_names,
+        ignored=(r"head(_dist)?\.(weight|bias)",),
+        fresh=("head.",),
+        colours=True,
+        becomes={"num_mel_bins": 128, "max_length": 1024},
+        positions="by_axis",
     ),
     "paper-audiomae": Layout(
         vit.is_paper_audiomae,

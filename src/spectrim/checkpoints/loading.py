@@ -115,10 +115,12 @@ def from_pretrained(
         stored = _with_labels(stored, names, None)
     elif not checkpoint.outputs:
         raise CheckpointError(f"{checkpoint.title}: is an encoder without a head; give labels=[…] for a fresh one")
-    wanted = _with_settings(stored, {**given, **({"max_length": frames} if frames else {})})
+    becomes = {**checkpoint.layout.becomes, **({"max_length": frames} if frames else {})}
+    wanted = _with_settings(stored, {**becomes, **given})
     state = _convert(checkpoint, stored, fresh_head=names is not None)
     place = "embeddings.position_table"
-    state[place] = adapt_position_table(state[place], stored, wanted, positions)
+    method = checkpoint.layout.positions if positions == "auto" else positions
+    state[place] = adapt_position_table(state[place], stored, wanted, method)
     model = _empty(wanted)
     model.load_state_dict(state, strict=True, assign=True)
     _warn(checkpoint, settings, fresh_head=names is not None)
@@ -141,7 +143,7 @@ def describe(
         CheckpointError: as for `from_pretrained`.
     """
     checkpoint = _open(_described(source, stride, frames))
-    config, weights = checkpoint.config, checkpoint.source.weights
+    config, weights = _with_settings(checkpoint.config, checkpoint.layout.becomes), checkpoint.source.weights
     return {
         "source": checkpoint.source.name,
         "layout": checkpoint.layout_name,
@@ -261,6 +263,8 @@ def _convert(checkpoint: _Checkpoint, config: SpectrimConfig, *, fresh_head: boo
     pieces = take_weights(
         checkpoint.title, checkpoint.source.weights, names, unused=unused, ignored=checkpoint.layout.ignored
     )
+    if checkpoint.layout.colours:
+        pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].sum(dim=1, keepdim=True)
     if checkpoint.layout.transposed:
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].transpose(2, 3).contiguous()
     state = join_projections(pieces, checkpoint.title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,6 +72,29 @@ def official_ast_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
     """Their names → ours."""
     modules = {"v.norm": "norm", "mlp_head.0": "head.norm", "mlp_head.1": "head.linear"}
     return {"v.dist_token": "embeddings.dist_token", **_names(config, "v.", modules)}
+
+
+def is_imagenet_deit(source: Source) -> bool:
+    """Recognise a distilled DeiT for pictures (Touvron et al., 2021), from which AST starts."""
+    projection = source.weights.get("patch_embed.proj.weight")
+    colours = projection is not None and projection.ndim == 4 and projection.shape[1] == 3
+    return colours and {"cls_token", "dist_token", "pos_embed"} <= source.weights.keys()
+
+
+def imagenet_deit_fields(source: Source) -> SpectrimConfig:
+    """The model that its shapes are of, with the side of its square pictures as mel bins and as frames."""
+    sizes = _sizes(source, "")
+    positions, patch = count_positions(source, "pos_embed", extra=2), sizes["patch_size"]
+    side = math.isqrt(positions)
+    if side * side != positions:
+        raise CheckpointError(f"{source.name}: {positions} positions are no square of patches, as pictures have it")
+    steps = {"frequency_stride": patch, "time_stride": patch}
+    return ast_base(**sizes, **steps, num_mel_bins=side * patch, max_length=side * patch)
+
+
+def imagenet_deit_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
+    """Their names → ours; the two heads for pictures are left."""
+    return {"dist_token": "embeddings.dist_token", **_names(config, "", {"norm": "norm"})}
 
 
 def _is_audiomae(source: Source) -> bool:

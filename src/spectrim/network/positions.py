@@ -17,7 +17,7 @@ from torch.nn import functional
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
 
-POSITION_METHODS = ("auto", "middle", "first", "interpolate", "reference_compat")
+POSITION_METHODS = ("auto", "middle", "first", "interpolate", "by_axis", "reference_compat")
 """How a table can be fitted; see `adapt_position_table`."""
 
 SAME_RULE = 2.5e-3
@@ -93,11 +93,12 @@ def adapt_position_table(
         config_from: of the model that the table belongs to.
         config_to: of the model that it is for; the same width and extra tokens.
         method: ``"middle"`` keeps the middle time patches (AST, Gong et al. 2021), ``"first"`` the first ones,
-            ``"interpolate"`` stretches bilinearly, ``"reference_compat"`` cuts as the public code of the paper does
-            for AudioMAE, where a time-major sequence is read as frequency-major and patches get other patches'
-            positions. ``"auto"``: AST: middle if shorter, bilinear if longer; AudioMAE: a table of sin-cos codes is
-            computed anew by its own rule (patches that were there before keep their codes), another one is cut to
-            the first time patches or stretched.
+            ``"interpolate"`` stretches bilinearly, ``"by_axis"`` keeps on each axis, time first, the middle where the
+            new one is not longer, and else stretches it (AST's way from pictures). ``"reference_compat"`` cuts as the
+            public code of the paper does for AudioMAE, where a time-major sequence is read as frequency-major and
+            patches get other patches' positions. ``"auto"``: AST: middle if shorter, bilinear if longer; AudioMAE: a
+            table of sin-cos codes is computed anew by its own rule (patches that were there before keep their codes),
+            another one is cut to the first time patches or stretched.
 
     Returns:
         (1, extra + F'·T', width) in the patch order of ``config_to``, of the dtype of ``table``.
@@ -116,7 +117,7 @@ def adapt_position_table(
         if recomputed is not None:
             return recomputed
         method = _auto_method(config_from, config_to)
-    if method != "interpolate":
+    if method not in ("interpolate", "by_axis"):
         _check_only_shorter(method, config_from, config_to)
     extra = config_from.extra_tokens
     as_read = "frequency_major" if method == "reference_compat" else config_from.patch_order
@@ -125,10 +126,21 @@ def adapt_position_table(
     frequency, time = config_to.grid
     if method == "interpolate":
         fitted = functional.interpolate(grid.float(), size=(frequency, time), mode="bilinear").to(table.dtype)
+    elif method == "by_axis":
+        fitted = _fit_axis(_fit_axis(grid, 3, time), 2, frequency)
     else:
         start = grid.shape[3] // 2 - time // 2 if method == "middle" else 0
         fitted = grid[:, :, :, start : start + time]
     return torch.cat([table[:, :extra], _to_sequence(fitted, as_written)], dim=1)
+
+
+def _fit_axis(grid: Tensor, axis: int, size: int) -> Tensor:
+    """(1, width, F, T) with another size of one axis: its middle, or the grid stretched bilinearly."""
+    there = grid.shape[axis]
+    if size <= there:
+        return grid.narrow(axis, there // 2 - size // 2, size)
+    sizes = [size if number == axis else grid.shape[number] for number in (2, 3)]
+    return functional.interpolate(grid.float(), size=sizes, mode="bilinear").to(grid.dtype)
 
 
 def _check_shapes(table: Tensor, config_from: SpectrimConfig, config_to: SpectrimConfig) -> None:

@@ -204,7 +204,7 @@ def flagged(
 ) -> NDArray[np.bool_]:
     """(n, F, T): the patches that a condition of clusters drops; see `run_condition`."""
     statistic = str(condition.statistic)
-    counted = np.full(batch.padded.shape, True) if padding == "with" else ~batch.padded
+    counted = batch.counted(padding)
     ranks = np.where(counted, clusters[statistic].ranks(getattr(batch, statistic)), -1)
     chosen = np.isin(ranks, [number - 1 for number in condition.clusters])
     if not condition.random:

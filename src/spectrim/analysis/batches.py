@@ -76,6 +76,10 @@ class ClipBatch:
         """(n, F, T): which patches were alive after a block."""
         return self.survived > block
 
+    def counted(self, padding: str) -> NDArray[np.bool_]:
+        """(n, F, T): which patches count: all (``padding="with"``), or those that hold sound (``"without"``)."""
+        return np.full(self.padded.shape, True) if padding == "with" else ~self.padded
+
 
 def layout(config: SpectrimConfig, labels: int, *, log_mel: str, scores: str) -> Layout:
     """The tensors of a shard: name → shape of one clip's part, and type.

@@ -113,7 +113,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a model did; what the report is made of.
+    """Results of one model, from which the report is made.
 
     Attributes:
         name: of the model.
@@ -208,16 +208,16 @@ def experiment(
         clusters["intensity"] = published_clusters(plan.data_name)
     end = len(part) if plan.limit is None else min(plan.limit, len(part))
     pictured = {round(place) for place in np.linspace(0, end - 1, EXAMPLES)}
-    gathered = _Gathered(model, plan, conditions, clusters, columns, pictured)
+    builder = _FindingsBuilder(model, plan, conditions, clusters, columns, pictured)
     left_out: dict[str, str] = {}
     for batch in batches("ablations"):
         left_out |= batch.left_out
-        gathered.add(batch)
-    return gathered.findings(name, facts_of(model, part, plan), part, left_out)
+        builder.add(batch)
+    return builder.findings(name, facts_of(model, part, plan), part, left_out)
 
 
-class _Gathered:
-    """Collects the numbers of `Findings` from batches of the dense model."""
+class _FindingsBuilder:
+    """Computes the numbers of `Findings` from batches of the dense model."""
 
     def __init__(
         self,
@@ -245,7 +245,7 @@ class _Gathered:
         self.accumulators[1.0].add(batch)
         nothing = np.zeros(len(batch), dtype=np.int64)
         results = {DENSE: (batch.logits, nothing)}
-        counted = np.full(batch.padded.shape, True) if self.plan.padding == "with" else ~batch.padded
+        counted = batch.counted(self.plan.padding)
         stages = sorted(self.model.config.prune_at)
         for rate in self.plan.keep_rates:
             pruned = pruned_batch(self.model, batch, rate)

@@ -54,7 +54,7 @@ def fit_clusters(batches: Iterable[ClipBatch], *, padding: str, source: str = "k
         raise InvalidSetting("padding", padding, one_of(PADDED_PATCHES))
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in STATISTICS}
     for batch in batches:
-        counted = np.full(batch.padded.shape, True) if padding == "with" else ~batch.padded
+        counted = batch.counted(padding)
         for name in STATISTICS:
             values[name].append(getattr(batch, name)[counted])
     return {
@@ -244,7 +244,7 @@ class Accumulator:
         """Add a batch, which may have no clips."""
         if not len(batch):
             return
-        counted = np.full(batch.padded.shape, True) if self.padding == "with" else ~batch.padded
+        counted = batch.counted(self.padding)
         first, second = (
             np.where(counted, self.clusters[name].ranks(getattr(batch, name)), np.int8(-1)) for name in STATISTICS
         )

@@ -45,7 +45,8 @@ def load(folder: Path, family: str, frames: int) -> AudioTransformer:
         state = seeded_state(shapes, RECORDED["seed"])
         torch.save(state if family.startswith("ast") else {"model": state}, path)
     cut = "auto" if family.startswith("ast") or frames == 1024 else "reference_compat"
-    return from_pretrained(path, frames=frames, positions=cut)
+    stride = 16 if family.startswith("ast") else None
+    return from_pretrained(path, stride=stride, frames=frames, positions=cut)
 
 
 def check(model: AudioTransformer, case: str) -> None:

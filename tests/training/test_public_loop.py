@@ -12,7 +12,7 @@ from seeded import seeded_input, seeded_state
 from torch.utils.data import DataLoader
 
 from spectrim.checkpoints import from_pretrained
-from spectrim.training.finetune import Job, build_trainer
+from spectrim.training.finetune import FineTuningRun, build_trainer
 from spectrim.training.recipes import Recipe
 
 HERE = Path(__file__).parents[1] / "reference"
@@ -55,7 +55,8 @@ def losses_of(family: str, folder: Path) -> list[float]:
     state = seeded_state(shapes, RECORDED["seed"])
     torch.save(state if family == "ast" else {"model": state}, folder / "start.pth")
     cut = "auto" if family == "ast" else "reference_compat"
-    model = from_pretrained(folder / "start.pth", frames=FRAMES, positions=cut, drop_path_rate=0.0)
+    step = 16 if family == "ast" else None
+    model = from_pretrained(folder / "start.pth", stride=step, frames=FRAMES, positions=cut, drop_path_rate=0.0)
     model.config.problem_type = f"{'multi' if family == 'ast' else 'single'}_label_classification"
     inputs = seeded_input(FRAMES, RECORDED["seed"], CLIPS)
     targets = torch.nn.functional.one_hot(torch.arange(CLIPS) * 7 % LABELS, LABELS).float()
@@ -64,7 +65,9 @@ def losses_of(family: str, folder: Path) -> list[float]:
         for x, y in zip(inputs.split(8), targets.split(8), strict=True)
     ]
     parts: Any = dict.fromkeys(("train", "validation", "test"), Sized())
-    trainer = build_trainer(Job(plan, folder / "run", None, "accuracy", parts, model), progress=False, say=None)
+    trainer = build_trainer(
+        FineTuningRun(plan, folder / "run", None, "accuracy", parts, model), progress=False, say=None
+    )
     losses: list[float] = []
     computed = trainer.compute_loss
 

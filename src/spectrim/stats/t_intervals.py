@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
+from spectrim.stats.bootstrap import CONFIDENCE
 
 FEWEST = 3
 """Runs that an interval needs: over two runs it would reach 13 standard errors to each side."""

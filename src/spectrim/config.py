@@ -44,6 +44,19 @@ LEAST_WHOLE_NUMBERS = {
 """The smallest value of every field that is a whole number."""
 
 
+LARGEST_WHOLE_NUMBERS = {
+    "hidden_size": 1 << 15,
+    "num_hidden_layers": 1000,
+    "intermediate_size": 1 << 18,
+    "patch_size": 1024,
+    "num_mel_bins": 4096,
+    "max_length": 1_000_000,
+    "sampling_rate": 10_000_000,
+    "num_labels": 1_000_000,
+}
+"""The largest value: far above any model, and below what would fill the memory before anything is refused."""
+
+
 class SpectrimConfig(PreTrainedConfig):
     """Configuration of an `AudioTransformer`.
 
@@ -234,6 +247,9 @@ class SpectrimConfig(PreTrainedConfig):
             raise InvalidSetting("std", self.std, "a finite number above 0")
 
     def _check_sizes(self) -> None:
+        for field, most in LARGEST_WHOLE_NUMBERS.items():
+            if getattr(self, field) > most:
+                raise InvalidSetting(field, getattr(self, field), f"a whole number, at most {most:,}")
         if self.hidden_size % self.num_attention_heads:
             allowed = f"a multiple of num_attention_heads={self.num_attention_heads}"
             raise InvalidSetting("hidden_size", self.hidden_size, allowed)

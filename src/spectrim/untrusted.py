@@ -29,7 +29,7 @@ def parse_json(text: str) -> Any:
     except RecursionError as error:
         raise ValueError(_too_deep()) from error
     except ValueError as error:
-        raise ValueError(_one_line(error)) from error
+        raise ValueError(one_line(error)) from error
     level: list[Any] = [content]
     for _ in range(DEEPEST + 1):
         level = [part for parent in level for part in _parts(parent)]
@@ -64,9 +64,9 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ValueError(where + _one_line(error.problem or error.context or error)) from error
+        raise ValueError(where + one_line(error.problem or error.context or error)) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ValueError(_one_line(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def _check_nesting(text: str) -> None:
@@ -99,5 +99,6 @@ def _too_deep() -> str:
     return f"lists or mappings inside each other more than {DEEPEST} deep"
 
 
-def _one_line(error: object) -> str:
+def one_line(error: object) -> str:
+    """An error's text in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]

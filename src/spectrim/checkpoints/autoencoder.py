@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from spectrim.checkpoints.files import Source, read_source
 from spectrim.checkpoints.layouts import AUDIOMAE_LICENCE, LicenceNotice, is_autoencoder
+from spectrim.checkpoints.settings import MALFORMED, build_config
 from spectrim.checkpoints.sizes import count_blocks, shape_of, weights_and_biases
 from spectrim.checkpoints.strict import check_shapes, join_projections, take_weights
 from spectrim.checkpoints.vit import BLOCK, audiomae_fields, audiomae_names, is_audiomae_pretrained
-from spectrim.errors import CheckpointError, InvalidSetting
+from spectrim.errors import CheckpointError
 from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
+from spectrim.untrusted import one_line
 
 WINDOW_BLOCK = {
     "attn.qkv": "attention.joint",
@@ -61,9 +62,9 @@ def load_autoencoder(source: str | os.PathLike[str]) -> MaskedAutoencoder:
         )
     title = f"{read.name} (layout {'audiomae-pretrained' if official else 'spectrim-autoencoder'})"
     try:
-        config = _official_fields(read) if official else MaskedConfig.from_dict(dict(read.config))
-    except (InvalidSetting, StrictDataclassError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{title}: its settings make no model: {error}") from error
+        config = _official_fields(read) if official else build_config(MaskedConfig, read.config, read.name)
+    except MALFORMED as error:
+        raise CheckpointError(f"{title}: its settings make no model: {one_line(error)}") from error
     with torch.device("meta"):
         model = MaskedAutoencoder(config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}

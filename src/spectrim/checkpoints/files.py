@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pickle
 import re
@@ -20,7 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
+from spectrim.checkpoints.unwrap import own_names, unwrap
 from spectrim.errors import CheckpointError, InvalidSetting
+from spectrim.untrusted import parse_json
 
 WHOLE_WEIGHTS = (
     "model.safetensors",
@@ -38,6 +39,9 @@ HUB_SAFE = [
     "model-*-of-*.safetensors",
 ]
 HUB_PICKLED = ["pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model-*-of-*.bin", "*.pth", "*.pt"]
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the text begins that stands for a file in a clone without Git LFS."""
 
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -86,7 +90,7 @@ class Source:
 
     Attributes:
         name: the path or hub id as it was given.
-        weights: named tensors on the CPU; a ``module.`` that stands before every name is taken off.
+        weights: named tensors on the CPU, in their own names; see `spectrim.checkpoints.unwrap`.
         config: ``config.json`` beside the weights, or an empty dictionary.
         extractor: ``preprocessor_config.json``, likewise.
         label_file: ``class_labels_indices.csv`` beside the weights, if there is one.
@@ -127,12 +131,10 @@ def read_source(source: str | os.PathLike[str]) -> Source:
         loaded, said = _read_weights(file)
         weights |= loaded
         arguments |= said
-    if weights and all(key.startswith("module.") for key in weights):
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
     label_file = folder / "class_labels_indices.csv"
     return Source(
         name=os.fspath(source),
-        weights=weights,
+        weights=own_names(os.fspath(source), weights),
         config=_read_json(folder / "config.json"),
         extractor=_read_json(folder / "preprocessor_config.json"),
         label_file=label_file if label_file.is_file() else None,
@@ -233,7 +235,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        refuse_pointer(file)
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{file}: is not valid JSON ({_first_line(error)})") from error
     if not isinstance(content, dict):
@@ -249,10 +252,20 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             start = stream.read(9)
         if size == 0:
             raise CheckpointError(f"{file}: is empty")
+        refuse_pointer(file)
         loaded: object = load_file(file) if _is_safetensors(start, size) else _unpickle(file)
     except UNREADABLE as error:
         raise CheckpointError(_why_unreadable(file, error)) from error
-    return _unwrap(file, loaded)
+    return unwrap(str(file), loaded)
+
+
+def refuse_pointer(file: Path) -> None:
+    """Raise `CheckpointError` where a file is but Git LFS's note of where its content lies."""
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise CheckpointError(
+                f"{file}: is a Git LFS pointer, not the file itself; run git lfs pull in its repository, or download it"
+            )
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
@@ -275,24 +288,6 @@ def _why_unreadable(file: Path, error: BaseException) -> str:
             "argparse.Namespace are read; where you trust it, save its state_dict() alone with torch.save"
         )
     return f"{file}: cannot be read as a checkpoint; it is damaged, cut short or something else ({_first_line(error)})"
-
-
-def _unwrap(file: Path, loaded: object) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dictionary out of what was saved: itself, or under ``model`` or ``state_dict``."""
-    arguments: dict[str, Any] = {}
-    if isinstance(loaded, Mapping):
-        if isinstance(loaded.get("args"), argparse.Namespace):
-            arguments = dict(vars(loaded["args"]))
-        for wrapper in ("model", "state_dict"):
-            if isinstance(loaded.get(wrapper), Mapping):
-                loaded = loaded[wrapper]
-                break
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, not a dictionary of named weights")
-    odd = [key for key, value in loaded.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
-    if odd:
-        raise CheckpointError(f"{file}: is no dictionary of named weights: {odd[0]!r} is not a tensor")
-    return dict(loaded), arguments
 
 
 def _first_line(error: BaseException) -> str:

@@ -95,7 +95,8 @@ def read_fields(source: Source) -> SpectrimConfig:
 def _from_config(source: Source) -> dict[str, Any]:
     from transformers import ASTConfig
 
-    given = ASTConfig.from_dict({key: value for key, value in source.config.items() if "label" not in key})
+    read = (*SAME_FIELDS, "hidden_act")
+    given = ASTConfig(**{name: source.config[name] for name in read if name in source.config})
     if given.hidden_act != "gelu":
         raise CheckpointError(f"{source.name}: its activation is {given.hidden_act!r}; only 'gelu' is supported")
     return {

@@ -11,6 +11,7 @@ from typing import Any
 
 from spectrim.assets import audioset_classes
 from spectrim.checkpoints.files import Source
+from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
 from spectrim.tables import read_class_labels
 
@@ -59,6 +60,8 @@ def label_names(source: Source, count: int, *, speech_commands: bool) -> list[st
         if len(named) != count:
             raise CheckpointError(f"{source.name}: config.json names {len(named)} labels, but the head has {count}")
         return named
+    if source.config.get("model_type") == SpectrimConfig.model_type and not source.config.get("id2label") and count > 2:
+        raise CheckpointError(f"{source.name}: config.json has no id2label for the {count} outputs of the head")
     if source.label_file is not None:
         named = read_label_file(source.label_file)
         if len(named) == count:
@@ -76,8 +79,12 @@ def label_names(source: Source, count: int, *, speech_commands: bool) -> list[st
 def _names_in_config(config: Mapping[str, Any], name: str) -> list[str] | None:
     """Names out of ``id2label``; None where there are none but LABEL_0, LABEL_1, …"""
     table = config.get("id2label")
-    if not isinstance(table, dict) or not table:
+    if table is not None and not isinstance(table, dict):
+        raise CheckpointError(f"{name}: id2label in config.json is a {type(table).__name__}, not an object")
+    if not table:
         return None
+    if not all(isinstance(label, str | int | float) for label in table.values()):
+        raise CheckpointError(f"{name}: id2label in config.json must have names as values")
     try:
         names = [str(table[key]) for key in sorted(table, key=int)]
         indices = sorted(int(key) for key in table)

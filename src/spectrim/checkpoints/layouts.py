@@ -12,6 +12,7 @@ from typing import Any
 
 from spectrim.checkpoints import hf_ast, vit
 from spectrim.checkpoints.files import Source
+from spectrim.checkpoints.settings import build_config
 from spectrim.checkpoints.sizes import cuts_spectrograms
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError
@@ -66,7 +67,7 @@ def _is_spectrim(source: Source) -> bool:
 def _spectrim_fields(source: Source) -> SpectrimConfig:
     if source.config.get("model_type") != SpectrimConfig.model_type:
         raise CheckpointError(f"{source.name}: these are Spectrim's weights, but their config.json is not beside them")
-    return SpectrimConfig.from_dict(dict(source.config))
+    return build_config(SpectrimConfig, source.config, source.name)
 
 
 def _spectrim_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
@@ -109,7 +110,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "spectrim-autoencoder": Layout(
         is_autoencoder,
-        lambda source: MaskedConfig.from_dict(dict(source.config)).encoder_config(),
+        lambda source: build_config(MaskedConfig, source.config, source.name).encoder_config(),
         lambda _, config: {f"encoder.{name}": name for name in _encoder(config)},
         ignored=(r"encoder\.norm\.(weight|bias)", r"decoder\..*"),
         fresh=("norm.", "head."),

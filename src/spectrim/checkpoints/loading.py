@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
 from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
+from spectrim.checkpoints.settings import MALFORMED
 from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
 from spectrim.config import SpectrimConfig, check_keep_rate
 from spectrim.errors import CheckpointError, InvalidSetting, one_of
 from spectrim.network.positions import POSITION_METHODS, adapt_position_table
 from spectrim.network.transformer import AudioTransformer
+from spectrim.untrusted import one_line
 
 FURTHER_SETTINGS = ("reference_compat", "drop_padding", "random_seed", "drop_path_rate", "mean", "std", "padding")
 """Fields of the configuration that `from_pretrained` takes besides its named arguments."""
@@ -204,10 +205,12 @@ def _open(source: str | os.PathLike[str]) -> _Checkpoint:
     layout = LAYOUTS[layout_name]
     try:
         config = layout.fields(read)
-    except (InvalidSetting, StrictDataclassError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         if isinstance(error, InvalidSetting) and error.field == "stride":
             raise
-        raise CheckpointError(f"{read.name} (layout {layout_name}): its settings make no model: {error}") from error
+        raise CheckpointError(
+            f"{read.name} (layout {layout_name}): its settings make no model: {one_line(error)}"
+        ) from error
     there = (config.frequency_stride, config.time_stride)
     if read.stride not in (None, there):
         raise InvalidSetting("stride", read.stride, f"{there}, as {read.name} says")

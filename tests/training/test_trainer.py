@@ -29,6 +29,7 @@ from spectrim.training.trainer import (
     RunCourse,
     RunTrainer,
     WholeCheckpoints,
+    resolve_precision,
     run_arguments,
     tensorboard_callback,
 )
@@ -334,3 +335,17 @@ def test_resuming_a_finished_run_trains_no_further(words: Path, tmp_path: Path) 
         ]
         for name, weight in from_pretrained(output / "model").state_dict().items():
             assert torch.equal(weight, first[name]), name
+
+
+@pytest.mark.parametrize(
+    ("cuda", "other", "expected"), [(False, False, "fp32"), (True, False, "fp16"), (False, True, "bf16")]
+)
+def test_the_precision_of_a_recipe_that_leaves_it_open(
+    cuda: bool, other: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.version.cuda", "12.8" if cuda else None)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: cuda or other)
+    monkeypatch.setattr("spectrim.training.trainer.is_torch_bf16_gpu_available", lambda: other)
+    assert resolve_precision("auto") == expected
+    assert resolve_precision("bf16") == "bf16"

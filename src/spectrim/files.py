@@ -1,22 +1,32 @@
-"""Files and folders that appear whole or not at all, and whether a folder holds the run that is asked for."""
+"""Files and folders that appear whole or not at all, by one run at a time, and whether it is the one asked for."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from spectrim.errors import InvalidSetting
+
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""Of `os.open`: refuse a name that is a link."""
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text beside ``path``, then rename it there."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    beside.replace(path)
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write beside ``path``, then rename it there."""
+    with file_beside(path) as beside:
+        beside.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -25,16 +35,94 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
+def file_beside(path: Path) -> Iterator[Path]:
+    """Give a new empty file beside ``path``, to be filled; it takes the place of ``path`` at the end, or is removed.
+
+    What is there by its name, left behind or planted, is removed first, a link itself and not what it leads to.
+    """
+    beside = path.with_name(path.name + ".partial")
+    beside.unlink(missing_ok=True)
+    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666))
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file to write at its end, a new one where there is none.
+
+    Raises:
+        OSError: it cannot be opened, or the name is a link.
+    """
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666), "ab")
+
+
+def clear(path: Path) -> None:
+    """Remove a folder with all that is in it, or a link by its name and not what it leads to."""
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """Give a folder that does not exist yet, to be made and filled; it takes the place of ``path`` at the end."""
     beside, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
     for leftover in (beside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+        clear(leftover)
     yield beside
     if path.exists():
         path.rename(old)
     beside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+class SoleWriter:
+    """The right to write a file or folder, which one process has at a time; begins when it is made.
+
+    It is a lock on ``.NAME.lock`` beside it (`filelock`), which ends with the process, however that ends.
+
+    Args:
+        path: the output.
+        field: how an error calls it.
+
+    Raises:
+        InvalidSetting: another run has it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], field: str = "output") -> None:
+        place = Path(os.path.abspath(path))  # noqa: PTH100
+        self._lock = FileLock(place.with_name(f".{place.name}.lock"), timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            allowed = "a name that no other run is writing now; wait for that run, or end it"
+            raise InvalidSetting(field, str(path), allowed) from error
+
+    def end(self) -> None:
+        """Let others write."""
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+
+@contextmanager
+def sole_writer(path: str | os.PathLike[str] | None, field: str = "output") -> Iterator[None]:
+    """Be the only one to write a file or folder; see `SoleWriter`. None for no output.
+
+    The folder that holds it is made where it is not there.
+    """
+    if path is None:
+        yield
+        return
+    Path(os.path.abspath(path)).parent.mkdir(parents=True, exist_ok=True)  # noqa: PTH100
+    writer = SoleWriter(path, field)
+    try:
+        yield
+    finally:
+        writer.end()
 
 
 def refuse_another_run(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_nothing_has_the_files_name_until_all_is_done(tmp_path: Path, form: str)
     path = tmp_path / "out"
     path.write_text("of an earlier run")
     file = OutputFile(path, form, {}, top=3)
-    assert sorted(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / ".out.lock", path]
     for prediction in PREDICTIONS:
         file.write(prediction)
         assert path.read_text() == "of an earlier run"
@@ -242,3 +243,35 @@ def test_csv_written_before_there_were_notes_is_known(tmp_path: Path) -> None:
         "file,part,start,end,rank,label,score,error\na.wav,file,0.0,1.0,1,no,0.5,\nb.wav,,,,,,,empty file (0 bytes)\n"
     )
     assert finished_rows(path, "csv") == {"a.wav": None, "b.wav": "empty file (0 bytes)"}
+
+
+def test_a_second_run_on_one_output_is_refused_at_once(tmp_path: Path) -> None:
+    first = OutputFile(tmp_path / "out.csv", "csv", {})
+    for resume in (False, True):
+        with pytest.raises(InvalidSetting, match=r"output is .*a name that no other run is writing now"):
+            OutputFile(tmp_path / "out.csv", "csv", {}, resume=resume)
+    first.write(PREDICTIONS[0])
+    first.close()
+    OutputFile(tmp_path / "out.csv", "csv", {}, resume=True).finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("name", ["out.csv.partial", "out.csv.partial.json", ".out.csv.lock"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_planted_link_is_not_followed(tmp_path: Path, name: str, resume: bool) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / name).symlink_to(precious)
+    with pytest.raises((InvalidSetting, OSError)):
+        OutputFile(tmp_path / "out.csv", "csv", {}, resume=resume)
+    assert precious.read_text() == "mine"
+
+
+def test_names_like_formulas_come_back_from_an_output(tmp_path: Path) -> None:
+    names = ["=1+1.wav", "-x.wav", "@a.wav", "'=b.wav"]
+    file = OutputFile(tmp_path / "out.csv", "csv", {})
+    for name in names:
+        file.write(replace(PREDICTIONS[0], path=name))
+    file.finish()
+    assert "\n'=1+1.wav," in (tmp_path / "out.csv").read_text()
+    assert list(OutputFile(tmp_path / "out.csv", "csv", {}, resume=True).done) == names

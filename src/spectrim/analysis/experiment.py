@@ -31,6 +31,7 @@ from spectrim.analysis.summary import Accumulator, Summary, fit_clusters
 from spectrim.config import SpectrimConfig, as_plain_list, check_keep_rate
 from spectrim.data import AudioDataset
 from spectrim.errors import InvalidSetting, one_of
+from spectrim.files import write_bytes
 from spectrim.measure.scoring import label_columns
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
@@ -321,10 +322,8 @@ def save_findings(findings: Findings, path: Path) -> None:
         "examples": findings.examples.names,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    partial.write_bytes(safetensors.numpy.save(contiguous, metadata={"findings": json.dumps(notes)}))
-    partial.replace(path)
+    write_bytes(path, safetensors.numpy.save(contiguous, metadata={"findings": json.dumps(notes)}))
 
 
 def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[str, Any]) -> Findings | None:

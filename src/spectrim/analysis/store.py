@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from spectrim.analysis.batches import SHARD_CLIPS, ClipBatch, Layout, layout, packed, unpacked
 from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InvalidSetting
-from spectrim.files import write_json
+from spectrim.files import write_bytes, write_json
 
 INDEX = "index.json"
 FORMAT, VERSION = "spectrim-record", 1
@@ -74,9 +74,7 @@ class StoreWriter:
         tensors = {name: np.concatenate([part[name] for part, _ in self._waiting]) for name in self.tensors}
         content = safetensors.numpy.save(tensors, metadata={"ids": json.dumps(ids)})
         path = self.folder / f"clips-{len(self.shards):05d}.safetensors"
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_bytes(path, content)
         facts = {"file": path.name, "clips": len(ids), "bytes": len(content), "crc32": zlib.crc32(content)}
         self.shards.append({**facts, "next": self.next_position, "left_out": self._left_out})
         self._waiting, self._left_out = [], {}

@@ -49,9 +49,10 @@ def analyze(
     from spectrim.analysis.analyse import analyse
     from spectrim.analysis.experiment import Plan
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, stage_progress
+    from spectrim.files import sole_writer
 
     plan = Plan(tuple(rates), padding, clusters, dataset, part, drop_at=blocks, limit=limit, batch_size=batch_size)
-    with stage_progress(error_console(progress), progress) as tell:
+    with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         found = analyse(
             model, dataset, data, output, plan, options=options, names=name, device=device, resume=resume,
             keep_record=record, on_progress=tell,

@@ -56,6 +56,7 @@ def synthesize(
     from importlib import import_module
 
     from spectrim.cli.terminal import error_console, stage_progress
+    from spectrim.files import sole_writer
 
     module, function = MINIATURES[name]
     make = getattr(import_module(module), function)
@@ -64,7 +65,7 @@ def synthesize(
     for field, value in given.items():
         if field not in inspect.signature(make).parameters:
             raise InvalidSetting(field, value, f"no value, since {name} has no such number: leave the option out")
-    with stage_progress(error_console(progress), progress) as tell:
+    with sole_writer(out, "out"), stage_progress(error_console(progress), progress) as tell:
         made = make(out, seed=seed, workers=workers, progress=lambda done, total: tell("clips", done, total), **given)
     print(made)
 

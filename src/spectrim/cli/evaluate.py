@@ -69,16 +69,17 @@ def evaluate(
         raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
 
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, stage_progress
+    from spectrim.files import sole_writer
     from spectrim.measure.evaluate import evaluate as run
 
-    with stage_progress(error_console(progress), progress) as tell:
+    with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         found = run(
             model, dataset, data, part=part, folds=held_out, seeds=drawn_by, keep_rates=rates,
             criteria=criterion.split(","), options=options, batch_size=batch_size, device=device, workers=workers,
             on_progress=lambda done, total: tell("clips", done, total),
         )  # fmt: skip
-    if output is not None:
-        write(found, output)
+        if output is not None:
+            write(found, output)
     rows = found.per_class if per_class else found.rows
     if form == "json":
         print(as_json(found.as_dict()), end="")

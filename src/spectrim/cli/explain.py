@@ -31,8 +31,9 @@ def explain(
         raise InvalidSetting("CLIP", " ".join(clips), "one file; call it once for each")
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, rows_table, stage_progress
     from spectrim.explain import explain as explain_file
+    from spectrim.files import sole_writer
 
-    with stage_progress(error_console(progress), progress) as tell:
+    with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         content = explain_file(
             clips[0], model, keep_rate=keep_rate, output=output, windows=windows, device=device, on_progress=tell
         )

@@ -32,12 +32,13 @@ def export(
 
     from spectrim.checkpoints import from_pretrained
     from spectrim.cli.terminal import as_json, error_console, facts_table, out_console, stage_progress
+    from spectrim.files import sole_writer
     from spectrim.inference.onnx_export import check_settings
     from spectrim.inference.onnx_export import export as write
 
     check_settings(output, precision)
     network = from_pretrained(model, keep_rate=keep_rate, frames=frames)
-    with stage_progress(error_console(progress), progress) as tell:
+    with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         exported = write(network, output, front_end=front_end, precision=precision, on_step=tell)
     facts = asdict(exported)
     parity = facts.pop("parity")

@@ -112,6 +112,7 @@ def predict(
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
     if left is None:
+        sink.close()
         complain(console, f"{output} is complete already")
         raise typer.Exit(FAILURE if failed else 0)
     count = len(left.files) + len(left.errors)

@@ -30,15 +30,17 @@ def pretrain(
 
     settings = load_pretrain_recipe(recipe, change or ())
     from spectrim.cli.terminal import complain, error_console, facts_table, out_console
+    from spectrim.files import sole_writer
     from spectrim.machine import is_main_process
     from spectrim.training.pretrain import pretrain as run
 
     console = error_console(progress)
     bar = console.is_terminal
-    results = run(
-        settings, data, output, init=init, resume=resume,
-        progress=bar, say=None if bar else lambda line: complain(console, line),
-    )  # fmt: skip
+    with sole_writer(output if is_main_process() else None):
+        results = run(
+            settings, data, output, init=init, resume=resume,
+            progress=bar, say=None if bar else lambda line: complain(console, line),
+        )  # fmt: skip
     if not is_main_process():
         return
     out_console().print(facts_table(results))

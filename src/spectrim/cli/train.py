@@ -33,16 +33,18 @@ def train(
     from transformers.utils.logging import disable_progress_bar
 
     from spectrim.cli.terminal import complain, error_console, out_console, rows_table
+    from spectrim.files import sole_writer
     from spectrim.machine import is_main_process
     from spectrim.training.finetune import train as run
 
     console = error_console(progress)
     bar = console.is_terminal
     disable_progress_bar()  # of each file that is written; training has its own
-    results = run(
-        settings, data, output, init=init, resume=resume, branch_of=branch_of,
-        progress=bar, say=None if bar else lambda line: complain(console, line),
-    )  # fmt: skip
+    with sole_writer(output if is_main_process() else None):
+        results = run(
+            settings, data, output, init=init, resume=resume, branch_of=branch_of,
+            progress=bar, say=None if bar else lambda line: complain(console, line),
+        )  # fmt: skip
     if not is_main_process():
         return
     metric = results["metric"]

@@ -15,7 +15,7 @@ from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, explain_cl
 from spectrim.explain.page import change_rows, stages_page
 from spectrim.explain.sound import SOUNDS, stage_sounds, write_sounds
 from spectrim.explain.window_pictures import printable
-from spectrim.files import write_json, write_text
+from spectrim.files import file_beside, write_json, write_text
 from spectrim.inference.packing import pack_weights
 from spectrim.inference.predict import Scores
 from spectrim.machine import resolve_device
@@ -186,17 +186,12 @@ def _write_arrays(explanation: Explanation, path: Path) -> None:
     """Write the kept patches of every window and the scores of those that are drawn; whole or not at all."""
     shape = (0, explanation.config.num_hidden_layers, *explanation.config.grid)
     scores = [window.detail.scores for window in explanation.windows if window.detail is not None]
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                kept=np.stack([window.kept for window in explanation.windows]),
-                scores=np.stack(scores) if scores else np.zeros(shape, dtype=np.float32),
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with file_beside(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(
+            file,
+            kept=np.stack([window.kept for window in explanation.windows]),
+            scores=np.stack(scores) if scores else np.zeros(shape, dtype=np.float32),
+        )
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:

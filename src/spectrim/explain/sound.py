@@ -15,6 +15,7 @@ import soundfile
 from spectrim.audio.files import Samples, stream
 from spectrim.audio.resynthesis import Parts, join, part_blocks
 from spectrim.explain.clip import Explanation
+from spectrim.files import file_beside
 
 SOUNDS = {"original.wav": "whole", "kept.wav": "kept", "dropped.wav": "dropped"}
 """File → field of `Parts`."""
@@ -60,9 +61,9 @@ def write_sounds(explanation: Explanation, folder: Path) -> float:
     """
     rate = explanation.config.sampling_rate
     large = 4.0 * rate * (explanation.seconds + 1.0) > LARGEST_WAV
-    partial = {name: folder / f"{name}.partial" for name in SOUNDS}
     energy = kept_energy = 0.0
-    try:
+    with ExitStack() as whole:
+        partial = {name: whole.enter_context(file_beside(folder / name)) for name in SOUNDS}
         with ExitStack() as open_files:
             files = {
                 name: open_files.enter_context(
@@ -74,11 +75,6 @@ def write_sounds(explanation: Explanation, folder: Path) -> float:
                 energy, kept_energy = energy + parts.energy, kept_energy + parts.kept_energy
                 for name, field in SOUNDS.items():
                     files[name].write(getattr(parts, field))
-        for name, path in partial.items():
-            path.replace(folder / name)
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
     return _share(kept_energy, energy)
 
 

@@ -22,6 +22,7 @@ from spectrim.audio import files as audio
 from spectrim.config import SpectrimConfig
 from spectrim.data.dataset import spread_places
 from spectrim.errors import ExportError, InvalidSetting, one_of
+from spectrim.files import file_beside
 from spectrim.inference.onnx_model import SUFFIX, OnnxModel, need, trace_of, window_length
 from spectrim.inference.predict import Tagger
 from spectrim.network.transformer import AudioTransformer
@@ -148,13 +149,9 @@ def export(
     takes = "waveforms" if front_end else "log_mel"
     facts = metadata(model.config, precision, takes)
     tell("trace", 1, 1)
-    beside = target.with_name(target.name + ".partial")
-    try:
+    with file_beside(target) as beside:
         onnx_graph.write(graph, beside, facts)
         parity = check_export(beside, model, clips, on_step=tell)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
     return Exported(target, target.stat().st_size / 1e6, precision, takes, json.loads(facts["patches"]), parity)
 
 

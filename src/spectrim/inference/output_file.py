@@ -13,6 +13,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ import torch
 
 from spectrim.audio.finding import Selection
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.files import write_json
+from spectrim.files import SoleWriter, open_to_append, write_json
 from spectrim.inference.predict import FilePrediction, Model
 from spectrim.tables import csv_text, plain_cell
 
@@ -130,7 +131,7 @@ class OutputFile:
 
     Raises:
         InvalidSetting: FILE cannot be written; there is a FILE.partial and ``resume`` is not set; or it is set, and
-            that was begun with other settings or is damaged.
+            that was begun with other settings or is damaged; another run writes it now; or a link is planted beside it.
     """
 
     def __init__(
@@ -150,13 +151,25 @@ class OutputFile:
         special = self.path.exists() and not self.path.is_file()
         if special or not self.path.parent.is_dir():
             raise InvalidSetting("output", str(self.path), "a regular file in a folder that exists")
+        self._writer = SoleWriter(self.path)
+        with ExitStack() as refused:
+            refused.callback(self._writer.end)
+            self._begin(resume)
+            refused.pop_all()
+
+    def _begin(self, resume: bool) -> None:
+        """Look at what is there: nothing, a run to be continued, or a finished file."""
+        for beside in (self.partial, self.record):
+            if beside.is_symlink():
+                allowed = f"a name without {beside}: that is a link, and nothing is written through it"
+                raise InvalidSetting("output", str(self.path), allowed)
         if self.partial.exists() and not resume:
             allowed = "a name without an interrupted run; continue that one with --resume, or delete its file"
             raise InvalidSetting("output", str(self.path), f"{allowed} {self.partial}")
         if self.partial.exists():
             self._continue()
         elif resume and self.path.exists():
-            self.done = finished_rows(self.path, form)
+            self.done = finished_rows(self.path, self._form)
             self.complete = True
 
     def remaining(self, selection: Selection) -> Selection:
@@ -176,11 +189,13 @@ class OutputFile:
         file.close()
         self.partial.replace(self.path)
         self.record.unlink(missing_ok=True)
+        self._writer.end()
 
     def close(self) -> None:
         """Leave the rows so far, if any, where they are, to be resumed."""
         if self._file is not None:
             self._file.close()
+        self._writer.end()
 
     def _append(self, text: str) -> None:
         file = self._opened()
@@ -191,7 +206,7 @@ class OutputFile:
         if self._file is None:
             if not self.partial.exists():
                 write_json(self.record, self._settings)
-            self._file = self.partial.open("ab")
+            self._file = open_to_append(self.partial)
             if self._file.tell() == 0:
                 self._file.write(RENDERERS[self._form][0]().encode())
         return self._file

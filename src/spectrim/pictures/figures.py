@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from spectrim.errors import InvalidSetting
+from spectrim.files import file_beside
 
 FORMATS = ("pdf", "png", "svg")
 """What a picture can be saved as; its file name says which."""
@@ -67,11 +68,6 @@ def add_title(figure: Figure, title: str) -> None:
 def save_figure(figure: Figure, target: Path) -> None:
     """Write a figure as its file name ends (png, svg, pdf), beside, then rename; the same figure, the same bytes."""
     kind = target.suffix.lower().lstrip(".")
-    partial = target.with_name(target.name + ".partial")
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    try:
-        with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "spectrim"}):
-            figure.savefig(partial, format=kind, dpi=200, metadata=metadata)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with file_beside(target) as beside, matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "spectrim"}):
+        figure.savefig(beside, format=kind, dpi=200, metadata=metadata)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spectrim.errors import InvalidSetting
-from spectrim.files import refuse_another_run, write_json
+from spectrim.files import clear, refuse_another_run, write_json
 from spectrim.machine import environment, is_main_process, process_count
 from spectrim.training.recipes import StrictSettings
 
@@ -177,13 +177,13 @@ class CheckpointFolder:
         """Bring a checkpoint of another run here, whole."""
         place = self.path / checkpoint.name
         for leftover in (self.partial, place):
-            shutil.rmtree(leftover, ignore_errors=True)
+            clear(leftover)
         shutil.copytree(checkpoint, self.partial)
         self.partial.rename(place)
 
     def clear_partial(self) -> None:
         """Remove what a run that was killed has left half-written."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+        clear(self.partial)
 
 
 def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:

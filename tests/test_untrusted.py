@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spectrim.errors import InvalidSetting
-from spectrim.training.recipes import load_recipe
+from spectrim.training.recipe_files import load_recipe
 from spectrim.untrusted import DEEPEST, parse_json, parse_yaml
 
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -28,7 +28,7 @@ from spectrim.studies.plans import (
 )
 from spectrim.studies.report import collect, plan_rows, report_folder, write_report
 from spectrim.studies.runner import Cell, Step, missing_inputs, run_plan
-from spectrim.training.recipes import load_recipe
+from spectrim.training.recipe_files import load_recipe
 
 FOLDS = ((1, 12), (2, 34), (3, 56))
 
@@ -209,9 +209,11 @@ def test_the_cost_is_three_forward_passes_a_clip_at_the_keep_rate_of_the_moment(
     recipe = load_recipe("ast-esc50", ["pruning.keep_rate=0.5"])
     config = ast_base(max_length=512, num_labels=50)
     dense, pruned = macs(config, keep_rate=1.0).executed, macs(config, keep_rate=0.5).executed
-    assert training_macs(recipe, (1600, 50), 0.0, 5.0) == pytest.approx(3 * 1600 * 5 * dense, rel=1e-6)
-    assert training_macs(recipe, (1600, 50), 20.0, 30.0) == pytest.approx(3 * 1600 * 10 * pruned, rel=1e-6)
-    assert pruned * 3 * 1600 * 15 < training_macs(recipe, (1600, 50), 5.0, 20.0) < dense * 3 * 1600 * 15
+    start, length = recipe.pruning.shrink_start, recipe.pruning.shrink_epochs
+    end = start + length
+    assert training_macs(recipe, (1600, 50), 0.0, start) == pytest.approx(3 * 1600 * start * dense, rel=1e-6)
+    assert training_macs(recipe, (1600, 50), end, 30.0) == pytest.approx(3 * 1600 * (30 - end) * pruned, rel=1e-6)
+    assert pruned * 3 * 1600 * length < training_macs(recipe, (1600, 50), start, end) < dense * 3 * 1600 * length
     assert training_macs(recipe, None, 0.0, 5.0) is None
 
 

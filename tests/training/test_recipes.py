@@ -7,7 +7,7 @@ import pytest
 from spectrim.config import BUILDERS
 from spectrim.data import DATA_SETS
 from spectrim.errors import InvalidSetting
-from spectrim.training.recipes import load_recipe
+from spectrim.training.recipe_files import load_recipe
 
 RECIPES = (Path(__file__).parents[2] / "recipes").glob("*.yaml")
 SHIPPED = sorted(path for path in RECIPES if "-pretrain-" not in path.name)

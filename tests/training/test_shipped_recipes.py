@@ -23,7 +23,7 @@ from spectrim.miniatures.speakers import synthesize_voxceleb1
 from spectrim.miniatures.spoken_commands import synthesize_spoken_commands
 from spectrim.training.finetune import annealed_keep_rate, prepare, train
 from spectrim.training.optimiser import rate_share
-from spectrim.training.recipes import load_recipe, shipped_recipes
+from spectrim.training.recipe_files import load_recipe, shipped_recipes
 
 RECIPES = sorted(name for name in shipped_recipes() if "-pretrain-" not in name)
 BATCH, STEPS = 4, 2

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from spectrim.cli.app import app
 from spectrim.training.finetune import PruningTrainer
-from spectrim.training.recipes import shipped_recipes
+from spectrim.training.recipe_files import shipped_recipes
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def train(
 
     Several processes: torchrun --nproc-per-node N -m spectrim train ...
     """
-    from spectrim.training.recipes import load_recipe
+    from spectrim.training.recipe_files import load_recipe
 
     settings = load_recipe(recipe, change or ())
     from transformers.utils.logging import disable_progress_bar

@@ -15,7 +15,8 @@ from spectrim.errors import InvalidSetting
 from spectrim.network.macs import macs
 from spectrim.studies.runner import Cell, Step
 from spectrim.training.optimiser import annealed_keep_rate
-from spectrim.training.recipes import Recipe, load_recipe
+from spectrim.training.recipe_files import load_recipe
+from spectrim.training.recipes import Recipe
 
 
 @dataclass(frozen=True)

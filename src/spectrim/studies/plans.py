@@ -22,7 +22,7 @@ from spectrim.studies.branches import Branch, FineTuning, set_words, training_fr
 from spectrim.studies.keep_rates import CONTROL
 from spectrim.studies.report import KEEP_RATES_STUDY, STUDIES
 from spectrim.studies.runner import Cell, Step
-from spectrim.training.recipes import load_recipe
+from spectrim.training.recipe_files import load_recipe
 
 STUDY = "study.json"
 """What a folder is the study of: scale and quick."""

@@ -11,13 +11,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from spectrim.config import BUILDERS
 from spectrim.errors import InvalidSetting
 from spectrim.network.masked.config import MaskedConfig
+from spectrim.training.recipe_files import read_settings
 from spectrim.training.recipes import (
     ModelSettings,
     OptimiserSettings,
     ScheduleSettings,
     StrictSettings,
     check_course,
-    read_settings,
 )
 
 
@@ -140,5 +140,5 @@ class PretrainRecipe(StrictSettings):
 
 
 def load_pretrain_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
-    """Read a recipe of pre-training; arguments and errors as `spectrim.training.recipes.load_recipe`."""
+    """Read a recipe of pre-training; arguments and errors as `spectrim.training.recipe_files.load_recipe`."""
     return read_settings(PretrainRecipe, path, overrides)

@@ -1,25 +1,15 @@
-"""Recipes: what a training run does, as YAML, checked before any work.
-
-A recipe is data. ``base: other.yaml`` starts from another recipe beside it, or from several in a list, of which the
-later wins; what stands in the file itself wins over all.
-Every field can be overridden by its path, e.g. ``optimiser.learning_rate=3e-4``.
-"""
+"""Recipes: the settings of a training run, checked before any work; `spectrim.training.recipe_files` reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from spectrim.checkpoints import DescribedSource
 from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
 from spectrim.errors import InvalidSetting, nearest_of
 from spectrim.network.positions import POSITION_METHODS
-from spectrim.untrusted import parse_yaml
-
-SHIPPED = Path(__file__).parents[1] / "recipes"
 
 Share = Field(default=0.0, ge=0.0, lt=1.0)
 Factor = Annotated[float, Field(ge=0.5, le=2.0)]
@@ -42,7 +32,7 @@ class StrictSettings(BaseModel):
     """Settings that refuse a field they do not know.
 
     Validators raise `InvalidSetting`, with the field's name as seen from the settings that the validator belongs to;
-    `read_settings` puts the names of the settings around it in front.
+    `spectrim.training.recipe_files.read_settings` puts the names of the settings around it in front.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -339,95 +329,3 @@ def check_course(optimiser: OptimiserSettings, schedule: ScheduleSettings) -> No
     if schedule.final > optimiser.peak:
         allowed = f"up to the highest learning rate, {optimiser.peak:g}"
         raise InvalidSetting("schedule.final", schedule.final, allowed)
-
-
-Kind = TypeVar("Kind", bound=StrictSettings)
-
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        path: a YAML file, or the name of a shipped one.
-        overrides: ``field.path=value`` each; the value is read as YAML.
-
-    Raises:
-        InvalidSetting: no such file, or a field is unknown or out of range; names the field, the value and what
-            is allowed.
-    """
-    return read_settings(Recipe, path, overrides)
-
-
-def read_settings(kind: type[Kind], path: str | Path, overrides: Sequence[str] = ()) -> Kind:
-    """Read a YAML file, its bases and ``field=value`` overrides into settings of a kind; errors as `load_recipe`."""
-    tree = _read(_find(path))
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return kind(**tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place, cause = [str(part) for part in first["loc"]], first.get("ctx", {}).get("error")
-        if isinstance(cause, InvalidSetting):
-            field = ".".join([*place, cause.field])
-            raise InvalidSetting(f"{path}: {field}", cause.value, cause.allowed) from error
-        raise InvalidSetting(f"{path}: {'.'.join(place)}", first["input"], first["msg"]) from error
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    field, equals, value = override.partition("=")
-    if not equals or not field:
-        raise InvalidSetting("--set", override, "field=value, e.g. optimiser.epochs=5")
-    *parents, last = field.split(".")
-    node = tree
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise InvalidSetting("--set", override, f"a field of the recipe; {parent} has no fields of its own")
-    try:
-        node[last] = parse_yaml(value)
-    except ValueError as error:
-        raise InvalidSetting("--set", override, f"field=value with a value in YAML ({error})") from error
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """The shipped recipes, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-
-
-def _find(path: str | Path) -> Path:
-    if not Path(path).is_file() and (shipped := shipped_recipes().get(str(path))) is not None:
-        return shipped
-    return Path(path)
-
-
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    path = path.resolve()
-    if path in seen:
-        raise InvalidSetting("base", str(path), "a recipe that does not start from itself")
-    if not path.is_file():
-        raise InvalidSetting(
-            "recipe", str(path), f"a YAML file, or a shipped recipe: {', '.join(shipped_recipes()) or 'none here'}"
-        )
-    try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidSetting("recipe", str(path), f"valid YAML ({error})") from error
-    if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
-        raise InvalidSetting("recipe", str(path), "a YAML mapping of names to settings")
-    given = tree.pop("base", None) or []
-    bases = [given] if isinstance(given, str) else given
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise InvalidSetting("base", given, "a file beside this one, or a list of them")
-    merged: dict[str, Any] = {}
-    for base in bases:
-        merged = _merge(merged, _read(path.parent / base, (*seen, path)))
-    return _merge(merged, tree)
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged

@@ -151,6 +151,11 @@ def check_precision(precision: str) -> None:
         raise InvalidSetting("optimiser.precision", "bf16", "fp32 or fp16 on this GPU")
 
 
+def _not_about_missing_samples(record: logging.LogRecord) -> bool:
+    """Whether a line of Trainer's log is not the one that wonders why a finished run gets no batch."""
+    return "not to be a single sample" not in record.getMessage()
+
+
 class RunTrainer(Trainer):
     """Trainer with a recipe's optimiser and schedule, and an end to a loss that is no number.
 
@@ -242,7 +247,10 @@ class RunTrainer(Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The batches of a step; none once the run has come to its end: Trainer takes a step before it looks."""
-        return ([], None) if self.control.should_training_stop else super().get_batch_samples(*args, **kwargs)
+        if not self.control.should_training_stop:
+            return super().get_batch_samples(*args, **kwargs)
+        logging.getLogger(Trainer.__module__).addFilter(_not_about_missing_samples)
+        return [], None
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass; raises `TrainingDiverged` when the loss is no number."""

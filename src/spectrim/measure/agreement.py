@@ -9,7 +9,7 @@ from scipy import stats
 from spectrim.config import SpectrimConfig
 from spectrim.measure.metrics import TOP, right_clips
 from spectrim.stats.bootstrap import CONFIDENCE, bootstrap
-from spectrim.stats.ratios import clip_mean
+from spectrim.stats.ratios import clip_mean, divide_or_nan
 
 THRESHOLD = 0.5
 """Score from which a label counts as given where nobody says."""
@@ -45,23 +45,23 @@ def agreement(
         itself: the dense model is compared with itself, so that there is nothing to estimate: no intervals.
     """
     change = np.abs(pruned.astype(np.float64) - dense)
-    found: dict[str, NDArray[np.floating]] = {"agreement": right_clips(pruned, dense).astype(np.float64)}
+    quantities: dict[str, NDArray[np.floating]] = {"agreement": right_clips(pruned, dense).astype(np.float64)}
     if config.multi_label:
-        given, kept = dense >= threshold, pruned >= threshold
-        either = (given | kept).sum(axis=1)
-        shared = np.full(len(dense), np.nan)
-        found["label_overlap"] = np.divide((given & kept).sum(axis=1), either, out=shared, where=either > 0)
+        dense_labels, pruned_labels = dense >= threshold, pruned >= threshold
+        either = (dense_labels | pruned_labels).sum(axis=1)
+        both = (dense_labels & pruned_labels).sum(axis=1)
+        quantities["label_overlap"] = divide_or_nan(both, either)
     if config.multi_label and dense.shape[1] > TOP:
-        found["top5_overlap"] = _shared_best(dense, pruned) / TOP
-    found |= {"mean_change": change.mean(axis=1), "clip_change": change.max(axis=1)}
+        quantities["top5_overlap"] = _shared_best(dense, pruned) / TOP
+    quantities |= {"mean_change": change.mean(axis=1), "clip_change": change.max(axis=1)}
     row: dict[str, float | int | None] = {}
-    for name, values in found.items():
+    for name, values in quantities.items():
         exact, share = name == "agreement", not name.endswith("change")
         low, high = (None, None) if itself else _interval(values, exact=exact, share=share)
         mean = float(np.nanmean(values)) if np.isfinite(values).any() else None
         row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     if config.multi_label:
-        row["label_clips"] = int(np.isfinite(found["label_overlap"]).sum())
+        row["label_clips"] = int(np.isfinite(quantities["label_overlap"]).sum())
     return row | {"largest_change": float(change.max())}
 
 
@@ -79,5 +79,5 @@ def _interval(values: NDArray[np.floating], *, exact: bool, share: bool) -> tupl
     if exact or (share and (known == known[0]).all() and known[0] in (0.0, 1.0)):
         ends = stats.binomtest(int(known.sum()), len(known)).proportion_ci(CONFIDENCE, method="exact")
         return float(ends.low), float(ends.high)
-    found = bootstrap(clip_mean(known))
-    return (None, None) if len(known) < 2 else (float(found.low), float(found.high))
+    estimate = bootstrap(clip_mean(known))
+    return (None, None) if len(known) < 2 else (float(estimate.low), float(estimate.high))

@@ -122,8 +122,7 @@ def compare(
     """
     rates = rates_of(model, keep_rates)
     _check(passes, batch_size, workers, threshold)
-    if dense is not None and dense.config.id2label != model.config.id2label:
-        raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
+    _check_labels(model, dense)
     selection = clips if isinstance(clips, Selection) else choose_clips(clips)
     timed = _TimedPasses(placed(model, device_for(model, device)), device, batch_size, workers, on_progress)
     readable, errors = timed.read_first(selection, on_error)
@@ -135,8 +134,8 @@ def compare(
         agreed = _agreement(dense_scores, scores[rate], model, threshold, itself=rate == 1.0 and dense is None)
         rows.append(_costs(model, rate) | agreed | _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ]))
     facts = _facts(readable, per_clip, [each.starting for passes_of_case in times.values() for each in passes_of_case])
-    facts |= {"unreadable": len(errors), "passes": passes, "batch_size": batch_size}
-    facts["workers"] = min(workers or default_workers(), len(readable.files))
+    used_workers = min(workers or default_workers(), len(readable.files))
+    facts |= {"unreadable": len(errors), "passes": passes, "batch_size": batch_size, "workers": used_workers}
     return Comparison(rows, facts | _compared_with(model, dense, threshold), errors)
 
 
@@ -169,6 +168,12 @@ def _check(passes: int, batch_size: int, workers: int | None, threshold: float) 
             raise InvalidSetting(name, value, "1 or more")
     if not 0 < threshold < 1:
         raise InvalidSetting("threshold", threshold, "a number between 0 and 1")
+
+
+def _check_labels(model: Model, dense: AudioTransformer | None) -> None:
+    """Raise `InvalidSetting` where the scores of the two models are not of the same labels."""
+    if dense is not None and dense.config.id2label != model.config.id2label:
+        raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
 
 
 def _timing(times: Mapping[str, float], base: Mapping[str, float], read: Mapping[str, float]) -> dict[str, float]:

@@ -246,14 +246,16 @@ def _check_part(
     for start in range(0, len(part), AT_ONCE):
         recordings = part.recordings[start : start + AT_ONCE]
         waveforms = []
-        for recording, found in zip(recordings, pool.map(partial(_examine, longest=longest), recordings), strict=True):
-            if isinstance(found, str):
-                report.broken[recording.id] = found
+        for recording, examined in zip(
+            recordings, pool.map(partial(_examine, longest=longest), recordings), strict=True
+        ):
+            if isinstance(examined, str):
+                report.broken[recording.id] = examined
                 continue
-            lengths.append(found.seconds)
+            lengths.append(examined.seconds)
             labels.update(recording.labels)
-            rates[found.sampling_rate] += 1
-            waveforms.append(found.head)
+            rates[examined.sampling_rate] += 1
+            waveforms.append(examined.head)
         if statistics is not None and waveforms:
             statistics.add(waveforms)
         step(min(start + AT_ONCE, len(part)))

@@ -52,7 +52,7 @@ def open_folder(
     places = _places(root)
     classes = sorted({folder.name for place in places.values() for folder in _folders(place)})
     numbers = {name: number for number, name in enumerate(classes)}
-    found = {
+    recordings_of = {
         name: [
             Recording(path, (numbers[folder.name],), path.relative_to(root).as_posix())
             for folder in _folders(place)
@@ -60,10 +60,10 @@ def open_folder(
         ]
         for name, place in places.items()
     }
-    if not any(found.values()):
+    if not any(recordings_of.values()):
         raise DataError(f"{root} holds no folders with audio files in them, one folder a class")
     recordings = complete(
-        found, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=True
+        recordings_of, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=True
     )
     return AudioDataset(recordings, classes, multi_label=False, bad_share=bad_share)
 

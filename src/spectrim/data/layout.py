@@ -65,12 +65,12 @@ def audio_files(folder: Path, extensions: Sequence[str] = EXTENSIONS) -> list[Pa
 
     Names that begin with a dot are passed over, and links to folders are not followed.
     """
-    found = []
+    paths = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
+        paths += [
             Path(place, name)
             for name in names
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions  # noqa: PTH122
         ]
-    return sorted(found)
+    return sorted(paths)

@@ -88,17 +88,17 @@ def make_manifest(segments: str | Path, clips: str | Path, out: str | Path, *, l
     if not target.absolute().parent.is_dir():
         raise DataError(f"{target.parent}: no such folder")
     listed = read_segments(Path(segments), read_class_labels(Path(labels)))
-    found = find_clips(listed, folder, EXTENSIONS)
-    lacking = [segment for segment in listed if segment not in found]
+    clip_files = find_clips(listed, folder, EXTENSIONS)
+    lacking = [segment for segment in listed if segment not in clip_files]
     undecodable = find_clips(lacking, folder, UNDECODABLE)
-    if not found:
+    if not clip_files:
         advice = f"; {len(undecodable)} are there as {', '.join(UNDECODABLE)}: convert them" if undecodable else ""
         raise DataError(f"{folder} has none of the {len(listed)} clips by the names ID.wav, YID.wav, ID_30.wav{advice}")
     base = _absolute(target).parent
     data = [
-        {"wav": _path_from(base, _absolute(found[segment])), "labels": ",".join(segment.mids)}
+        {"wav": _path_from(base, _absolute(clip_files[segment])), "labels": ",".join(segment.mids)}
         for segment in listed
-        if segment in found
+        if segment in clip_files
     ]
     write_json(target, {"data": data})
     missing = [segment for segment in lacking if segment not in undecodable]
@@ -143,14 +143,14 @@ def find_clips(segments: Collection[Segment], folder: Path, extensions: tuple[st
     of_video: dict[str, list[Segment]] = {}
     for segment in segments:
         of_video.setdefault(segment.id, []).append(segment)
-    found: dict[Segment, Path] = {}
+    clip_files: dict[Segment, Path] = {}
     for path in audio_files(folder, extensions):
         for name, start in _readings(path.stem):
             here = [segment for segment in of_video.get(name, ()) if start is None or _begins(segment, start)]
             if len(here) == 1:
-                found.setdefault(here[0], path)
+                clip_files.setdefault(here[0], path)
                 break
-    return found
+    return clip_files
 
 
 def _readings(stem: str) -> Iterator[tuple[str, float | None]]:

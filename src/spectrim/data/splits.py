@@ -39,7 +39,7 @@ def in_part(part: str, fold_of_recording: int, fold: int, validation_fold: int |
 
 
 def complete(
-    found: Mapping[str, Sequence[Recording]],
+    recordings_of: Mapping[str, Sequence[Recording]],
     part: str,
     *,
     validation_share: float,
@@ -55,7 +55,7 @@ def complete(
     without a training part, or all of which is held out for test, can be tested on and not trained on.
 
     Args:
-        found: part → its recordings, for the parts that are given.
+        recordings_of: part → its recordings, for the parts that are given.
         part: the one that is wanted.
         validation_share: see above; in (0, 1).
         test_share: see above; in (0, 1].
@@ -74,7 +74,7 @@ def complete(
         raise InvalidSetting("seed", seed, "a whole number from 0 to 2^32 - 1")
     if test_share < 1 <= validation_share + test_share:
         raise InvalidSetting("validation_share + test_share", validation_share + test_share, "less than 1")
-    parts = {name: recordings for name, recordings in found.items() if recordings}
+    parts = {name: recordings for name, recordings in recordings_of.items() if recordings}
     if test_share == 1 and parts.keys() == {"train"}:
         parts = {"test": parts["train"]}
     if "train" not in parts:

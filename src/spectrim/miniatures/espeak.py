@@ -181,9 +181,9 @@ def _copy_english(source: Path, target: Path) -> None:
     try:
         for name in _DATA_FILES:
             shutil.copyfile(source / name, target / name)
-        found = {path.name.lower(): path for path in (source / "lang" / "gmw").iterdir()}
+        accent_files = {path.name.lower(): path for path in (source / "lang" / "gmw").iterdir()}
         for accent in ACCENTS:
-            shutil.copyfile(found[accent], accents / accent)
+            shutil.copyfile(accent_files[accent], accents / accent)
         for path in (source / "voices" / "!v").iterdir():
             shutil.copyfile(path, variants / path.name)
     except (OSError, KeyError) as error:

@@ -119,7 +119,10 @@ def plan_rows(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """A row for each step of a plan: step, done, macs, command, and missing, the inputs that are not there."""
     return [
         {
-            **{"step": step.name, "done": step.done.exists(), "macs": step.macs, "command": step.command},
+            "step": step.name,
+            "done": step.done.exists(),
+            "macs": step.macs,
+            "command": step.command,
             "missing": [str(path) for path in step.missing],
         }
         for step in steps

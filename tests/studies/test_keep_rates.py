@@ -191,7 +191,7 @@ def test_a_report_escapes_cells_in_both_forms(tmp_path: Path) -> None:
     report.table(["a", "b"], [["x|y", "<b>"]])
     report.items(["one"])
     report.write()
-    assert "| x\\|y | <b> |" in (tmp_path / "report.md").read_text()
+    assert "| x\\|y | &lt;b> |" in (tmp_path / "report.md").read_text()
     assert "&lt;b&gt;" in (tmp_path / "report.html").read_text()
 
 

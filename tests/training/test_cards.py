@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from small_runs import SIZE, recipe
 
 from spectrim.checkpoints import from_pretrained
@@ -103,3 +104,17 @@ def test_a_card_does_not_keep_its_model_from_loading(config: Any, tmp_path: Path
     AudioTransformer(config).save_pretrained(tmp_path)
     write_card(tmp_path, config, recipe(), None, RESULTS)
     assert from_pretrained(tmp_path).config.keep_rate == 0.5
+
+
+def test_names_and_descriptions_are_text_and_never_markup(config: Any, tmp_path: Path) -> None:
+    evil = "<script>x</script> [a](javascript:b)\n# c\n```"
+    write_card(tmp_path, config, recipe(name="tones", description=evil), None, RESULTS)
+    tokens = MarkdownIt("commonmark").parse(card_of(tmp_path).text)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not any(token.type.startswith("html") for token in [*tokens, *inline])
+    assert [child.attrs["href"] for child in inline if child.type == "link_open"] == [
+        "https://pypi.org/project/spectrim/"
+    ]
+    assert "c" not in [token.content for token in tokens if token.type == "inline"]
+    (block,) = [token.content for token in tokens if token.type == "fence" and token.info == "json"]
+    assert json.loads(block)["description"] == evil

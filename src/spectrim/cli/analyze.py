@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import FormatOption, ProgressOption, check_form, numbers, options_of, plainly
+from spectrim.cli.common import FormatOption, ProgressOption, check_form, numbers, options_of, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 
@@ -63,11 +63,9 @@ def analyze(
         for one, mark in claim.verdicts.items()
     ]
     if form == "json":
-        print(
-            as_json([{"claim": one.heading, "answers": one.answer, "verdicts": one.verdicts} for one in found.claims])
-        )
+        put(as_json([{"claim": one.heading, "answers": one.answer, "verdicts": one.verdicts} for one in found.claims]))
     elif form == "csv":
-        print(rows_csv(verdicts, {}), end="")
+        put(rows_csv(verdicts, {}), end="")
     else:
         out = out_console()
         for claim in found.claims:

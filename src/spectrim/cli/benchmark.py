@@ -16,6 +16,7 @@ from spectrim.cli.common import (
     check_form,
     numbers,
     plainly,
+    put,
 )
 from spectrim.errors import InvalidSetting
 
@@ -129,14 +130,14 @@ def show(found: Mapping[str, Any], heard: Comparison | None, form: str) -> None:
     facts = {name: value for name, value in found.items() if name != "rows"}
     rows, of_clips = found["rows"], {} if heard is None else {"clips": {**heard.facts, "rows": heard.rows}}
     if form == "json":
-        print(as_json({**found, **of_clips}), end="")
+        put(as_json({**found, **of_clips}), end="")
         return
     if form == "csv":
         if heard is not None:
             facts["clips"] = heard.facts
             further = {str(row["keep_rate"]): row for row in heard.rows}
             rows = [row | further[str(row["keep_rate"])] for row in rows]
-        print(rows_csv(rows, facts), end="")
+        put(rows_csv(rows, facts), end="")
         return
     out = out_console()
     out.print(model_table(rows))

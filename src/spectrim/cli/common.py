@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from spectrim.errors import InvalidSetting, SpectrimError, one_of
+from spectrim.errors import InvalidSetting, SpectrimError, one_of, printable
 
 FAILURE, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -33,6 +35,8 @@ def plainly(command: Command) -> Command:
     def run(*args: Any, **options: Any) -> Any:
         from spectrim.cli.terminal import complain, error_console, warnings_as_lines
 
+        if logging.lastResort is not None:
+            logging.lastResort.setFormatter(_Plain())
         console = error_console()
         try:
             with warnings_as_lines(console):
@@ -50,6 +54,19 @@ def plainly(command: Command) -> Command:
             raise typer.Exit(INTERRUPTED) from error
 
     return run  # type: ignore[return-value]
+
+
+def put(text: object, end: str = "\n") -> None:
+    """Print to standard output: exactly, but on a terminal with what that would act on written out."""
+    print(printable(str(text)) if sys.stdout.isatty() else text, end=end)
+
+
+class _Plain(logging.Formatter):
+    """Log records with what a terminal would act on written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message of a record."""
+        return printable(super().format(record))
 
 
 def check_form(form: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.cli.common import FAILURE, FormatOption, ProgressOption, check_form, options_of, plainly
+from spectrim.cli.common import FAILURE, FormatOption, ProgressOption, check_form, options_of, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def synthesize(
             raise InvalidSetting(field, value, f"no value, since {name} has no such number: leave the option out")
     with sole_writer(out, "out"), stage_progress(error_console(progress), progress) as tell:
         made = make(out, seed=seed, workers=workers, progress=lambda done, total: tell("clips", done, total), **given)
-    print(made)
+    put(made)
 
 
 @plainly
@@ -101,9 +101,9 @@ def check(
     found = {"data_set": name, "mean": report.mean, "std": report.std, "max_length": report.max_length}
     if form == "json":
         parts = {part: vars(report.parts[part]) for part in report.parts}
-        print(as_json({**found, "failures": report.failures, "parts": parts}), end="")
+        put(as_json({**found, "failures": report.failures, "parts": parts}), end="")
     elif form == "csv":
-        print(rows_csv([{**files, **labels} for files, labels in _part_rows(report)], found), end="")
+        put(rows_csv([{**files, **labels} for files, labels in _part_rows(report)], found), end="")
     else:
         _print_report(out_console(), report, found, max_listed)
     for failure in report.failures:
@@ -183,4 +183,4 @@ def manifest(
     _print_names(console, f"{len(made.missing)} segments have no clip", list(map(str, made.missing)), max_listed)
     title = f"{len(made.undecodable)} are left out: convert them from {', '.join(UNDECODABLE)} to wav or flac"
     _print_names(console, title, list(map(str, made.undecodable)), max_listed)
-    print(f"{out}: {made.written} of {made.segments} segments")
+    put(f"{out}: {made.written} of {made.segments} segments")

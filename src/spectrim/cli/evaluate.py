@@ -16,6 +16,7 @@ from spectrim.cli.common import (
     numbers,
     options_of,
     plainly,
+    put,
 )
 from spectrim.errors import InvalidSetting
 
@@ -82,16 +83,16 @@ def evaluate(
             write(found, output)
     rows = found.per_class if per_class else found.rows
     if form == "json":
-        print(as_json(found.as_dict()), end="")
+        put(as_json(found.as_dict()), end="")
     elif form == "csv":
         facts = {name: found.facts[name] for name in ("model", "data_set", "part", "runs", "clips", "environment")}
-        print(rows_csv(rows, facts), end="")
+        put(rows_csv(rows, facts), end="")
     else:
         console = out_console()
         console.print(class_table(rows) if per_class else result_table(rows, found.facts["metric"]))
         _print_facts(console, found)
     if output is not None and form == "table":
-        print(output)
+        put(output)
 
 
 def write(found: Evaluation, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import FormatOption, ModelOption, ProgressOption, check_form, plainly
+from spectrim.cli.common import FormatOption, ModelOption, ProgressOption, check_form, plainly, put
 from spectrim.errors import InvalidSetting
 
 
@@ -39,9 +39,9 @@ def explain(
         )
     facts = {name: content[name] for name in ("clip", "model", "seconds", "criterion")}
     if form == "json":
-        print(as_json(content), end="")
+        put(as_json(content), end="")
     elif form == "csv":
-        print(rows_csv(content["labels"], facts), end="")
+        put(rows_csv(content["labels"], facts), end="")
     else:
         out = out_console()
         out.print(rows_table(content["labels"], label=str, dense="{:.3f}".format, pruned="{:.3f}".format))

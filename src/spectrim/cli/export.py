@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import ModelOption, ProgressOption, plainly
+from spectrim.cli.common import ModelOption, ProgressOption, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 
@@ -43,7 +43,7 @@ def export(
     facts = asdict(exported)
     parity = facts.pop("parity")
     if form == "json":
-        print(as_json({**facts, "parity": parity}), end="")
+        put(as_json({**facts, "parity": parity}), end="")
         return
     ties = parity.pop("ties")
     named = [f"clip {tie['clip']}, block {tie['block']}, patches {tie['patches']}" for tie in ties]

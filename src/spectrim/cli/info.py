@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from spectrim import __version__
-from spectrim.cli.common import plainly
+from spectrim.cli.common import plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 
@@ -29,7 +29,7 @@ def info(
     else:
         facts = about_package()
     if form == "json":
-        print(as_json(facts if source is None else facts[source]), end="")
+        put(as_json(facts if source is None else facts[source]), end="")
         return
     out = out_console()
     for title, content in facts.items():

@@ -19,6 +19,7 @@ from spectrim.cli.common import (
     check_form,
     numbers,
     plainly,
+    put,
 )
 from spectrim.errors import InvalidSetting, one_of
 
@@ -62,9 +63,9 @@ def demo(
     machine = environment()
     facts = {"clips": len(result.clips), "batch_size": result.batch_size, "repeats": result.repeats}
     if form == "csv":
-        print(rows_csv(result.rows, {**facts, **machine}), end="")
+        put(rows_csv(result.rows, {**facts, **machine}), end="")
     elif form == "json":
-        print(as_json({**facts, "environment": machine, "rows": result.rows, "pictures": result.pictures}), end="")
+        put(as_json({**facts, "environment": machine, "rows": result.rows, "pictures": result.pictures}), end="")
     else:
         out = out_console()
         out.print(rows_table(result.rows))

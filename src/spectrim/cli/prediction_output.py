@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from spectrim.audio.finding import Selection
 from spectrim.cli.terminal import out_console, prediction_table
-from spectrim.errors import InvalidSetting
+from spectrim.errors import InvalidSetting, printable
 from spectrim.inference.output_file import ENCODING, RENDERERS, OutputFile, fingerprint
 from spectrim.inference.predict import FilePrediction, Model
 
@@ -49,7 +49,8 @@ class RowsOut:
     def _put(self, text: str) -> None:
         header = "" if self._begun else self._header()
         self._begun = True
-        sys.stdout.buffer.write((header + text).encode(**ENCODING))
+        rows = printable(header + text) if sys.stdout.isatty() else header + text
+        sys.stdout.buffer.write(rows.encode(**ENCODING))
         sys.stdout.buffer.flush()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import ProgressOption, plainly
+from spectrim.cli.common import ProgressOption, plainly, put
 
 
 @plainly
@@ -44,4 +44,4 @@ def pretrain(
     if not is_main_process():
         return
     out_console().print(facts_table(results))
-    print(f"model: {output / 'model'}")
+    put(f"model: {output / 'model'}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.cli.common import FormatOption, check_form, plainly
+from spectrim.cli.common import FormatOption, check_form, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def reproduce(
     if report_only:
         if not out.is_dir():
             raise InvalidSetting("out", str(out), "a folder in which spectrim reproduce has run, for --report-only")
-        print(write_report())
+        put(write_report())
         return
     console = error_console()
     try:
@@ -77,7 +77,7 @@ def reproduce(
     except Failed:
         complain(console, f"the report says what is done: {write_report()}")
         raise
-    print(write_report())
+    put(write_report())
 
 
 def _check_scale(scale: str, quick: bool, data_root: Path | None, weights: Path | None) -> None:
@@ -99,13 +99,13 @@ def _print_plan(steps: Sequence[Step], form: str) -> None:
 
     rows = plan_rows(steps)
     if form == "json":
-        print(as_json(rows), end="")
+        put(as_json(rows), end="")
     elif form == "csv":
-        print(rows_csv([{**row, "missing": ";".join(row["missing"])} for row in rows], {}), end="")
+        put(rows_csv([{**row, "missing": ";".join(row["missing"])} for row in rows], {}), end="")
     else:
         out_console().print(plan_table(rows))
         for path in missing_inputs(steps):
-            print(f"missing: {path}")
+            put(f"missing: {path}")
 
 
 @contextmanager

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from spectrim.errors import printable, shown
 from spectrim.tables import table_csv
 
 if TYPE_CHECKING:
     from spectrim.inference.predict import FilePrediction
+
+LONGEST_LINE = 4000
+"""Characters of a line about what went wrong."""
 
 WIDE = 200
 """Columns of a table that goes into a pipe or a file."""
@@ -26,24 +31,47 @@ WIDE = 200
 PLAIN_TABLE: Mapping[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold"}
 
 
+class _WrittenOut(RenderHook):
+    """Writes out, in all that a console prints, what a terminal would act on; rich's own colours stay."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Wrap each of them."""
+        return [_Printable(renderable) for renderable in renderables]
+
+
+class _Printable:
+    def __init__(self, renderable: ConsoleRenderable) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def _console(**options: Any) -> Console:
+    console = Console(highlight=False, **options)
+    console.push_render_hook(_WrittenOut())
+    return console
+
+
 def out_console() -> Console:
     """Standard output; wide where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, soft_wrap=False)
+    return _console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False)
 
 
 def error_console(progress: bool | None = None) -> Console:
     """Standard error; ``progress`` True draws as on a terminal wherever it goes."""
-    return Console(stderr=True, highlight=False, force_terminal=progress)
+    return _console(stderr=True, force_terminal=progress)
 
 
 def one_line(text: object) -> str:
     """Text as one printable line."""
-    return " ".join(os.fsencode(str(text)).decode(errors="replace").split())
+    return printable(" ".join(str(text).split()))
 
 
 def complain(console: Console, text: object) -> None:
     """Print one line about what went wrong."""
-    console.print(Text(f"spectrim: {one_line(text)}"), soft_wrap=True)
+    console.print(Text(f"spectrim: {shown(one_line(text), LONGEST_LINE)}"), soft_wrap=True)
 
 
 @contextmanager
@@ -114,7 +142,7 @@ def stage_progress(console: Console, shown: bool | None = None) -> Iterator[Call
 
         def tell(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
+                tasks[stage] = bar.add_task(escape(one_line(stage)), total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
         yield tell
@@ -145,7 +173,7 @@ def prediction_table(predictions: Iterable[FilePrediction], top: int) -> Table:
 
 
 def _labels(best: Sequence[tuple[str, float]]) -> Text:
-    return Text("  ").join(Text.assemble((f"{score:.3f} ", "bold"), label) for label, score in best)
+    return Text("  ").join(Text.assemble((f"{score:.3f} ", "bold"), one_line(label)) for label, score in best)
 
 
 COLUMNS: dict[str, Callable[[Any], str]] = {
@@ -211,7 +239,7 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(Text(name.replace("_", " ")), Text(_fact(value)))
+        table.add_row(Text(printable(name.replace("_", " "))), Text(printable(_fact(value))))
     return table
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import ProgressOption, plainly
+from spectrim.cli.common import ProgressOption, plainly, put
 
 
 @plainly
@@ -51,4 +51,4 @@ def train(
     rows = [{"keep_rate": float(rate), metric: value} for rate, value in results["test"].items()]
     if rows:
         out_console().print(rows_table(rows, **{metric: "{:.4f}".format}))
-    print(f"model: {output / 'model'}")
+    put(f"model: {output / 'model'}")

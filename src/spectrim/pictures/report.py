@@ -15,8 +15,10 @@ from typing import Any
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
+from spectrim.errors import printable
 from spectrim.files import write_text
 from spectrim.pictures.figures import save_figure
+from spectrim.pictures.markdown import code_block, without_html
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -124,25 +126,27 @@ class Report:
 
     def html(self) -> str:
         """The report as one HTML page that stands alone; figures as data."""
-        return Environment(autoescape=True).from_string(PAGE).render(title=self.title, blocks=self._blocks)
+        template = Environment(autoescape=True, finalize=_shown).from_string(PAGE)
+        return template.render(title=self.title, blocks=self._blocks)
 
     def markdown(self) -> str:
         """The report as Markdown; figures by their files."""
-        parts = [f"# {self.title}"]
+        parts = [f"# {without_html(self.title)}"]
         for block in self._blocks:
             if block.kind == "heading":
-                parts.append(f"{'#' * block.level} {block.text}")
+                parts.append(f"{'#' * block.level} {without_html(block.text)}")
             elif block.kind == "text":
-                parts.append(block.text)
+                parts.append(without_html(block.text))
             elif block.kind == "list":
-                parts.append("\n".join(f"* {item}" for item in block.rows))
+                parts.append("\n".join(f"* {without_html(item)}" for item in block.rows))
             elif block.kind == "command":
-                parts.append(f"```\n{block.text}\n```")
+                parts.append(code_block(block.text))
             elif block.kind == "table":
                 lines = [block.columns, ["---", *("--:" for _ in block.columns[1:])], *block.rows]
                 parts.append("\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines))
             else:
-                parts.append(f"![{block.text}](figures/{block.name}.png)\n\n{block.text}")
+                caption = without_html(block.text)
+                parts.append(f"![{caption}](figures/{block.name}.png)\n\n{caption}")
         return "\n\n".join(parts) + "\n"
 
 
@@ -186,5 +190,10 @@ class Frame:
         return report.write()
 
 
+def _shown(value: object) -> object:
+    """A value for the page: text without control characters; pictures are left alone."""
+    return printable(value) if isinstance(value, str) and not value.startswith("data:") else value
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return without_html(text).replace("|", "\\|")

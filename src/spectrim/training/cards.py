@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from spectrim.checkpoints import describe
 from spectrim.config import SpectrimConfig
 from spectrim.network.macs import macs
+from spectrim.pictures.markdown import code_block, code_span, plain_markdown
 from spectrim.training.recipes import Recipe
 
 METRIC_TYPES = {"accuracy": "accuracy", "mAP": "mean_average_precision"}
@@ -24,7 +25,7 @@ CARD = """---
 {description}
 
 An audio spectrogram transformer ({backbone}, {blocks} blocks, width {width}) with token pruning, trained by
-[Spectrim](https://pypi.org/project/spectrim/) on `{data}`. It keeps {keep_rate} of the patches at blocks {prune_at}.
+[Spectrim](https://pypi.org/project/spectrim/) on {data}. It keeps {keep_rate} of the patches at blocks {prune_at}.
 
 ```python
 import spectrim
@@ -42,9 +43,7 @@ model = spectrim.from_pretrained("PATH", keep_rate={keep_rate})
 
 Started from {start}. `spectrim train` with this recipe, and {training_clips} clips:
 
-```json
 {recipe}
-```
 
 ## Limits
 
@@ -89,21 +88,21 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
     )
     text = CARD.format(
         header=header.to_yaml(),
-        name=recipe.name,
-        description=recipe.description,
+        name=plain_markdown(recipe.name),
+        description=plain_markdown(recipe.description),
         backbone=config.backbone,
         blocks=config.num_hidden_layers,
         width=config.hidden_size,
-        data=recipe.data.name,
+        data=code_span(recipe.data.name),
         keep_rate=config.keep_rate,
         prune_at=", ".join(map(str, config.prune_at)),
         test_clips=results["test_clips"],
         epoch=chosen["epoch"],
         choice=", the best on the validation part" if len(chosen) > 2 else ", the last",
         table="\n".join(rows) if evaluations else "Not tested.",
-        start="random weights" if init is None else f"`{init}`",
+        start="random weights" if init is None else code_span(init),
         training_clips=results["training_clips"],
-        recipe=json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False),
+        recipe=code_block(json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False), "json"),
         labels=config.num_labels,
         seconds=config.max_length / 100,
         licence=f"Of the weights it started from: {licence}.\n" if licence else "",

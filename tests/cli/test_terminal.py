@@ -1,0 +1,74 @@
+"""Nothing raw reaches the terminal: what it would act on is written out, in messages, tables and progress."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from spectrim.cli import terminal
+from spectrim.cli.common import put
+from spectrim.cli.terminal import complain, facts_table, out_console, prediction_table, rows_table, stage_progress
+from spectrim.errors import AudioError, InvalidSetting
+from spectrim.inference.predict import FilePrediction, WindowScores
+
+EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202eb\udce9\x7f"
+SHOWN = "a\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202eb\\xe9\\x7f"
+RAW = ("\x1b]", "\x1b[2J", "\x07", "\x9b", "\u202e", "\x7f")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def screen_of(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal in place of standard output; in the test itself, since pytest puts its own there before."""
+    found = Terminal()
+    monkeypatch.setattr("sys.stdout", found)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    return found
+
+
+def test_tables_messages_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = screen_of(monkeypatch)
+    console = out_console()
+    scores = np.array([0.75, 0.25], np.float32)
+    tagged = FilePrediction(EVIL, [EVIL, "dog"], 1.0, [WindowScores(0.0, 1.0, scores)], scores)
+    console.print(prediction_table([tagged, FilePrediction("x", [], error=EVIL)], 2))
+    console.print(facts_table({EVIL: EVIL}))
+    console.print(rows_table([{"keep_rate": 0.5, "label": EVIL}], label=str))
+    console.print(EVIL, markup=False, style="bold")
+    complain(console, EVIL)
+    put(EVIL)
+    text = screen.getvalue()
+    assert text.count(SHOWN) >= 5
+    assert not any(raw in text for raw in RAW)
+    assert "\x1b[1m" in text, "colours of our own stay"
+
+
+def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = screen_of(monkeypatch)
+    with stage_progress(terminal._console(file=screen, force_terminal=True), True) as tell:
+        tell(EVIL + "[red]", 1, 2)
+    assert SHOWN + "[red]" in screen.getvalue()
+    assert not any(raw in screen.getvalue() for raw in RAW[:1] + RAW[2:])
+
+
+def test_what_goes_into_a_file_or_pipe_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    put("a\x1b[2Jb")
+    assert capsys.readouterr().out == "a\x1b[2Jb\n"
+
+
+def test_errors_are_printable_and_short() -> None:
+    assert str(AudioError(EVIL, "gone")) == f"{SHOWN}: gone"
+    assert AudioError(EVIL, "gone").source == EVIL
+    assert EVIL[1] not in str(InvalidSetting("a", EVIL, EVIL))
+    nested: object = ["x" * 50] * 9
+    for _ in range(30):
+        nested = [nested] * 9
+    for value in ("x" * 10**6, b"x" * 10**6, list(range(10**5)), nested, {"a": nested}, np.zeros(10**5), 10**3000):
+        assert len(str(InvalidSetting("field", value, "less"))) < 280
+    assert str(InvalidSetting("field", (3, 6, 9), "x")) == "field is (3, 6, 9); allowed: x"

@@ -10,10 +10,13 @@ import typer
 from spectrim.cli.common import (
     FAILURE,
     FormatOption,
+    FramesOption,
     ModelOption,
     PrecisionOption,
     ProgressOption,
+    StrideOption,
     check_form,
+    named_model,
     numbers,
     plainly,
     put,
@@ -23,6 +26,7 @@ from spectrim.errors import InvalidSetting
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spectrim.checkpoints import DescribedSource
     from spectrim.measure.compare import Comparison
     from spectrim.network.transformer import AudioTransformer
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 @plainly
 def benchmark(
     model: ModelOption = "spectrim-mini",
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     clips: Annotated[
         list[str] | None, typer.Option(help="Folder, file or pattern of clips of yours; may be given several times.")
     ] = None,
@@ -75,6 +81,7 @@ def benchmark(
     """
     check_form(form)
     rates = None if keep_rates is None else numbers("keep-rates", keep_rates, float)
+    source = named_model(model, stride, frames)
     sizes = numbers("batch-sizes", batch_sizes, int)
     for option, given in (("limit", limit), ("workers", workers)):
         if given is not None and not clips:
@@ -90,11 +97,11 @@ def benchmark(
     console = error_console(progress)
     selection = choose_clips(clips, limit) if clips else None
     with torch_threads(threads), stage_progress(console, progress) as tell:
-        network = open_model(model, precision=precision)
+        network = open_model(source, precision=precision)
         heard = None
         if selection is not None:
             heard = compare(
-                selection, network, rates, dense=_in_own_precision(model, precision), passes=passes, device=device,
+                selection, network, rates, dense=_in_own_precision(source, precision), passes=passes, device=device,
                 workers=workers, threshold=threshold, on_error=lambda error: complain(console, error), on_progress=tell,
             )  # fmt: skip
         found = run(
@@ -112,7 +119,7 @@ def benchmark(
         raise typer.Exit(FAILURE)
 
 
-def _in_own_precision(model: str, precision: str | None) -> AudioTransformer | None:
+def _in_own_precision(model: str | DescribedSource, precision: str | None) -> AudioTransformer | None:
     """The model as its weights are, where it is measured in another precision."""
     if precision is None:
         return None

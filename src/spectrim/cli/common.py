@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import click
 import typer
 
 from spectrim.errors import InvalidSetting, SpectrimError, one_of, printable
+
+if TYPE_CHECKING:
+    from spectrim.checkpoints import DescribedSource
 
 FAILURE, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -18,6 +26,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Directory, file, hub id, or spectrim-mini, the model in the package.")
+]
+StrideOption = Annotated[
+    str | None,
+    typer.Option(help="Step between the model's patches where its file does not say it: 10, or 10,16."),
+]
+FramesOption = Annotated[
+    int | None, typer.Option(help="Frames of 10 ms that the model was trained for, where its file does not say them.")
 ]
 PrecisionOption = Annotated[
     str | None, typer.Option(help="fp32 or bf16; default: as the weights are. bf16 is slower on CPUs without it.")
@@ -52,6 +67,11 @@ def plainly(command: Command) -> Command:
         except KeyboardInterrupt as error:
             complain(console, "interrupted")
             raise typer.Exit(INTERRUPTED) from error
+        except (typer.Exit, typer.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            complain(console, _unexpected(error))
+            raise typer.Exit(FAILURE) from error
 
     return run  # type: ignore[return-value]
 
@@ -67,6 +87,38 @@ class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The message of a record."""
         return printable(super().format(record))
+
+
+def _unexpected(error: Exception) -> str:
+    """One line about an error that nobody foresaw; where it came from goes into a new file, which the line names."""
+    from spectrim import __version__
+    from spectrim.untrusted import one_line
+
+    kind = type(error).__name__
+    where = "its details could not be written"
+    with suppress(OSError):
+        number, name = tempfile.mkstemp(prefix="spectrim-error-", suffix=".txt", text=True)
+        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"spectrim {__version__}, Python {sys.version}\n{sys.argv}\n\n")
+            file.writelines(traceback.format_exception(error))
+        where = f"details are in {name}"
+    return f"unexpected {kind}: {one_line(error) or 'no reason is given'}; {where}; please report it with that file"
+
+
+def named_model(model: str, stride: str | None, frames: int | None) -> str | DescribedSource:
+    """A model's name with what --stride and --frames say of it.
+
+    Raises:
+        InvalidSetting: the stride is no number and no two numbers, or the model is an exported file, which says both.
+    """
+    if stride is None and frames is None:
+        return model
+    if model.lower().endswith(".onnx"):
+        raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "none with an exported file")
+    from spectrim.checkpoints import DescribedSource
+
+    steps = None if stride is None else numbers("stride", stride, int)
+    return DescribedSource(model, steps[0] if steps is not None and len(steps) == 1 else steps, frames)
 
 
 def check_form(form: str) -> None:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import FormatOption, ModelOption, ProgressOption, check_form, plainly, put
+from spectrim.cli.common import (
+    FormatOption,
+    FramesOption,
+    ModelOption,
+    ProgressOption,
+    StrideOption,
+    check_form,
+    named_model,
+    plainly,
+    put,
+)
 from spectrim.errors import InvalidSetting
 
 
@@ -15,6 +25,8 @@ from spectrim.errors import InvalidSetting
 def explain(
     clips: Annotated[list[str], typer.Argument(metavar="CLIP", help="One audio file, of any format and length.")],
     model: ModelOption = "spectrim-mini",
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all of it.")] = Path("spectrim-explain"),
     windows: Annotated[int, typer.Option(min=0, help="Windows to draw, of a clip that has more.")] = 8,
@@ -27,6 +39,7 @@ def explain(
     Writes pictures, the sound of what is kept and of what is dropped, a page that steps through the stages, numbers.
     """
     check_form(form)
+    source = named_model(model, stride, frames)
     if len(clips) != 1:
         raise InvalidSetting("CLIP", " ".join(clips), "one file; call it once for each")
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, rows_table, stage_progress
@@ -35,7 +48,13 @@ def explain(
 
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         content = explain_file(
-            clips[0], model, keep_rate=keep_rate, output=output, windows=windows, device=device, on_progress=tell
+            clips[0],
+            source,
+            keep_rate=keep_rate,
+            output=output,
+            windows=windows,
+            device=device,
+            on_progress=tell,
         )
     facts = {name: content[name] for name in ("clip", "model", "seconds", "criterion")}
     if form == "json":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import ModelOption, ProgressOption, plainly, put
+from spectrim.cli.common import ModelOption, ProgressOption, StrideOption, named_model, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 
@@ -15,6 +15,7 @@ from spectrim.errors import InvalidSetting, one_of
 def export(
     output: Annotated[Path, typer.Argument(help="File to write, ending in .onnx.")],
     model: ModelOption = "spectrim-mini",
+    stride: StrideOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of 10 ms that the graph takes.")] = None,
     front_end: Annotated[bool, typer.Option("--front-end", help="Take waveforms, not log-mel spectrograms.")] = False,
@@ -37,7 +38,7 @@ def export(
     from spectrim.inference.onnx_export import export as write
 
     check_settings(output, precision)
-    network = from_pretrained(model, keep_rate=keep_rate, frames=frames)
+    network = from_pretrained(named_model(model, stride, None), keep_rate=keep_rate, frames=frames)
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         exported = write(network, output, front_end=front_end, precision=precision, on_step=tell)
     facts = asdict(exported)

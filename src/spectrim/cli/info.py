@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from spectrim import __version__
-from spectrim.cli.common import plainly, put
+from spectrim.cli.common import FramesOption, StrideOption, named_model, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 
 @plainly
 def info(
     source: Annotated[str | None, typer.Argument(help="A checkpoint; none: this installation.")] = None,
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Describe a checkpoint, or what the package holds and how it was made."""
@@ -25,7 +27,7 @@ def info(
     if source is not None:
         from spectrim.checkpoints import describe
 
-        facts = {source: describe(source)}
+        facts = {source: describe(named_model(source, stride, frames))}
     else:
         facts = about_package()
     if form == "json":

@@ -13,10 +13,13 @@ from spectrim.cli.common import (
     FAILURE,
     INTERRUPTED,
     FormatOption,
+    FramesOption,
     ModelOption,
     PrecisionOption,
     ProgressOption,
+    StrideOption,
     check_form,
+    named_model,
     numbers,
     plainly,
     put,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 def demo(
     clips: Annotated[list[Path] | None, typer.Argument(help="Audio files; none: the package's own clips.")] = None,
     model: ModelOption = "spectrim-mini",
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures.")] = Path("spectrim-demo"),
     pictures: Annotated[int, typer.Option(help="How many clips to draw.")] = 3,
@@ -41,6 +46,7 @@ def demo(
 ) -> None:
     """Tag clips at several keep rates, compare accuracy and speed, and draw what is kept."""
     check_form(form)
+    source = named_model(model, stride, frames)
     rates = numbers("keep-rates", keep_rates, float)
 
     from spectrim.cli.terminal import (
@@ -57,7 +63,14 @@ def demo(
 
     console = error_console(progress)
     with stage_progress(console, progress) as tell:
-        result = run(clips or (), model=model, keep_rates=rates, output=output, pictures=pictures, on_progress=tell)
+        result = run(
+            clips or (),
+            model=source,
+            keep_rates=rates,
+            output=output,
+            pictures=pictures,
+            on_progress=tell,
+        )
     for error in result.errors:
         complain(console, error)
     machine = environment()
@@ -81,6 +94,8 @@ def demo(
 def predict(
     paths: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for a list on standard input.")],
     model: ModelOption = "spectrim-mini",
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
     precision: PrecisionOption = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to give for a file or window.")] = 5,
@@ -109,7 +124,7 @@ def predict(
 
     console = error_console(progress)
     selection = select_files(paths)
-    network = open_model(model, keep_rate, precision)
+    network = open_model(named_model(model, stride, frames), keep_rate, precision)
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
     if left is None:

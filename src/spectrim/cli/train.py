@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import ProgressOption, plainly, put
+from spectrim.cli.common import FramesOption, ProgressOption, StrideOption, plainly, put
+from spectrim.errors import InvalidSetting
 
 
 @plainly
@@ -16,6 +17,8 @@ def train(
     data: Annotated[Path, typer.Option(help="Root of the data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from; none: random weights.")] = None,
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or begin it.")] = False,
     branch_of: Annotated[
         Path | None, typer.Option(help="Go on from this run, which stopped where the keep rate begins to fall.")
@@ -29,7 +32,11 @@ def train(
     """
     from spectrim.training.recipe_files import load_recipe
 
-    settings = load_recipe(recipe, change or ())
+    said = {"stride": stride if stride is None else f"[{stride}]" if "," in stride else stride, "frames": frames}
+    if init is None and any(value is not None for value in said.values()):
+        raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "together with --init")
+    told = [f"model.{name}={value}" for name, value in said.items() if value is not None]
+    settings = load_recipe(recipe, [*(change or ()), *told])
     from transformers.utils.logging import disable_progress_bar
 
     from spectrim.cli.terminal import complain, error_console, out_console, rows_table

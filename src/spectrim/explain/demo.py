@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ class DemoResult:
 def run(
     clips: Sequence[Path] = (),
     *,
-    model: str | Path = "spectrim-mini",
+    model: str | os.PathLike[str] = "spectrim-mini",
     keep_rates: Sequence[float] = (1.0, 0.7, 0.5),
     output: Path = Path("spectrim-demo"),
     pictures: int = 3,

@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], object]
 
 def explain(
     clip: str | os.PathLike[str],
-    model: AudioTransformer | str | Path = "spectrim-mini",
+    model: AudioTransformer | str | os.PathLike[str] = "spectrim-mini",
     *,
     keep_rate: Rate | None = None,
     output: str | Path = "spectrim-explain",

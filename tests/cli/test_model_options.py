@@ -1,0 +1,64 @@
+"""--stride and --frames where a model is named, and what becomes of an error that nobody foresaw."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from checkpoint_files import official_ast, save
+from command_line import run
+
+import spectrim.checkpoints
+from spectrim.assets import packaged_clips
+
+CLIP = packaged_clips()[0][0]
+
+
+@pytest.fixture(scope="module")
+def untold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("model"), official_ast(patches=360, labels=3, depth=4))
+
+
+def test_a_stride_or_frames_make_a_model_known(untold: Path) -> None:
+    code, _, said = run("info", untold)
+    assert code == 1 and "stride=10 with 306 to 315 frames" in said and "--stride" in said
+    for option in (("--stride", 10), ("--stride", "10,10"), ("--frames", 312)):
+        code, out, _ = run("info", untold, *option, "--format", "json")
+        assert code == 0 and json.loads(out)["grid"] == [12, 30]
+    code, out, _ = run("predict", CLIP, "--model", untold, "--stride", 10, "--format", "jsonl")
+    assert code == 0 and "LABEL_" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("info", "{model}", "--stride", "11"), "what makes 360 patches"),
+        (("info", "{model}", "--stride", "ten"), "stride is 'ten'"),
+        (("info", "{model}", "--stride", "1,2,3"), "stride is"),
+        (("predict", "clip.wav", "--model", "model.onnx", "--stride", "10"), "none with an exported file"),
+        (("train", "spc2-ast", "--data", ".", "--output", "run", "--frames", "312"), "together with --init"),
+    ],
+)
+def test_wrong_use_is_named(untold: Path, command: tuple[str, ...], said: str) -> None:
+    code, _, error = run(*(word.format(model=untold) for word in command))
+    assert code == 2 and said in error
+
+
+def test_an_unforeseen_error_is_one_line_and_a_file_with_the_details(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(spectrim.checkpoints, "describe", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, said = run("info", "anything")
+    assert (code, out) == (1, "")
+    assert "Traceback" not in said and said.count("\n") == 1
+    assert "unexpected RuntimeError: first line second line" in said
+    found = re.search(r"details are in (\S+)", said)
+    assert found is not None
+    details = Path(found[1].rstrip(";")).read_text()
+    assert "Traceback" in details and "in broken" in details and "spectrim 0" in details

@@ -178,6 +178,8 @@ def test_the_library_raises_and_never_asserts() -> None:
             assert not isinstance(node, ast.Assert), f"{where}: assert"
             if isinstance(node, ast.ExceptHandler):
                 caught = "" if node.type is None else ast.unparse(node.type)
-                assert caught not in ("", "Exception", "BaseException"), f"{where}: catches everything"
+                last = path == SOURCE / "cli" / "common.py"  # turns what nobody foresaw into one line
+                assert caught not in ("", "BaseException"), f"{where}: catches everything"
+                assert caught != "Exception" or last, f"{where}: catches everything"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec"), f"{where}: {node.func.id}"

@@ -13,6 +13,7 @@ from plain import BACKBONES, clips, randomise, small_config, small_model
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from transformers import (
+    ASTFeatureExtractor,
     AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
@@ -23,8 +24,9 @@ from transformers import (
 )
 
 from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
+from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
-from spectrim.errors import InvalidSetting
+from spectrim.errors import AudioError, InvalidSetting
 from spectrim.network.positions import sincos_position_table
 from spectrim.network.transformer import AudioTransformer
 
@@ -271,3 +273,32 @@ def test_a_batch_is_its_clips_in_everything_that_is_returned(backbone: str) -> N
                 torch.testing.assert_close(one[0], many[item], rtol=1e-9, atol=1e-9)
         for one, many in zip(alone.token_trace.scores, batch.token_trace.scores, strict=True):
             torch.testing.assert_close(one[0], many[item], rtol=1e-6, atol=1e-9, equal_nan=True)
+
+
+def test_a_model_saved_alone_works_in_a_pipeline(tmp_path: Path) -> None:
+    from_pretrained("spectrim-mini").save_pretrained(tmp_path)
+    tag = pipeline("audio-classification", model=str(tmp_path))
+    waveform = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
+    found = tag({"raw": waveform, "sampling_rate": 16000}, top_k=1)[0]
+    wanted = from_pretrained("spectrim-mini")
+    features = SpectrimFeatureExtractor.from_config(wanted.config)(waveform, 16000, return_tensors="pt")
+    with torch.no_grad():
+        scores = wanted(features.input_values).logits.softmax(-1)[0]
+    assert found["label"] == wanted.config.id2label[int(scores.argmax())]
+    assert found["score"] == pytest.approx(float(scores.max()), abs=1e-5)
+
+
+def test_the_arguments_of_asts_feature_extractor_are_taken() -> None:
+    ours, theirs = SpectrimFeatureExtractor(max_length=128), ASTFeatureExtractor(max_length=64)
+    waveform = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
+    options = {"sampling_rate": 16000, "return_tensors": "np", "padding": "max_length"}
+    wanted = theirs(waveform, **options).input_values
+    np.testing.assert_allclose(
+        ours(waveform, **options, max_length=64, truncation=True).input_values, wanted, atol=2e-3
+    )
+    assert ours(waveform, **options).input_values.shape == (1, 128, 128)
+    with pytest.raises(AudioError, match="98 frames, and 64"):
+        ours(waveform, **options, max_length=64, truncation=False)
+    for wrong in ({"padding": "longest"}, {"truncation": "yes"}, {"max_length": 0}):
+        with pytest.raises(InvalidSetting, match=next(iter(wrong))):
+            ours(waveform, **{**options, **wrong})

@@ -35,7 +35,7 @@ from spectrim.audio.filterbank import (
 from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.audio.waveforms import Batch, as_clips, as_float, check_clips
 from spectrim.config import PADDINGS, SpectrimConfig
-from spectrim.errors import InputShapeError, InvalidSetting, one_of
+from spectrim.errors import AudioError, InputShapeError, InvalidSetting, one_of
 
 __all__ = [
     "Frontend",
@@ -351,6 +351,9 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
         raw_speech: Batch | Sequence[float] | Sequence[Sequence[float]],
         sampling_rate: int | None = None,
         return_tensors: str | TensorType | None = None,
+        max_length: int | None = None,
+        truncation: bool | None = None,
+        padding: bool | str | None = None,
     ) -> BatchFeature:
         """Turn one waveform, or several, into the model's input.
 
@@ -359,13 +362,16 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
                 (batch, samples) array or tensor. See `Frontend.forward` for the types.
             sampling_rate: of ``raw_speech``, in hertz: give it, so that a wrong one is noticed.
             return_tensors: ``"pt"`` for tensors, ``"np"`` for arrays, None for a list with an array a clip.
+            max_length: frames, instead of the configured number.
+            truncation: False refuses what is longer; else it is cut.
+            padding: True, ``"max_length"`` or None, which are the same: all inputs have ``max_length`` frames.
 
         Returns:
             ``input_values`` (batch, max_length, num_mel_bins) float32 and ``num_frames`` (batch,) int64.
 
         Raises:
-            InvalidSetting: ``sampling_rate`` is not the configured one, or ``return_tensors`` unknown.
-            AudioError: a waveform cannot be used; it is named by its place in the batch.
+            InvalidSetting: ``sampling_rate`` is not the configured one, or an option is unknown or cannot be had.
+            AudioError: a waveform cannot be used, or is too long to go uncut; it is named by its place in the batch.
             InputShapeError: the batch is empty or a waveform has channels.
         """
         if sampling_rate is None:
@@ -376,7 +382,14 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
             raise InvalidSetting("return_tensors", return_tensors, "None, 'pt' or 'np'")
         if isinstance(raw_speech, list | tuple) and raw_speech and isinstance(raw_speech[0], Number):
             raw_speech = [raw_speech]
-        input_values, frames = self._frontend()(raw_speech)
+        if padding not in (None, True, "max_length"):
+            raise InvalidSetting("padding", padding, "True or 'max_length': the model takes inputs of one length")
+        if truncation not in (None, True, False):
+            raise InvalidSetting("truncation", truncation, "True, False or None")
+        frontend = self._frontend(self.max_length if max_length is None else max_length)
+        if truncation is False:
+            self._refuse_longer(raw_speech, frontend.max_length)
+        input_values, frames = frontend(raw_speech)
         input_values = input_values.to(torch.float32)
         if return_tensors == "pt":
             return BatchFeature({"input_values": input_values, "num_frames": frames})
@@ -385,9 +398,22 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
             return BatchFeature({"input_values": arrays[0], "num_frames": arrays[1]})
         return BatchFeature({"input_values": list(arrays[0]), "num_frames": arrays[1].tolist()})
 
-    def _frontend(self) -> Frontend:
-        """Return the front end of the present settings: a changed attribute counts from the next call on."""
-        return _cached_frontend(tuple((name, getattr(self, name)) for name in FRONTEND_FIELDS))
+    def _refuse_longer(self, waveforms: Any, most: int) -> None:
+        """Raise `AudioError` for the first waveform of more than ``most`` frames."""
+        for number, clip in enumerate(as_clips(waveforms, torch.device("cpu"))):
+            frames = count_frames(len(clip), self.sampling_rate)
+            if frames > most:
+                raise AudioError(f"waveform {number}", f"has {frames} frames, and {most} are the most uncut")
+
+    def _frontend(self, max_length: int | None = None) -> Frontend:
+        """Return the front end of the present settings: a changed attribute counts from the next call on.
+
+        Args:
+            max_length: instead of the present one.
+        """
+        settings = {name: getattr(self, name) for name in FRONTEND_FIELDS}
+        settings["max_length"] = self.max_length if max_length is None else max_length
+        return _cached_frontend(tuple(settings.items()))
 
 
 AutoFeatureExtractor.register(SpectrimConfig, SpectrimFeatureExtractor)

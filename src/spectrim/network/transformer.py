@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
+from spectrim.audio.frontend import SpectrimFeatureExtractor
 from spectrim.config import SpectrimConfig, as_plain_list
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.network.blocks import Block, BlockOutput, Embeddings, Head
@@ -112,6 +115,20 @@ class AudioTransformer(PreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.head = Head(config)
         self.post_init()
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **options: Any
+    ) -> None:
+        """Save the model with its feature extractor; see `PreTrainedModel.save_pretrained`.
+
+        Args:
+            save_directory: the folder.
+            is_main_process: whether this process writes what only one may.
+            **options: of `PreTrainedModel.save_pretrained`.
+        """
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **options)
+        if is_main_process:
+            SpectrimFeatureExtractor.from_config(self.config).save_pretrained(save_directory)
 
     def set_pruning(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction
 
-from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
+from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import DescribedSource, describe, from_pretrained
 from spectrim.checkpoints.loading import FURTHER_SETTINGS
 from spectrim.config import BUILDERS, SpectrimConfig
@@ -368,6 +368,5 @@ def save_model(
     """Save a model with its feature extractor and, given recipe, start and results, its card; whole or not at all."""
     with folder_beside(path) as beside:
         model.save_pretrained(beside)
-        SpectrimFeatureExtractor.from_config(model.config).save_pretrained(beside)
         if card is not None:
             write_card(beside, model.config, *card)

@@ -22,23 +22,23 @@ MAY_IMPORT = {
     ),
     "assets": "errors tables",
     "audio": "config data errors machine",
-    "checkpoints": "assets audio config errors network tables untrusted",
+    "checkpoints": "pruning assets audio config errors network tables untrusted",
     "cli": (
         "__init__ analysis assets audio checkpoints data errors explain "
         "files inference machine measure network pictures studies tables training untrusted"
     ),
-    "config": "audio errors",
+    "config": "pruning audio errors",
     "data": "audio errors files machine tables",
-    "explain": "assets audio checkpoints config data errors files inference machine measure network pictures",
+    "explain": "pruning assets audio checkpoints config data errors files inference machine measure network pictures",
     "inference": (
         "__init__ assets audio checkpoints config data errors explain files machine network pruning tables untrusted"
     ),
     "machine": "errors",
-    "measure": "audio checkpoints config data errors inference machine network stats",
+    "measure": "pruning audio checkpoints config data errors inference machine network stats",
     "miniatures": "assets audio data errors machine tables",
     "network": "audio config errors files pruning",
     "pictures": "audio config errors files pruning stats",
-    "pruning": "config errors",
+    "pruning": "errors",
     "stats": "errors",
     "studies": "analysis config data errors files machine miniatures network pictures stats training",
     "tables": "errors",

@@ -97,10 +97,10 @@ def test_everything_that_is_right_is_taken() -> None:
 
 def test_keep_rates_belong_to_their_blocks() -> None:
     config = ast_base(prune_at=[9, 3, 6], keep_rate=[0.7, 0.9, 0.8])
-    assert config.keep_rates() == {9: 0.7, 3: 0.9, 6: 0.8}
-    assert config.keep_rates(0.5) == {9: 0.5, 3: 0.5, 6: 0.5}
-    assert config.keep_rates((1, 0.5, 0.25)) == {9: 1.0, 3: 0.5, 6: 0.25}
-    assert ast_base().keep_rates() == {3: 1.0, 6: 1.0, 9: 1.0}
+    assert config.pruning.rates == {9: 0.7, 3: 0.9, 6: 0.8}
+    assert config.pruning.changed({"keep_rate": 0.5}).rates == {9: 0.5, 3: 0.5, 6: 0.5}
+    assert config.pruning.changed({"keep_rate": (1, 0.5, 0.25)}).rates == {9: 1.0, 3: 0.5, 6: 0.25}
+    assert ast_base().pruning.rates == {3: 1.0, 6: 1.0, 9: 1.0}
 
 
 @settings(deadline=None, max_examples=50)

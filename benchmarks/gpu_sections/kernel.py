@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from gpu_sections.common import NotHere, Setting, captured, error_of, plainly
 from spectrim.measure.benchmark import spread
+from spectrim.pruning.counts import count_kept
 from spectrim.pruning.criteria import attention_map, mean_attention
-from spectrim.pruning.select import count_kept, tokens_going_on, top_patches
+from spectrim.pruning.select import take_tokens, top_patches
 
 EXTRA = 1
 LARGEST_ERROR = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-5}
@@ -116,12 +117,12 @@ def _together(queries: Tensor, keys: Tensor, values: Tensor, kept: int) -> Tenso
 
     with torch.inference_mode():
         output, score = attend_and_score(queries, keys, values, EXTRA)
-        return tokens_going_on(output, top_patches(score, kept), EXTRA, "all")
+        return take_tokens(output, top_patches(score, kept), EXTRA)
 
 
 def _survivors(score: Tensor, queries: Tensor, keys: Tensor, values: Tensor, kept: int) -> Tensor:
     """Attention of the survivors, after a score."""
-    flat = tokens_going_on(queries.transpose(1, 2), top_patches(score, kept), EXTRA, "all")
+    flat = take_tokens(queries.transpose(1, 2), top_patches(score, kept), EXTRA)
     return functional.scaled_dot_product_attention(flat.transpose(1, 2), keys, values).transpose(1, 2).flatten(2)
 
 
@@ -142,7 +143,7 @@ def _whole_map(queries: Tensor, keys: Tensor, values: Tensor, kept: int) -> Tens
         shares = attention_map(queries, keys)
         output = (shares.to(values.dtype) @ values).transpose(1, 2).flatten(2)
         score = shares[:, :, EXTRA:, EXTRA:].mean(dim=(1, 2))
-        return tokens_going_on(output, top_patches(score, kept), EXTRA, "all")
+        return take_tokens(output, top_patches(score, kept), EXTRA)
 
 
 WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {

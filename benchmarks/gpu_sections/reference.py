@@ -19,7 +19,7 @@ from torch.nn import functional
 from gpu_sections.common import BACKBONES, Setting, captured, error_of, passing, row
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.plan import plan_blocks
+from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.select import take_tokens
 
 BATCH = 32
@@ -39,7 +39,7 @@ class ReferenceOrder(nn.Module):
     def __init__(self, model: AudioTransformer, keep_rate: float) -> None:
         super().__init__()
         self.model = model
-        self.plans = plan_blocks(model.config, model.config.num_patches, keep_rate)
+        self.plans = model.config.plan(pruning=Pruning(keep_rate, model.config.pruning.at))
         parts = [(block.attention.query, block.attention.key_value) for block in model.blocks]
         self.weights = [torch.cat([query.weight, rest.weight]).detach() for query, rest in parts]
         self.biases = [torch.cat([query.bias, rest.bias]).detach() for query, rest in parts]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spectrim.inference.packing import pack_weights
     from spectrim.network.macs import macs
     from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
+    from spectrim.pruning.pruning import Pruning
     from spectrim.pruning.trace import TokenTrace
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "AudioTransformer",
     "AudioTransformerOutput",
     "Frontend",
+    "Pruning",
     "SpectrimConfig",
     "SpectrimError",
     "SpectrimFeatureExtractor",
@@ -42,6 +44,7 @@ _HOMES = {
     "AudioTransformer": "network.transformer",
     "AudioTransformerOutput": "network.transformer",
     "Frontend": "audio.frontend",
+    "Pruning": "pruning.pruning",
     "SpectrimConfig": "config",
     "SpectrimError": "errors",
     "SpectrimFeatureExtractor": "audio.frontend",

@@ -6,26 +6,24 @@ The named builders (`ast_base`, `audiomae_base`, ...) are flat: read one to see 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.errors import InvalidSetting, one_of
+from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA
+from spectrim.pruning.plan import BlockPlan, Encoder
+from spectrim.pruning.pruning import FLAT_NAMES, Pruning
 
-BACKBONE_CRITERIA = {"ast": "cls_attention", "audiomae": "mean_attention"}
-"""The attention score with which the paper prunes each backbone; what ``criterion="auto"`` stands for."""
-
-CRITERION_NAMES = ("auto", "cls_attention", "mean_attention", "intensity", "variation", "random")
-PATCH_STATISTICS = ("intensity", "variation")
 PADDINGS = ("zero", "minimum")
 PATCH_ORDERS = ("frequency_major", "time_major")
 POOLINGS = ("extra_tokens", "mean_patches")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
-SWITCHES = ("position_trainable", "head_norm", "qkv_bias", "reference_compat", "drop_padding")
+SWITCHES = ("position_trainable", "head_norm", "qkv_bias")
 LEAST_WHOLE_NUMBERS = {
     "hidden_size": 1,
     "num_hidden_layers": 1,
@@ -38,7 +36,6 @@ LEAST_WHOLE_NUMBERS = {
     "time_stride": 1,
     "extra_tokens": 1,
     "sampling_rate": 1,
-    "random_seed": 0,
     "num_labels": 1,
 }
 """The smallest value of every field that is a whole number."""
@@ -89,15 +86,8 @@ class SpectrimConfig(PreTrainedConfig):
         std: their standard deviation; the front end computes (x − mean) / (2·std).
         padding: what fills frames past the end of a clip, before normalising: ``"zero"`` or ``"minimum"``
             (the smallest log-mel value of the clip).
-        keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block
-            of ``prune_at``.
-        prune_at: the pruning blocks, counted from 0.
-        criterion: what ranks the patches; see `spectrim.pruning.criteria`.
-        reference_compat: reproduce the wrong gather of the paper's public code when ranking by intensity
-            or variation: the extra tokens are lost and patches beside the chosen ones are kept. For
-            studies of that code only.
-        drop_padding: remove patches that hold only padding before the first block. Changes logits.
-        random_seed: seed of ``criterion="random"``.
+        pruning: the operating point; or, instead, its fields one by one under their names in config.json
+            (`spectrim.pruning.pruning.FLAT_NAMES`), which can also be read and set on the configuration.
 
     Raises:
         InvalidSetting: naming the field, its value and what is allowed.
@@ -130,12 +120,6 @@ class SpectrimConfig(PreTrainedConfig):
     mean: float = NORMALISATIONS["audioset"].mean
     std: float = NORMALISATIONS["audioset"].std
     padding: str = "zero"
-    keep_rate: float | list[float] = 1.0
-    prune_at: list[int] | tuple[int, ...] = (3, 6, 9)
-    criterion: str = "auto"
-    reference_compat: bool = False
-    drop_padding: bool = False
-    random_seed: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
         # Registers the model with transformers' Auto classes; a string, since the model imports this module.
@@ -143,12 +127,35 @@ class SpectrimConfig(PreTrainedConfig):
         outputs = len(self.id2label) if self.id2label else kwargs.get("num_labels")
         if outputs == 1:
             self.problem_type = "multi_label_classification"  # one softmax over one output would always say 1
+        flat = {name: kwargs.pop(name) for name in FLAT_NAMES if name in kwargs}
+        self.pruning: Pruning = kwargs.pop("pruning", None) or Pruning()
         super().__post_init__(**kwargs)
+        self.pruning = self.pruning.changed(flat)
         if self.id2label and not getattr(self, "label2id", None):
             self.label2id = {name: number for number, name in self.id2label.items()}
-        self.prune_at = as_plain_list(self.prune_at)
-        self.keep_rate = as_plain_list(self.keep_rate)
         self.check()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FLAT_NAMES and "pruning" in self.__dict__:
+            return self.pruning.to_flat()[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FLAT_NAMES:
+            name, value = "pruning", self.pruning.changed({name: value})
+        super().__setattr__(name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as config.json holds them: those of the operating point stand beside the others."""
+        fields = super().to_dict()
+        fields.pop("pruning", None)
+        return {**fields, **self.pruning.to_flat()}
+
+    @classmethod
+    def own_fields(cls, config: SpectrimConfig) -> dict[str, Any]:
+        """What `SpectrimConfig` adds to every transformers configuration, flat, in copies."""
+        own = {name: copy.copy(getattr(config, name)) for name in SpectrimConfig.__annotations__}
+        return {**own, **config.pruning.to_flat()}
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -169,57 +176,49 @@ class SpectrimConfig(PreTrainedConfig):
         return frequency * time
 
     @property
+    def head_reads(self) -> str:
+        """The tokens that the head reads: ``"extra"`` or ``"patches"``."""
+        return "extra" if self.pooling == "extra_tokens" else "patches"
+
+    @property
     def resolved_criterion(self) -> str:
         """The criterion by its own name: ``"auto"`` is the backbone's own attention score."""
-        return BACKBONE_CRITERIA[self.backbone] if self.criterion == "auto" else self.criterion
+        return self.criterion_of(self.pruning)
+
+    def criterion_of(self, pruning: Pruning) -> str:
+        """The criterion of an operating point by its own name."""
+        return BACKBONE_CRITERIA[self.backbone] if pruning.criterion == AUTO else pruning.criterion
 
     @property
     def multi_label(self) -> bool:
         """Whether a clip can have several labels, each with a sigmoid of its own; if not, one softmax over all."""
         return self.problem_type == "multi_label_classification"
 
-    def keep_rates(self, keep_rate: float | Sequence[float] | None = None) -> dict[int, float]:
-        """Map each pruning block to its keep rate.
+    def plan(
+        self, patches: int | None = None, pruning: Pruning | None = None, *, full_output: bool = False
+    ) -> tuple[BlockPlan, ...]:
+        """What each block does in a forward pass; see `Pruning.plan`.
 
         Args:
-            keep_rate: instead of the configured one: one number, or one a pruning block.
-
-        Raises:
-            InvalidSetting: a rate is outside (0, 1], or there are not as many rates as pruning blocks.
+            patches: that enter block 0; None for all.
+            pruning: instead of the configured operating point.
+            full_output: compute every token in the last block too.
         """
-        rate = self.keep_rate if keep_rate is None else keep_rate
-        blocks = list(self.prune_at)
-        if not isinstance(rate, Sequence) or isinstance(rate, str):
-            check_keep_rate(rate)
-        rates = list(rate) if isinstance(rate, Sequence) and not isinstance(rate, str) else [rate] * len(blocks)
-        if len(rates) != len(blocks):
-            allowed = f"one number, or {len(blocks)} of them for prune_at={blocks}"
-            raise InvalidSetting("keep_rate", rate, allowed)
-        for value in rates:
-            check_keep_rate(value)
-        return {block: float(value) for block, value in zip(blocks, rates, strict=True)}
+        own = BACKBONE_CRITERIA[self.backbone]
+        encoder = Encoder(self.num_hidden_layers, self.extra_tokens, self.head_reads, own)
+        chosen = self.pruning if pruning is None else pruning
+        return chosen.plan(self.num_patches if patches is None else patches, encoder, full_output=full_output)
 
     def check(self) -> None:
         """Raise `InvalidSetting` for the first field that is out of range."""
         self._check_names()
         self._check_numbers()
         self._check_sizes()
-        if not isinstance(self.prune_at, list | tuple):
-            raise InvalidSetting("prune_at", self.prune_at, "a list of block numbers")
-        for block in self.prune_at:
-            if not _is_whole(block) or not 0 <= block < self.num_hidden_layers:
-                raise InvalidSetting("prune_at", block, f"block numbers from 0 to {self.num_hidden_layers - 1}")
-        if len(set(self.prune_at)) != len(self.prune_at):
-            raise InvalidSetting("prune_at", self.prune_at, "each block once")
-        self.keep_rates()
-        check_public_gather("reference_compat", self.reference_compat, self.criterion)
-        if self.reference_compat and self.drop_padding:
-            raise InvalidSetting("drop_padding", True, "False with reference_compat: the public code knows no padding")
+        self.pruning.check(self.num_hidden_layers)
 
     def _check_names(self) -> None:
         for field, allowed in (
             ("backbone", tuple(BACKBONE_CRITERIA)),
-            ("criterion", CRITERION_NAMES),
             ("padding", PADDINGS),
             ("patch_order", PATCH_ORDERS),
             ("pooling", POOLINGS),
@@ -264,30 +263,12 @@ class SpectrimConfig(PreTrainedConfig):
             raise InvalidSetting("extra_tokens", self.extra_tokens, "1 ([CLS]) or 2 ([CLS], [DIST])")
 
 
-def as_plain_list(value: Any) -> Any:
-    """Copy a sequence of settings into a list, as ``config.json`` holds it; anything else stays as it is."""
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_keep_rate(value: float) -> None:
-    """Raise `InvalidSetting` unless ``value`` is a keep rate: a number in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
-        raise InvalidSetting("keep_rate", value, "a number in (0, 1]; 1 keeps every patch")
-
-
-def check_public_gather(field: str, wanted: bool, criterion: str) -> None:
-    """Raise `InvalidSetting`, naming ``field``, if the public code's gather is wanted where it is not wrong."""
-    if wanted and criterion not in PATCH_STATISTICS:
-        allowed = f"False, unless criterion is {one_of(PATCH_STATISTICS)}: only there the public code's gather is wrong"
-        raise InvalidSetting(field, True, allowed)
 
 
 def _sizes(width: int, heads: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from spectrim.analysis.ablations import (
 from spectrim.analysis.record import observe
 from spectrim.analysis.summary import fit_clusters, summarise
 from spectrim.errors import DataError, InputShapeError, InvalidSetting
+from spectrim.pruning.pruning import Pruning
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -33,7 +34,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A model, its dense batch of six clips, and clusters."""
     model = small_eager_model(request.param, num_labels=3)
     part = clips_on_disk(tmp_path_factory.mktemp("clips"), 6)
-    batch = next(iter(observe(model, part, keep_rate=1.0, batch_size=6)))
+    batch = next(iter(observe(model, part, pruning=Pruning(1.0, (2, 1)), batch_size=6)))
     return model, batch, fit_clusters([batch], padding="without")
 
 
@@ -89,7 +90,7 @@ def test_a_ranking_is_the_model_set_that_way(seen, name: str) -> None:
 def test_a_pruned_batch_is_what_observing_at_that_rate_gives(seen, tmp_path) -> None:
     model, batch, _ = seen
     part = clips_on_disk(tmp_path, 6)
-    wanted = next(iter(observe(model, part, keep_rate=0.5, batch_size=6)))
+    wanted = next(iter(observe(model, part, pruning=Pruning(0.5, (2, 1)), batch_size=6)))
     found = pruned_batch(model, batch, 0.5)
     np.testing.assert_allclose(found.logits, wanted.logits, **CLOSE)
     assert np.array_equal(found.survived, wanted.survived)

@@ -14,8 +14,14 @@ from spectrim.analysis.store import Store
 from spectrim.audio.frontend import Frontend
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 
 NAMES = {"model_name": "small", "data_name": "noise"}
+
+
+def at_rate(keep_rate: float | tuple[float, ...]) -> Pruning:
+    """At the pruning blocks of the small model."""
+    return Pruning(keep_rate, (2, 1))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +65,9 @@ def test_batches_hold_the_models_own_trace(backbone: str, fields: dict, tmp_path
 
 def test_a_keep_rate_beside_the_models_own(model: AudioTransformer, tmp_path: Path) -> None:
     part = clips_on_disk(tmp_path, 1)
-    (batch,) = observe(model, part, keep_rate=(0.5, 0.25))
+    (batch,) = observe(model, part, pruning=at_rate((0.5, 0.25)))
     assert [int(batch.kept(block).sum()) for block in range(4)] == [64, 16, 8, 8]
-    (dense,) = observe(model, part, keep_rate=1.0)
+    (dense,) = observe(model, part, pruning=at_rate(1.0))
     assert (dense.survived == 4).all() and not np.isnan(dense.scores).any()
 
 
@@ -174,7 +180,7 @@ def test_a_record_is_not_mixed_with_another(model: AudioTransformer, tmp_path: P
     with torch.no_grad():
         other.head.linear.bias += 1.0
     for changed, match in (
-        ({"keep_rate": 0.5}, "keep_rate is 0.5"),
+        ({"pruning": at_rate(0.5)}, "keep_rate is 0.5"),
         ({"log_mel": "float16"}, "log_mel is 'float16'"),
         ({"model": other}, "weights"),
         ({"part": clips_on_disk(tmp_path / "clips", 4)}, r"data\.(clips|ids)"),
@@ -186,8 +192,8 @@ def test_a_record_is_not_mixed_with_another(model: AudioTransformer, tmp_path: P
 
 
 def test_a_record_says_what_it_is_of(model: AudioTransformer, tmp_path: Path) -> None:
-    store = record(model, clips_on_disk(tmp_path, 1), tmp_path / "record", **NAMES, keep_rate=[0.5, 0.25])
-    assert store.config.keep_rates() == {2: 0.5, 1: 0.25}
+    store = record(model, clips_on_disk(tmp_path, 1), tmp_path / "record", **NAMES, pruning=at_rate((0.5, 0.25)))
+    assert store.config.pruning.rates == {2: 0.5, 1: 0.25}
     for field in ("backbone", "max_length", "prune_at", "mean", "padding", "num_labels"):
         assert getattr(store.config, field) == getattr(model.config, field)
     assert store.run["model"]["source"] == "small" and store.run["data"]["name"] == "noise"
@@ -198,7 +204,7 @@ def test_a_record_says_what_it_is_of(model: AudioTransformer, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"keep_rate": 1.5}, "keep_rate is 1.5"),
+        ({"pruning": Pruning(0.5, (9,))}, "prune_at is 9"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"limit": 0}, "limit is 0"),
         ({"log_mel": "int4"}, "log_mel is 'int4'"),

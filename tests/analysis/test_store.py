@@ -25,7 +25,7 @@ EXACT = ("positions", "num_frames", "targets", "logits", "intensity", "variation
 
 
 def run_of(config: SpectrimConfig, log_mel: str = "uint8", scores: str = "float32") -> dict:
-    own = {name: getattr(config, name) for name in SpectrimConfig.__annotations__}
+    own = SpectrimConfig.own_fields(config)
     model = {"labels": [f"label {number}" for number in range(config.num_labels)], "config": own}
     return {"model": model, "data": {"labels": LABELS}, "log_mel": log_mel, "scores": scores}
 

@@ -151,7 +151,7 @@ def test_sizes_are_refused_before_anything_is_made(tmp_path: Path) -> None:
         *({"hidden_size": wrong} for wrong in ("192", 192.5, None, [192], True, -1, 10**400)),
         *({"prune_at": wrong} for wrong in (3, "3", [1.5], [[0]], [10**30], {"a": 1})),
         *({"keep_rate": wrong} for wrong in ("half", {}, None, [0.5, 0.5])),
-        *({name: 3} for name in ("check", "grid", "to_dict", "keep_rates", "multi_label", "num_patches")),
+        *({name: 3} for name in ("check", "grid", "to_dict", "plan", "multi_label", "num_patches")),
         *({name: "x"} for name in ("mean", "std", "padding", "head_norm", "problem_type", "backbone", "criterion")),
     ],
     ids=lambda changes: str(changes)[:40],

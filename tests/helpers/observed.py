@@ -67,7 +67,7 @@ def _made_up_clip(config: SpectrimConfig, seed: int) -> dict[str, np.ndarray]:
     survived = np.zeros(config.num_patches, dtype=np.uint8)
     alive = config.num_patches
     scores = generator.exponential(1 / 64, (blocks, config.num_patches)).astype(np.float32)
-    rates = config.keep_rates()
+    rates = config.pruning.rates
     for block in range(blocks):
         scores[block, order[alive:]] = np.nan
         alive = int(np.ceil(rates.get(block, 1.0) * alive))

@@ -86,7 +86,7 @@ def plain_forward(
         removed: block → grid indices of the patches that are dropped in it, between attention and MLP.
     """
     config, weights = model.config, dict(model.named_parameters())
-    rates = config.keep_rates() if rates is None else rates
+    rates = config.pruning.rates if rates is None else rates
     extra, (frequency, time) = config.extra_tokens, config.grid
     patches, sequence = {}, []
     for f in range(frequency):

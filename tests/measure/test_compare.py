@@ -21,6 +21,7 @@ from spectrim.measure import compare as module
 from spectrim.measure.compare import choose_clips, compare
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 
 SINGLE, MULTIPLE = "single_label_classification", "multi_label_classification"
 RATES = (1.0, 0.6, 0.3)
@@ -168,9 +169,9 @@ def test_times_begin_with_the_first_window_and_the_median_of_the_passes_counts(
         now[0] += 0.9
         return true_features(tagger, waveforms)
 
-    def fake_forward(model: AudioTransformer, values: torch.Tensor, *, keep_rate: float, **rest: Any) -> Any:
-        first_time(keep_rate, len(values))
-        return true_forward(model, values, keep_rate=keep_rate, **rest)
+    def fake_forward(model: AudioTransformer, values: torch.Tensor, *, pruning: Pruning, **rest: Any) -> Any:
+        first_time(pruning.keep_rate, len(values))
+        return true_forward(model, values, pruning=pruning, **rest)
 
     model = make_model(SINGLE)
     monkeypatch.setattr(module, "time", Clock())
@@ -206,9 +207,9 @@ def test_the_untimed_batch_is_one_batch(folder: Path, monkeypatch: pytest.Monkey
     heard = []
     true_forward = AudioTransformer.forward
 
-    def fake_forward(model: AudioTransformer, values: torch.Tensor, *, keep_rate: float, **rest: Any) -> Any:
-        heard.append((keep_rate, len(values)))
-        return true_forward(model, values, keep_rate=keep_rate, **rest)
+    def fake_forward(model: AudioTransformer, values: torch.Tensor, *, pruning: Pruning, **rest: Any) -> Any:
+        heard.append((pruning.keep_rate, len(values)))
+        return true_forward(model, values, pruning=pruning, **rest)
 
     monkeypatch.setattr(AudioTransformer, "forward", fake_forward)
     monkeypatch.setattr(module, "predict", None)

@@ -24,8 +24,9 @@ from spectrim.inference.predict import predict
 from spectrim.measure import evaluate as evaluation
 from spectrim.measure.evaluate import Evaluation, evaluate
 from spectrim.measure.metric_intervals import clip_intervals
-from spectrim.measure.scoring import OperatingPoint, score_part
+from spectrim.measure.scoring import score_part
 from spectrim.network.macs import macs
+from spectrim.pruning.pruning import Pruning
 
 RATES = (1.0, 0.4)
 QUICK: dict[str, Any] = {"device": "cpu", "workers": 0, "resamples": 100}
@@ -56,13 +57,13 @@ def one(model: str, root: Path) -> Evaluation:
     return evaluate(model, "csv", root, folds=[2], keep_rates=RATES, criteria=("auto", "intensity"), **QUICK)
 
 
-def scored(model: str, root: Path, fold: int, points: Sequence[OperatingPoint]) -> tuple[np.ndarray, list[np.ndarray]]:
+def scored(model: str, root: Path, fold: int, points: Sequence[Pruning]) -> tuple[np.ndarray, list[np.ndarray]]:
     found = score_part(from_pretrained(model), DATA_SETS["csv"].open(root, "test", fold=fold), points, device="cpu")
     return found.targets, [found.scores[point] for point in points]
 
 
 def test_a_row_holds_the_metrics_of_its_point_with_intervals_and_costs(one: Evaluation, model: str, root: Path) -> None:
-    points = [OperatingPoint(1.0, "auto"), OperatingPoint(0.4, "auto"), OperatingPoint(0.4, "intensity")]
+    points = [Pruning(1.0, (1,), "auto"), Pruning(0.4, (1,), "auto"), Pruning(0.4, (1,), "intensity")]
     targets, scores = scored(model, root, 2, points)
     bounds = clip_intervals(scores, targets, "accuracy", resamples=100)
     rows = [row for row in one.rows if (row["keep_rate"], row["criterion"]) != (1.0, "intensity")]
@@ -74,7 +75,8 @@ def test_a_row_holds_the_metrics_of_its_point_with_intervals_and_costs(one: Eval
     truth = targets.argmax(1)
     dense = accuracy_score(truth, scores[0].argmax(1))
     for number, (row, found) in enumerate(zip(rows, scores, strict=True)):
-        count = macs(from_pretrained(model), keep_rate=row["keep_rate"])
+        point = Pruning(row["keep_rate"], (1,), row["criterion"])
+        count = macs(from_pretrained(model), pruning=point)
         assert row["accuracy"] == pytest.approx(accuracy_score(truth, found.argmax(1)))
         assert row["change"] == pytest.approx(accuracy_score(truth, found.argmax(1)) - dense)
         assert row["mAP"] == pytest.approx(average_precision_score(targets, found, average="macro"))
@@ -96,7 +98,7 @@ def test_the_dense_model_is_the_same_for_every_criterion(one: Evaluation) -> Non
 
 
 def test_each_label_has_a_row_at_each_point(one: Evaluation, model: str, root: Path) -> None:
-    targets, (_, found) = scored(model, root, 2, [OperatingPoint(1.0, "auto"), OperatingPoint(0.4, "auto")])
+    targets, (_, found) = scored(model, root, 2, [Pruning(1.0, (1,), "auto"), Pruning(0.4, (1,), "auto")])
     assert len(one.per_class) == 4 * len(LABELS)
     rows = [row for row in one.per_class if (row["keep_rate"], row["criterion"]) == (0.4, "cls_attention")]
     assert [row["label"] for row in rows] == list(LABELS)
@@ -134,7 +136,7 @@ def test_folds_and_seeds_are_averaged_with_students_t(models: str, root: Path) -
     each: dict[float, list[float]] = {1.0: [], 0.4: []}
     recalls = []
     for fold, seed in runs:
-        points = [OperatingPoint(rate, "auto") for rate in each]
+        points = [Pruning(rate, (1,), "auto") for rate in each]
         targets, scores = scored(models.format(fold=fold, seed=seed), root, fold, points)
         for rate, values in zip(each, scores, strict=True):
             each[rate].append(accuracy_score(targets.argmax(1), values.argmax(1)))
@@ -169,7 +171,7 @@ def test_several_labels_are_judged_by_map(tmp_path: Path) -> None:
     assert "recall" not in found.per_class[0]
     assert row["mAP_low"] + row["mAP_high"] == pytest.approx(2 * row["mAP"])
     assert "standard errors" in found.facts["interval"]
-    targets, (scores,) = scored(str(tmp_path / "model"), root, 1, [OperatingPoint(0.4, "auto")])
+    targets, (scores,) = scored(str(tmp_path / "model"), root, 1, [Pruning(0.4, (1,), "auto")])
     assert row["mAP"] == pytest.approx(average_precision_score(targets, scores, average="macro"))
 
 

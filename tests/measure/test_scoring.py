@@ -17,10 +17,15 @@ from spectrim.audio.frontend import Frontend
 from spectrim.data import DATA_SETS, AudioDataset, Recording
 from spectrim.errors import DataError, InvalidSetting, SpectrimError
 from spectrim.measure import scoring
-from spectrim.measure.scoring import OperatingPoint, label_columns, score_part
+from spectrim.measure.scoring import label_columns, score_part
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 
-POINTS = [OperatingPoint(1.0, "cls_attention"), OperatingPoint(0.4, "cls_attention"), OperatingPoint(0.4, "intensity")]
+POINTS = [
+    Pruning(1.0, (1,), "cls_attention"),
+    Pruning(0.4, (1,), "cls_attention"),
+    Pruning(0.4, (1,), "intensity"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +38,9 @@ def part(root: Path) -> AudioDataset:
     return DATA_SETS["csv"].open(root, "test", fold=2)
 
 
-def by_hand(model: AudioTransformer, paths: Sequence[Path], point: OperatingPoint) -> np.ndarray:
+def by_hand(model: AudioTransformer, paths: Sequence[Path], point: Pruning) -> np.ndarray:
     """(clips, labels) logits."""
-    model.set_pruning(keep_rate=point.keep_rate, criterion=point.criterion)
+    model.set_pruning(point)
     frontend = Frontend.from_config(model.config)
     with torch.no_grad():
         return np.concatenate([model(*frontend([audio.read(path).samples])[:1]).logits.numpy() for path in paths])
@@ -183,7 +188,7 @@ def test_labels_that_do_not_fit_are_named(part: AudioDataset) -> None:
         ("workers", {"workers": 1.5}),
         ("points", {"points": []}),
         ("device", {"device": "tpu"}),
-        ("keep_rate", {"points": [OperatingPoint(0.0, "auto")]}),
+        ("prune_at", {"points": [Pruning(0.5, (3,))]}),
     ],
 )
 def test_settings_out_of_range_are_refused(part: AudioDataset, field: str, settings: dict[str, Any]) -> None:

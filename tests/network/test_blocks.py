@@ -9,10 +9,17 @@ import torch
 from plain import BACKBONES, CRITERIA, clips, layer_norm, linear, small_config, small_model
 
 from spectrim.network import blocks
-from spectrim.network.blocks import MLP, Attention, Block, DropPath, Embeddings, Head
-from spectrim.pruning.plan import plan_blocks
+from spectrim.network.blocks import MLP, Attention, Block, DropPath, Embeddings, Head, Wanted
+from spectrim.pruning.reducers import Keep
+from spectrim.pruning.tokens import Tokens
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def entering(values: torch.Tensor, extra: int, rank: torch.Tensor | None = None) -> Tokens:
+    """Tokens of patches that are named by their places."""
+    places = torch.arange(-extra, values.shape[1] - extra).clamp(min=-1)
+    return Tokens(values, places.expand(len(values), -1), extra, rank)
 
 
 @pytest.mark.parametrize("stride", [16, 10])
@@ -67,23 +74,24 @@ def test_a_pruning_block_is_the_dense_block_at_the_survivors(backbone: str, crit
     config = small_config(backbone, criterion=criterion, keep_rate=0.4, prune_at=[3])
     block = small_model(backbone).blocks[3]
     extra = config.extra_tokens
-    plan = plan_blocks(config, 64)[3]
-    dense = dataclasses.replace(plan, patches_kept=64, keep_rate=1.0)
-    tokens = torch.randn(2, extra + 64, 64, dtype=torch.float64)
+    plan = config.plan(64)[3]
+    dense = dataclasses.replace(plan, patches_kept=64, keep_rate=1.0, reducer=Keep())
     rank = None if "attention" in criterion else torch.rand(2, 64)
-    before = tokens.clone()
-    out, whole = block(tokens, plan, rank), block(tokens, dense, rank, read_scores=True, read_attention=True)
-    assert torch.equal(tokens, before)
-    assert out.stayed.shape == (2, 26) and whole.stayed is None
+    tokens = entering(torch.randn(2, extra + 64, 64, dtype=torch.float64), extra, rank)
+    before = tokens.values.clone()
+    out, whole = block(tokens.values, tokens, plan), block(tokens.values, tokens, dense, Wanted(True, True))
+    assert torch.equal(tokens.values, before)
+    stayed = out.tokens.alive
+    assert stayed.shape == (2, 26) and torch.equal(whole.tokens.alive, tokens.alive)
     for item in range(2):
         scores = whole.scores[item] if rank is None else rank[item]
-        assert set(out.stayed[item].tolist()) == set(scores.argsort(descending=True)[:26].tolist())
-        wanted = torch.cat([whole.tokens[item, :extra], whole.tokens[item, extra:][out.stayed[item]]])
-        torch.testing.assert_close(out.tokens[item], wanted, **EXACT)
+        assert set(stayed[item].tolist()) == set(scores.argsort(descending=True)[:26].tolist())
+        wanted = torch.cat([whole.values[item, :extra], whole.values[item, extra:][stayed[item]]])
+        torch.testing.assert_close(out.values[item], wanted, **EXACT)
     for emits, part in (("extra", slice(0, extra)), ("patches", slice(extra, None))):
-        short = block(tokens, dataclasses.replace(plan, emits=emits), rank)
-        torch.testing.assert_close(short.tokens, out.tokens[:, part], **EXACT)
-        assert torch.equal(short.stayed, out.stayed)
+        short = block(tokens.values, tokens, dataclasses.replace(plan, emits=emits))
+        torch.testing.assert_close(short.values, out.values[:, part], **EXACT)
+        assert torch.equal(short.tokens.alive, stayed)
     if rank is None:
         columns = whole.attention[:, :, :1] if criterion == "cls_attention" else whole.attention[:, :, extra:]
         torch.testing.assert_close(whole.scores, columns[..., extra:].mean(dim=(1, 2)), **EXACT)
@@ -93,18 +101,21 @@ def test_a_pruning_block_is_the_dense_block_at_the_survivors(backbone: str, crit
 def test_empty_slots_are_as_if_they_were_not_there(criterion: str) -> None:
     config = small_config("ast", criterion=criterion, keep_rate=0.5, prune_at=[0])
     block = small_model("ast").blocks[0]
-    tokens = torch.randn(2, 2 + 20, 64, dtype=torch.float64)
+    values = torch.randn(2, 2 + 20, 64, dtype=torch.float64)
     rank = None if "attention" in criterion else torch.rand(2, 20)
     valid = torch.ones(2, 20, dtype=torch.bool)
     valid[1, 13:] = False
-    out = block(tokens, plan_blocks(config, 20)[0], rank, valid)
-    assert out.valid.sum(dim=1).tolist() == [10, 7]
-    alone = block(tokens[1:, :15], plan_blocks(config, 13)[0], None if rank is None else rank[1:, :13])
-    ours = dict(zip(out.stayed[1].tolist(), out.tokens[1, 2:], strict=True))
-    kept = [place for place, good in zip(out.stayed[1].tolist(), out.valid[1].tolist(), strict=True) if good]
-    assert set(kept) == set(alone.stayed[0].tolist())
-    torch.testing.assert_close(out.tokens[1, :2], alone.tokens[0, :2], **EXACT)
-    for place, token in zip(alone.stayed[0].tolist(), alone.tokens[0, 2:], strict=True):
+    out = block(values, entering(values, 2, rank)._replace(valid=valid), config.plan(20)[0])
+    assert out.tokens.valid.sum(dim=1).tolist() == [10, 7]
+    part = values[1:, :15]
+    alone = block(part, entering(part, 2, None if rank is None else rank[1:, :13]), config.plan(13)[0])
+    ours = dict(zip(out.tokens.alive[1].tolist(), out.values[1, 2:], strict=True))
+    kept = [
+        place for place, good in zip(out.tokens.alive[1].tolist(), out.tokens.valid[1].tolist(), strict=True) if good
+    ]
+    assert set(kept) == set(alone.tokens.alive[0].tolist())
+    torch.testing.assert_close(out.values[1, :2], alone.values[0, :2], **EXACT)
+    for place, token in zip(alone.tokens.alive[0].tolist(), alone.values[0, 2:], strict=True):
         torch.testing.assert_close(ours[place], token, **EXACT)
 
 
@@ -112,8 +123,8 @@ def test_scores_send_no_gradient_back() -> None:
     for criterion in ("cls_attention", "mean_attention"):
         config = small_config("ast", criterion=criterion, keep_rate=0.5, prune_at=[0])
         block = Block(config, 0.0)
-        tokens = torch.randn(1, 22, 64, requires_grad=True)
-        assert not block(tokens, plan_blocks(config, 20)[0]).scores.requires_grad
+        values = torch.randn(1, 22, 64, requires_grad=True)
+        assert not block(values, entering(values, 2), config.plan(20)[0], Wanted(scores=True)).scores.requires_grad
 
 
 def test_stochastic_depth_drops_whole_clips_and_keeps_the_mean() -> None:
@@ -148,10 +159,11 @@ def test_the_mlp_and_the_head_are_their_formulas() -> None:
 def test_stochastic_depth_falls_on_both_branches_one_by_one() -> None:
     """With rate 0.5 a clip has each branch either not at all or twice."""
     block = Block(small_config("ast"), 0.5).double().train()
-    plan = plan_blocks(small_config("ast"), 20)[0]
+    plan = small_config("ast").plan(20)[0]
     clip = torch.randn(1, 22, 64, dtype=torch.float64)
     torch.manual_seed(0)
-    out = block(clip.expand(64, -1, -1), plan).tokens
+    many = clip.expand(64, -1, -1)
+    out = block(many, entering(many, 2), plan).values
     normed = block.norm1(clip)
     attended = block.attention(block.attention.queries(normed), *block.attention.keys_values(normed), None)
     found = 0

@@ -112,7 +112,7 @@ def test_windowed_decoder_is_the_plain_definition(case: dict[str, Any]) -> None:
     model = small(**case)
     values, visible = clips(model.config), some_visible(model)
     output = model(values, visible, output_reconstruction=True)
-    encoded = model.encoder.encode(values, visible_patches=visible)
+    encoded = model.encoder.encode(values, visible_patches=visible).tokens
     tokens = model.encoder.norm(encoded.values)
     with torch.no_grad():
         for number in range(2):
@@ -192,7 +192,9 @@ def test_with_global_attention_it_is_vit_mae() -> None:
     output = model(values, visible)
     assert torch.equal(output.masked.transpose(1, 2).flatten(1), expected.mask.bool())
     torch.testing.assert_close(output.loss, expected.loss, rtol=1e-5, atol=1e-5)
-    predicted = model.decoder(model.encoder.norm(model.encoder.encode(values, visible_patches=visible).values), visible)
+    predicted = model.decoder(
+        model.encoder.norm(model.encoder.encode(values, visible_patches=visible).tokens.values), visible
+    )
     assert expected.logits.std() > 0.1
     torch.testing.assert_close(predicted, expected.logits, rtol=1e-4, atol=1e-4)
 

@@ -42,7 +42,7 @@ def test_loss_and_predictions_are_those_of_the_public_code(tmp_path: Path, case:
     visible = torch.from_numpy(np.stack([order[~row] for row in masked]))
     with torch.no_grad():
         output = model(values, visible)
-        tokens = model.encoder.encode(values, visible_patches=visible)
+        tokens = model.encoder.encode(values, visible_patches=visible).tokens
         predicted = model.decoder(model.encoder.norm(tokens.values), visible)
     strip = 4 if decoder == "local" else 8
     in_time = predicted.unflatten(1, (8 // strip, -1, strip)).transpose(1, 2).flatten(1, 3)

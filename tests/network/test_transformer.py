@@ -243,11 +243,11 @@ def test_set_pruning_reaches_no_other_model_and_no_list_of_the_caller() -> None:
     assert (second.config.keep_rate, second.config.prune_at, second.config.criterion) == (1.0, [3, 6, 9], "auto")
     assert config.keep_rate == 1.0
     rates[0], blocks[0] = 0.9, 1
-    assert first.config.keep_rates() == {2: 0.5, 5: 0.4}
+    assert first.config.pruning.rates == {2: 0.5, 5: 0.4}
     copied = copy.deepcopy(first).set_pruning(keep_rate=1.0)
-    assert copied.config.keep_rate == 1.0 and first.config.keep_rates() == {2: 0.5, 5: 0.4}
+    assert copied.config.keep_rate == 1.0 and first.config.pruning.rates == {2: 0.5, 5: 0.4}
     first.set_pruning(keep_rate=0.5, prune_at=range(3, 5))
-    assert SpectrimConfig.from_dict(first.config.to_dict()).keep_rates() == {3: 0.5, 4: 0.5}
+    assert SpectrimConfig.from_dict(first.config.to_dict()).pruning.rates == {3: 0.5, 4: 0.5}
     assert '"prune_at": [' in first.config.to_json_string()
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from spectrim.pruning import criteria
 from spectrim.pruning.criteria import (
-    ATTENTION_CRITERIA,
-    PATCH_CRITERIA,
+    CRITERIA,
+    Spectrogram,
     attention_map,
     cls_attention,
     intensity,
@@ -20,6 +20,13 @@ from spectrim.pruning.criteria import (
     random_scores,
     variation,
 )
+
+ATTENTION = [name for name, criterion in CRITERIA.items() if criterion.reads_attention]
+
+
+def drawn(batch: int, patches: int, seed: int, *, training: bool = False) -> Tensor:
+    """Random scores of clips of so many patches of one frame and mel bin, in a row."""
+    return random_scores(Spectrogram(torch.zeros(batch, patches, 1), 1, 1, 1, seed, training)).flatten(1)
 
 
 def projections(patches: int, extra: int, heads: int = 3, batch: int = 2) -> tuple[Tensor, Tensor]:
@@ -75,9 +82,9 @@ def test_the_size_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.Mon
         torch.testing.assert_close(mean_attention(queries, keys, 1, mask), wanted, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", sorted(ATTENTION_CRITERIA))
+@pytest.mark.parametrize("name", ATTENTION)
 def test_masked_patches_are_neither_keys_nor_queries(name: str) -> None:
-    score = ATTENTION_CRITERIA[name].score
+    score = CRITERIA[name].score
     queries, keys = projections(140, 2)
     seen = torch.ones(2, 142, dtype=torch.bool)
     seen[0, 60:] = False
@@ -90,9 +97,9 @@ def test_masked_patches_are_neither_keys_nor_queries(name: str) -> None:
     assert (found[~seen[:, 2:]] == 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(ATTENTION_CRITERIA))
+@pytest.mark.parametrize("name", ATTENTION)
 def test_half_precision_projections_give_float32_scores(name: str) -> None:
-    score = ATTENTION_CRITERIA[name].score
+    score = CRITERIA[name].score
     queries, keys = projections(200, 2)
     exact = score(queries, keys, 2, None)
     for dtype in (torch.bfloat16, torch.float16):
@@ -102,14 +109,14 @@ def test_half_precision_projections_give_float32_scores(name: str) -> None:
     assert exact.dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", sorted(ATTENTION_CRITERIA))
+@pytest.mark.parametrize("name", ATTENTION)
 def test_the_score_says_truly_which_queries_it_reads(name: str) -> None:
-    criterion = ATTENTION_CRITERIA[name]
+    criterion = CRITERIA[name]
     queries, keys = projections(20, 2)
     changed = queries.clone()
     changed[:, :, 1:] += 1.0
     same = torch.equal(criterion.score(queries, keys, 2, None), criterion.score(changed, keys, 2, None))
-    assert same == (criterion.queries == "class")
+    assert same == (criterion.reads == "class")
 
 
 @pytest.mark.parametrize(("frequency_stride", "time_stride"), [(16, 16), (10, 10), (12, 7)])
@@ -123,34 +130,33 @@ def test_patch_statistics_are_those_of_each_patch(frequency_stride: int, time_st
                 frames = values.numpy()[item, t * time_stride : t * time_stride + 16]
                 patch = frames[:, f * frequency_stride : f * frequency_stride + 16]
                 means[item, f, t], deviations[item, f, t] = patch.mean(), patch.std(ddof=1)
-    settings = (values, 16, frequency_stride, time_stride)
-    np.testing.assert_allclose(intensity(*settings).numpy(), means, rtol=1e-12)
-    np.testing.assert_allclose(variation(*settings).numpy(), deviations, rtol=1e-12)
-    assert {"intensity": intensity, "variation": variation} == PATCH_CRITERIA
+    spectrogram = Spectrogram(values, 16, frequency_stride, time_stride)
+    np.testing.assert_allclose(intensity(spectrogram).numpy(), means, rtol=1e-12)
+    np.testing.assert_allclose(variation(spectrogram).numpy(), deviations, rtol=1e-12)
 
 
 def test_random_scores_are_one_fixed_table_that_touches_no_generator() -> None:
     torch_before, python_before = torch.get_rng_state(), random.getstate()
-    one = random_scores(1, 50, 3, torch.device("cpu"))
-    many = random_scores(4, 50, 3, torch.device("cpu"))
+    one = drawn(1, 50, 3)
+    many = drawn(4, 50, 3)
     assert torch.equal(many, one.expand(4, -1))
     assert ((many >= 0) & (many < 1)).all() and len(set(one[0].tolist())) == 50
-    assert not torch.equal(one, random_scores(1, 50, 4, torch.device("cpu")))
+    assert not torch.equal(one, drawn(1, 50, 4))
     assert torch.equal(torch.get_rng_state(), torch_before) and random.getstate() == python_before
 
 
 def test_the_random_table_is_copied_to_its_device_once() -> None:
     """A CUDA graph cannot capture a copy from the host."""
-    first, second = (random_scores(batch, 50, 3, torch.device("cpu")) for batch in (1, 4))
+    first, second = (drawn(batch, 50, 3) for batch in (1, 4))
     assert first.data_ptr() == second.data_ptr()
-    assert random_scores(1, 50, 4, torch.device("cpu")).data_ptr() != first.data_ptr()
+    assert drawn(1, 50, 4).data_ptr() != first.data_ptr()
     with torch.inference_mode():
-        assert not random_scores(1, 60, 3, torch.device("cpu")).is_inference()
+        assert not drawn(1, 60, 3).is_inference()
 
 
 def test_fresh_random_scores_follow_torch_and_differ_from_clip_to_clip() -> None:
     torch.manual_seed(1)
-    first = random_scores(3, 50, 0, torch.device("cpu"), fresh=True)
+    first = drawn(3, 50, 0, training=True)
     assert not torch.equal(first[0], first[1])
     torch.manual_seed(1)
-    assert torch.equal(first, random_scores(3, 50, 9, torch.device("cpu"), fresh=True))
+    assert torch.equal(first, drawn(3, 50, 9, training=True))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spectrim.config import ast_base, audiomae_base
 from spectrim.errors import InvalidSetting
-from spectrim.pruning.plan import plan_blocks
+from spectrim.pruning.pruning import Pruning
 
 
 @settings(deadline=None)
@@ -20,7 +20,7 @@ from spectrim.pruning.plan import plan_blocks
 )
 def test_every_block_takes_the_ceiling_of_its_own_rate(patches: int, pruning: dict[int, float]) -> None:
     config = ast_base(prune_at=list(pruning), keep_rate=list(pruning.values()))
-    plans = plan_blocks(config, patches)
+    plans = config.plan(patches)
     assert len(plans) == 12
     alive = patches
     for block, plan in enumerate(plans):
@@ -34,30 +34,30 @@ def test_every_block_takes_the_ceiling_of_its_own_rate(patches: int, pruning: di
 def test_the_order_in_which_blocks_are_named_does_not_matter() -> None:
     forward = ast_base(prune_at=[3, 6, 9], keep_rate=[0.9, 0.5, 0.7])
     backward = ast_base(prune_at=[9, 3, 6], keep_rate=[0.7, 0.9, 0.5])
-    assert plan_blocks(forward, 512) == plan_blocks(backward, 512)
+    assert forward.plan(512) == backward.plan(512)
 
 
 def test_the_last_block_computes_what_the_head_reads() -> None:
     for config, read in ((ast_base(keep_rate=0.5), "extra"), (audiomae_base(keep_rate=0.5), "patches")):
-        assert [plan.emits for plan in plan_blocks(config, 512)] == ["all"] * 11 + [read]
-        assert [plan.emits for plan in plan_blocks(config, 512, full_output=True)] == ["all"] * 12
-        assert {plan.criterion for plan in plan_blocks(config, 512)} == {config.resolved_criterion}
+        assert [plan.emits for plan in config.plan(512)] == ["all"] * 11 + [read]
+        assert [plan.emits for plan in config.plan(full_output=True)] == ["all"] * 12
+        assert {plan.criterion for plan in config.plan(512)} == {config.resolved_criterion}
 
 
 def test_a_rate_given_for_one_pass_stands_above_the_configured_one() -> None:
     config = ast_base(keep_rate=0.5)
-    assert [plan.patches_kept for plan in plan_blocks(config, 512)][-1] == 64
-    assert plan_blocks(config, 512, 1.0)[-1].patches_kept == 512
-    assert plan_blocks(config, 512, [1.0, 0.25, 1.0])[-1].patches_kept == 128
+    assert [plan.patches_kept for plan in config.plan(512)][-1] == 64
+    assert config.plan(512, Pruning())[-1].patches_kept == 512
+    assert config.plan(512, Pruning([1.0, 0.25, 1.0]))[-1].patches_kept == 128
     for wrong in (0, 1.01, [0.5], "0.5", float("nan"), True):
         with pytest.raises(InvalidSetting, match="keep_rate"):
-            plan_blocks(config, 512, wrong)
+            config.plan(512, config.pruning.changed({"keep_rate": wrong}))
     assert config.keep_rate == 0.5
 
 
 def test_the_public_codes_gather_loses_the_extra_tokens_every_time() -> None:
     for config, extra in ((ast_base, 2), (audiomae_base, 1)):
-        plans = plan_blocks(config(keep_rate=0.5, criterion="intensity", reference_compat=True), 64)
+        plans = config(keep_rate=0.5, criterion="intensity", reference_compat=True).plan(64)
         tokens, counts = 64 + extra, []
         for _ in range(3):
             tokens = math.ceil(0.5 * (tokens - extra))
@@ -68,6 +68,6 @@ def test_the_public_codes_gather_loses_the_extra_tokens_every_time() -> None:
 def test_a_rate_that_leaves_the_head_nothing_is_refused_only_with_reference_compat() -> None:
     fields = {"keep_rate": 0.1, "criterion": "variation"}
     for build in (ast_base, audiomae_base):
-        assert plan_blocks(build(**fields), 64)[-1].patches_kept == 1
+        assert build(**fields).plan(64)[-1].patches_kept == 1
         with pytest.raises(InvalidSetting, match=r"keep_rate is 0\.1"):
-            plan_blocks(build(**fields, reference_compat=True), 64)
+            build(**fields, reference_compat=True).plan(64)

@@ -16,8 +16,6 @@ from spectrim.pruning.select import (
     real_first,
     take_patches,
     take_tokens,
-    take_tokens_reference_compat,
-    tokens_going_on,
     top_patches,
     top_valid_patches,
 )
@@ -100,19 +98,6 @@ def test_taking_is_a_loop(batch: int, patches: int, extra: int, trailing: list[i
     assert torch.equal(take_patches(tokens[:, extra:], index), kept)
     whole = torch.cat([tokens[:, :extra], kept], dim=1)
     assert torch.equal(take_tokens(tokens, index, extra), whole)
-    assert torch.equal(tokens_going_on(tokens, index, extra, "all"), whole)
-    assert torch.equal(tokens_going_on(tokens, index, extra, "patches"), kept)
-    assert torch.equal(tokens_going_on(tokens, index, extra, "extra"), tokens[:, :extra])
-    assert torch.equal(tokens_going_on(tokens, None, extra, "all"), tokens)
-    assert torch.equal(tokens_going_on(tokens, None, extra, "patches"), tokens[:, extra:])
-    assert torch.equal(tokens_going_on(tokens, None, extra, "extra"), tokens[:, :extra])
-
-    wrong = torch.stack([tokens[row, places] for row, places in enumerate(index)])
-    assert torch.equal(take_tokens_reference_compat(tokens, index), wrong)
-    assert torch.equal(tokens_going_on(tokens, index, extra, "all", reference_compat=True), wrong)
-    assert torch.equal(tokens_going_on(tokens, index, extra, "patches", reference_compat=True), wrong[:, extra:])
-    assert torch.equal(tokens_going_on(tokens, index, extra, "extra", reference_compat=True), wrong[:, :extra])
-    assert torch.equal(tokens_going_on(tokens, None, extra, "all", reference_compat=True), tokens)
 
 
 @settings(deadline=None)

@@ -6,7 +6,6 @@ model; the dense model is one of them.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from spectrim.errors import DataError, InputShapeError, InvalidSetting
 from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.measure.metrics import METRICS, chance_level
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.plan import plan_blocks
 from spectrim.stats.bootstrap import Estimate
 from spectrim.stats.clusters import CLUSTERS, Clusters
 from spectrim.stats.paired import bootstrap_difference
@@ -38,8 +36,8 @@ RANKINGS: dict[str, dict[str, Any]] = {
     "intensity, public gather": {"criterion": "intensity", "reference_compat": True},
     "variation, public gather": {"criterion": "variation", "reference_compat": True},
 }
-"""What the criteria ablation ranks patches by → settings of `AudioTransformer.set_pruning`. "Public gather" is that of
-the paper's public code, which takes other tokens than those that it ranks highest; see ``reference_compat``."""
+"""What the criteria ablation ranks patches by → fields of `Pruning`, named as in config.json. "Public gather" is that
+of the paper's public code, which takes other tokens than those that it ranks highest; see ``reference_compat``."""
 
 LOW_CLUSTERS, HIGH_CLUSTERS = (1, 2), (4, 5)
 """C1+C2 and C4+C5, the sets that the paper drops."""
@@ -96,7 +94,7 @@ def criterion_conditions(config: SpectrimConfig, keep_rates: Sequence[float]) ->
     """
     found = []
     for rate in keep_rates:
-        plan_blocks(config, config.num_patches, rate)
+        config.plan(pruning=config.pruning.changed({"keep_rate": rate}))
         found += [
             Condition("criterion", rate, name) for name, fields in RANKINGS.items() if _can_run(config, fields, rate)
         ]
@@ -107,12 +105,8 @@ def _can_run(config: SpectrimConfig, fields: Mapping[str, Any], keep_rate: float
     """Whether a ranking works: the public gather knows no padding, and must leave the head a token."""
     if not fields["reference_compat"]:
         return True
-    changed = copy.deepcopy(config)
-    for name, value in fields.items():
-        setattr(changed, name, value)
     try:
-        changed.check()
-        plan_blocks(changed, changed.num_patches, keep_rate)
+        config.plan(pruning=config.pruning.changed({**fields, "keep_rate": keep_rate}))
     except InvalidSetting:
         return False
     return True
@@ -155,9 +149,9 @@ def cluster_conditions(
 
 def pruned_batch(model: AudioTransformer, batch: ClipBatch, keep_rate: float) -> ClipBatch:
     """The same clips at another keep rate, ranked by the backbone's attention; the batch needs its log-mel."""
-    changed = copy.copy(model).set_pruning(keep_rate=keep_rate, **RANKINGS[ATTENTION])
+    pruning = model.config.pruning.changed({"keep_rate": keep_rate, **RANKINGS[ATTENTION]})
     with torch.inference_mode():
-        out = changed(**_inputs(model, batch), output_token_trace=True)
+        out = model(**_inputs(model, batch), pruning=pruning, output_token_trace=True)
     return replace(
         batch,
         logits=out.logits.float().cpu().numpy(),
@@ -193,9 +187,8 @@ def run_condition(
     if condition.ablation == "clusters":
         flags = flagged(batch, condition, clusters, padding=padding, seed=seed)
         removed = {int(condition.block or 0): torch.from_numpy(flags).to(model.device)}
-    changed = copy.copy(model).set_pruning(**fields)
     with torch.inference_mode():
-        logits = changed(**_inputs(model, batch), removed=removed).logits
+        logits = model(**_inputs(model, batch), pruning=model.config.pruning.changed(fields), removed=removed).logits
     return logits.float().cpu().numpy(), np.count_nonzero(flags, axis=(1, 2))
 
 

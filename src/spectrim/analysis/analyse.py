@@ -99,7 +99,8 @@ def analyse(
         if keep_record:
             record(
                 model, part, target / "records" / slug(name), model_name=name, data_name=f"{data_set} {plan.part}",
-                keep_rate=plan.keep_rates[0], batch_size=plan.batch_size, resume=resume,
+                pruning=model.config.pruning.changed({"keep_rate": plan.keep_rates[0]}),
+                batch_size=plan.batch_size, resume=resume,
                 on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),
             )  # fmt: skip
         model.to("cpu")

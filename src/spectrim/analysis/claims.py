@@ -184,7 +184,7 @@ def clusters_matter(
             if row["block"] == first:
                 marks.append(verdict(_row_interval(row, "change"), 0.0, above=False))
                 than = verdict(_row_interval(row, "difference"), 0.0, above=False)
-                more = {YES: "more than", NO: "less than", UNCLEAR: "not clearly other than"}[than]
+                more = {YES: "more than", NO: "less than"}.get(than, "not clearly other than")
                 parts.append(
                     f"without {word} {row['statistic']} {_points(row)} points ({marks[-1]}), {more} without as many "
                     "random patches"

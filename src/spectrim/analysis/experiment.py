@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from spectrim.analysis.ablations import (
     ATTENTION,
     DENSE,
+    RANKINGS,
     Condition,
     ablation_rows,
     attention_ratio,
@@ -26,15 +26,16 @@ from spectrim.analysis.ablations import (
     run_condition,
 )
 from spectrim.analysis.batches import ClipBatch
-from spectrim.analysis.record import observe, weights_digest
+from spectrim.analysis.record import config_facts, observe, weights_digest
 from spectrim.analysis.summary import Accumulator, Summary, fit_clusters
-from spectrim.config import SpectrimConfig, as_plain_list, check_keep_rate
+from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.files import write_bytes
 from spectrim.measure.scoring import label_columns
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import check_keep_rate
 from spectrim.stats.clusters import PUBLISHED_INTENSITY_BOUNDS, Clusters, published_clusters
 
 CLUSTERINGS = ("fit", "published")
@@ -161,12 +162,11 @@ class Findings:
 
 def facts_of(model: AudioTransformer, part: AudioDataset, plan: Plan) -> dict[str, Any]:
     """What determines a model's findings, as JSON."""
-    own = {name: as_plain_list(getattr(model.config, name)) for name in SpectrimConfig.__annotations__}
-    wanted = {name: as_plain_list(value) for name, value in asdict(plan).items()}
+    wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
     return {
         "version": VERSION,
         "weights": weights_digest(model),
-        "config": own,
+        "config": config_facts(model.config),
         "plan": wanted,
         "clips": [recording.id for recording in part.recordings][: plan.limit],
         "labels": list(part.labels),
@@ -201,8 +201,8 @@ def experiment(
             if on_progress is not None:
                 on_progress(f"{name}: {stage}", done, total)
 
-        dense = copy.copy(model).set_pruning(criterion="auto", reference_compat=False)
-        return observe(dense, part, keep_rate=1.0, batch_size=plan.batch_size, limit=plan.limit, on_progress=told)
+        dense = model.config.pruning.changed({"keep_rate": 1.0, **RANKINGS[ATTENTION]})
+        return observe(model, part, pruning=dense, batch_size=plan.batch_size, limit=plan.limit, on_progress=told)
 
     clusters = fit_clusters(batches("clusters"), padding=plan.padding, source=f"{plan.data_name} {plan.part}")
     if plan.clusters == "published":

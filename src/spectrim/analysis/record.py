@@ -15,12 +15,13 @@ from spectrim.analysis.statistics import padded_patches
 from spectrim.analysis.store import INDEX, Store, StoreWriter, read_index
 from spectrim.audio.files import SAMPLING_RATE
 from spectrim.audio.frontend import Frontend
-from spectrim.config import SpectrimConfig, as_plain_list
+from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset, Clip
 from spectrim.errors import InvalidSetting
 from spectrim.files import refuse_another_run
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.criteria import PATCH_CRITERIA
+from spectrim.pruning.criteria import Spectrogram, intensity, variation
+from spectrim.pruning.pruning import Pruning
 
 Progress = Callable[[int, int], object]
 """Called with the number of clips of the data set that are done, and the number of all."""
@@ -30,7 +31,7 @@ def observe(
     model: AudioTransformer,
     part: AudioDataset,
     *,
-    keep_rate: float | Sequence[float] | None = None,
+    pruning: Pruning | None = None,
     batch_size: int = 8,
     begin: int = 0,
     limit: int | None = None,
@@ -44,7 +45,7 @@ def observe(
     Args:
         model: in eval mode, on its device.
         part: of a data set.
-        keep_rate: instead of the model's: one number, or one a pruning block.
+        pruning: instead of the model's own operating point.
         batch_size: clips in a forward pass; what is held in memory at once.
         begin: place in the data set to begin at.
         limit: look only at the first so many clips of the data set; None for all.
@@ -65,15 +66,16 @@ def observe(
         raise InvalidSetting("limit", limit, "1 or more")
     if begin < 0:
         raise InvalidSetting("begin", begin, "0 or more")
-    model.config.keep_rates(keep_rate)
+    pruning = model.config.pruning if pruning is None else pruning
+    model.config.plan(pruning=pruning)
     end = len(part) if limit is None else min(limit, len(part))
-    return _observed(model, part, as_plain_list(keep_rate), batch_size, range(begin, end), on_progress)
+    return _observed(model, part, pruning, batch_size, range(begin, end), on_progress)
 
 
 def _observed(
     model: AudioTransformer,
     part: AudioDataset,
-    keep_rate: float | list[float] | None,
+    pruning: Pruning,
     batch_size: int,
     places: range,
     on_progress: Progress | None,
@@ -90,7 +92,7 @@ def _observed(
             waiting.append((place, clip))
         last = place == places[-1]
         if len(waiting) == batch_size or (last and (waiting or left_out)):
-            yield _run(model, frontend, waiting, len(part.labels), keep_rate, place + 1, left_out)
+            yield _run(model, frontend, waiting, len(part.labels), pruning, place + 1, left_out)
             waiting, left_out = [], {}
             if on_progress is not None:
                 on_progress(place + 1, places.stop)
@@ -102,7 +104,7 @@ def _run(
     frontend: Frontend,
     waiting: Sequence[tuple[int, Clip]],
     labels: int,
-    keep_rate: float | list[float] | None,
+    pruning: Pruning,
     next_position: int,
     left_out: dict[str, str],
 ) -> ClipBatch:
@@ -111,8 +113,8 @@ def _run(
         return _no_clips(config, labels, next_position, left_out)
     clips = [clip for _, clip in waiting]
     values, frames = frontend([clip.waveform for clip in clips])
-    output = model(values.to(model.dtype), num_frames=frames, keep_rate=keep_rate, output_token_trace=True)
-    geometry = (config.patch_size, config.frequency_stride, config.time_stride)
+    output = model(values.to(model.dtype), num_frames=frames, pruning=pruning, output_token_trace=True)
+    spectrogram = Spectrogram(values, config.patch_size, config.frequency_stride, config.time_stride)
     num_frames = frames.cpu().numpy()
     return ClipBatch(
         ids=tuple(clip.id for clip in clips),
@@ -120,8 +122,8 @@ def _run(
         num_frames=num_frames,
         targets=np.stack([clip.target for clip in clips]) > 0,
         logits=output.logits.float().cpu().numpy(),
-        intensity=PATCH_CRITERIA["intensity"](values, *geometry).cpu().numpy(),
-        variation=PATCH_CRITERIA["variation"](values, *geometry).cpu().numpy(),
+        intensity=intensity(spectrogram).cpu().numpy(),
+        variation=variation(spectrogram).cpu().numpy(),
         scores=torch.stack(output.token_trace.scores, dim=1).float().cpu().numpy(),
         survived=torch.stack(output.token_trace.kept).sum(dim=0).to(torch.uint8).cpu().numpy(),
         padded=padded_patches(num_frames, config.grid, config.time_stride),
@@ -157,7 +159,7 @@ def record(
     *,
     model_name: str,
     data_name: str,
-    keep_rate: float | Sequence[float] | None = None,
+    pruning: Pruning | None = None,
     log_mel: str = "uint8",
     scores: str = "float32",
     batch_size: int = 8,
@@ -177,7 +179,7 @@ def record(
         folder: of the record.
         model_name: where the model came from, for whoever reads the record.
         data_name: data set and part, likewise.
-        keep_rate: instead of the model's: one number, or one a pruning block.
+        pruning: instead of the model's own operating point.
         log_mel: one of `spectrim.analysis.batches.LOG_MELS`.
         scores: one of `spectrim.analysis.batches.SCORES`.
         batch_size: clips in a forward pass.
@@ -192,10 +194,10 @@ def record(
         DataError: too many files turn out unreadable.
     """
     folder = Path(folder)
-    run = _run_facts(model, part, keep_rate) | {"log_mel": log_mel, "scores": scores}
+    run = _run_facts(model, part, pruning) | {"log_mel": log_mel, "scores": scores}
     run["model"]["source"], run["data"]["name"] = model_name, data_name
     layout(model.config, len(part.labels), log_mel=log_mel, scores=scores)
-    observe(model, part, keep_rate=keep_rate, batch_size=batch_size, limit=limit)
+    observe(model, part, pruning=pruning, batch_size=batch_size, limit=limit)
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")
     if (folder / INDEX).exists():
@@ -206,7 +208,7 @@ def record(
     batches = observe(
         model,
         part,
-        keep_rate=keep_rate,
+        pruning=pruning,
         batch_size=batch_size,
         begin=writer.next_position,
         limit=limit,
@@ -220,12 +222,10 @@ def record(
     return Store(folder)
 
 
-def _run_facts(model: AudioTransformer, part: AudioDataset, keep_rate: float | Sequence[float] | None) -> Any:
+def _run_facts(model: AudioTransformer, part: AudioDataset, pruning: Pruning | None) -> Any:
     """What two runs must share to be one record, as JSON."""
     config = model.config
-    own = {name: as_plain_list(getattr(config, name)) for name in SpectrimConfig.__annotations__}
-    if keep_rate is not None:
-        own["keep_rate"] = as_plain_list(keep_rate)
+    own = config_facts(config, pruning)
     ids = "\n".join(recording.id for recording in part.recordings).encode(errors="surrogateescape")
     return {
         "model": {
@@ -235,6 +235,19 @@ def _run_facts(model: AudioTransformer, part: AudioDataset, keep_rate: float | S
         },
         "data": {"clips": len(part), "ids": hashlib.sha256(ids).hexdigest(), "labels": list(part.labels)},
     }
+
+
+def config_facts(config: SpectrimConfig, pruning: Pruning | None = None) -> dict[str, Any]:
+    """What determines a model beside its weights, as JSON.
+
+    A setting that is newer than the first records stands in it only where it is not what they were made with.
+    """
+    own = SpectrimConfig.own_fields(config)
+    if pruning is not None:
+        own |= pruning.to_flat()
+    if own["reducer"] == Pruning().reducer:
+        del own["reducer"]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
 
 
 def weights_digest(model: torch.nn.Module) -> str:

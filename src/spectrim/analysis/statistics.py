@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from spectrim.errors import InputShapeError
-from spectrim.pruning.criteria import PATCH_CRITERIA
+from spectrim.pruning.criteria import Spectrogram, intensity, variation
 from spectrim.stats.ratios import divide_or_nan
 
 DENSITY_EDGES = (np.linspace(-1.5, 1.5, 61), np.linspace(0.0, 1.0, 41))
@@ -46,9 +46,8 @@ def patch_statistics(
             f"log_mel has shape {values.shape}; wanted: (clips, frames, mels), {patch_size} or more frames and mels"
         )
     tensor = torch.from_numpy(np.ascontiguousarray(values))
-    geometry = (patch_size, frequency_stride, time_stride)
-    intensity, variation = (PATCH_CRITERIA[name](tensor, *geometry).numpy() for name in ("intensity", "variation"))
-    return intensity, variation
+    spectrogram = Spectrogram(tensor, patch_size, frequency_stride, time_stride)
+    return intensity(spectrogram).numpy(), variation(spectrogram).numpy()
 
 
 def padded_patches(num_frames: ArrayLike, grid: tuple[int, int], time_stride: int) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,19 +19,20 @@ from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
 from spectrim.checkpoints.settings import MALFORMED
 from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
-from spectrim.config import SpectrimConfig, check_keep_rate
+from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, InvalidSetting, one_of
 from spectrim.network.positions import POSITION_METHODS, adapt_position_table
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import FLAT_NAMES, Pruning, given_pruning
 from spectrim.untrusted import one_line
 
-FURTHER_SETTINGS = ("reference_compat", "drop_padding", "random_seed", "drop_path_rate", "mean", "std", "padding")
-"""Fields of the configuration that `from_pretrained` takes besides its named arguments."""
+FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding")
+"""Fields of the configuration that `from_pretrained` takes besides its named arguments and those of `Pruning`."""
 
 DESCRIBED = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
     *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding"),
-    *("problem_type", "keep_rate", "prune_at", "criterion"),
+    *("problem_type", *FLAT_NAMES),
 )
 """Fields of the configuration that `describe` shows."""
 
@@ -65,6 +67,7 @@ class _Checkpoint:
 def from_pretrained(
     source: str | os.PathLike[str],
     *,
+    pruning: Pruning | None = None,
     keep_rate: float | Sequence[float] | None = None,
     prune_at: Sequence[int] | None = None,
     criterion: str | None = None,
@@ -83,6 +86,7 @@ def from_pretrained(
 
     Args:
         source: a directory, a file, a hub id ``owner/name``, or ``"spectrim-mini"``, the model in the package.
+        pruning: the operating point as a value; or, instead, its fields one by one:
         keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block.
         prune_at: the pruning blocks, counted from 0.
         criterion: what ranks the patches; see `spectrim.pruning.criteria`.
@@ -92,7 +96,8 @@ def from_pretrained(
         frames: length of the input, in frames of 10 ms, if it is to differ from the checkpoint's. Where the file does
             not tell its stride and none is given: the length that it was trained for, from which the stride follows.
         positions: how the position table is then fitted; see `spectrim.network.positions.adapt_position_table`.
-        **settings: any of `FURTHER_SETTINGS`, as in `SpectrimConfig`.
+        **settings: further fields of `Pruning`, named as in config.json, and any of `FURTHER_SETTINGS`, as in
+            `SpectrimConfig`.
 
     Returns:
         The model in evaluation mode, float32, on the CPU.
@@ -102,8 +107,10 @@ def from_pretrained(
         CheckpointError: unknown layout, missing or unexpected weights, wrong shapes, or a file that cannot be
             read or would run code.
     """
-    given = {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion, **settings}
-    given = {name: value for name, value in given.items() if value is not None}
+    flat = {name: settings.pop(name) for name in FLAT_NAMES if name in settings}
+    flat |= {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
+    given = {name: value for name, value in settings.items() if value is not None}
+    _check_pruning(pruning, flat)
     _check_settings(given, positions)
     check_frames(frames)
     check_stride(stride)
@@ -117,7 +124,7 @@ def from_pretrained(
     elif not checkpoint.outputs:
         raise CheckpointError(f"{checkpoint.title}: is an encoder without a head; give labels=[…] for a fresh one")
     becomes = {**checkpoint.layout.becomes, **({"max_length": frames} if frames else {})}
-    wanted = _with_settings(stored, {**becomes, **given})
+    wanted = _with_settings(stored, {**becomes, **given, "pruning": given_pruning(stored.pruning, pruning, flat)})
     state = _convert(checkpoint, stored, fresh_head=names is not None)
     place = "embeddings.position_table"
     method = checkpoint.layout.positions if positions == "auto" else positions
@@ -170,27 +177,25 @@ def _described(
     )
 
 
+def _check_pruning(pruning: Pruning | None, flat: Mapping[str, Any]) -> None:
+    """Refuse an operating point that is wrong for every checkpoint."""
+    alone = given_pruning(Pruning(), pruning, flat)
+    if pruning is None and flat.get("prune_at") is None:
+        alone = dataclasses.replace(alone, keep_rate=1.0)
+    if pruning is None and flat.get("criterion") is None:
+        alone = dataclasses.replace(alone, reference_compat=False)
+    alone.check(max(alone.at, default=0) + 1)
+
+
 def _check_settings(given: Mapping[str, Any], positions: str) -> None:
     """Refuse what no checkpoint can make right."""
     for name in given:
-        if name not in ("keep_rate", "prune_at", "criterion", *FURTHER_SETTINGS):
-            raise InvalidSetting(name, given[name], f"no such setting here; there are {', '.join(FURTHER_SETTINGS)}")
+        if name not in FURTHER_SETTINGS:
+            there = ", ".join((*FLAT_NAMES, *FURTHER_SETTINGS))
+            raise InvalidSetting(name, given[name], f"no such setting here; there are {there}")
     if positions not in POSITION_METHODS:
         raise InvalidSetting("positions", positions, one_of(POSITION_METHODS))
-    alone = dict(given)
-    blocks = alone.pop("prune_at", ())
-    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
-        raise InvalidSetting("prune_at", blocks, "a list of block numbers")
-    for block in blocks:
-        if isinstance(block, bool) or not isinstance(block, int) or block < 0:
-            raise InvalidSetting("prune_at", block, "block numbers from 0")
-    rate = alone.pop("keep_rate", 1.0)
-    for value in rate if isinstance(rate, list | tuple) else [rate]:
-        check_keep_rate(value)
-    if "prune_at" in given:
-        alone |= {"keep_rate": rate, "prune_at": list(blocks), "num_hidden_layers": max([11, *blocks]) + 1}
-    alone["criterion"] = given.get("criterion", "intensity" if "reference_compat" in given else "auto")
-    SpectrimConfig(**alone)
+    SpectrimConfig(**given)
 
 
 def _open(source: str | os.PathLike[str]) -> _Checkpoint:

@@ -22,6 +22,7 @@ from spectrim.errors import AudioError, InvalidSetting
 from spectrim.inference.predict import Scores, Tagger, WindowScores, aggregated
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.spectrograms import kept_area, kept_stages
+from spectrim.pruning.pruning import given_pruning
 
 BATCH_SIZE = 8
 """Windows in a forward pass."""
@@ -195,7 +196,7 @@ def explain_clip(
     """
     if isinstance(windows, bool) or windows < 0:
         raise InvalidSetting("windows", windows, "0 or more")
-    rates = model.config.keep_rates(keep_rate)
+    rates = given_pruning(model.config.pruning, None, {"keep_rate": keep_rate}).rates
     stages = [Stage(block, rates[block]) for block in sorted(rates)]
     tagger = Tagger.from_model(model, device)
     operating_points = _OperatingPoints(model, tagger, stages)

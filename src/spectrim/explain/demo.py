@@ -20,7 +20,7 @@ from spectrim.assets import packaged_clips
 from spectrim.audio.files import FRAME_SECONDS, iterate_windows
 from spectrim.audio.frontend import Frontend, frame_seconds
 from spectrim.checkpoints import from_pretrained
-from spectrim.config import SpectrimConfig, check_keep_rate
+from spectrim.config import SpectrimConfig
 from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting
 from spectrim.inference.packing import pack_weights
@@ -28,6 +28,7 @@ from spectrim.measure.benchmark import interleaved
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture, kept_stages
+from spectrim.pruning.pruning import check_keep_rate
 
 BATCH = 8
 """Clips in a forward pass, of the tagging and of the timing."""

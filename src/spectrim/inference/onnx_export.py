@@ -26,7 +26,6 @@ from spectrim.files import file_beside
 from spectrim.inference.onnx_model import SUFFIX, OnnxModel, need, trace_of, window_length
 from spectrim.inference.predict import Tagger
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.plan import plan_blocks
 
 PRECISIONS = ("fp32", "fp16", "int8")
 LARGEST_FILE = 2**31 - 2**24
@@ -202,7 +201,7 @@ def metadata(config: SpectrimConfig, precision: str, takes: str) -> dict[str, st
         number of patches of a clip at first and after each pruning block as JSON; ``precision``; ``takes``;
         ``sampling_rate``; versions.
     """
-    plans = plan_blocks(config, config.num_patches)
+    plans = config.plan()
     settings = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
     return {
         "config": json.dumps(settings, ensure_ascii=False),

@@ -26,6 +26,7 @@ from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.onnx_model import OnnxModel, device_for, is_exported
 from spectrim.inference.packing import pack_weights
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import given_pruning
 
 AGGREGATES = ("mean", "max", "none")
 BATCH_SIZE = 16
@@ -129,11 +130,11 @@ class Tagger:
             model.refuse_keep_rate(keep_rate)
             prepare = model.prepare if model.takes == "waveforms" else None
             return cls(model.config, model.to(device).logits, "cpu", prepare)
-        model.config.keep_rates(keep_rate)
+        pruning = given_pruning(model.config.pruning, None, {"keep_rate": keep_rate})
         model.to(device).eval()
 
         def forward(input_values: Tensor, num_frames: Tensor) -> Tensor:
-            return model(input_values.to(model.dtype), num_frames=num_frames, keep_rate=keep_rate).logits
+            return model(input_values.to(model.dtype), num_frames=num_frames, pruning=pruning).logits
 
         return cls(model.config, forward, device)
 

@@ -98,7 +98,7 @@ def rates_of(model: AudioTransformer | OnnxModel, keep_rates: Iterable[float] | 
     if not rates:
         raise InvalidSetting("keep_rates", rates, "at least one number in (0, 1]")
     for rate in rates:
-        model.config.keep_rates(rate)
+        _ = model.config.pruning.changed({"keep_rate": rate}).rates
     return rates
 
 

@@ -14,21 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectrim.checkpoints import describe, from_pretrained
-from spectrim.config import BACKBONE_CRITERIA, CRITERION_NAMES, check_keep_rate
 from spectrim.data import AudioDataset, DataSet, find_data_set
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.packing import pack_weights
 from spectrim.machine import default_workers, environment, resolve_device
 from spectrim.measure.metric_intervals import RESAMPLES, clip_intervals
 from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, right_clips, summarise
-from spectrim.measure.scoring import OperatingPoint, Progress, Scored, label_columns, score_part
+from spectrim.measure.scoring import Progress, Scored, label_columns, score_part
 from spectrim.network.macs import macs
+from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
+from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_keep_rate
 from spectrim.stats.ground import CANNOT_SAY, MARGIN, Interval, near_chance, within_margin
 from spectrim.stats.t_intervals import mean_over_runs
 
 SIZES = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
-    *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "prune_at"),
+    *("frequency_stride", "time_stride", "max_length", "num_mel_bins"),
+    *(name for name in FLAT_NAMES if name not in ("keep_rate", "criterion")),
 )
 """What the models of several folds and seeds must have in common."""
 
@@ -80,9 +82,9 @@ class _Run:
 
     job: _Job
     scored: Scored
-    labels: Mapping[OperatingPoint, LabelMetrics]
-    metrics: Mapping[OperatingPoint, Mapping[str, float]]
-    discordant: Mapping[OperatingPoint, int]
+    labels: Mapping[Pruning, LabelMetrics]
+    metrics: Mapping[Pruning, Mapping[str, float]]
+    discordant: Mapping[Pruning, int]
     chance: float
 
 
@@ -119,7 +121,7 @@ def evaluate(
         folds: held-out folds, one after another, or ``"all"``; none for what the data set opens with.
         seeds: that tell the models of a fold apart.
         keep_rates: in (0, 1].
-        criteria: names in `spectrim.config.CRITERION_NAMES`.
+        criteria: names in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``.
         options: of the data set's opener.
         batch_size, device: see `spectrim.measure.scoring.score_part`.
         workers: decoding processes; None for a few.
@@ -138,7 +140,7 @@ def evaluate(
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, os.fspath(model), folds, seeds, dict(options or {}))
     jobs = [_with_model_labels(job) for job in jobs]
-    points, dense = _points(_check_models(jobs), keep_rates, criteria)
+    points, dense = _points(*_check_models(jobs), keep_rates, criteria)
     workers = default_workers() if workers is None else workers
     runs = []
     total, done = sum(len(job.part) for job in jobs), 0
@@ -155,16 +157,15 @@ def evaluate(
         )
         done += len(job.part)
         runs.append(_judge(job, scored, dense, keep=len(jobs) == 1))
-    count = {point: macs(network, keep_rate=point.keep_rate) for point in points}
+    count = {point: macs(network, pruning=point) for point in points}
     rows = _rows(runs, points, dense, resamples)
-    for row, counted in zip(rows, count.values(), strict=True):
+    for row, (shown, counted) in zip(rows, count.items(), strict=True):
         whole = macs(network, keep_rate=1.0).paper
         row |= {"paper_macs": counted.paper, "executed_macs": counted.executed, "macs_saved": 1 - counted.paper / whole}
-        point = points[OperatingPoint(row["keep_rate"], row["criterion"])]
+        point = points[shown]
         row |= _times(runs, point, dense)
-        row |= (
-            {"discordance": None, "under_one_point": None, "why": None} if point == dense else _judged(row, rows, runs)
-        )
+        nothing = {"discordance": None, "under_one_point": None, "why": None}
+        row |= nothing if point == dense else _judged(row, point, rows, runs)
     facts = {
         "model": os.fspath(model), "data_set": data_set, "part": part, **_facts(runs, resamples),
         "batch_size": batch_size, "workers": workers, "environment": environment(str(resolve_device(device))),
@@ -178,10 +179,10 @@ def _check(keep_rates: Sequence[float], criteria: Sequence[str]) -> None:
     for rate in keep_rates:
         check_keep_rate(rate)
     if not criteria:
-        raise InvalidSetting("criterion", list(criteria), one_of(CRITERION_NAMES))
+        raise InvalidSetting("criterion", list(criteria), one_of((AUTO, *CRITERIA)))
     for criterion in criteria:
-        if criterion not in CRITERION_NAMES:
-            raise InvalidSetting("criterion", criterion, one_of(CRITERION_NAMES))
+        if criterion not in (AUTO, *CRITERIA):
+            raise InvalidSetting("criterion", criterion, one_of((AUTO, *CRITERIA)))
 
 
 def _jobs(
@@ -225,8 +226,8 @@ def _with_model_labels(job: _Job) -> _Job:
     return job
 
 
-def _check_models(jobs: Sequence[_Job]) -> str:
-    """Make sure that all models are there, fit the data, and are of one kind; returns their backbone."""
+def _check_models(jobs: Sequence[_Job]) -> tuple[Pruning, str]:
+    """Make sure that all models are there, fit the data, and are of one kind; gives their pruning and backbone."""
     first = None
     for job in jobs:
         described = describe(job.model)
@@ -237,21 +238,23 @@ def _check_models(jobs: Sequence[_Job]) -> str:
         for field in SIZES:
             if described[field] != first[field]:
                 raise InvalidSetting(f"{field} of {job.model}", described[field], f"{first[field]}, as in the others")
-    return "" if first is None else first["backbone"]
+    if first is None:
+        raise InvalidSetting("model", "", "one model at least")
+    return Pruning().changed({name: first[name] for name in FLAT_NAMES}), first["backbone"]
 
 
 def _points(
-    backbone: str, keep_rates: Sequence[float], criteria: Sequence[str]
-) -> tuple[dict[OperatingPoint, OperatingPoint], OperatingPoint]:
+    own: Pruning, backbone: str, keep_rates: Sequence[float], criteria: Sequence[str]
+) -> tuple[dict[Pruning, Pruning], Pruning]:
     """Points of the table → where they are measured, and the dense model's; at keep rate 1 all criteria are one."""
-    names = list(dict.fromkeys(BACKBONE_CRITERIA[backbone] if name == "auto" else name for name in criteria))
-    dense = OperatingPoint(1.0, names[0])
+    names = list(dict.fromkeys(BACKBONE_CRITERIA[backbone] if name == AUTO else name for name in criteria))
     rates = list(dict.fromkeys([1.0, *map(float, keep_rates)] if 1.0 not in keep_rates else map(float, keep_rates)))
-    table = [OperatingPoint(rate, name) for name in names for rate in rates]
+    table = [own.changed({"keep_rate": rate, "criterion": name}) for name in names for rate in rates]
+    dense = own.changed({"keep_rate": 1.0, "criterion": names[0]})
     return {point: dense if point.keep_rate == 1.0 else point for point in table}, dense
 
 
-def _judge(job: _Job, scored: Scored, dense: OperatingPoint, *, keep: bool) -> _Run:
+def _judge(job: _Job, scored: Scored, dense: Pruning, *, keep: bool) -> _Run:
     """Metrics of a run; scores are kept only on demand."""
     multi_label = job.part.multi_label
     labels, metrics = {}, {}
@@ -270,7 +273,7 @@ def _judge(job: _Job, scored: Scored, dense: OperatingPoint, *, keep: bool) -> _
 
 
 def _rows(
-    runs: Sequence[_Run], points: Mapping[OperatingPoint, OperatingPoint], dense: OperatingPoint, resamples: int
+    runs: Sequence[_Run], points: Mapping[Pruning, Pruning], dense: Pruning, resamples: int
 ) -> list[dict[str, Any]]:
     """Means over the runs, and intervals of the data set's metric and its change."""
     metric = runs[0].job.part.metric
@@ -302,10 +305,11 @@ def _rows(
     return rows
 
 
-def _judged(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs: Sequence[_Run]) -> dict[str, Any]:
+def _judged(
+    row: Mapping[str, Any], point: Pruning, rows: Sequence[Mapping[str, Any]], runs: Sequence[_Run]
+) -> dict[str, Any]:
     """Whether a row loses less than one point, or why that cannot be said."""
     metric = runs[0].job.part.metric
-    point = OperatingPoint(row["keep_rate"], row["criterion"])
     clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
     seen = sum(len(run.scored.ids) for run in runs)
     share = sum(run.discordant[point] for run in runs) / seen if metric == "accuracy" else None
@@ -319,7 +323,7 @@ def _judged(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs: Seq
     return {"discordance": share, "under_one_point": said, "why": why}
 
 
-def _times(runs: Sequence[_Run], point: OperatingPoint, dense: OperatingPoint) -> dict[str, float | None]:
+def _times(runs: Sequence[_Run], point: Pruning, dense: Pruning) -> dict[str, float | None]:
     """Median over the runs."""
     times = [run.scored.milliseconds[point] for run in runs]
     whole = [run.scored.milliseconds[dense] for run in runs]
@@ -332,7 +336,7 @@ def _times(runs: Sequence[_Run], point: OperatingPoint, dense: OperatingPoint) -
     }
 
 
-def _per_class(runs: Sequence[_Run], points: Mapping[OperatingPoint, OperatingPoint]) -> list[dict[str, Any]]:
+def _per_class(runs: Sequence[_Run], points: Mapping[Pruning, Pruning]) -> list[dict[str, Any]]:
     each_fold = {run.job.fold: run for run in runs}.values()
     rows = []
     for shown, point in points.items():
@@ -387,7 +391,7 @@ def _facts(runs: Sequence[_Run], resamples: int) -> dict[str, Any]:
     }
 
 
-def _run_row(run: _Run, points: Mapping[OperatingPoint, OperatingPoint]) -> dict[str, Any]:
+def _run_row(run: _Run, points: Mapping[Pruning, Pruning]) -> dict[str, Any]:
     rows = [
         {
             **{"keep_rate": shown.keep_rate, "criterion": shown.criterion},

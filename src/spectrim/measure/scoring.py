@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,21 +23,10 @@ from spectrim.errors import DataError, InvalidSetting, SpectrimError
 from spectrim.machine import resolve_device
 from spectrim.measure.benchmark import interleaved
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 
 Progress = Callable[[int, int], object]
 """Called with clips done and clips in all."""
-
-
-class OperatingPoint(NamedTuple):
-    """Where a model works.
-
-    Attributes:
-        keep_rate: share of the patches kept at each pruning block, in (0, 1].
-        criterion: what ranks the patches; see `spectrim.pruning.criteria`.
-    """
-
-    keep_rate: float
-    criterion: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +45,15 @@ class Scored:
 
     ids: list[str]
     targets: NDArray[np.float32]
-    scores: Mapping[OperatingPoint, NDArray[np.float32]]
-    milliseconds: Mapping[OperatingPoint, float | None]
+    scores: Mapping[Pruning, NDArray[np.float32]]
+    milliseconds: Mapping[Pruning, float | None]
     unreadable: list[str]
 
 
 def score_part(
     model: AudioTransformer,
     part: AudioDataset,
-    points: Sequence[OperatingPoint],
+    points: Sequence[Pruning],
     *,
     batch_size: int = 32,
     device: str = "auto",
@@ -78,7 +67,7 @@ def score_part(
     is a few batches and the scores.
 
     Args:
-        model: stays as it is; its own keep rate and criterion do not matter.
+        model: stays as it is; its own operating point does not matter.
         part: what to score.
         points: where.
         batch_size: clips in one forward pass.
@@ -103,7 +92,7 @@ def score_part(
     ids: list[str] = []
     unreadable: list[str] = []
     targets: list[NDArray[np.float32]] = []
-    scores: dict[OperatingPoint, list[NDArray[np.float32]]] = {point: [] for point in points}
+    scores: dict[Pruning, list[NDArray[np.float32]]] = {point: [] for point in points}
     done = 0
     for clips in _batches(part, batch_size, workers):
         counted = np.array([not clip.stand_in for clip in clips])
@@ -145,39 +134,36 @@ def label_columns(of_model: Sequence[str], of_data: Sequence[str]) -> NDArray[np
 class _Scorer:
     """Clips in, scores at every point out, with a clock beside."""
 
-    def __init__(self, model: AudioTransformer, points: Sequence[OperatingPoint], device: torch.device) -> None:
+    def __init__(self, model: AudioTransformer, points: Sequence[Pruning], device: torch.device) -> None:
         self.frontend = Frontend.from_config(model.config).to(device)
         self.device = device
-        self.models = {
-            point: copy.copy(model).set_pruning(keep_rate=point.keep_rate, criterion=point.criterion)
-            for point in points
-        }
-        self.seconds: list[tuple[int, dict[OperatingPoint, list[float]]]] = []
+        self.model = model
+        self.points = list(dict.fromkeys(points))
+        self.seconds: list[tuple[int, dict[Pruning, list[float]]]] = []
 
-    def __call__(self, clips: Sequence[Clip]) -> dict[OperatingPoint, NDArray[np.float32]]:
+    def __call__(self, clips: Sequence[Clip]) -> dict[Pruning, NDArray[np.float32]]:
         """Scores (clips, model's labels) at each point."""
         waveforms = [torch.as_tensor(clip.waveform).to(self.device) for clip in clips]
-        scores: dict[OperatingPoint, Tensor] = {}
+        scores: dict[Pruning, Tensor] = {}
         with torch.inference_mode():
             heard = self.frontend(waveforms)
             cases: dict[Any, Callable[[], object]] = {
-                point: partial(self._run, scores, point, heard) for point in self.models
+                point: partial(self._run, scores, point, heard) for point in self.points
             }
             wait = partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None
             self.seconds.append((len(clips), interleaved(cases, repeats=1, warmup=0, synchronise=wait)))
         return {point: values.float().cpu().numpy() for point, values in scores.items()}
 
-    def _run(self, scores: dict[OperatingPoint, Tensor], point: OperatingPoint, heard: Any) -> None:
-        model = self.models[point]
-        logits = model(heard.input_values, num_frames=heard.num_frames).logits
-        scores[point] = logits if model.config.multi_label else logits.log_softmax(dim=-1)
+    def _run(self, scores: dict[Pruning, Tensor], point: Pruning, heard: Any) -> None:
+        logits = self.model(heard.input_values, num_frames=heard.num_frames, pruning=point).logits
+        scores[point] = logits if self.model.config.multi_label else logits.log_softmax(dim=-1)
 
-    def milliseconds(self, batch_size: int) -> dict[OperatingPoint, float | None]:
+    def milliseconds(self, batch_size: int) -> dict[Pruning, float | None]:
         """Median time of a clip in the whole batches after the first."""
         timed = [seconds for clips, seconds in self.seconds[1:] if clips == batch_size]
         if not timed:
-            return dict.fromkeys(self.models)
-        return {point: 1e3 * statistics.median(one[point][0] for one in timed) / batch_size for point in self.models}
+            return dict.fromkeys(self.points)
+        return {point: 1e3 * statistics.median(one[point][0] for one in timed) / batch_size for point in self.points}
 
 
 class _Reading(Dataset[Clip | DataError]):

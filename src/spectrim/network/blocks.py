@@ -3,13 +3,13 @@
 Exact and cheap: what the head cannot see is not computed. At a pruning block the score comes first; queries,
 attention output, projection and MLP are then computed for the survivors only, against the keys and values of all
 patches that entered. That is the paper's order of computing (attention, select, MLP) without its waste, and the
-logits are the same to rounding. Only where one kernel gives score and attention output at once, and that is cheaper,
-is the output computed for all and then picked (`spectrim.pruning.kernels.fused`).
+logits are the same to rounding. Only where a reducer needs them, or where one kernel gives score and attention output
+at once and that is cheaper (`spectrim.pruning.kernels.fused`), are the outputs of all tokens computed.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,10 +18,10 @@ from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spectrim.config import SpectrimConfig
-from spectrim.pruning.criteria import ATTENTION_CRITERIA, attention_map
+from spectrim.pruning.criteria import CRITERIA, attention_map
 from spectrim.pruning.kernels.fused import together_pays
 from spectrim.pruning.plan import BlockPlan
-from spectrim.pruning.select import tokens_going_on, top_patches, top_valid_patches
+from spectrim.pruning.tokens import Tokens
 
 
 class Embeddings(nn.Module):
@@ -120,20 +120,53 @@ class DropPath(nn.Module):
         return branch * keep / (1.0 - self.rate)
 
 
+class Wanted(NamedTuple):
+    """What to return of a block beside its tokens, for traces and maps; it changes no logit.
+
+    Attributes:
+        scores: the criterion's scores, also where nothing is pruned.
+        attention: the attention map of the tokens that attend.
+    """
+
+    scores: bool = False
+    attention: bool = False
+
+
+NOTHING = Wanted()
+
+
+class Seen(NamedTuple):
+    """What a block has computed of the tokens that entered it, for those that go on to attend to.
+
+    Attributes:
+        keys: (batch, heads, extra + n, head_dim).
+        values: likewise.
+        mask: additive, (batch, 1, 1, extra + n), or None.
+        scores: (batch, n) of the patches that entered, or None where nobody reads them.
+        finish: what makes the attention output (batch, q, width) of `Tokens.asking`.
+        queries: what makes the queries (batch, q, width) of it, for the attention map.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None
+    scores: Tensor | None
+    finish: Callable[[Tensor], Tensor]
+    queries: Callable[[Tensor], Tensor]
+
+
 class BlockOutput(NamedTuple):
     """What a block hands on.
 
     Attributes:
-        tokens: (batch, tokens computed, width).
-        stayed: (batch, k) which patches stayed, or None for all.
-        valid: (batch, k) bool for the patches that stayed, or None.
-        scores: (batch, n) of the patches that entered, or None where nobody read them.
-        attention: (batch, heads, tokens computed, extra + n), or None.
+        values: (batch, tokens computed, width), those of ``tokens``.
+        tokens: after the block.
+        scores: (batch, n) of the patches that entered, by attention; None where they are not wanted.
+        attention: (batch, heads, tokens that attend, extra + n), or None.
     """
 
-    tokens: Tensor
-    stayed: Tensor | None
-    valid: Tensor | None
+    values: Tensor
+    tokens: Tokens
     scores: Tensor | None
     attention: Tensor | None
 
@@ -143,81 +176,88 @@ class Block(GradientCheckpointingLayer):
 
     def __init__(self, config: SpectrimConfig, drop_path: float) -> None:
         super().__init__()
-        self.extra = config.extra_tokens
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = MLP(config)
         self.drop_path = DropPath(drop_path)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        plan: BlockPlan,
-        rank: Tensor | None = None,
-        valid: Tensor | None = None,
-        read_scores: bool = False,
-        read_attention: bool = False,
-    ) -> BlockOutput:
-        """Run the block.
+    def forward(self, values: Tensor, tokens: Tokens, plan: BlockPlan, wanted: Wanted = NOTHING) -> BlockOutput:
+        """Score, reduce, attend, MLP; a reducer that needs every token's attention output comes after it.
 
         Args:
-            tokens: (batch, extra + n, width).
+            values: (batch, extra + n, width); beside ``tokens``, because gradient checkpointing sees tensors only.
+            tokens: that enter, with these values or any.
             plan: what to keep and what to compute.
-            rank: (batch, n) ranks by a patch criterion, or None.
-            valid: (batch, n) bool, False for empty slots, or None.
-            read_scores: return the criterion's scores also where nothing is pruned.
-            read_attention: return the attention map of the tokens that go on.
+            wanted: what else to return.
         """
-        attention, extra = self.attention, self.extra
-        mask = None if valid is None else _additive_mask(valid, extra, tokens.dtype)
-        normed = self.norm1(tokens)
+        tokens, seen = self.score(tokens._replace(values=values), plan, wanted)
+        if plan.reducer.attends_first:
+            tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
+            tokens = plan.reducer.reduce(tokens, seen.scores, plan)
+        else:
+            tokens = plan.reducer.reduce(tokens, seen.scores, plan)
+            tokens, shown = self.attend(tokens, seen, wanted)
+        tokens = self.feed_forward(tokens)
+        return BlockOutput(tokens.values, tokens, seen.scores if wanted.scores and tokens.rank is None else None, shown)
+
+    def score(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted) -> tuple[Tokens, Seen]:
+        """Keys and values of all tokens, the patches' scores, and what the queries will be made of."""
+        attention, criterion = self.attention, CRITERIA[plan.criterion]
+        normed = self.norm1(tokens.values)
         keys, values = attention.keys_values(normed)
-        criterion = ATTENTION_CRITERIA.get(plan.criterion)
-        all_queries = attended = None
-        scores = rank
-        if criterion is not None and (plan.prunes or read_scores):
-            all_queries = attention.query(normed if criterion.queries == "all" else normed[:, :1])
-            heads = attention.split(all_queries)
-            computed = plan.tokens_computed(extra)
-            if criterion.together and plan.prunes and together_pays(heads, keys, values, mask, computed):
-                attended, scores = criterion.together(heads, keys, values, extra)
-            else:
-                scores = criterion.score(heads.detach(), keys.detach(), extra, mask)
-            all_queries = all_queries if plan.prunes and criterion.queries == "all" else None
-        index, valid = _select(plan, scores, valid, extra)
+        mask = tokens.key_mask(tokens.values.dtype)
 
-        def going_on(values: Tensor) -> Tensor:
-            return tokens_going_on(values, index, extra, plan.emits, plan.reference_compat)
+        def attended(queries: Tensor) -> Tensor:
+            return attention(attention.split(queries), keys, values, mask)
 
-        branch = None if attended is None else attention.output(going_on(attended))
+        def projected(rows: Tensor) -> Tensor:
+            return attended(attention.query(rows))
+
+        seen = Seen(keys, values, mask, tokens.rank, projected, attention.query)
+        tokens = tokens._replace(asking=normed)
+        if not criterion.reads_attention or not (plan.prunes or wanted.scores):
+            return tokens, seen
+        queries = attention.query(normed if criterion.reads == "all" else normed[:, :1])
+        heads, extra = attention.split(queries), tokens.extra
+        together = criterion.together if plan.prunes and not plan.reducer.weighs_by_score else None
+        if together is not None and together_pays(heads, keys, values, mask, plan.tokens_attended(extra)):
+            mixed, scores = together(heads, keys, values, extra)
+            seen = seen._replace(scores=scores, finish=attention.output)
+            return self._with_queries(tokens._replace(asking=mixed), seen, queries if wanted.attention else None)
+        if plan.reducer.weighs_by_score:
+            scores = criterion.score(heads, keys, extra, mask)
+        else:
+            scores = criterion.score(heads.detach(), keys.detach(), extra, mask)
+        if criterion.reads == "all" and plan.prunes:
+            same = nn.Identity()
+            return tokens._replace(asking=queries), seen._replace(scores=scores, finish=attended, queries=same)
+        return tokens, seen._replace(scores=scores)
+
+    def _with_queries(self, tokens: Tokens, seen: Seen, queries: Tensor | None) -> tuple[Tokens, Seen]:
+        """Let queries that only the attention map needs go along behind what attends."""
+        if queries is None:
+            return tokens, seen
+        width = queries.shape[2]
+
+        def finish(rows: Tensor) -> Tensor:
+            return self.attention.output(rows[..., :width])
+
+        both = torch.cat([tokens.values if tokens.asking is None else tokens.asking, queries], dim=2)
+        return tokens._replace(asking=both), seen._replace(finish=finish, queries=lambda rows: rows[..., width:])
+
+    def attend(self, tokens: Tokens, seen: Seen, wanted: Wanted) -> tuple[Tokens, Tensor | None]:
+        """Add the attention output; the map (batch, heads, q, extra + n) if wanted."""
+        asking = tokens.values if tokens.asking is None else tokens.asking
         shown = None
-        if branch is None or read_attention:
-            flat = attention.query(going_on(normed)) if all_queries is None else going_on(all_queries)
-            queries = attention.split(flat)
-            branch = attention(queries, keys, values, mask) if branch is None else branch
-            shown = attention_map(queries, keys, mask) if read_attention else None
-        tokens = going_on(tokens) + self.drop_path(branch)
-        tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-        return BlockOutput(tokens, index, valid, scores, shown)
+        if wanted.attention:
+            shown = attention_map(self.attention.split(seen.queries(asking)), seen.keys, seen.mask)
+        values = tokens.values + self.drop_path(seen.finish(asking))
+        return tokens._replace(values=values, asking=None), shown
 
-
-def _additive_mask(valid: Tensor, extra: int, dtype: torch.dtype) -> Tensor:
-    """(batch, n) bool → (batch, 1, 1, extra + n): 0 where attention may look, −inf at empty slots."""
-    keys = functional.pad(valid, (extra, 0), value=True)
-    return torch.zeros(keys.shape, dtype=dtype, device=keys.device).masked_fill(~keys, -math.inf)[:, None, None]
-
-
-def _select(
-    plan: BlockPlan, scores: Tensor | None, valid: Tensor | None, extra: int
-) -> tuple[Tensor | None, Tensor | None]:
-    if not plan.prunes or scores is None:
-        return None, valid
-    if valid is not None:
-        return top_valid_patches(scores, valid, plan.keep_rate)
-    if plan.reference_compat:
-        return top_patches(scores, plan.patches_kept + extra, ordered=True), None
-    return top_patches(scores, plan.patches_kept), None
+    def feed_forward(self, tokens: Tokens) -> Tokens:
+        """Add the MLP's output."""
+        return tokens._replace(values=tokens.values + self.drop_path(self.mlp(self.norm2(tokens.values))))
 
 
 class Head(nn.Module):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.criteria import ATTENTION_CRITERIA
-from spectrim.pruning.plan import BlockPlan, plan_blocks
+from spectrim.pruning.criteria import CRITERIA
+from spectrim.pruning.plan import BlockPlan
+from spectrim.pruning.pruning import Pruning, given_pruning
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def macs(
     model_or_config: AudioTransformer | SpectrimConfig,
     frames: int | None = None,
     *,
+    pruning: Pruning | None = None,
     keep_rate: float | list[float] | None = None,
 ) -> MacCount:
     """Count the multiply-accumulates of one clip.
@@ -56,7 +58,8 @@ def macs(
     Args:
         model_or_config: a model or its configuration.
         frames: length of the input; None for the configured one.
-        keep_rate: instead of the configured one.
+        pruning: instead of the configured operating point.
+        keep_rate: short for the configured operating point with another keep rate.
 
     Raises:
         InvalidSetting: ``frames`` is shorter than one patch, or a keep rate is out of range.
@@ -67,7 +70,7 @@ def macs(
         raise InvalidSetting("frames", frames, f"a whole number, at least patch_size={config.patch_size}")
     frequency, time = config.grid_for(frames)
     patches = frequency * time
-    plans = plan_blocks(config, patches, keep_rate)
+    plans = config.plan(patches, given_pruning(config.pruning, pruning, {"keep_rate": keep_rate}))
     return MacCount(
         embedding=patches * config.patch_size**2 * config.hidden_size,
         head=config.hidden_size * config.num_labels,
@@ -88,13 +91,11 @@ def _paper(config: SpectrimConfig, plan: BlockPlan) -> int:
 def _executed(config: SpectrimConfig, plan: BlockPlan) -> int:
     width, extra = config.hidden_size, config.extra_tokens
     entering = plan.patches_in + extra
-    computed = plan.tokens_computed(extra)
-    queries, scores = computed, 0
-    criterion = ATTENTION_CRITERIA.get(plan.criterion) if plan.prunes else None
-    if criterion is not None and criterion.queries == "all":
-        queries, scores = entering, plan.patches_in * entering * width
-    elif criterion is not None:
-        queries, scores = computed + 1, entering * width
-    projections = (2 * entering + queries + computed) * width**2
-    attention = 2 * computed * entering * width
-    return projections + scores + attention + 2 * computed * width * config.intermediate_size
+    attending, computed = plan.tokens_attended(extra), plan.tokens_computed(extra)
+    queries, scores = attending, 0
+    if plan.prunes:
+        queries, scores = CRITERIA[plan.criterion].cost(plan.patches_in, extra, attending, width)
+    projections = (2 * entering + queries + attending) * width**2
+    attention = 2 * attending * entering * width
+    mlp = 2 * computed * width * config.intermediate_size
+    return projections + scores + attention + plan.reducer.macs(plan, width) + mlp

@@ -1,7 +1,7 @@
 """What ranks the patches. A criterion returns scores and gathers nothing: the highest scores stay.
 
-Attention criteria look at one block's queries and keys; patch criteria look at the spectrogram once, before the
-first block. A new criterion is one function and one entry in `ATTENTION_CRITERIA` or `PATCH_CRITERIA`.
+A new criterion is one function here and one entry in `CRITERIA`; configuration, command line, MAC counting and
+documentation read it from there. Torch is imported where tensors are made, so that names can be listed without it.
 """
 
 from __future__ import annotations
@@ -10,32 +10,91 @@ import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from spectrim.pruning.kernels import fused
+AUTO = "auto"
+"""Stands for the attention score with which the paper prunes the backbone: `BACKBONE_CRITERIA`."""
 
 QUERY_CHUNK = 128
 """Query rows whose attention map is held at once, so that memory grows with n and not with n²."""
 
 
 @dataclass(frozen=True)
-class AttentionCriterion:
-    """An attention score and the queries that it reads.
+class Criterion:
+    """A way to rank patches.
 
     Attributes:
-        queries: ``"class"`` (only [CLS]) or ``"all"`` (every token).
-        score: function of queries (batch, heads, q, head_dim), keys (batch, heads, extra + n, head_dim), the number
-            of extra tokens and an additive mask (batch, 1, 1, extra + n) or None; returns (batch, n) float32.
-        together: function of queries, keys, values and the number of extra tokens that gives the attention output
+        reads: what it looks at: ``"class"``, the query of [CLS] in the block, or ``"all"``, the queries of all tokens
+            there; ``"spectrogram"``, the input once, before block 0; ``"nothing"``.
+        score: of ``"class"`` and ``"all"``: a function of queries (batch, heads, q, head_dim), keys (batch, heads,
+            extra + n, head_dim), the number of extra tokens and an additive mask (batch, 1, 1, extra + n) or None, that
+            gives (batch, n) float32. Of the others: a function of a `Spectrogram` that gives (batch, F, T).
+        help: one line for people.
+        together: a function of queries, keys, values and the number of extra tokens that gives the attention output
             (batch, extra + n, width) and the score at once, for where
             `spectrim.pruning.kernels.fused.together_pays`; None where there is none.
+        wrong_gather: whether the paper's public code takes other tokens than those that this ranks highest.
     """
 
-    queries: str
-    score: Callable[[Tensor, Tensor, int, Tensor | None], Tensor]
+    reads: str
+    score: Callable[..., Tensor]
+    help: str
     together: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None
+    wrong_gather: bool = False
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether a block's queries and keys are needed for it, anew in every block."""
+        return self.reads in ("class", "all")
+
+    def cost(self, patches: int, extra: int, asking: int, width: int) -> tuple[int, int]:
+        """What scoring adds to a block that prunes, for one clip.
+
+        Args:
+            patches: that enter the block.
+            extra: number of extra tokens.
+            asking: tokens whose queries the block needs for attention.
+            width: of a token.
+
+        Returns:
+            Number of queries that are projected in all, and multiply-accumulates of the score's products.
+        """
+        entering = patches + extra
+        if self.reads == "all":
+            return entering, patches * entering * width
+        if self.reads == "class":
+            return asking + 1, entering * width
+        return asking, 0
+
+
+class Spectrogram(NamedTuple):
+    """The input of a criterion that reads no attention.
+
+    Attributes:
+        input_values: (batch, frames, mels), normalised log-mel.
+        patch_size: side of a patch, in mel bins and frames.
+        frequency_stride: step between patches in mel bins.
+        time_stride: step between patches in frames.
+        seed: of what is drawn.
+        training: draw anew for every clip, from torch's global generator.
+    """
+
+    input_values: Tensor
+    patch_size: int
+    frequency_stride: int
+    time_stride: int
+    seed: int = 0
+    training: bool = False
+
+    @property
+    def patches(self) -> Tensor:
+        """(batch, F, T, patch_size, patch_size), a view."""
+        size, frequency, time = self.patch_size, self.frequency_stride, self.time_stride
+        return self.input_values.unfold(1, size, time).unfold(2, size, frequency).transpose(1, 2)
 
 
 def attention_map(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,7 +111,11 @@ def attention_map(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> 
     logits = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
     if mask is not None:
         logits = logits + mask
-    return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    return _at_least_float32(logits).softmax(dim=-1)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.element_size() >= 4 else values.float()
 
 
 def cls_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None) -> Tensor:
@@ -85,10 +148,12 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
     Returns:
         (batch, n) float32.
     """
+    from spectrim.pruning.kernels import fused
+
     if fused.score_fused(queries, keys, mask):
         return fused.mean_attention(queries, keys, extra)
     heads, patches = queries.shape[1], queries.shape[2] - extra
-    received = keys.new_zeros((), dtype=torch.promote_types(keys.dtype, torch.float32))
+    received = _at_least_float32(keys.new_zeros(()))
     if mask is None:
         number: Tensor | int = patches
         rows_count = None
@@ -104,64 +169,44 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
     return received / (heads * number)
 
 
-ATTENTION_CRITERIA = {
-    "cls_attention": AttentionCriterion("class", cls_attention),
-    "mean_attention": AttentionCriterion("all", mean_attention, fused.attend_and_score),
-}
+def attend_and_score(queries: Tensor, keys: Tensor, values: Tensor, extra: int) -> tuple[Tensor, Tensor]:
+    """Attention output and `mean_attention` at once; see `spectrim.pruning.kernels.fused`."""
+    from spectrim.pruning.kernels import fused
+
+    output, score = fused.attend_and_score(queries, keys, values, extra)
+    return output, score
 
 
-def _patch_values(input_values: Tensor, patch_size: int, frequency_stride: int, time_stride: int) -> Tensor:
-    """View a log-mel (batch, frames, mels) as patches (batch, F, T, patch_size, patch_size)."""
-    return input_values.unfold(1, patch_size, time_stride).unfold(2, patch_size, frequency_stride).transpose(1, 2)
+def intensity(spectrogram: Spectrogram) -> Tensor:
+    """Mean of the normalised log-mel values of each patch, (batch, F, T)."""
+    return spectrogram.patches.mean(dim=(-2, -1))
 
 
-def intensity(input_values: Tensor, patch_size: int, frequency_stride: int, time_stride: int) -> Tensor:
-    """Mean of the normalised log-mel values of each patch.
+def variation(spectrogram: Spectrogram) -> Tensor:
+    """Standard deviation (of the sample, n − 1) of the normalised log-mel values of each patch, (batch, F, T)."""
+    return spectrogram.patches.std(dim=(-2, -1))
 
-    Args:
-        input_values: (batch, frames, mels).
-        patch_size: side of a patch.
-        frequency_stride: step between patches in mel bins.
-        time_stride: step between patches in frames.
 
-    Returns:
-        (batch, F, T).
+def random_scores(spectrogram: Spectrogram) -> Tensor:
+    """Uniform scores, the baseline that knows nothing, (batch, F, T) in [0, 1).
+
+    In inference every clip gets the same fixed table, so that its answer depends neither on the batch nor on what came
+    before; in training each clip's are drawn anew from torch's global generator.
     """
-    return _patch_values(input_values, patch_size, frequency_stride, time_stride).mean(dim=(-2, -1))
+    import torch
 
-
-def variation(input_values: Tensor, patch_size: int, frequency_stride: int, time_stride: int) -> Tensor:
-    """Standard deviation (of the sample, n − 1) of the normalised log-mel values of each patch.
-
-    Arguments and result as for `intensity`.
-    """
-    return _patch_values(input_values, patch_size, frequency_stride, time_stride).std(dim=(-2, -1))
-
-
-PATCH_CRITERIA = {"intensity": intensity, "variation": variation}
-
-
-def random_scores(batch: int, patches: int, seed: int, device: torch.device, *, fresh: bool = False) -> Tensor:
-    """Uniform scores: the baseline that knows nothing.
-
-    Args:
-        batch: number of clips.
-        patches: number of patches.
-        seed: of the fixed table, which is the same for every clip, so that a clip's answer depends neither on the
-            batch nor on what came before.
-        device: where to put them.
-        fresh: draw from torch's global generator instead, anew for every clip, as training does.
-
-    Returns:
-        (batch, patches) in [0, 1).
-    """
-    if fresh:
-        return torch.rand(batch, patches, device=device)
+    values = spectrogram.input_values
+    batch, frequency, time = spectrogram.patches.shape[:3]
+    if spectrogram.training:
+        return torch.rand(batch, frequency * time, device=values.device).unflatten(1, (frequency, time))
     table = _random_table if torch.compiler.is_compiling() else _cached_random_table
-    return table(patches, seed, device).unsqueeze(0).expand(batch, -1)
+    scores = table(frequency * time, spectrogram.seed, values.device)
+    return scores.unflatten(0, (frequency, time)).expand(batch, -1, -1)
 
 
 def _random_table(patches: int, seed: int, device: torch.device) -> Tensor:
+    import torch
+
     generator = random.Random(seed)
     return torch.tensor([generator.random() for _ in range(patches)], device=device)
 
@@ -169,5 +214,22 @@ def _random_table(patches: int, seed: int, device: torch.device) -> Tensor:
 @functools.lru_cache(maxsize=8)
 def _cached_random_table(patches: int, seed: int, device: torch.device) -> Tensor:
     """Keep the table on its device: a CUDA graph cannot capture a copy from the host."""
+    import torch
+
     with torch.inference_mode(mode=False):
         return _random_table(patches, seed, device)
+
+
+CRITERIA = {
+    "cls_attention": Criterion("class", cls_attention, "attention of [CLS] to the patch, mean over heads (AST)"),
+    "mean_attention": Criterion(
+        "all", mean_attention, "attention that the patch receives from all patches (AudioMAE)", attend_and_score
+    ),
+    "intensity": Criterion("spectrogram", intensity, "mean of the patch's log-mel values", wrong_gather=True),
+    "variation": Criterion("spectrogram", variation, "their standard deviation", wrong_gather=True),
+    "random": Criterion("nothing", random_scores, "the baseline that knows nothing"),
+}
+"""The criteria, by the name that configuration, recipes and the command line call them."""
+
+BACKBONE_CRITERIA = {"ast": "cls_attention", "audiomae": "mean_attention"}
+"""The attention score with which the paper prunes each backbone; what `AUTO` stands for."""

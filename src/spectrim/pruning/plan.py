@@ -1,12 +1,61 @@
-"""What each block does with its tokens. Numbers only."""
+"""What each block of a forward pass does with its tokens: numbers only, for the model to run and MACs to be counted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from spectrim.config import SpectrimConfig
-from spectrim.errors import InvalidSetting
-from spectrim.pruning.select import count_kept
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spectrim.pruning.tokens import Tokens
+
+
+class Encoder(NamedTuple):
+    """What a plan has to know of the model that runs it.
+
+    Attributes:
+        depth: number of blocks.
+        extra: number of extra tokens ([CLS], [DIST]).
+        head_reads: the tokens that the head reads: ``"extra"`` or ``"patches"``.
+        own_criterion: the attention score with which the paper prunes this backbone.
+    """
+
+    depth: int
+    extra: int
+    head_reads: str
+    own_criterion: str
+
+
+class Reducer(Protocol):
+    """What every reducer has."""
+
+    @property
+    def attends_first(self) -> bool:
+        """Whether it needs the attention output of every token; if not, a block computes that of the survivors only."""
+
+    @property
+    def weighs_by_score(self) -> bool:
+        """Whether scores are weights in it, which only attention can be, and gradients flow through them."""
+
+    @property
+    def help(self) -> str:
+        """One line for people."""
+
+    def alive_after(self, patches: int, rate: float, encoder: Encoder) -> int:
+        """Patch tokens after the block, of ``patches`` that enter it with this keep rate."""
+
+    def macs(self, plan: BlockPlan, width: int) -> int:
+        """Multiply-accumulates of the reduction itself, for one clip and tokens of this width."""
+
+    def reduce(self, tokens: Tokens, scores: Tensor | None, plan: BlockPlan) -> Tokens:
+        """Replace the tokens by those that go on.
+
+        Args:
+            tokens: those of the block; with ``attends_first`` after attention, else before it.
+            scores: (batch, n) of the patches that entered, higher is kept; None where nothing is pruned.
+            plan: of the block.
+        """
 
 
 @dataclass(frozen=True)
@@ -14,75 +63,36 @@ class BlockPlan:
     """What one block is to do.
 
     Attributes:
-        patches_in: patches that enter; all of them and the extra tokens are keys and values.
-        patches_kept: patches alive after the selection; equal to ``patches_in`` where nothing is pruned.
+        patches_in: patch tokens that enter; all of them and the extra tokens are keys and values.
+        survivors: patch tokens that the criterion lets go on as they are, ceil(r·n).
+        patches_kept: patch tokens alive after the block; with a reducer that makes new tokens, those included.
         keep_rate: the rate of this block; 1 where nothing is pruned.
         emits: the tokens that are computed on: ``"all"``, ``"extra"`` or ``"patches"``. In the last block only
             those that the head reads.
         criterion: what ranks the patches, by its own name.
-        reference_compat: gather as the public code does.
+        reducer: what becomes of the others.
     """
 
     patches_in: int
+    survivors: int
     patches_kept: int
     keep_rate: float
     emits: str
     criterion: str
-    reference_compat: bool
+    reducer: Reducer
 
     @property
     def prunes(self) -> bool:
         """Whether patches are selected in this block."""
         return self.keep_rate < 1.0
 
-    def tokens_computed(self, extra: int) -> int:
+    def tokens_attended(self, extra: int) -> int:
         """Number of tokens whose attention output the block computes, with this many extra tokens."""
-        return {"all": self.patches_kept + extra, "extra": extra, "patches": self.patches_kept}[self.emits]
+        return self._emitted(self.patches_in if self.reducer.attends_first else self.patches_kept, extra)
 
+    def tokens_computed(self, extra: int) -> int:
+        """Number of tokens that go through the block's MLP, with this many extra tokens."""
+        return self._emitted(self.patches_kept, extra)
 
-def plan_blocks(
-    config: SpectrimConfig,
-    patches: int,
-    keep_rate: float | list[float] | None = None,
-    *,
-    full_output: bool = False,
-) -> tuple[BlockPlan, ...]:
-    """Plan every block of a forward pass. The model runs this plan and `spectrim.macs` counts it.
-
-    Args:
-        config: of the model.
-        patches: patches that enter block 0.
-        keep_rate: instead of the configured one.
-        full_output: compute every token in the last block too, because the caller asked for hidden states.
-
-    Returns:
-        One plan a block.
-
-    Raises:
-        InvalidSetting: a keep rate is out of range, or with ``reference_compat`` too low for the head to get tokens.
-    """
-    rates = config.keep_rates(keep_rate)
-    last = config.num_hidden_layers - 1
-    read_by_head = "extra" if config.pooling == "extra_tokens" else "patches"
-    plans = []
-    for block in range(config.num_hidden_layers):
-        rate = rates.get(block, 1.0)
-        kept = _count(patches, rate, config)
-        emits = read_by_head if block == last and not full_output else "all"
-        criterion = config.resolved_criterion
-        plans.append(BlockPlan(patches, kept, rate, emits, criterion, config.reference_compat))
-        patches = kept
-    return tuple(plans)
-
-
-def _count(patches: int, rate: float, config: SpectrimConfig) -> int:
-    if rate == 1.0:
-        return patches
-    kept = count_kept(patches, rate)
-    if not config.reference_compat:
-        return kept
-    least = 1 if config.pooling == "mean_patches" else 0
-    if kept - config.extra_tokens < least:
-        allowed = f"higher with reference_compat: of {patches} patches only {kept} tokens are left, none for the head"
-        raise InvalidSetting("keep_rate", rate, allowed)
-    return kept - config.extra_tokens
+    def _emitted(self, patches: int, extra: int) -> int:
+        return {"all": patches + extra, "extra": extra, "patches": patches}[self.emits]

@@ -11,10 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-
-def count_kept(patches: int, keep_rate: float) -> int:
-    """Number of patches that stay out of ``patches``: ceil(r·n), as the paper and its code count (in floats)."""
-    return math.ceil(keep_rate * patches)
+from spectrim.pruning.counts import count_kept
 
 
 def distinct_ranks(scores: Tensor) -> Tensor:
@@ -77,23 +74,6 @@ def take_tokens(tokens: Tensor, index: Tensor, extra: int) -> Tensor:
     return torch.cat([tokens[:, :extra], take_patches(tokens[:, extra:], index)], dim=1)
 
 
-def take_tokens_reference_compat(tokens: Tensor, index: Tensor) -> Tensor:
-    """Pick tokens as the public code does when it ranks by intensity or variation.
-
-    It uses patch indices on the whole sequence and forgets that the extra tokens stand in front: the extra tokens
-    are lost unless patches 0 and 1 happen to rank, and the patches one (AudioMAE) or two (AST) places before the
-    chosen ones are kept. The order of ``index`` matters, because the head reads the first tokens by position.
-
-    Args:
-        tokens: (batch, length, ...).
-        index: (batch, k), highest score first.
-
-    Returns:
-        (batch, k, ...).
-    """
-    return take_patches(tokens, index)
-
-
 def real_first(padding: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Order patches so that real ones come first, for dropping those that hold only padding.
 
@@ -126,27 +106,22 @@ def top_valid_patches(scores: Tensor, valid: Tensor, keep_rate: float) -> tuple[
     return index, rank < torch.tensor(counts, device=index.device).unsqueeze(1)
 
 
-def tokens_going_on(
-    tokens: Tensor, index: Tensor | None, extra: int, emits: str, reference_compat: bool = False
-) -> Tensor:
-    """The tokens that a block computes on after its selection.
+def renumbered(source: Tensor, length: int, index: Tensor, stays: Tensor | None, extra: int) -> Tensor:
+    """Where the token that carries a patch stands after patches were picked.
 
     Args:
-        tokens: (batch, extra + n, ...).
-        index: (batch, k) the patches that stay, or None for all.
-        extra: number of extra tokens.
-        emits: ``"all"``, ``"extra"`` or ``"patches"``; see `BlockPlan`.
-        reference_compat: gather as the public code does.
+        source: (batch, F·T) int64: its place in the sequence so far, −1 for none.
+        length: of that sequence.
+        index: (batch, k) the patches that were picked, counted from the first one behind the extra tokens.
+        stays: (batch, k) bool, False for picked slots that are empty; None where there are none.
+        extra: number of extra tokens in front, before and after.
 
     Returns:
-        (batch, extra + k, ...), or without the patches, or without the extra tokens.
+        (batch, F·T) int64: its new place, −1 where it was not picked.
     """
-    if reference_compat and index is not None:
-        tokens = take_tokens_reference_compat(tokens, index)
-    elif emits == "patches" and index is not None:
-        return take_patches(tokens[:, extra:], index)
-    elif emits == "all" and index is not None:
-        return take_tokens(tokens, index, extra)
-    if emits == "extra":
-        return tokens[:, :extra]
-    return tokens[:, extra:] if emits == "patches" else tokens
+    places = torch.arange(extra, extra + index.shape[1], device=index.device).expand_as(index)
+    if stays is not None:
+        places = places.masked_fill(~stays, -1)
+    table = torch.full((index.shape[0], length), -1, dtype=torch.int64, device=index.device)
+    table = table.scatter(1, index + extra, places)
+    return torch.where(source >= 0, table.gather(1, source.clamp(min=0)), source)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spectrim.pruning.tokens import Tokens
+
 
 class TokenTrace(NamedTuple):
     """Scores and survivors per block, on the (F, T) grid of patches, F low frequencies first, for every backbone.
@@ -15,11 +17,15 @@ class TokenTrace(NamedTuple):
     Attributes:
         scores: one (batch, F, T) float tensor a block: the criterion's score in that block, NaN where the patch
             was gone before it.
-        kept: one (batch, F, T) bool tensor a block: whether the patch is alive after it.
+        kept: one (batch, F, T) bool tensor a block: whether the patch is alive after it, as a token of its own.
+        source: one (batch, F, T) int64 tensor a block: the place in the block's output sequence, extra tokens first, of
+            the token that carries the patch on, its own or one that stands for several; −1 for none. Empty where it is
+            not known.
     """
 
     scores: tuple[Tensor, ...]
     kept: tuple[Tensor, ...]
+    source: tuple[Tensor, ...] = ()
 
 
 def grid_order(grid: tuple[int, int], patch_order: str, device: torch.device | None = None) -> Tensor:
@@ -59,3 +65,34 @@ def alive_on_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     ones = torch.ones(patches.shape, device=patches.device)
     return ~scatter_to_grid(ones, patches, grid).isnan()
+
+
+class TraceRecorder:
+    """Collects a `TokenTrace` block by block.
+
+    Args:
+        grid: (F, T).
+        static: (batch, F, T) scores of a criterion that reads no attention, the same for every block; None for one that
+            does.
+    """
+
+    def __init__(self, grid: tuple[int, int], static: Tensor | None) -> None:
+        self.grid = grid
+        self.static = static
+        self.blocks: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, entered: Tokens, scores: Tensor | None, left: Tokens) -> None:
+        """Note a block: the tokens that entered it, their scores (batch, n), and the tokens that left it."""
+        if self.static is not None:
+            shown = self.static.masked_fill(~alive_on_grid(entered.patches, self.grid), math.nan)
+        elif scores is not None:
+            shown = scatter_to_grid(scores, entered.alive, self.grid)
+        else:
+            raise ValueError("a block gave no scores to trace")
+        source = left.source if left.source is not None else left.patches.new_empty(0)
+        self.blocks.append((shown, alive_on_grid(left.patches, self.grid), source.reshape(-1, *self.grid)))
+
+    def trace(self) -> TokenTrace:
+        """What was collected."""
+        scores, kept, source = zip(*self.blocks, strict=True)
+        return TokenTrace(scores, kept, source)

@@ -25,7 +25,6 @@ from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
 from spectrim.network.losses import classification_loss
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.plan import plan_blocks
 from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
 from spectrim.training.branch import branching_point
 from spectrim.training.cards import write_card
@@ -151,14 +150,12 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     Raises:
         InvalidSetting: a size, or another field, in the recipe is not that of the checkpoint.
     """
-    pruning = recipe.pruning
-    problem = problem_type(recipe, part)
-    settings = {name: getattr(pruning, name) for name in ("keep_rate", "prune_at", "criterion", "reference_compat")}
+    problem, pruning = problem_type(recipe, part), recipe.pruning.operating_point
     if init is None:
         names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
         fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
-        model = AudioTransformer(BUILDERS[recipe.model.builder](**fields, **settings, **names, problem_type=problem))
-        return initialise_head(model, recipe)
+        fields |= {"pruning": pruning, "problem_type": problem, **names}
+        return initialise_head(AudioTransformer(BUILDERS[recipe.model.builder](**fields)), recipe)
     described = describe(recipe.model.start(init))
     known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
     fields_asked = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
@@ -169,7 +166,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     fresh = recipe.model.fresh_head or described["label_names"] != list(part.labels)
     model = from_pretrained(
         DescribedSource(init, (described["frequency_stride"], described["time_stride"]), recipe.model.frames),
-        **settings,
+        pruning=pruning,
         labels=part.labels if fresh else None,
         frames=frames,
         positions=recipe.model.positions,
@@ -219,7 +216,7 @@ def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | No
     parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
     transformers.set_seed(recipe.seed)
     model = build_model(recipe, init, parts["train"])
-    plan_blocks(model.config, model.config.num_patches)
+    model.config.plan()
     return FineTuningRun(recipe, Path(output), init, parts["train"].metric, parts, model)
 
 

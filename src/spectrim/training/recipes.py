@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, create_model, model_validator
 
 from spectrim.checkpoints import DescribedSource
-from spectrim.config import BUILDERS, CRITERION_NAMES, SpectrimConfig, check_public_gather
+from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.errors import InvalidSetting, nearest_of
 from spectrim.network.positions import POSITION_METHODS
+from spectrim.pruning.pruning import FLAT_NAMES, Pruning
 
 Share = Field(default=0.0, ge=0.0, lt=1.0)
 Factor = Annotated[float, Field(ge=0.5, le=2.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 SET_ELSEWHERE = {
-    "keep_rate": "pruning.keep_rate",
-    "prune_at": "pruning.prune_at",
-    "criterion": "pruning.criterion",
-    "reference_compat": "pruning.reference_compat",
+    **{name: f"pruning.{name}" for name in FLAT_NAMES},
     "problem_type": "loss",
     "id2label": "data",
     "label2id": "data",
@@ -175,28 +173,36 @@ class ScheduleSettings(StrictSettings):
         return self
 
 
-class PruningSettings(StrictSettings):
-    """The keep rate to train with, and how it falls to it (EViT's annealing).
+_FIELDS: dict[str, Any] = {name: (Any, value) for name, value in Pruning().to_flat().items()}
+OperatingPointSettings: Any = create_model("OperatingPointSettings", __base__=StrictSettings, **_FIELDS)
+"""The fields of `spectrim.Pruning`, named as in config.json."""
 
-    It is 1 until ``shrink_start`` epochs, falls by a cosine over ``shrink_epochs``, and then stays at ``keep_rate``.
-    ``anneal_every`` "step" moves it at every step, as EViT does; "epoch" at every epoch, as the paper's code does.
-    ``criterion`` ranks the patches; ``reference_compat`` takes what the paper's public code takes in their place.
+
+class PruningSettings(OperatingPointSettings):
+    """The operating point to train for, and how the keep rate falls to it (EViT's annealing).
+
+    The keep rate is 1 until ``shrink_start`` epochs, falls by a cosine over ``shrink_epochs``, and then stays at
+    ``keep_rate``, which is one number here. ``anneal_every`` "step" moves it at every step, as EViT does; "epoch" at
+    every epoch, as the paper's code does.
     """
 
-    keep_rate: float = Field(default=1.0, gt=0.0, le=1.0)
-    prune_at: list[int] = Field(default_factory=lambda: [3, 6, 9])
-    criterion: str = "auto"
-    reference_compat: bool = False
     shrink_start: float = Field(default=0.0, ge=0.0)
     shrink_epochs: float = Field(default=0.0, ge=0.0)
     anneal_every: Literal["step", "epoch"] = "step"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.criterion not in CRITERION_NAMES:
-            raise InvalidSetting("criterion", self.criterion, nearest_of(self.criterion, CRITERION_NAMES))
-        check_public_gather("reference_compat", self.reference_compat, self.criterion)
+        point = self.operating_point
+        if not isinstance(point.keep_rate, float):
+            raise InvalidSetting("keep_rate", self.keep_rate, "one number in (0, 1]: training anneals all blocks alike")
+        point.check(max(point.at, default=0) + 1)
+        self.__dict__.update(point.to_flat())
         return self
+
+    @property
+    def operating_point(self) -> Pruning:
+        """Where the model works when training is done."""
+        return Pruning().changed({name: getattr(self, name) for name in FLAT_NAMES})
 
 
 class AugmentSettings(StrictSettings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from transformers import AutoConfig
@@ -113,11 +112,11 @@ class MaskedConfig(SpectrimConfig):
             encoder: of the encoder; what it says of pruning, labels and loss is left.
             **decoder: the fields of this class.
         """
-        return cls(**{**_own_fields(encoder), **decoder, "keep_rate": 1.0})
+        return cls(**{**SpectrimConfig.own_fields(encoder), **decoder, "keep_rate": 1.0})
 
     def decoder_config(self) -> SpectrimConfig:
         """The decoder's blocks and positions as those of an encoder of its width, patches time-major."""
-        changed = _own_fields(self)
+        changed = SpectrimConfig.own_fields(self)
         width, heads = self.decoder_width, self.decoder_heads
         changed |= {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
         changed |= {"num_hidden_layers": self.decoder_layers, "patch_order": "time_major", "qkv_bias": True}
@@ -125,12 +124,7 @@ class MaskedConfig(SpectrimConfig):
 
     def encoder_config(self) -> SpectrimConfig:
         """The configuration of the encoder alone, as fine-tuning takes it."""
-        return SpectrimConfig(**_own_fields(self))
-
-
-def _own_fields(config: SpectrimConfig) -> dict[str, Any]:
-    """The fields that `SpectrimConfig` adds to those of every transformers configuration."""
-    return {name: copy.copy(getattr(config, name)) for name in SpectrimConfig.__annotations__}
+        return SpectrimConfig(**SpectrimConfig.own_fields(self))
 
 
 AutoConfig.register(MaskedConfig.model_type, MaskedConfig)

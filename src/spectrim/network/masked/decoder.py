@@ -22,8 +22,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from spectrim.config import SpectrimConfig
 from spectrim.network.blocks import MLP, Block
 from spectrim.network.masked.config import MaskedConfig
-from spectrim.pruning.plan import plan_blocks
 from spectrim.pruning.select import take_patches
+from spectrim.pruning.tokens import Tokens
 
 LOWEST_TEMPERATURE = 0.01
 SMALLEST_NORM = 1e-6
@@ -157,13 +157,16 @@ class GlobalBlocks(nn.ModuleList):
 
     def __init__(self, config: SpectrimConfig) -> None:
         super().__init__(Block(config, 0.0) for _ in range(config.num_hidden_layers))
-        self.plans = plan_blocks(config, config.num_patches, full_output=True)
+        self.plans = config.plan(full_output=True)
+        self.extra = config.extra_tokens
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, values: Tensor) -> Tensor:
         """(batch, extra + F·T, width) → the same."""
+        nowhere = torch.full(values.shape[:2], -1, device=values.device)
+        tokens = Tokens(values, nowhere, self.extra)
         for block, plan in zip(self, self.plans, strict=True):
-            tokens = block(tokens, plan)[0]
-        return tokens
+            values = block(values, tokens, plan).values
+        return values
 
 
 class LocalBlocks(nn.ModuleList):

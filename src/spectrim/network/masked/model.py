@@ -18,6 +18,7 @@ from spectrim.network.masked.config import MaskedConfig
 from spectrim.network.masked.decoder import Decoder
 from spectrim.network.positions import sincos_position_table
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 
 SMALLEST_VARIANCE = 1e-6
 """Added to the variance of a patch before its root divides."""
@@ -107,9 +108,8 @@ class MaskedAutoencoder(PreTrainedModel):
             InputShapeError: as `AudioTransformer.forward`, or ``num_frames`` is missing or not (batch,) where padding
                 is to be ignored.
         """
-        encoded = self.encoder.encode(input_values, keep_rate=1.0, visible_patches=visible_patches)
-        tokens = self.encoder.norm(encoded.values)
-        predicted = self.decoder(tokens, encoded.patches[:, self.config.extra_tokens :])
+        encoded = self.encoder.encode(input_values, Pruning(at=()), visible_patches=visible_patches).tokens
+        predicted = self.decoder(self.encoder.norm(encoded.values), encoded.alive)
         target = self._in_strips(input_values)
         mean, scale = target.new_zeros(()), target.new_ones(())
         if self.config.normalise_patches:

@@ -1,0 +1,141 @@
+"""What enters the blocks: a checked input, without patches that must not be seen, and ranked where it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spectrim.config import SpectrimConfig
+from spectrim.errors import InputShapeError, InvalidSetting
+from spectrim.pruning.criteria import CRITERIA, Spectrogram
+from spectrim.pruning.pruning import Pruning
+from spectrim.pruning.select import distinct_ranks, real_first, take_patches
+from spectrim.pruning.tokens import Tokens
+from spectrim.pruning.trace import grid_order
+
+
+def check_input(input_values: Tensor, config: SpectrimConfig) -> None:
+    """Raise `InputShapeError` unless this is a batch of finite log-mel spectrograms of the model's size.
+
+    Whether values are finite is looked up on CPUs only, where that waits for nothing; elsewhere NaN gives NaN logits.
+    """
+    if not isinstance(input_values, Tensor):
+        raise InputShapeError(
+            f"input_values is a {type(input_values).__name__}; this model takes a torch.Tensor (batch, frames, mels), "
+            "as Frontend.from_config(model.config) makes it; of a numpy array: torch.from_numpy(array)"
+        )
+    expected = (config.max_length, config.num_mel_bins)
+    if input_values.ndim != 3 or tuple(input_values.shape[1:]) != expected:
+        raise InputShapeError(
+            f"input_values has shape {tuple(input_values.shape)}; this model takes (batch, {expected[0]} frames, "
+            f"{expected[1]} mels): use Frontend.from_config(model.config), or load the model with frames=N"
+        )
+    if not input_values.is_floating_point():
+        raise InputShapeError(
+            f"input_values has type {input_values.dtype}; wanted: floating-point log-mel values, as the front end gives"
+        )
+    looks = input_values.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looks and not torch.isfinite(input_values).all():
+        raise InputShapeError("input_values holds NaN or infinite values; log-mel values of audio are finite")
+
+
+def check_removed(removed: Mapping[int, Tensor], batch: int, config: SpectrimConfig, pruning: Pruning) -> None:
+    """Raise `InputShapeError` or `InvalidSetting` for patches to remove that the model cannot remove."""
+    expected = (batch, *config.grid)
+    for block, flags in removed.items():
+        if block not in range(config.num_hidden_layers):
+            raise InvalidSetting("removed", block, f"block numbers from 0 to {config.num_hidden_layers - 1}")
+        if tuple(flags.shape) != expected or flags.dtype != torch.bool:
+            raise InputShapeError(
+                f"removed[{block}] has shape {tuple(flags.shape)} and type {flags.dtype}; wanted: {expected}, one "
+                "torch.bool a patch"
+            )
+    if removed and pruning.reference_compat:
+        raise InvalidSetting("removed", sorted(removed), "no block with reference_compat, which counts tokens")
+
+
+def entering_tokens(
+    values: Tensor,
+    config: SpectrimConfig,
+    pruning: Pruning,
+    *,
+    visible_patches: Tensor | None,
+    num_frames: Tensor | None,
+    traced: bool,
+) -> Tokens:
+    """The tokens that enter block 0, without those that must not be seen.
+
+    Args:
+        values: (batch, extra + F·T, width), embedded, in the backbone's order.
+        config: of the model.
+        pruning: the operating point.
+        visible_patches: see `AudioTransformer.forward`; so ``num_frames``.
+        traced: follow which token carries each patch.
+    """
+    batch, extra = values.shape[0], config.extra_tokens
+    order = grid_order(config.grid, config.patch_order, values.device)
+    patches = functional.pad(order, (extra, 0), value=-1).expand(batch, -1)
+    source = order.argsort().add(extra).expand(batch, -1) if traced else None
+    tokens = Tokens(values, patches, extra, source=source)
+    if visible_patches is not None:
+        tokens = tokens.take(_sequence_index(visible_patches, batch, config))
+    if pruning.drop_padding:
+        padding = _padding(tokens.alive, num_frames, config)
+        index, valid = real_first(padding, int((~padding).sum(dim=1).max()))
+        tokens = tokens.take(index, valid)
+    return tokens
+
+
+def static_scores(input_values: Tensor, config: SpectrimConfig, pruning: Pruning, *, training: bool) -> Tensor | None:
+    """(batch, F, T) scores of a criterion that reads no attention; None for one that does."""
+    criterion = CRITERIA[config.criterion_of(pruning)]
+    if criterion.reads_attention:
+        return None
+    strides = config.frequency_stride, config.time_stride
+    return criterion.score(Spectrogram(input_values, config.patch_size, *strides, pruning.seed, training))
+
+
+def ranked(tokens: Tokens, scores: Tensor | None) -> Tokens:
+    """Rank the patches of every clip by scores (batch, F, T), where there are any."""
+    if scores is None:
+        return tokens
+    rank = take_patches(distinct_ranks(scores.flatten(1)), tokens.alive.clamp(min=0))
+    return tokens._replace(rank=rank)
+
+
+def _padding(patches: Tensor, num_frames: Tensor | None, config: SpectrimConfig) -> Tensor:
+    """(batch, n) bool: which of these patches start past the end of their clip.
+
+    A clip of which nothing else is left (too short, or all that is real is masked) keeps what it has: a mean of no
+    patch would be NaN.
+    """
+    wanted = f"drop_padding=True needs the number of real frames of each clip, ({patches.shape[0]},)"
+    if num_frames is None:
+        raise InputShapeError(f"num_frames is missing; {wanted}")
+    if not isinstance(num_frames, Tensor) or num_frames.is_floating_point() or num_frames.is_complex():
+        kind = num_frames.dtype if isinstance(num_frames, Tensor) else type(num_frames).__name__
+        raise InputShapeError(f"num_frames is of type {kind}; {wanted}, as a torch.Tensor of whole numbers")
+    if tuple(num_frames.shape) != (patches.shape[0],):
+        raise InputShapeError(f"num_frames is of shape {tuple(num_frames.shape)}; {wanted}")
+    if bool((num_frames < 0).any()):
+        raise InputShapeError(f"num_frames has a clip of {int(num_frames.min())} frames; {wanted}, none below 0")
+    start = patches % config.grid[1] * config.time_stride
+    padding = start >= num_frames.to(patches.device).clamp(min=1).unsqueeze(1)
+    return padding & ~padding.all(dim=1, keepdim=True)
+
+
+def _sequence_index(visible_patches: Tensor, batch: int, config: SpectrimConfig) -> Tensor:
+    """Grid indices → places in the backbone's sequence."""
+    shape = tuple(visible_patches.shape)
+    if len(shape) != 2 or shape[0] != batch or shape[1] == 0 or visible_patches.dtype != torch.int64:
+        raise InputShapeError(
+            f"visible_patches has shape {shape} and type {visible_patches.dtype}; wanted: ({batch}, 1 or more) "
+            "grid indices of type torch.int64"
+        )
+    if config.patch_order == "frequency_major":
+        return visible_patches
+    frequency, time = config.grid
+    return visible_patches % time * frequency + visible_patches // time

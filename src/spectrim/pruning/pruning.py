@@ -1,0 +1,210 @@
+"""The operating point of a model as one value: how many patches go on, where, chosen by what.
+
+Imports neither torch nor transformers, so that the command line can name and check settings before it loads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spectrim.errors import InvalidSetting, nearest_of, one_of
+from spectrim.pruning.counts import count_kept
+from spectrim.pruning.criteria import AUTO, CRITERIA
+from spectrim.pruning.plan import BlockPlan, Encoder, Reducer
+from spectrim.pruning.reducers import REDUCERS, Keep, ReferenceDrop
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Where a model works: how many patches each pruning block keeps, and which.
+
+    Values are checked field by field when one is made; `check` adds what depends on the model and on other fields.
+
+    Attributes:
+        keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block of ``at``.
+        at: the pruning blocks, counted from 0; ``prune_at`` in config.json and on the command line.
+        criterion: what ranks the patches: a name in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``, the attention
+            score with which the paper prunes the backbone.
+        reducer: what becomes of the patches that are not kept: a name in `spectrim.pruning.reducers.REDUCERS`.
+        drop_padding: remove patches that hold only padding before block 0. Changes logits.
+        seed: of ``criterion="random"``; ``random_seed`` in config.json.
+        reference_compat: take the tokens that the paper's public code takes when it ranks by intensity or variation:
+            the extra tokens are lost and patches beside the chosen ones are kept. For studies of that code only.
+
+    Raises:
+        InvalidSetting: naming the field, its value and what is allowed.
+
+    Examples:
+        >>> from spectrim import Pruning
+        >>> Pruning(keep_rate=0.7).rates
+        {3: 0.7, 6: 0.7, 9: 0.7}
+    """
+
+    keep_rate: float | tuple[float, ...] = 1.0
+    at: tuple[int, ...] = (3, 6, 9)
+    criterion: str = AUTO
+    reducer: str = "drop"
+    drop_padding: bool = False
+    seed: int = 0
+    reference_compat: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep_rate", _rates(self.keep_rate))
+        object.__setattr__(self, "at", _blocks(self.at))
+        object.__setattr__(self, "seed", _whole("random_seed", self.seed))
+        if not isinstance(self.criterion, str) or self.criterion not in (AUTO, *CRITERIA):
+            raise InvalidSetting("criterion", self.criterion, nearest_of(str(self.criterion), (AUTO, *CRITERIA)))
+        if not isinstance(self.reducer, str) or self.reducer not in REDUCERS:
+            raise InvalidSetting("reducer", self.reducer, nearest_of(str(self.reducer), REDUCERS))
+        for name in ("drop_padding", "reference_compat"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidSetting(name, getattr(self, name), "True or False")
+
+    @property
+    def rates(self) -> dict[int, float]:
+        """Pruning block → its keep rate.
+
+        Raises:
+            InvalidSetting: there are not as many rates as pruning blocks.
+        """
+        if not isinstance(self.keep_rate, tuple):
+            return dict.fromkeys(self.at, self.keep_rate)
+        if len(self.keep_rate) != len(self.at):
+            allowed = f"one number, or {len(self.at)} of them for prune_at={list(self.at)}"
+            raise InvalidSetting("keep_rate", list(self.keep_rate), allowed)
+        return dict(zip(self.at, self.keep_rate, strict=True))
+
+    @property
+    def prunes(self) -> bool:
+        """Whether any block drops patches."""
+        return any(rate < 1.0 for rate in self.rates.values())
+
+    def check(self, depth: int) -> None:
+        """Raise `InvalidSetting` for what does not go together, or not with a model of ``depth`` blocks."""
+        for block in self.at:
+            if block >= depth:
+                raise InvalidSetting("prune_at", block, f"block numbers from 0 to {depth - 1}")
+        _ = self.rates
+        if self.reference_compat:
+            check_public_gather("reference_compat", self.criterion)
+            if self.drop_padding:
+                allowed = "False with reference_compat: the public code knows no padding"
+                raise InvalidSetting("drop_padding", True, allowed)
+            if self.reducer != "drop":
+                raise InvalidSetting("reducer", self.reducer, "'drop' with reference_compat")
+        weighs = REDUCERS[self.reducer].weighs_by_score
+        if weighs and self.criterion != AUTO and not CRITERIA[self.criterion].reads_attention:
+            with_attention = [name for name, criterion in CRITERIA.items() if criterion.reads_attention]
+            names = one_of((AUTO, *with_attention))
+            allowed = f"{names} with reducer={self.reducer!r}, which weighs tokens by attention"
+            raise InvalidSetting("criterion", self.criterion, allowed)
+
+    def plan(self, patches: int, encoder: Encoder, *, full_output: bool = False) -> tuple[BlockPlan, ...]:
+        """Plan every block of a forward pass. The model runs this plan and `spectrim.macs` counts it.
+
+        Args:
+            patches: patches that enter block 0.
+            encoder: what the plan has to know of the model; see `spectrim.SpectrimConfig.plan`.
+            full_output: compute every token in the last block too, because the caller asked for hidden states.
+
+        Returns:
+            One plan a block.
+
+        Raises:
+            InvalidSetting: as `check`; or the keep rate is too low for ``reference_compat`` to leave the head tokens.
+        """
+        self.check(encoder.depth)
+        criterion = encoder.own_criterion if self.criterion == AUTO else self.criterion
+        dropping: Reducer = ReferenceDrop() if self.reference_compat else REDUCERS[self.reducer]
+        rates, plans = self.rates, []
+        for block in range(encoder.depth):
+            rate = rates.get(block, 1.0)
+            reducer: Reducer = dropping if rate < 1.0 else Keep()
+            alive = reducer.alive_after(patches, rate, encoder)
+            emits = encoder.head_reads if block == encoder.depth - 1 and not full_output else "all"
+            plans.append(BlockPlan(patches, count_kept(patches, rate), alive, rate, emits, criterion, reducer))
+            patches = alive
+        return tuple(plans)
+
+    def to_flat(self) -> dict[str, Any]:
+        """The fields as config.json has them, beside those of the model: lists for tuples."""
+        values = {name: getattr(self, field) for name, field in FLAT_NAMES.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def changed(self, flat: Mapping[str, Any]) -> Pruning:
+        """The same with other values; ``flat`` names fields as config.json does."""
+        return dataclasses.replace(self, **{FLAT_NAMES[name]: value for name, value in flat.items()})
+
+
+FLAT_NAMES = {
+    {"at": "prune_at", "seed": "random_seed"}.get(field.name, field.name): field.name
+    for field in dataclasses.fields(Pruning)
+}
+"""Name of a field in config.json, in recipes and on the command line → its name in `Pruning`."""
+
+
+def given_pruning(base: Pruning, pruning: Pruning | None, flat: Mapping[str, Any]) -> Pruning:
+    """The operating point that a caller means who may give a whole one, or single fields, or nothing.
+
+    Args:
+        base: where nothing is given.
+        pruning: instead of ``base``.
+        flat: single fields of ``base`` to change, named as in config.json; None for those that are not given.
+
+    Raises:
+        InvalidSetting: both are given, or a value is not allowed.
+    """
+    given = {name: value for name, value in flat.items() if value is not None}
+    if pruning is None:
+        return base.changed(given) if given else base
+    if not isinstance(pruning, Pruning):
+        raise InvalidSetting("pruning", pruning, "a spectrim.Pruning, e.g. Pruning(keep_rate=0.7)")
+    if given:
+        name, value = next(iter(given.items()))
+        raise InvalidSetting(name, value, "nothing beside pruning=, which holds it")
+    return pruning
+
+
+def check_keep_rate(value: Any) -> float:
+    """Give a keep rate as a float.
+
+    Raises:
+        InvalidSetting: it is no number in (0, 1].
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 < float(value) <= 1.0:
+        raise InvalidSetting("keep_rate", value, "a number in (0, 1]; 1 keeps every patch")
+    return float(value)
+
+
+def check_public_gather(field: str, criterion: str) -> None:
+    """Raise `InvalidSetting`, naming ``field``, if the public code's gather is wanted where it is not wrong."""
+    wrong = [name for name, entry in CRITERIA.items() if entry.wrong_gather]
+    if criterion not in wrong:
+        allowed = f"False, unless criterion is {one_of(wrong)}: only there the public code's gather is wrong"
+        raise InvalidSetting(field, True, allowed)
+
+
+def _rates(value: Any) -> float | tuple[float, ...]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(check_keep_rate(rate) for rate in value)
+    return check_keep_rate(value)
+
+
+def _blocks(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidSetting("prune_at", value, "a list of block numbers")
+    blocks = tuple(_whole("prune_at", block) for block in value)
+    if len(set(blocks)) != len(blocks):
+        raise InvalidSetting("prune_at", list(value), "each block once")
+    return blocks
+
+
+def _whole(field: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        allowed = "block numbers from 0" if field == "prune_at" else "a whole number, at least 0"
+        raise InvalidSetting(field, value, allowed)
+    return int(value)

@@ -1,0 +1,186 @@
+"""The tokens on their way through the blocks, and all that follows them when some are taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spectrim.pruning.select import (
+    renumbered,
+    take_patches,
+    take_tokens,
+    top_patches,
+    top_valid_patches,
+)
+
+
+class Tokens(NamedTuple):
+    """A batch of token sequences: extra tokens ([CLS], [DIST]) first, then patches. Replaced, never changed.
+
+    Attributes:
+        values: (batch, extra + n, width); without the part that `only` left out.
+        patches: (batch, extra + n) grid index f·T + t of the patch that each token came from; −1 for extra tokens,
+            empty slots and tokens that stand for several patches.
+        extra: number of extra tokens.
+        rank: (batch, n) ranks of the patches by a criterion that reads no attention; None for one that does.
+        valid: (batch, n) bool, False for empty slots, which nobody attends to and no mean counts; None: no empty slot.
+        asking: (batch, extra + n, width) what becomes of the queries in this block, cut as ``values`` is; None between
+            blocks.
+        source: (batch, F·T) int64: for every patch of the grid the place in the sequence of the token that carries it,
+            −1 for none; None where no trace is kept.
+        holds: ``"all"``, ``"extra"`` or ``"patches"``: what ``values`` and ``asking`` have.
+    """
+
+    values: Tensor
+    patches: Tensor
+    extra: int
+    rank: Tensor | None = None
+    valid: Tensor | None = None
+    asking: Tensor | None = None
+    source: Tensor | None = None
+    holds: str = "all"
+
+    @property
+    def alive(self) -> Tensor:
+        """(batch, n) grid indices of the patch tokens, −1 for those that are no single living patch."""
+        return self.patches[:, self.extra :]
+
+    def only(self, emits: str) -> Tokens:
+        """Leave out values that nobody reads: ``"extra"`` keeps the extra tokens, ``"patches"`` the others."""
+        if emits == "all":
+            return self
+        part = slice(None, self.extra) if emits == "extra" else slice(self.extra, None)
+        asking = None if self.asking is None else self.asking[:, part]
+        return self._replace(values=self.values[:, part], asking=asking, holds=emits)
+
+    def choose(
+        self, scores: Tensor | None, survivors: int, keep_rate: float, *, ordered: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The patches with the highest scores.
+
+        Args:
+            scores: (batch, n).
+            survivors: how many, where there are no empty slots.
+            keep_rate: else, the share of each clip's own patches.
+            ordered: highest score first.
+
+        Returns:
+            index (batch, k), and (batch, k) bool, False where a clip keeps fewer than k; None where none does.
+        """
+        if scores is None:
+            raise ValueError("a block that prunes needs scores")
+        if self.valid is not None:
+            return top_valid_patches(scores, self.valid, keep_rate)
+        return top_patches(scores, survivors, ordered=ordered), None
+
+    def take(self, index: Tensor, stays: Tensor | None = None) -> Tokens:
+        """Keep the patches at ``index`` (batch, k) and the extra tokens; ``stays`` as `choose` gives it."""
+        if stays is None and self.valid is not None:
+            stays = take_patches(self.valid, index)
+        source = self.source
+        if source is not None:
+            source = renumbered(source, self.patches.shape[1], index, stays, self.extra)
+        following = self._replace(
+            values=self._picked(self.values, index),
+            patches=take_tokens(self.patches, index, self.extra),
+            rank=None if self.rank is None else take_patches(self.rank, index),
+            asking=None if self.asking is None else self._picked(self.asking, index),
+            valid=stays,
+            source=source,
+        )
+        return following if stays is None else following._marked(stays)
+
+    def take_of_all(self, index: Tensor) -> Tokens:
+        """Keep the tokens at ``index`` (batch, k), counted over the whole sequence, extra tokens or not."""
+        return self._replace(
+            values=take_patches(self.values, index),
+            patches=take_patches(self.patches, index),
+            rank=None if self.rank is None else take_patches(self.rank, index),
+            asking=None if self.asking is None else take_patches(self.asking, index),
+            source=None if self.source is None else renumbered(self.source, self.patches.shape[1], index, None, 0),
+        )
+
+    def empty(self, stay: Tensor) -> Tokens:
+        """Turn patches into empty slots; ``stay`` (batch, n) bool says which not. Shapes stay as they are."""
+        source = self.source
+        if source is not None:
+            places = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
+            source = renumbered(source, self.patches.shape[1], places, stay, self.extra)
+        return self._replace(valid=stay, source=source)._marked(stay)
+
+    def without(self, flags: Tensor) -> Tokens:
+        """Empty the slots of flagged patches, (batch, F·T) bool; a clip of which none would be left keeps what it has.
+
+        A mean of no patch would be NaN.
+        """
+        alive = torch.ones_like(self.alive, dtype=torch.bool) if self.valid is None else self.valid
+        flagged = take_patches(flags, self.alive.clamp(min=0)) & (self.alive >= 0)
+        stay = alive & ~flagged
+        return self.empty(torch.where(stay.any(dim=1, keepdim=True), stay, alive))
+
+    def dropped(self, index: Tensor, stays: Tensor | None) -> Tensor:
+        """(batch, n) bool: which patches `take` with these arguments leaves behind."""
+        everything = torch.ones_like(self.alive, dtype=torch.bool) if self.valid is None else self.valid
+        kept = torch.ones_like(index, dtype=torch.bool) if stays is None else stays
+        return everything.scatter(1, index, ~kept & take_patches(everything, index))
+
+    def append_sum(self, before: Tokens, dropped: Tensor, scores: Tensor) -> Tokens:
+        """Append a token that is the sum of dropped ones, weighted by their scores; it carries their patches on.
+
+        Args:
+            before: the tokens of which some were dropped.
+            dropped: (batch, n) bool: which.
+            scores: (batch, n).
+
+        Returns:
+            A sequence longer by one; where nothing of a clip was dropped, that slot is empty.
+        """
+        values, patches, source, valid = self.values, self.patches, self.source, self.valid
+        if self.holds != "extra":
+            weights = scores.masked_fill(~dropped, 0.0).to(values.dtype).unsqueeze(1)
+            entered = before.values if self.holds == "patches" else before.values[:, self.extra :]
+            values = torch.cat([values, weights @ entered], dim=1)
+        if source is not None and before.source is not None:
+            lost = (before.source >= 0) & (source < 0)
+            source = torch.where(lost, torch.full_like(source, patches.shape[1]), source)
+        if valid is not None:
+            valid = torch.cat([valid, dropped.any(dim=1, keepdim=True)], dim=1)
+        patches = functional.pad(patches, (0, 1), value=-1)
+        return self._replace(values=values, patches=patches, source=source, valid=valid)
+
+    def key_mask(self, dtype: torch.dtype) -> Tensor | None:
+        """(batch, 1, 1, extra + n): 0 where attention may look, −inf at empty slots; None where there are none."""
+        if self.valid is None:
+            return None
+        keys = functional.pad(self.valid, (self.extra, 0), value=True)
+        mask = torch.zeros(keys.shape, dtype=dtype, device=keys.device)
+        return mask.masked_fill(~keys, -torch.inf)[:, None, None]
+
+    def pool(self, norm: Callable[[Tensor], Tensor], head_reads: str) -> Tensor:
+        """What the head reads, (batch, width).
+
+        Args:
+            norm: the last LayerNorm: of the extra tokens before their mean, or of the mean of the patches.
+            head_reads: ``"extra"`` or ``"patches"``.
+        """
+        if head_reads == "extra":
+            return norm(self.values[:, : self.extra]).mean(dim=1)
+        patches = self.values if self.holds == "patches" else self.values[:, self.extra :]
+        if self.valid is None:
+            return norm(patches.mean(dim=1))
+        weight = self.valid.unsqueeze(-1).to(patches.dtype)
+        return norm((patches * weight).sum(dim=1) / weight.sum(dim=1))
+
+    def _picked(self, rows: Tensor, index: Tensor) -> Tensor:
+        if self.holds == "extra":
+            return rows
+        return take_patches(rows, index) if self.holds == "patches" else take_tokens(rows, index, self.extra)
+
+    def _marked(self, stay: Tensor) -> Tokens:
+        """Mark the slots as no patch where ``stay`` (batch, n) is False."""
+        gone = functional.pad(~stay, (self.extra, 0), value=False)
+        return self._replace(patches=self.patches.masked_fill(gone, -1))

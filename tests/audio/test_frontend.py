@@ -480,3 +480,27 @@ class TestFeatureExtractor:
             ours([noise(4000), noise(10)], sampling_rate=RATE)
         with pytest.raises(InputShapeError):
             ours([], sampling_rate=RATE)
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "words"),
+    [
+        (None, "waveforms: is a NoneType"),
+        ("one.wav", "waveforms: is a str"),
+        ([None], "waveform 0: is a NoneType"),
+        ([[0.0, None]], "waveform 0: not a sequence of numbers"),
+        ([["1"] * 800], "waveform 0: not a sequence of numbers"),
+        ([[True] * 800], "waveform 0: not a sequence of numbers"),
+        ([np.ma.masked_less(np.arange(800.0), 3)], "waveform 0: 3 samples are masked; fill them"),
+        (np.ma.masked_less(np.arange(800.0), 3), "waveforms: 3 samples are masked"),
+    ],
+)
+def test_what_is_no_waveform_is_refused_by_name(waveforms: Any, words: str) -> None:
+    with pytest.raises(AudioError, match=words):
+        Frontend(max_length=8, mean=0.0, std=0.5)(waveforms)
+
+
+def test_a_mask_that_hides_nothing_is_no_obstacle() -> None:
+    wave = np.sin(np.arange(800.0))
+    front = Frontend(max_length=8, mean=0.0, std=0.5)
+    assert torch.equal(front([np.ma.masked_array(wave)]).input_values, front([wave]).input_values)

@@ -40,13 +40,17 @@ def as_clips(waveforms: Batch, device: torch.device) -> list[Tensor]:
         Tensors of (samples,), integers scaled to ±1; float64 if every waveform was a float64 tensor, else float32.
 
     Raises:
-        AudioError: a waveform is of a type without a full scale (bool, complex, object, 64-bit integers, ...).
+        AudioError: a waveform is of a type without a full scale (bool, complex, object, 64-bit integers, ...), has
+            masked samples, or is none at all.
         InputShapeError: there are no waveforms, or one has more dimensions than one.
     """
+    if not isinstance(waveforms, Tensor | np.ndarray | list | tuple):
+        raise AudioError("waveforms", f"is a {type(waveforms).__name__}; wanted: an array, a tensor, or a list of them")
     if isinstance(waveforms, Tensor | np.ndarray):
         if waveforms.ndim not in (1, 2):
             shape = tuple(waveforms.shape)
             raise InputShapeError(f"waveforms has shape {shape}; wanted: (batch, samples), mono")
+        _refuse_masked(waveforms, "waveforms")
         waveforms = [waveforms] if waveforms.ndim == 1 else list(waveforms)
     if len(waveforms) == 0:
         raise InputShapeError("waveforms is empty; wanted: at least one waveform")
@@ -62,11 +66,16 @@ def as_clips(waveforms: Batch, device: torch.device) -> list[Tensor]:
 def _as_tensor(clip: Waveform, name: str) -> Tensor:
     """Bring one waveform to a 1-D floating-point tensor; only tensors keep float64."""
     if isinstance(clip, list | tuple):
+        if any(isinstance(value, str | bytes | bool | complex) or value is None for value in clip):
+            raise AudioError(
+                name, "not a sequence of numbers (there is text, True, False, None or a complex one in it)"
+            )
         try:
             clip = np.asarray(clip, dtype=np.float32)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise AudioError(name, f"not a sequence of numbers ({error})") from error
     if isinstance(clip, np.ndarray):
+        _refuse_masked(clip, name)
         clip = _tensor_of_array(clip, name)
     if not isinstance(clip, Tensor):
         raise AudioError(name, f"is a {type(clip).__name__}; wanted: an array or tensor")
@@ -76,6 +85,12 @@ def _as_tensor(clip: Waveform, name: str) -> Tensor:
     if not clip.is_floating_point() and clip.dtype not in FULL_SCALE:
         raise AudioError(name, _bad_type(clip.dtype))
     return as_float(clip)
+
+
+def _refuse_masked(clip: Waveform, name: str) -> None:
+    """What stands behind a mask is no sound, and what should be heard there only the caller knows."""
+    if isinstance(clip, np.ma.MaskedArray) and (masked := int(np.ma.count_masked(clip))):
+        raise AudioError(name, f"{masked} samples are masked; fill them, e.g. with .filled(0.0)")
 
 
 def _tensor_of_array(clip: np.ndarray, name: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -169,6 +170,7 @@ def on_any_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """Let the model take the kernel here too; notes each launch, True with an output."""
     launches: list[bool] = []
     usual = kernel.launch
+    assert fused.agrees(torch.device("cpu"), torch.float32)  # compared now, so that these launches are not counted
 
     def noting(queries: Tensor, keys: Tensor, values: Tensor | None, extra: int) -> tuple[Tensor, Tensor]:
         launches.append(values is not None)
@@ -294,3 +296,65 @@ def test_what_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not fused.score_fused(queries, keys, None)
     assert not fused.together_pays(*tensors, None, 20)
+
+
+@pytest.fixture
+def nothing_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has compared nothing yet, whose CPU counts as a device for the kernel."""
+    monkeypatch.setattr(fused, "_found", {})
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
+    monkeypatch.setattr(fused, "TYPES", (torch.float32, torch.float16, torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_kernel_that_is_right_is_compared_once_and_taken(
+    dtype: torch.dtype, nothing_compared: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[torch.dtype] = []
+    usual = fused._difference
+    monkeypatch.setattr(fused, "_difference", lambda device, kind: compared.append(kind) or usual(device, kind))
+    queries, keys, _ = projections((1, 2, 20, 16), dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [fused.score_fused(queries, keys, None) for _ in range(3)] == [True] * 3
+    assert compared == [dtype]
+
+
+@pytest.mark.parametrize("fault", ["score", "output", "score alone", "nan", "does not run"])
+def test_a_kernel_that_is_wrong_steps_aside_with_one_warning(
+    fault: str, nothing_compared: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = kernel.launch
+
+    def wrong(queries: Tensor, keys: Tensor, values: Tensor | None, extra: int) -> tuple[Tensor, Tensor]:
+        if fault == "does not run":
+            raise RuntimeError("no kernel image is available")
+        output, score = usual(queries, keys, values, extra)
+        if fault == "score alone":
+            return output, score if values is not None else score * 1.01
+        if fault == "score":
+            return output, score.roll(1, dims=1)
+        return output * (float("nan") if fault == "nan" else 1.05), score
+
+    monkeypatch.setattr(kernel, "launch", wrong)
+    model = small_model("audiomae", keep_rate=0.6, num_hidden_layers=2, prune_at=[0]).float()
+    values = clips(model.config).float()
+    with torch.no_grad(), pytest.warns(UserWarning, match="fused attention kernel is not used on cpu") as told:
+        found = [model(values).logits for _ in range(2)]
+    assert len(told) == 1
+    wanted = plainly(lambda: model(values).logits, monkeypatch)
+    assert all(torch.equal(logits, wanted) for logits in found)
+
+
+def test_a_graph_that_is_being_captured_takes_no_kernel_that_was_not_compared(
+    nothing_compared: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert not fused._runs_on("cuda", None, torch.float16)
+    fused._found["cuda", 0, torch.float16] = True
+    assert fused._runs_on("cuda", None, torch.float16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    assert not fused._runs_on("cuda", 0, torch.float16)

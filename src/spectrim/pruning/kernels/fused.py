@@ -13,6 +13,8 @@ scores then changes no bit of the logits. A map in memory takes only 1 + 2·m/n,
 and shares, each written and read): with heads of 64 on an H200 (4.8 TB/s, 790 TFLOP/s), that takes five times as long
 as all three products.
 
+Before it is used the kernel is compared with float64, once a process, device and type: `agrees`.
+
 Inference only: no gradient flows through these functions. The scores are made without one anyhow, so training uses the
 score; attention with gradients, float32 (no matrix unit without rounding), masks, CPUs, exports and machines without
 triton take the plain way in `spectrim.pruning.criteria` and `spectrim.network.blocks`.
@@ -21,6 +23,7 @@ triton take the plain way in `spectrim.pruning.criteria` and `spectrim.network.b
 from __future__ import annotations
 
 import importlib.util
+import warnings
 
 import torch
 from torch import Tensor
@@ -33,6 +36,8 @@ WIDEST_HEAD = 128
 """Largest head dimension whose tiles stay in registers."""
 OLDEST_GPU = (8, 0)
 """Compute capability from which bfloat16 has matrix units."""
+COMPARED = (((2, 2, 67, 64), 1), ((1, 3, 131, 32), 2))
+"""Shapes (batch, heads, extra + n, head_dim) and extra tokens for which the kernel is compared before it is used."""
 
 
 def score_fused(queries: Tensor, keys: Tensor, mask: Tensor | None) -> bool:
@@ -71,18 +76,81 @@ def _suits(queries: Tensor) -> bool:
         and queries.dtype in TYPES
         and queries.shape[3] <= WIDEST_HEAD
         and not torch.compiler.is_exporting()
-        and _runs_on(device.type, device.index)
+        and _runs_on(device.type, device.index, queries.dtype)
     )
 
 
 @torch.compiler.assume_constant_result
-def _runs_on(device_type: str, index: int | None) -> bool:
-    """Whether there is a Triton, and a GPU that is new enough for it."""
+def _runs_on(device_type: str, index: int | None, dtype: torch.dtype) -> bool:
+    """Whether there is a Triton, a GPU that is new enough for it, and a kernel that computes there what it should.
+
+    torch.compile calls this while it traces, so the comparison is in no graph. While a CUDA graph is captured nothing
+    can be compared: what was not found right before takes the plain way.
+    """
     if importlib.util.find_spec("triton") is None:
         return False
-    return device_type != "cuda" or (
-        torch.version.hip is None and torch.cuda.get_device_capability(index) >= OLDEST_GPU
-    )
+    if device_type == "cuda":
+        if torch.version.hip is not None or torch.cuda.get_device_capability(index) < OLDEST_GPU:
+            return False
+        index = torch.cuda.current_device() if index is None else index
+        if (device_type, index, dtype) not in _found and torch.cuda.is_current_stream_capturing():
+            return False
+    return agrees(torch.device(device_type, index) if index is not None else torch.device(device_type), dtype)
+
+
+def agrees(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel gives the plain way's output and score there; compared once a process, device and type.
+
+    Where it does not, or does not run at all, a warning says so, and models take the plain way from then on.
+
+    Args:
+        device: of the tensors.
+        dtype: their type.
+    """
+    key = (device.type, device.index, dtype)
+    if key not in _found:
+        wrong = _difference(device, dtype)
+        _found[key] = wrong is None
+        if wrong is not None:
+            warnings.warn(
+                f"the fused attention kernel is not used on {device} in {dtype}: {wrong}. The plain way is taken, "
+                "which is slower and as good; please report this",
+                stacklevel=2,
+            )
+    return _found[key]
+
+
+_found: dict[tuple[str, int | None, torch.dtype], bool] = {}
+"""What `agrees` has found: (device type, index, type of the tensors) → whether the kernel is right there."""
+
+
+@torch.no_grad()
+def _difference(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What the kernel does other than float64 on the CPU, for seeded tensors; None where it is only rounding."""
+    from triton.errors import TritonError
+
+    from spectrim.pruning.kernels.attention import launch
+
+    rounding = 4 * max(torch.finfo(dtype).eps, 1e-6)
+    for shape, extra in COMPARED:
+        generator = torch.Generator().manual_seed(0)
+        given = [torch.randn(shape, generator=generator).to(dtype) for _ in range(3)]
+        queries, keys, values = (tensor.double() for tensor in given)
+        shares = (queries @ keys.mT * shape[-1] ** -0.5).softmax(dim=-1)
+        output, score = (shares @ values).transpose(1, 2).flatten(2), shares[:, :, extra:, extra:].mean(dim=(1, 2))
+        q, k, v = (tensor.to(device) for tensor in given)
+        try:
+            with torch.cuda.device_of(q):
+                found = launch(q, k, v, extra)
+                alone = launch(q, k, None, extra)[1]
+            results = {"output": (found[0], output), "score": (found[1], score), "score alone": (alone, score)}
+            for name, (ours, wanted) in results.items():
+                error = float((ours.cpu().double() - wanted).norm() / wanted.norm())
+                if not error <= (rounding if name == "output" else 1e-3):
+                    return f"its {name} for {tuple(shape)} is {error:.2g} (relative) away from float64"
+        except (TritonError, RuntimeError, OSError, ImportError, ValueError, TypeError, AttributeError) as error:
+            return f"it does not run ({type(error).__name__})"
+    return None
 
 
 @torch.library.custom_op(

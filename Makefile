@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit full-size reproduce-quick benchmark gpu clean
+.PHONY: demo test lint types unit kernel full-size reproduce-quick benchmark gpu clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
@@ -24,12 +24,21 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
+# A process a processor; a file's tests share one, with the fixtures made for them, in the order of their names, which has
+# the slowest folders first. Alone, a test needs none of this: .venv/bin/python -m pytest tests/audio/test_files.py
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# The GPU kernel, in Triton's interpreter and as machine code. Triton, 286 MB, comes with no other target.
+kernel: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernel]'
+	$(PYTEST) tests/pruning/kernels tests/benchmarks/test_gpu_benchmark.py
 
 # Heavier checks, run by hand and recorded.
 full-size: $(VENV)/.installed
-	SPECTRIM_FULL_SIZE=1 $(BIN)/python -m pytest
+	SPECTRIM_FULL_SIZE=1 $(PYTEST)
 
 reproduce-quick: $(VENV)/.installed
 	$(BIN)/spectrim reproduce --quick build/reproduce-quick

@@ -10,7 +10,7 @@ public models where a checkout is named (benchmarks/peers/reference.py says what
 the logits of everything that should agree are compared, and the differences written down.
 
 Run it on a machine that does nothing else. It is written after every case and batch size; --resume goes on from
-there. benchmarks/tables.py draws the tables and figures of README and docs/performance.md from the file.
+there. benchmarks/tables.py draws the tables and figures of docs/results.md and docs/performance.md from the file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the speed tables of README and docs/performance.md, and its figures, from the JSON files of the benchmarks.
+"""Write the speed tables and figures of docs/results.md and docs/performance.md from the JSON files of the benchmarks.
 
     python benchmarks/tables.py            # writes
     python benchmarks/tables.py --check    # exit code 1 where a page does not say what the files say
@@ -26,12 +26,12 @@ from spectrim.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
-PAGES = tuple(ROOT / page for page in ("README.md", "docs/performance.md", "docs/export.md", "docs/analysis.md"))
+PAGES = tuple(ROOT / page for page in ("docs/results.md", "docs/performance.md", "docs/export.md", "docs/analysis.md"))
 FIGURES = ROOT / "docs/performance"
 MARK = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NONE = "–"
 
-SHOWN_IN_README = (
+SHOWN_IN_SHORT = (
     *((PEER, 1.0), ("transformers, sdpa, weights packed", 1.0), ("transformers, sdpa, bf16", 1.0)),
     *(("ToMe as in FastAST", 0.7), ("public reference", 0.7)),
     *(("spectrim", rate) for rate in (1.0, 0.7, 0.5)),
@@ -89,7 +89,7 @@ def machine(results: Results) -> str:
 
 
 def machine_in_short(results: Results) -> str:
-    """The same for README's table."""
+    """The same for the short table of docs/results.md."""
     place, rows = results["environment"], [row for row in results["rows"] if row["case"] == "ast-10s"]
     versions = [f"{name} {place['versions'][name]}" for name in ("torch", "transformers", "onnxruntime", "openvino")]
     repeats = {row["batch_size"]: row["repeats"] for row in rows}
@@ -125,7 +125,7 @@ def speed_up(results: Results, case: str, batch: int, row: Mapping[str, Any]) ->
 def readme(results: Results) -> str:
     """AST-B/16 on 10 s: the contenders that a reader asks for first."""
     lines = []
-    for name, rate in SHOWN_IN_README:
+    for name, rate in SHOWN_IN_SHORT:
         rows = [row_of(results["rows"], "ast-10s", batch, name, rate) for batch in (1, 8)]
         if rows[0] is None:
             continue

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from cases import LABELS, SMALL, TELLING, Call, apart, own
+from cases import LABELS, SMALL_PRUNED, TELLING, Call, apart, own
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import mkldnn
@@ -280,7 +280,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny models: shows that it runs; times say nothing")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    models = {backbone: built(backbone, SMALL if options.small else {}) for backbone in ("ast", "audiomae")}
+    models = {backbone: built(backbone, SMALL_PRUNED if options.small else {}) for backbone in ("ast", "audiomae")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shares = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
+PAGES = [README, README.with_name("CONTRIBUTING.md"), *sorted((README.parent / "docs").glob("*.md"))]
 
 
 def test_the_python_example_runs_as_it_stands() -> None:
@@ -23,7 +24,30 @@ def test_the_python_example_runs_as_it_stands() -> None:
     assert re.fullmatch(r"[\d.]+ M MACs as the paper counts, [\d.]+ M executed", lines[2])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(README.parent).as_posix())
 def test_every_file_that_a_page_links_to_or_shows_is_there(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module of ours or something in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(README.parent).as_posix())
+def test_every_name_in_python_that_a_page_gives_is_there(page: Path) -> None:
+    text = re.sub("<!-- table: .*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names = set(re.findall(r"(?<![\w/.])spectrim(?:\.[A-Za-z_]\w*)+", text))
+    assert sorted(name for name in names if not exists(name)) == []

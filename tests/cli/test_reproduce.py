@@ -93,10 +93,7 @@ def test_all_steps_run_and_the_report_has_every_pair(tmp_path: Path) -> None:
     assert f"[{len(calls(out))}/{len(calls(out))}] done: " in told
     text = (out / "report.md").read_text()
     assert "the quick form" in text
-    assert (
-        "| AudioMAE on spoken commands | fine-tuned with pruning | 60.0 | 0.7 | 38% | 3.0 | 1 |"
-        in text
-    )
+    assert "| AudioMAE on spoken commands | fine-tuned with pruning | 60.0 | 0.7 | 38% | 3.0 | 1 |" in text
     assert "Nothing: every step of the plan is done." in text
     before = calls(out)
     assert run(out, "--quick")[0] == 0

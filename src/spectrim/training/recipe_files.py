@@ -7,6 +7,8 @@ what stands in the file itself wins over all. Every field can be overridden by i
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,7 +90,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
             "recipe", str(path), f"a YAML file, or a shipped recipe: {', '.join(shipped_recipes()) or 'none here'}"
         )
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
+        tree = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InvalidSetting("recipe", str(path), f"valid YAML ({error})") from error
     if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
@@ -109,3 +111,9 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """The YAML of a recipe, kept by its text: a plan of a study reads the same few hundreds of times."""
+    return parse_yaml(text)

@@ -22,17 +22,15 @@ MAY_IMPORT = {
     ),
     "assets": "errors tables",
     "audio": "config data errors machine",
-    "checkpoints": "pruning assets audio config errors network tables untrusted",
+    "checkpoints": "pruning assets audio config errors network tables",
     "cli": (
         "__init__ analysis assets audio checkpoints data errors explain "
-        "files inference machine measure network pictures studies tables training untrusted"
+        "files inference machine measure network pictures studies tables training"
     ),
     "config": "pruning audio errors",
     "data": "audio errors files machine tables",
     "explain": "pruning assets audio checkpoints config data errors files inference machine measure network pictures",
-    "inference": (
-        "__init__ assets audio checkpoints config data errors explain files machine network pruning tables untrusted"
-    ),
+    "inference": ("__init__ assets audio checkpoints config data errors explain files machine network pruning tables"),
     "machine": "errors",
     "measure": "pruning audio checkpoints config data errors inference machine network stats",
     "miniatures": "assets audio data errors machine tables",
@@ -42,10 +40,7 @@ MAY_IMPORT = {
     "stats": "errors",
     "studies": "analysis config data errors files machine miniatures network pictures stats training",
     "tables": "errors",
-    "training": (
-        "audio checkpoints config data errors files machine measure network pictures pruning tables untrusted"
-    ),
-    "untrusted": "",
+    "training": ("audio checkpoints config data errors files machine measure network pictures pruning tables"),
 }
 """Package, or module of the root → what it may import besides itself."""
 

@@ -15,10 +15,10 @@ from spectrim.checkpoints.layouts import AUDIOMAE_LICENCE, LicenceNotice, is_aut
 from spectrim.checkpoints.settings import MALFORMED, build_config
 from spectrim.checkpoints.sizes import count_blocks, shape_of, weights_and_biases
 from spectrim.checkpoints.strict import check_shapes, join_projections, take_weights
+from spectrim.checkpoints.untrusted import one_line
 from spectrim.checkpoints.vit import BLOCK, audiomae_fields, audiomae_names, is_audiomae_pretrained
 from spectrim.errors import CheckpointError
 from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
-from spectrim.untrusted import one_line
 
 WINDOW_BLOCK = {
     "attn.qkv": "attention.joint",

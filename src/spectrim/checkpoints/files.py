@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
+from spectrim.checkpoints.untrusted import parse_json
 from spectrim.checkpoints.unwrap import own_names, unwrap
 from spectrim.errors import CheckpointError, InvalidSetting
-from spectrim.untrusted import parse_json
 
 WHOLE_WEIGHTS = (
     "model.safetensors",

@@ -18,13 +18,13 @@ from spectrim.checkpoints.labels import audioset_labels, check_labels, label_nam
 from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
 from spectrim.checkpoints.settings import MALFORMED
 from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
+from spectrim.checkpoints.untrusted import one_line
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, InvalidSetting, one_of
 from spectrim.network.positions import POSITION_METHODS, adapt_position_table
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, given_pruning
-from spectrim.untrusted import one_line
 
 FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding")
 """Fields of the configuration that `from_pretrained` takes besides its named arguments and those of `Pruning`."""

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 
+from spectrim.checkpoints.untrusted import one_line
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, InvalidSetting
-from spectrim.untrusted import one_line
 
 MALFORMED = (InvalidSetting, StrictDataclassError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
 """What building a configuration from values of the wrong kind raises."""

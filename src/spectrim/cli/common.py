@@ -92,7 +92,7 @@ class _Plain(logging.Formatter):
 def _unexpected(error: Exception) -> str:
     """One line about an error that nobody foresaw; where it came from goes into a new file, which the line names."""
     from spectrim import __version__
-    from spectrim.untrusted import one_line
+    from spectrim.checkpoints.untrusted import one_line
 
     kind = type(error).__name__
     where = "its details could not be written"
@@ -137,7 +137,7 @@ def numbers(field: str, text: str, kind: type) -> list[Any]:
 
 def options_of(changes: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """``name=value`` each → name → value, read as YAML where there is a letter or digit in it, else as it is."""
-    from spectrim.untrusted import parse_yaml
+    from spectrim.checkpoints.untrusted import parse_yaml
 
     options = {}
     for change in changes:

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from spectrim.checkpoints.untrusted import parse_yaml
 from spectrim.errors import InvalidSetting
 from spectrim.training.recipes import Recipe, StrictSettings
-from spectrim.untrusted import parse_yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from spectrim.checkpoints.untrusted import DEEPEST, parse_json, parse_yaml
 from spectrim.errors import InvalidSetting
 from spectrim.training.recipe_files import load_recipe
-from spectrim.untrusted import DEEPEST, parse_json, parse_yaml
 
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join(f'*{old}' for _ in range(9))}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)

@@ -1,0 +1,338 @@
+"""EViT's fused token beside the public EViT code, its definition with loops, and every way in which a model is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from exported import noise, tiny_model
+from plain import BACKBONES, clips, layer_norm, linear, small_config, small_model
+from seeded import seeded_state, uniform
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from spectrim import Pruning, macs
+from spectrim.audio.frontend import Frontend
+from spectrim.errors import InvalidSetting
+from spectrim.inference.onnx_export import export
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.tokens import Tokens
+from spectrim.pruning.trace import grid_order
+
+EVIT = np.load(Path(__file__).parents[2] / "reference" / "evit.npz")
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+RATES = {2: 0.7, 5: 0.4, 8: 0.5}
+
+
+def evit_blocks(seed: int = 7) -> AudioTransformer:
+    """A model whose blocks have the weights that were recorded with, under our names."""
+    model = AudioTransformer(small_config("ast", extra_tokens=1)).double().eval()
+    theirs = {"attn.proj": "attention.output", "mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
+    shapes = {
+        "norm1": (64,),
+        "norm2": (64,),
+        "attn.qkv": (192, 64),
+        "attn.proj": (64, 64),
+        "mlp.fc1": (128, 64),
+        "mlp.fc2": (64, 128),
+    }
+    names = {f"{n}.{part}.weight": shape for n in range(12) for part, shape in shapes.items()}
+    names |= {name.replace("weight", "bias"): shape[:1] for name, shape in names.items()}
+    state = {}
+    for name, weight in seeded_state(names, seed).items():
+        if "qkv" in name:
+            state[name.replace("attn.qkv", "attention.query")] = weight[:64]
+            state[name.replace("attn.qkv", "attention.key_value")] = weight[64:]
+        else:
+            part = name.split(".", 1)[1].rsplit(".", 1)[0]
+            state[name.replace(part, theirs.get(part, part))] = weight
+    model.blocks.load_state_dict(state)
+    return model
+
+
+@pytest.mark.parametrize("rate", [0.7, 0.5])
+def test_tokens_and_gradients_are_those_of_the_public_code(rate: float) -> None:
+    model = evit_blocks()
+    plans = model.config.plan(64, Pruning(rate, criterion="cls_attention", reducer="fuse"), full_output=True)
+    entering = uniform("tokens", (2, 65, 64), 7).double().requires_grad_()
+    tokens = Tokens(entering, torch.arange(-1, 64).expand(2, -1), extra=1)
+    counts = []
+    for block, plan in zip(model.blocks, plans, strict=True):
+        tokens = block(tokens.values, tokens, plan).tokens
+        counts.append(tokens.values.shape[1] - 1)
+    cls, patches = tokens.values[:, 0], tokens.values[:, 1:]
+    assert counts == EVIT[f"{rate}/counts"].tolist() == [plan.patches_kept for plan in plans]
+    (gradient,) = torch.autograd.grad((cls**2).sum() + (patches[:, -1] ** 2).sum(), entering)
+    found = {
+        "cls": cls,
+        "fused": patches[:, -1],
+        "sum": patches.sum(dim=1),
+        "squares": (patches**2).sum(dim=1),
+        "gradient": gradient[:, ::4, ::4],
+    }
+    for name, value in found.items():
+        torch.testing.assert_close(value.detach(), torch.from_numpy(EVIT[f"{rate}/{name}"]), **EXACT)
+
+
+@dataclass
+class PlainFused:
+    """One clip, with loops; a fused token is named by −1 − the block that made it."""
+
+    logits: Tensor
+    tokens: list[dict[int, Tensor]] = field(default_factory=list)
+    carriers: list[dict[int, int]] = field(default_factory=list)
+
+
+def plain_fused(
+    model: AudioTransformer,
+    clip: Tensor,
+    rates: Mapping[int, float],
+    visible: set[int] | None = None,
+    removed: Mapping[int, set[int]] | None = None,
+) -> PlainFused:
+    """The definition: attend with every token; the best go on as they are, the weighted sum of the others as one."""
+    config, weights = model.config, dict(model.named_parameters())
+    extra, width, heads = config.extra_tokens, config.hidden_size, config.num_attention_heads
+    sequence = grid_order(config.grid, config.patch_order).tolist()
+    places = [place for place, patch in enumerate(sequence) if visible is None or patch in visible]
+    rows = model.embeddings(clip.unsqueeze(0))[0]
+    tokens, alive = rows[[*range(extra), *(extra + place for place in places)]], [sequence[place] for place in places]
+    carrier = {patch: patch for patch in alive}
+    result = PlainFused(rows)
+    for block in range(config.num_hidden_layers):
+        name = f"blocks.{block}"
+        normed = layer_norm(tokens, weights, f"{name}.norm1", config.layer_norm_eps)
+        query = linear(normed, weights, f"{name}.attention.query")
+        key, value = linear(normed, weights, f"{name}.attention.key_value").split(width, dim=1)
+        parts = [slice(h * width // heads, (h + 1) * width // heads) for h in range(heads)]
+        maps = [(query[:, p] @ key[:, p].T / math.sqrt(width // heads)).softmax(dim=1) for p in parts]
+        attended = torch.cat([m @ value[:, p] for m, p in zip(maps, parts, strict=True)], dim=1)
+        tokens = tokens + linear(attended, weights, f"{name}.attention.output")
+        mean = torch.stack(maps).mean(dim=0)
+        scores = mean[0, extra:] if config.resolved_criterion == "cls_attention" else mean[extra:, extra:].mean(dim=0)
+        count = math.ceil(rates.get(block, 1.0) * len(alive))
+        if count < len(alive):
+            best = sorted(range(len(alive)), key=lambda place: -scores[place].item())
+            sums = [scores[place] * tokens[extra + place] for place in best[count:]]
+            tokens = torch.stack([*tokens[:extra], *(tokens[extra + place] for place in best[:count]), sum(sums)])
+            lost = {alive[place] for place in best[count:]}
+            carrier = {patch: -1 - block if at in lost else at for patch, at in carrier.items()}
+            alive = [*(alive[place] for place in best[:count]), -1 - block]
+        left = [place for place, patch in enumerate(alive) if patch not in (removed or {}).get(block, set())]
+        if left:
+            tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in left]]])
+            alive = [alive[place] for place in left]
+            carrier = {patch: at for patch, at in carrier.items() if at in alive}
+        hidden = linear(layer_norm(tokens, weights, f"{name}.norm2", config.layer_norm_eps), weights, f"{name}.mlp.up")
+        tokens = tokens + linear(torch.nn.functional.gelu(hidden), weights, f"{name}.mlp.down")
+        result.tokens.append(dict(zip(alive, tokens[extra:], strict=True)))
+        result.carriers.append(carrier)
+    pooled = tokens[:extra] if config.pooling == "extra_tokens" else tokens[extra:].mean(dim=0, keepdim=True)
+    pooled = layer_norm(pooled, weights, "norm", config.layer_norm_eps).mean(dim=0)
+    if config.head_norm:
+        pooled = layer_norm(pooled, weights, "head.norm", config.head_norm_eps)
+    result.logits = linear(pooled, weights, "head.linear")
+    return result
+
+
+def fusing(backbone: str, **fields: object) -> AudioTransformer:
+    """A model that fuses in three blocks."""
+    given = {"reducer": "fuse", "prune_at": list(RATES), "keep_rate": list(RATES.values())}
+    return small_model(backbone, **{**given, **fields})
+
+
+def indices(flags: Tensor) -> set[int]:
+    return set(flags.flatten().nonzero().flatten().tolist())
+
+
+def agree(found, item: int, plain: PlainFused) -> None:
+    """Logits, which patches live, and the very token that carries each patch."""
+    torch.testing.assert_close(found.logits[item], plain.logits, **EXACT)
+    trace = found.token_trace
+    for block, (tokens, carriers) in enumerate(zip(plain.tokens, plain.carriers, strict=True)):
+        source = trace.source[block][item].flatten()
+        assert indices(source >= 0) == set(carriers)
+        assert indices(trace.kept[block][item]) == {patch for patch, at in carriers.items() if patch == at}
+        for patch, at in carriers.items():
+            carried = found.hidden_states[block + 1][item, source[patch]]
+            torch.testing.assert_close(carried, tokens[at], **EXACT)
+
+
+@pytest.mark.parametrize("criterion", ["cls_attention", "mean_attention"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_token_is_that_of_the_definition(backbone: str, criterion: str) -> None:
+    model = fusing(backbone, criterion=criterion)
+    values = clips(model.config)
+    with torch.no_grad():
+        found = model(values, output_token_trace=True, output_hidden_states=True)
+        short = model(values)
+        for item in range(2):
+            agree(found, item, plain_fused(model, values[item], RATES))
+    torch.testing.assert_close(short.logits, found.logits, **EXACT)
+
+
+@pytest.mark.parametrize("block", [0, 11])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_first_and_the_last_block_can_fuse(backbone: str, block: int) -> None:
+    model = fusing(backbone, prune_at=[block], keep_rate=0.3)
+    values = clips(model.config)
+    with torch.no_grad():
+        wanted = [plain_fused(model, clip, {block: 0.3}).logits for clip in values]
+        torch.testing.assert_close(model(values).logits, torch.stack(wanted), **EXACT)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradients_of_all_weights_are_those_of_the_definition(backbone: str) -> None:
+    model = fusing(backbone)
+    values, weights = clips(model.config), [weight for weight in model.parameters() if weight.requires_grad]
+    plain = torch.stack([plain_fused(model, clip, RATES).logits for clip in values])
+    wanted = torch.autograd.grad((plain**2).sum(), weights, allow_unused=True)
+    found = torch.autograd.grad((model.train()(values).logits ** 2).sum(), weights, allow_unused=True)
+    for theirs, ours in zip(wanted, found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_clip_of_a_ragged_batch_is_as_if_alone(backbone: str) -> None:
+    model = fusing(backbone, drop_padding=True)
+    values, frames = clips(model.config, batch=4), torch.tensor([128, 17, 80, 0])
+    with torch.no_grad():
+        found = model(values, num_frames=frames, output_token_trace=True, output_hidden_states=True)
+        for item, count in enumerate(frames.tolist()):
+            real = {f * 8 + t for f in range(8) for t in range(8) if t == 0 or 16 * t < count}
+            agree(found, item, plain_fused(model, values[item], RATES, visible=real))
+            alone = model(values[item : item + 1], num_frames=frames[item : item + 1]).logits[0]
+            torch.testing.assert_close(alone, found.logits[item], **EXACT)
+
+
+def test_a_clip_too_short_to_lose_a_patch_gets_no_fused_token() -> None:
+    """At rate 0.9 a clip of 8 patches keeps ceil(7.2): all; its neighbour of 64 fuses six."""
+    model = fusing("audiomae", drop_padding=True, keep_rate=0.9, prune_at=[4])
+    values, frames = clips(model.config), torch.tensor([128, 10])
+    with torch.no_grad():
+        found = model(values, num_frames=frames, output_token_trace=True, output_hidden_states=True)
+        for item, real in enumerate((set(range(64)), {8 * f for f in range(8)})):
+            agree(found, item, plain_fused(model, values[item], {4: 0.9}, visible=real))
+    assert found.token_trace.kept[11][1].sum() == 8
+
+
+@pytest.mark.parametrize("shares", [[0.0, 0.3], [0.9, 1.0]])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_patches_that_are_removed_are_gone_and_the_fused_token_stays(backbone: str, shares: list[float]) -> None:
+    model = fusing(backbone)
+    values = clips(model.config)
+    draw = torch.rand((2, 2, 8, 8), generator=torch.Generator().manual_seed(3))
+    flags = draw < torch.tensor(shares).reshape(1, 2, 1, 1)
+    removed = {2: flags[0], 4: flags[1]}
+    with torch.no_grad():
+        found = model(values, removed=removed, output_token_trace=True, output_hidden_states=True)
+        for item in range(2):
+            gone = {block: indices(flags[item]) for block, flags in removed.items()}
+            agree(found, item, plain_fused(model, values[item], RATES, removed=gone))
+            alone = model(values[item : item + 1], removed={b: f[item : item + 1] for b, f in removed.items()})
+            torch.testing.assert_close(alone.logits[0], found.logits[item], **EXACT)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_visible_patches_are_fused_alone(backbone: str) -> None:
+    model = fusing(backbone)
+    values = clips(model.config)
+    visible = torch.stack([torch.randperm(64, generator=torch.Generator().manual_seed(s))[:20] for s in range(2)])
+    with torch.no_grad():
+        found = model(values, visible_patches=visible, output_token_trace=True, output_hidden_states=True)
+        for item in range(2):
+            agree(found, item, plain_fused(model, values[item], RATES, visible=set(visible[item].tolist())))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_dropped_patch_goes_on_in_the_last_token(backbone: str) -> None:
+    model = fusing(backbone)
+    values = clips(model.config)
+    with torch.no_grad():
+        output = model(values, output_token_trace=True, output_hidden_states=True)
+    trace, before = output.token_trace, torch.ones(2, 8, 8, dtype=torch.bool)
+    for block, (source, kept) in enumerate(zip(trace.source, trace.kept, strict=True)):
+        length = output.hidden_states[block + 1].shape[1]
+        assert (source >= model.config.extra_tokens).all() and (source < length).all()
+        dropped = before & ~kept
+        assert (source[dropped] == length - 1).all() and bool(dropped.any()) == (block in RATES)
+        for item in range(2):
+            own = source[item][kept[item]]
+            assert len(own.unique()) == len(own)
+            assert not set(own.tolist()) & set(source[item][~kept[item]].tolist())
+        before = kept
+
+
+@pytest.mark.parametrize("criterion", ["cls_attention", "mean_attention"])
+@pytest.mark.parametrize(("at", "rate"), [((3, 6, 9), 0.7), ((0, 11), 0.3), ((11,), 0.5), ((5,), 0.999)])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, ...], rate: float, criterion) -> None:
+    pruning = Pruning(rate, at=at, criterion=criterion, reducer="fuse")
+    with torch.device("meta"):
+        model = AudioTransformer(small_config(backbone)).eval()
+    values = torch.zeros(1, 128, 128, device="meta")
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(values, pruning=pruning)
+    assert macs(model, pruning=pruning).executed == counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_compiles_as_one_graph(backbone: str) -> None:
+    model = fusing(backbone)
+    values = clips(model.config)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(values).logits, model(values).logits, **EXACT)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_an_exported_file_fuses_too(backbone: str, tmp_path: Path) -> None:
+    model = tiny_model(backbone).set_pruning(reducer="fuse", keep_rate=0.5)
+    export(model, tmp_path / "fuse.onnx", clips=noise())
+    values = Frontend.from_config(model.config)(noise()[:3]).input_values
+    session = onnxruntime.InferenceSession(tmp_path / "fuse.onnx", providers=["CPUExecutionProvider"])
+    logits, kept = session.run(["logits", "kept"], {"input_values": values.numpy()})
+    for item, clip in enumerate(values):
+        with torch.no_grad():
+            plain = plain_fused(model, clip, {0: 0.5, 1: 0.5})
+        np.testing.assert_allclose(logits[item], plain.logits, atol=1e-4)
+        survived = [sum(carrier.get(patch) == patch for carrier in plain.carriers) for patch in range(32)]
+        assert kept[item].flatten().tolist() == survived
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_rate_of_one_fuses_nothing(backbone: str) -> None:
+    model = small_model(backbone)
+    values = clips(model.config)
+    with torch.no_grad():
+        dense = model(values, pruning=Pruning(1.0, reducer="fuse")).logits
+        assert torch.equal(dense, model(values).logits)
+        dropped = model(values, pruning=Pruning(0.5)).logits
+        assert not torch.allclose(model(values, pruning=Pruning(0.5, reducer="fuse")).logits, dropped, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("field_name", "fields"),
+    [
+        ("criterion", {"reducer": "fuse", "criterion": "intensity"}),
+        ("criterion", {"reducer": "fuse", "criterion": "random"}),
+        ("reducer", {"reducer": "fused"}),
+        ("reducer", {"reducer": None}),
+        ("reducer", {"reducer": "fuse", "criterion": "intensity", "reference_compat": True}),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(field_name: str, fields: dict) -> None:
+    model = small_model("ast")
+    with pytest.raises(InvalidSetting) as error:
+        model.set_pruning(Pruning(0.5, **fields))
+    assert error.value.field == field_name and repr(fields[field_name]) in str(error.value)
+    assert model.config.pruning == Pruning()

@@ -31,7 +31,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 unit: $(VENV)/.installed
 	$(PYTEST)
 
-# The GPU kernel, in Triton's interpreter and as machine code. Triton, 286 MB, comes with no other target.
+# The GPU kernel, in Triton's interpreter and as machine code. Triton, 286 MB, is not in CPU builds of torch.
 kernel: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernel]'
 	$(PYTEST) tests/pruning/kernels tests/benchmarks/test_gpu_benchmark.py

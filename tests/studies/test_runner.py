@@ -126,6 +126,22 @@ def test_wrong_settings_are_named_before_any_work(out: Path, tmp_path: Path) -> 
         run_plan([], out)
 
 
+def test_a_second_call_beside_the_first_is_refused_at_once(out: Path) -> None:
+    slow = "import os, time\nopen('begun', 'x')\nwhile not os.path.exists('go'): time.sleep(0.05)\nopen('a', 'x')"
+    steps = [python_step("a", out, slow)]
+    first = threading.Thread(target=run_plan, args=(steps, out))
+    first.start()
+    wait_for((out / "begun").exists)
+    begun: list[str] = []
+    with pytest.raises(InvalidSetting, match=r"out is '.*out'; allowed: a name that no other run is writing now"):
+        run_plan(steps, out, begin=lambda: begun.append("begun"))
+    assert not begun
+    (out / "go").touch()
+    first.join(60)
+    assert (out / "a").exists()
+    run_plan(steps, out)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="locks files as POSIX does")
 def test_a_second_call_waits_for_a_step_that_outlived_the_first(out: Path) -> None:
     """The first one is killed; its step goes on, ends well, and is not run again."""
@@ -148,4 +164,4 @@ def test_a_second_call_waits_for_a_step_that_outlived_the_first(out: Path) -> No
     assert not second.is_alive()
     assert (out / "a").exists()
     assert len(told) == 1
-    assert told[0].startswith("waiting: another process is at work")
+    assert told[0].startswith("waiting for a step that is still at work")

@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Event
 
 from spectrim.errors import DataError, InvalidSetting, SpectrimError
+from spectrim.files import sole_writer
 from spectrim.machine import core_count
 
 if sys.platform != "win32":
@@ -111,8 +112,8 @@ def run_plan(
 ) -> None:
     """Run what is not done yet, several steps side by side, each in ``out`` and with its log below ``out/logs``.
 
-    A second call for the same folder, from any process, waits until nothing of the first one is at work any more,
-    be it only a step that outlived it.
+    A second call for the same folder is refused as long as the first one is at work, and waits for a step that
+    outlived a killed one.
 
     Args:
         steps: all that are needed stand in it.
@@ -122,7 +123,7 @@ def run_plan(
         begin: is called once all is checked and nothing else is at work.
 
     Raises:
-        InvalidSetting: jobs is below 1, or out is a file.
+        InvalidSetting: jobs is below 1, out is a file, or another call is at work in it.
         DataError: inputs are missing.
         Failed: a step ended badly; what runs beside it is interrupted, and goes on where it was the next time.
     """
@@ -132,15 +133,18 @@ def run_plan(
         raise DataError(f"not there: {', '.join(map(str, lacking))}; --dry-run says which runs need what")
     if out.exists() and not out.is_dir():
         raise InvalidSetting("out", str(out), "a folder, or the name of one to make")
-    (out / "logs").mkdir(parents=True, exist_ok=True)
-    with _sole_use(out, tell) as lock:
+    with sole_writer(out, "out"), _left_behind(out, tell) as lock:
         begin()
         _run(steps, out, jobs, tell, lock)
 
 
 @contextmanager
-def _sole_use(out: Path, tell: Tell) -> Iterator[int]:
-    """Wait for a lock on a folder, and hold it; steps inherit the file, and hold it as long as they run."""
+def _left_behind(out: Path, tell: Tell) -> Iterator[int]:
+    """Wait for steps that a killed call left in a folder.
+
+    Steps inherit the file that this gives, and so its lock, and hold it as long as they run.
+    """
+    (out / "logs").mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a") as file:
         if sys.platform != "win32":
             said_so = False
@@ -150,7 +154,9 @@ def _sole_use(out: Path, tell: Tell) -> Iterator[int]:
                     break
                 except BlockingIOError:
                     if not said_so:
-                        tell(f"waiting: another process is at work in {out}, or a step that it left behind")
+                        tell(
+                            f"waiting for a step that is still at work in {out}, left behind by a call that was killed"
+                        )
                         said_so = True
                     time.sleep(1.0)
         yield file.fileno()

@@ -99,10 +99,11 @@ def test_a_run_is_written_down_and_then_refused_or_resumed(tmp_path: Path) -> No
 
 def test_checkpoints_of_an_unknown_run_are_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    check_run({"seed": 1}, tmp_path, resume=True)
+    for resume in (False, True):
+        check_run({"seed": 1}, tmp_path, resume=resume)
+    write_checkpoint(tmp_path / "checkpoints", 5)
     with pytest.raises(InvalidSetting, match="--resume"):
         check_run({"seed": 1}, tmp_path, resume=False)
-    write_checkpoint(tmp_path / "checkpoints", 5)
     with pytest.raises(InvalidSetting, match=r"a folder with run\.json"):
         check_run({"seed": 1}, tmp_path, resume=True)
 

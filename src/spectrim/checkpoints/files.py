@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
-from spectrim.checkpoints.untrusted import parse_json
+from spectrim.checkpoints.untrusted import read_json
 from spectrim.checkpoints.unwrap import own_names, unwrap
 from spectrim.errors import CheckpointError, InvalidSetting
 
@@ -236,7 +236,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         refuse_pointer(file)
-        content = parse_json(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{file}: is not valid JSON ({_first_line(error)})") from error
     if not isinstance(content, dict):
@@ -278,13 +278,20 @@ def _unpickle(file: Path) -> object:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
 
 
-def _why_unreadable(file: Path, error: BaseException) -> str:
+def named_code(error: BaseException) -> str | None:
+    """Words for the code that torch refused to load, None where an error is about something else."""
     text = str(error)
     named = re.search(r"GLOBAL ([\w.]+)", text)
     if named or "Unsupported class" in text or "reduce for unrecognized function" in text:
-        what = f"code ({named.group(1)})" if named else "code"
+        return f"code ({named.group(1)})" if named else "code"
+    return None
+
+
+def _why_unreadable(file: Path, error: BaseException) -> str:
+    code = named_code(error)
+    if code is not None:
         return (
-            f"{file}: refused, its pickle holds {what} besides weights, which loading would run. Only tensors and "
+            f"{file}: refused, its pickle holds {code} besides weights, which loading would run. Only tensors and "
             "argparse.Namespace are read; where you trust it, save its state_dict() alone with torch.save"
         )
     return f"{file}: cannot be read as a checkpoint; it is damaged, cut short or something else ({_first_line(error)})"

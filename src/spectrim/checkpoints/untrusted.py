@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -36,6 +37,18 @@ def parse_json(text: str) -> Any:
         if not level:
             return content
     raise ValueError(_too_deep())
+
+
+def read_json(file: Path) -> Any:
+    """Read JSON from a file in UTF-8.
+
+    Raises:
+        ValueError: as `parse_json`; or it is no UTF-8.
+        OSError: it cannot be read.
+    """
+    if (size := file.stat().st_size) > 4 * MOST_CHARACTERS:
+        raise ValueError(f"{size:,} bytes; read are at most {MOST_CHARACTERS:,} characters")
+    return parse_json(file.read_text(encoding="utf-8"))
 
 
 def _parts(value: Any) -> list[Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerState
-
 from spectrim.errors import InvalidSetting
 from spectrim.files import refuse_another_run
 from spectrim.training.recipes import Recipe
-from spectrim.training.run_folder import CHECKPOINTS, TRAINER_STATE, CheckpointFolder, begun_run
+from spectrim.training.resuming import read_state
+from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begun_run
 
 MAY_DIFFER = (
     "recipe.name",
@@ -42,7 +41,7 @@ def branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
     newest = CheckpointFolder(trunk / CHECKPOINTS).newest()
     if newest is None:
         raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")
-    epoch = TrainerState.load_from_json(str(newest / TRAINER_STATE)).epoch or 0.0
+    epoch = read_state(newest).epoch or 0.0
     start = recipe.pruning.shrink_start
     if epoch > start + 1e-9:
         allowed = f"a run that stopped by pruning.shrink_start={start:g}; its newest checkpoint is of epoch {epoch:g}"

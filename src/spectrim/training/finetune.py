@@ -30,7 +30,16 @@ from spectrim.training.branch import branching_point
 from spectrim.training.cards import write_card
 from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipes import Recipe
-from spectrim.training.run_folder import CHECKPOINTS, NEWEST, CheckpointFolder, average_weights, begin_run, check_run
+from spectrim.training.resuming import check_weights
+from spectrim.training.run_folder import (
+    CHECKPOINTS,
+    NEWEST,
+    WEIGHTS,
+    CheckpointFolder,
+    average_weights,
+    begin_run,
+    check_run,
+)
 from spectrim.training.run_log import RunLog, Say
 from spectrim.training.sampling import BalancedSampler, clip_weights, epoch_size
 from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tensorboard_callback
@@ -251,6 +260,7 @@ def train(
         InvalidSetting: unknown data set; ``output`` already holds a run and ``resume`` is False; the run in it has
             another recipe, data or start; or the settings do not suit the data, the checkpoint or the machine.
         DataError: the data set is not there, or too much of it is missing or unreadable.
+        CheckpointError: what the run is to go on from is not what it, or the other run, has written.
         TrainingDiverged: the loss is no longer a number.
     """
     output = Path(output)
@@ -261,6 +271,8 @@ def train(
     shared = None if newest is not None or branch_of is None else branching_point(recipe, run, Path(branch_of))
     job = prepare(recipe, data, output, init)
     trainer = build_trainer(job, progress=progress, say=say)
+    if (goes_on_from := newest or shared) is not None:
+        trainer.check_checkpoint(goes_on_from)
     begin_run(run, output)
     if shared is not None:
         newest = checkpoints.path / shared.name
@@ -325,6 +337,8 @@ def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
     if job.recipe.evaluation.choose == "average":
         folder = CheckpointFolder(job.output / CHECKPOINTS)
         averaged = folder.whole_steps()[-job.recipe.evaluation.average_last :]
+        for step in averaged:
+            check_weights(folder.checkpoint(step) / WEIGHTS, job.model)
         job.model.load_state_dict(average_weights([folder.checkpoint(step) for step in averaged]))
         best = {"step": averaged[-1], "epoch": averaged[-1] / per_epoch, "averaged_steps": averaged}
     if state.best_global_step:

@@ -274,6 +274,7 @@ def pretrain(
         InvalidSetting: ``output`` already holds a run and ``resume`` is False; the run in it has another recipe, data
             or start; there is no audio in the folder; or the settings do not suit the data, the start or the machine.
         DataError: there is no such folder, or too many files in it are unreadable.
+        CheckpointError: what the run is to go on from is not what it has written.
         TrainingDiverged: the loss is no longer a number.
     """
     output = Path(output)
@@ -283,8 +284,10 @@ def pretrain(
     collator = MaskingCollator(Frontend.from_config(job.model.config), recipe.masking, job.model.config.grid)
     pictures = _pictures(job, collator)
     trainer = build_trainer(job, collator, [] if pictures is None else [pictures], progress=progress, say=say)
-    begin_run(run, output)
     newest = CheckpointFolder(output / CHECKPOINTS).newest() if resume else None
+    if newest is not None:
+        trainer.check_checkpoint(newest)
+    begin_run(run, output)
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job, pictures)
 

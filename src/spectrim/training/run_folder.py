@@ -7,7 +7,6 @@ A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (ma
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spectrim.errors import InvalidSetting
+from spectrim.checkpoints.untrusted import read_json
+from spectrim.errors import InvalidSetting, shown
 from spectrim.files import clear, refuse_another_run, write_json
 from spectrim.machine import environment, is_main_process, process_count
 from spectrim.training.recipes import StrictSettings
@@ -60,7 +60,7 @@ def check_run(
         return
     written = output / "run.json"
     if not resume:
-        if written.exists() or (output / CHECKPOINTS).is_dir():
+        if written.exists() or any((output / CHECKPOINTS).glob("checkpoint-*")):
             allowed = "a folder without a run in it, or --resume to continue that run"
             raise InvalidSetting("output", str(output), allowed)
     elif written.is_file():
@@ -71,8 +71,17 @@ def check_run(
 
 
 def begun_run(written: Path, kind: type[StrictSettings]) -> dict[str, Any]:
-    """Read what a run's ``run.json`` says; settings that have come to its kind of recipe since have their defaults."""
-    run: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    """Read what a run's ``run.json`` says; settings that have come to its kind of recipe since have their defaults.
+
+    Raises:
+        InvalidSetting: it says nothing of a run.
+    """
+    try:
+        run = read_json(written)
+    except ValueError as error:
+        raise InvalidSetting("output", str(written.parent), f"a run whose run.json is valid JSON ({error})") from error
+    if not isinstance(run, dict) or not isinstance(run.get("recipe", {}), dict):
+        raise InvalidSetting("output", str(written.parent), "a run whose run.json says recipe, data and init")
     with suppress(ValidationError):
         run["recipe"] = kind(**run.get("recipe", {})).model_dump(mode="json")
     return run
@@ -100,12 +109,14 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 def flaw(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint on disk, None for a whole one."""
     try:
-        files = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        files = read_json(checkpoint / CHECKSUMS)
     except (OSError, ValueError):
         files = None
     if not isinstance(files, dict) or not files:
         return f"it has no readable {CHECKSUMS}"
     for name, written in files.items():
+        if Path(name).name != name:
+            return f"its {CHECKSUMS} names {shown(name)}, outside of it"
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
         if _fingerprint(checkpoint / name) != written:

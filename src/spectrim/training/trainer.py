@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -23,7 +24,11 @@ from spectrim.errors import InvalidSetting, MissingExtra, TrainingDiverged
 from spectrim.machine import is_main_process, process_count
 from spectrim.training.optimiser import build_optimiser, build_schedule
 from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
-from spectrim.training.run_folder import CHECKPOINTS, NEWEST, TRAINER_STATE, CheckpointFolder, flaw
+from spectrim.training.resuming import Course, check_checkpoint, check_weights
+from spectrim.training.run_folder import CHECKPOINTS, NEWEST, TRAINER_STATE, WEIGHTS, CheckpointFolder, flaw
+
+STEP_COUNTS = ("logging_steps", "eval_steps", "save_steps")
+"""Names of `TrainerState` and `TrainingArguments`."""
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +206,23 @@ class RunTrainer(Trainer):
             self.optimizer = build_optimiser(named, self.optimiser_settings, self.depth)
         return self.optimizer
 
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        """Make sure that this run can go on from a checkpoint; see `spectrim.training.resuming.check_checkpoint`."""
+        settings, sampler = self.optimiser_settings, cast(Sized, self.train_sampler())
+        per_epoch = max(1, math.ceil(len(sampler) / settings.batch_size))
+        steps = math.ceil(self.args.num_train_epochs * per_epoch)
+        optimiser = build_optimiser(self.model.named_parameters(), settings, self.depth)
+        alone = self.args.world_size == 1
+        course = Course(
+            optimiser,
+            build_schedule(optimiser, self.schedule_settings, settings, steps),
+            {"max_steps": steps, **{name: int(getattr(self.args, name)) for name in STEP_COUNTS}},
+            per_epoch,
+            "rng_state.pth" if alone else f"rng_state_{self.args.process_index}.pth",
+            self.args.fp16,
+        )
+        check_checkpoint(checkpoint, self.model, course)
+
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -267,10 +289,30 @@ class RunTrainer(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the highest learning rate of all layers in place of that of the first parameters."""
+        """Log, with the highest learning rate of all layers in place of that of the first parameters.
+
+        The mean loss at the end is that of all the run's steps; Trainer's is of those since it was resumed.
+        """
         if "learning_rate" in logs:
             logs["learning_rate"] = self.highest_rate
+        if "train_loss" in logs:
+            logs["train_loss"] = mean_loss(self.state.log_history, logs["train_loss"])
         super().log(logs, *args, **kwargs)
+
+
+def mean_loss(history: Sequence[Mapping[str, float]], otherwise: float) -> float:
+    """Mean training loss of a run's steps.
+
+    Args:
+        history: rows of its log; those with ``loss``, the mean since the one before, count.
+        otherwise: where there is no such row.
+    """
+    total, before = 0.0, 0.0
+    for row in history:
+        if "loss" in row:
+            total += row["loss"] * (row["step"] - before)
+            before = row["step"]
+    return total / before if before else otherwise
 
 
 class WholeCheckpoints(TrainerCallback):
@@ -283,7 +325,7 @@ class WholeCheckpoints(TrainerCallback):
     def __init__(self, folder: CheckpointFolder) -> None:
         self.folder = folder
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Look for the best checkpoint where the run is now; one that is gone or broken is best no more."""
         if state.is_world_process_zero:
             self.folder.clear_partial()
@@ -291,6 +333,8 @@ class WholeCheckpoints(TrainerCallback):
             best = self.folder.checkpoint(state.best_global_step)
             wrong = flaw(best)
             if wrong is None:
+                if model is not None:
+                    check_weights(best / WEIGHTS, model)
                 state.best_model_checkpoint = str(best)
             else:
                 logger.warning("%s was the best so far and is no more: %s", best, wrong)

@@ -137,3 +137,13 @@ def test_one_name_that_cannot_be_fails_by_itself(tree: Path) -> None:
     assert len(str(caught.value)) < 1200
     with pytest.raises(AudioError, match=r"^\\x1b\[31mred\.wav: no such file"):
         audio.read(found.files[2])
+
+
+def test_a_string_is_one_path_and_not_its_letters(tmp_path: Path) -> None:
+    clip = tmp_path / "one.wav"
+    clip.write_bytes(b"")
+    for one in (clip, str(clip), os.fsencode(clip), [clip]):
+        assert select_files(one).files == [str(clip)]
+    for wrong in (None, 3, [3], [None]):
+        with pytest.raises(InvalidSetting, match=r"paths is .*; allowed: a path, or a list of paths"):
+            select_files(wrong)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from spectrim.audio.files import EXTENSIONS
 from spectrim.data.layout import audio_files
@@ -40,7 +41,27 @@ class Selection:
     errors: list[AudioError] = field(default_factory=list)
 
 
-def select_files(paths: Iterable[str | os.PathLike[str]], listing: bytes | None = None) -> Selection:
+Paths: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""One path, or several. A string is one path, never its letters."""
+
+
+def as_paths(paths: Paths, field: str = "paths") -> list[str]:
+    """One path, or several, as a list of names.
+
+    Args:
+        paths: what was given.
+        field: how an error calls it.
+
+    Raises:
+        InvalidSetting: it is neither.
+    """
+    try:
+        return [os.fsdecode(path) for path in ([paths] if isinstance(paths, str | os.PathLike | bytes) else paths)]
+    except TypeError as error:
+        raise InvalidSetting(field, paths, "a path, or a list of paths") from error
+
+
+def select_files(paths: Paths, listing: bytes | None = None) -> Selection:
     """Find the audio files that are meant.
 
     A file is taken as it is, whatever its name, also if it does not exist: reading it will say so. A folder is searched
@@ -51,14 +72,14 @@ def select_files(paths: Iterable[str | os.PathLike[str]], listing: bytes | None 
     bytes: such lists are made of names as they are.
 
     Args:
-        paths: what was named.
+        paths: what was named; one path, or several.
         listing: the list that ``-`` stands for; read from standard input if needed and not given.
 
     Raises:
         InvalidSetting: there is not one file in all of it, and says what was looked for; or the list is not one of
             names.
     """
-    named = [os.fspath(path) for path in paths]
+    named = as_paths(paths)
     files: dict[str, None] = {}
     errors = []
     for path, magic in _expanded(named, listing):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spectrim.assets import packaged_clips
 from spectrim.audio.files import FRAME_SECONDS, iterate_windows
+from spectrim.audio.finding import Paths, as_paths
 from spectrim.audio.frontend import Frontend, frame_seconds
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
@@ -87,7 +88,7 @@ class DemoResult:
 
 
 def run(
-    clips: Sequence[Path] = (),
+    clips: Paths = (),
     *,
     model: str | os.PathLike[str] = "spectrim-mini",
     keep_rates: Sequence[float] = (1.0, 0.7, 0.5),
@@ -102,7 +103,7 @@ def run(
     that what else the machine does hits all alike; the median of the passes counts.
 
     Args:
-        clips: audio files; none of them: the held-out clips in the package, whose labels are known.
+        clips: audio files, one or several; none of them: the held-out clips in the package, whose labels are known.
         model: what `spectrim.from_pretrained` takes.
         keep_rates: in (0, 1].
         output: folder for the pictures; made if needed.
@@ -117,7 +118,7 @@ def run(
     """
     rates = _checked(keep_rates, output, pictures)
     report_progress = on_progress or _no_progress
-    files = [(Path(path), None) for path in clips] or packaged_clips()
+    files = [(Path(path), None) for path in as_paths(clips, "clips")] or packaged_clips()
     tagger = pack_weights(from_pretrained(model))
     usable, errors = _read(files, tagger.config, report_progress)
     answers = _tag(tagger, usable, rates if 1.0 in rates else [*rates, 1.0], partial(report_progress, "tag"))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from spectrim.audio.decoding import LOOK_AHEAD, Event, decode_files
 from spectrim.audio.files import Note, Samples, Window, window_samples, windows_and_notes
-from spectrim.audio.finding import Selection, select_files
+from spectrim.audio.finding import Paths, Selection, select_files
 from spectrim.audio.frontend import Frontend, FrontendOutput
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
@@ -188,7 +188,7 @@ def open_model(source: str | os.PathLike[str], keep_rate: float | None = None, p
 
 
 def predict(
-    paths: Iterable[str | os.PathLike[str]] | Selection,
+    paths: Paths | Selection,
     model: Model | str | Path = "spectrim-mini",
     *,
     keep_rate: float | None = None,

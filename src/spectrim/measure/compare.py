@@ -14,7 +14,7 @@ import numpy as np
 
 from spectrim.audio.decoding import Event
 from spectrim.audio.files import Note, Samples, Window
-from spectrim.audio.finding import STDIN, Selection, select_files
+from spectrim.audio.finding import STDIN, Paths, Selection, as_paths, select_files
 from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 from spectrim.inference.onnx_model import device_for
@@ -54,11 +54,11 @@ class Comparison:
     errors: list[AudioError] = field(default_factory=list)
 
 
-def choose_clips(paths: Iterable[str | os.PathLike[str]], limit: int | None = None) -> Selection:
+def choose_clips(paths: Paths, limit: int | None = None) -> Selection:
     """Find the files that are meant, as `spectrim.audio.finding.select_files` does.
 
     Args:
-        paths: files, folders, patterns.
+        paths: files, folders, patterns; one, or several.
         limit: at most so many files, evenly spread over all that are found; None for all.
 
     Raises:
@@ -66,7 +66,7 @@ def choose_clips(paths: Iterable[str | os.PathLike[str]], limit: int | None = No
     """
     if limit is not None and limit < 1:
         raise InvalidSetting("limit", limit, "1 or more")
-    names = [os.fspath(path) for path in paths]
+    names = as_paths(paths, "clips")
     for path in names:
         if path != STDIN and not os.path.lexists(path) and not any(letter in path for letter in "*?["):
             raise InvalidSetting("clips", path, "a folder, file or pattern that is there")
@@ -78,7 +78,7 @@ def choose_clips(paths: Iterable[str | os.PathLike[str]], limit: int | None = No
 
 
 def compare(
-    clips: Selection | Iterable[str | os.PathLike[str]],
+    clips: Selection | Paths,
     model: Model,
     keep_rates: Iterable[float] | None = None,
     *,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from checkpoint_files import official_ast, save
 from command_line import run
+from layouts import make_folder
 
 import spectrim.checkpoints
 from spectrim.assets import packaged_clips
@@ -29,6 +30,23 @@ def test_a_stride_or_frames_make_a_model_known(untold: Path) -> None:
         assert code == 0 and json.loads(out)["grid"] == [12, 30]
     code, out, _ = run("predict", CLIP, "--model", untold, "--stride", 10, "--format", "jsonl")
     assert code == 0 and "LABEL_" in out
+
+
+def test_evaluate_and_analyze_take_them_too(untold: Path, tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "clips", {f"LABEL_{number}": 4 for number in range(3)})
+    for command, end in (("evaluate", ()), ("analyze", ("--output", tmp_path / "out", "--keep-rates", "0.5"))):
+        options = (command, "--dataset", "folder", "--data", root, "--set", "test_share=1", "--model", untold, *end)
+        code, _, said = run(*options)
+        assert code == 1 and "stride=10 with 306 to 315 frames" in said and "--stride" in said
+        code, _, said = run(*options, "--stride", "ten")
+        assert code == 2 and "stride is 'ten'" in said
+    code, out, _ = run(*options[:-4], "--stride", 10, *options[-4:], "--format", "csv")
+    assert code == 0 and out.startswith("claim,model,answer")
+    facts = json.loads((tmp_path / "out" / "statistics.json").read_text())["facts"]
+    assert f"--model {untold} --stride 10 --dataset folder" in facts["command"]
+    options = ("evaluate", "--dataset", "folder", "--data", root, "--set", "test_share=1", "--model", untold)
+    code, out, _ = run(*options, "--frames", 312, "--keep-rates", "0.5", "--format", "json")
+    assert code == 0 and json.loads(out)["facts"]["model"] == str(untold)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +17,14 @@ from spectrim.analysis.claims_report import slug, write_report
 from spectrim.analysis.experiment import Findings, Plan, Tell, experiment, facts_of, load_findings, save_findings
 from spectrim.analysis.record import record
 from spectrim.analysis.summary import overlap
-from spectrim.checkpoints import from_pretrained
+from spectrim.checkpoints import DescribedSource, from_pretrained
 from spectrim.data import AudioDataset, find_data_set
 from spectrim.data.dataset import spread_places
 from spectrim.errors import InvalidSetting
 from spectrim.files import write_json, write_text
 from spectrim.inference.packing import pack_weights
 from spectrim.machine import environment, resolve_device
-from spectrim.measure.scoring import label_columns
+from spectrim.measure.scoring import check_measurable, label_columns
 from spectrim.network.transformer import AudioTransformer
 from spectrim.stats.bootstrap import bootstrap
 from spectrim.tables import table_csv
@@ -47,14 +48,14 @@ class Analysis:
 
 
 def analyse(
-    models: Sequence[str],
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     data_set: str,
     root: str | Path,
     output: str | Path,
     plan: Plan,
     *,
     options: Mapping[str, Any] | None = None,
-    names: Sequence[str] | None = None,
+    names: str | Sequence[str] | None = None,
     device: str = "auto",
     resume: bool = False,
     keep_record: bool = False,
@@ -66,7 +67,7 @@ def analyse(
     ``report.html``, ``report.md``, and what the numbers are made of in ``findings/``.
 
     Args:
-        models: what `spectrim.from_pretrained` takes, each.
+        models: what `spectrim.from_pretrained` takes, each; one, or several.
         data_set: name in `spectrim.data.DATA_SETS`.
         root: where it is on disk.
         output: folder for all of it.
@@ -84,6 +85,8 @@ def analyse(
         CheckpointError: a model cannot be loaded.
     """
     plan.check()
+    models = [models] if isinstance(models, str | os.PathLike) else list(models)
+    names = [names] if isinstance(names, str) else names
     target, target_device = Path(output), resolve_device(device)
     _check_output(target, resume)
     model_names = _names(models, names)
@@ -93,6 +96,7 @@ def analyse(
         name: pack_weights(from_pretrained(source)).eval() for name, source in zip(model_names, models, strict=True)
     }
     _check_together(loaded, part, plan)
+    check_measurable(part, plan.part)
     findings = []
     for name, model in loaded.items():
         findings.append(_findings(name, model.to(target_device), part, plan, target, resume, on_progress))
@@ -145,10 +149,10 @@ def _check_output(target: Path, resume: bool) -> None:
         raise InvalidSetting("output", str(target), "a folder without an analysis in it, or resume to go on with it")
 
 
-def _names(models: Sequence[str], names: Sequence[str] | None) -> list[str]:
+def _names(models: Sequence[str | os.PathLike[str]], names: Sequence[str] | None) -> list[str]:
     if not models:
         raise InvalidSetting("model", [], "one model or more")
-    chosen = list(names) if names else [Path(model).name or model for model in models]
+    chosen = list(names) if names else [Path(model).name or str(model) for model in models]
     if len(chosen) != len(models):
         raise InvalidSetting("name", chosen, f"one for each of the {len(models)} models")
     if names is None and len(set(chosen)) < len(chosen):
@@ -192,7 +196,7 @@ def _findings(
 
 
 def _command(
-    models: Sequence[str],
+    models: Sequence[str | os.PathLike[str]],
     data_set: str,
     root: str | Path,
     output: str | Path,
@@ -202,6 +206,12 @@ def _command(
 ) -> str:
     """The command line of the same analysis."""
     words = ["spectrim", "analyze", *(word for model in models for word in ("--model", str(model)))]
+    said = {(one.stride, one.frames) for one in models if isinstance(one, DescribedSource)}
+    for stride, frames in said if len(said) == 1 else ():
+        if stride is not None:
+            words += ["--stride", str(stride) if isinstance(stride, int) else ",".join(map(str, stride))]
+        if frames is not None:
+            words += ["--frames", str(frames)]
     words += ["--dataset", data_set, "--data", str(root), "--part", plan.part]
     words += ["--keep-rates", ",".join(f"{rate:g}" for rate in plan.keep_rates), "--padding", plan.padding]
     words += ["--clusters", plan.clusters]

@@ -7,19 +7,37 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import FormatOption, ProgressOption, check_form, numbers, options_of, plainly, put
+from spectrim.cli.common import (
+    FormatOption,
+    FramesOption,
+    ProgressOption,
+    StrideOption,
+    check_form,
+    named_model,
+    numbers,
+    options_of,
+    plainly,
+    put,
+)
 from spectrim.errors import InvalidSetting, one_of
 
 
 @plainly
 def analyze(
     model: Annotated[
-        list[str], typer.Option("--model", "-m", help="A model; several are compared. Directory, file or hub id.")
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model; several are compared. Directory, file or hub id; --stride and --frames are of all.",
+        ),
     ],
     dataset: Annotated[str, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")],
     data: Annotated[Path, typer.Option(help="Root of the data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for report, tables and figures.")],
     name: Annotated[list[str] | None, typer.Option(help="Of each model in the report, in their order.")] = None,
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     keep_rates: Annotated[
         str, typer.Option(help="Below 1, separated by commas; pictures show the first.")
@@ -42,6 +60,7 @@ def analyze(
     check_form(form)
     if padding not in ("with", "without"):
         raise InvalidSetting("padding", padding, one_of(("with", "without")))
+    sources = [named_model(one, stride, frames) for one in model]
     rates = numbers("keep-rates", keep_rates, float)
     blocks = None if drop_at is None else tuple(numbers("drop-at", drop_at, int))
     options = options_of(change or ())
@@ -54,7 +73,7 @@ def analyze(
     plan = Plan(tuple(rates), padding, clusters, dataset, part, drop_at=blocks, limit=limit, batch_size=batch_size)
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         found = analyse(
-            model, dataset, data, output, plan, options=options, names=name, device=device, resume=resume,
+            sources, dataset, data, output, plan, options=options, names=name, device=device, resume=resume,
             keep_record=record, on_progress=tell,
         )  # fmt: skip
     verdicts = [

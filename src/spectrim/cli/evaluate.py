@@ -10,9 +10,12 @@ import typer
 
 from spectrim.cli.common import (
     FormatOption,
+    FramesOption,
     ModelOption,
     ProgressOption,
+    StrideOption,
     check_form,
+    named_model,
     numbers,
     options_of,
     plainly,
@@ -32,6 +35,8 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")],
     data: Annotated[Path, typer.Option(help="Root of the data set.")],
     model: ModelOption = "spectrim-mini",
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     fold: Annotated[int | None, typer.Option(help="The held-out fold.")] = None,
     folds: Annotated[
@@ -64,6 +69,7 @@ def evaluate(
         held_out: Any = numbers("folds", folds, int)
     else:
         held_out = folds or ([] if fold is None else [fold])
+    source = named_model(model, stride, frames)
     rates, options = numbers("keep-rates", keep_rates, float), options_of(change or ())
     drawn_by = [] if seeds is None else numbers("seeds", seeds, int)
     if output is not None and output.exists() and not output.is_dir():
@@ -75,7 +81,7 @@ def evaluate(
 
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         found = run(
-            model, dataset, data, part=part, folds=held_out, seeds=drawn_by, keep_rates=rates,
+            source, dataset, data, part=part, folds=held_out, seeds=drawn_by, keep_rates=rates,
             criteria=criterion.split(","), options=options, batch_size=batch_size, device=device, workers=workers,
             on_progress=lambda done, total: tell("clips", done, total),
         )  # fmt: skip

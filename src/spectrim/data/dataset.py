@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from spectrim.audio import files as audio
-from spectrim.errors import AudioError, DataError, InvalidSetting
+from spectrim.errors import AudioError, DataError, InvalidSetting, brief
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +122,28 @@ class AudioDataset(Dataset[Clip]):
         return wider
 
     @property
+    def each_label_apart(self) -> bool:
+        """Whether each label is a question of its own: clips can have several, or there is only one label.
+
+        Among one label the highest score is always right, so that accuracy would always be 1.
+        """
+        return self.multi_label or len(self.labels) == 1
+
+    @property
     def metric(self) -> str:
         """What to judge a model by on this data: its name in `spectrim.measure.metrics.METRICS`."""
-        return "mAP" if self.multi_label else "accuracy"
+        return "mAP" if self.each_label_apart else "accuracy"
+
+    @property
+    def not_measurable(self) -> str | None:
+        """Why `metric` says nothing on these clips, or None."""
+        counts = Counter(number for recording in self.recordings for number in set(recording.labels))
+        if self.metric == "accuracy" or any(0 < count < len(self.recordings) for count in counts.values()):
+            return None
+        every = [self.labels[number] for number, count in counts.items() if count == len(self.recordings)]
+        if every:
+            return f"every clip has {some([brief(label) for label in every], 3)}, and none lacks it: nothing to tell"
+        return "no clip has a label"
 
     def __getitem__(self, index: int) -> Clip:
         """Read a clip; raises `DataError` when too many files turned out unreadable."""

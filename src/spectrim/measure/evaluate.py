@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spectrim.checkpoints import describe, from_pretrained
+from spectrim.checkpoints import DescribedSource, describe, from_pretrained
 from spectrim.data import AudioDataset, DataSet, find_data_set
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.packing import pack_weights
 from spectrim.machine import default_workers, environment, resolve_device
 from spectrim.measure.metric_intervals import RESAMPLES, clip_intervals
 from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, right_clips, summarise
-from spectrim.measure.scoring import Progress, Scored, label_columns, score_part
+from spectrim.measure.scoring import Progress, Scored, check_measurable, label_columns, score_part
 from spectrim.network.macs import macs
 from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_keep_rate
@@ -70,7 +70,7 @@ class Evaluation:
 class _Job:
     """One model on its part of the data."""
 
-    model: str
+    model: str | DescribedSource
     fold: int | None
     seed: int | None
     part: AudioDataset
@@ -114,7 +114,7 @@ def evaluate(
     `spectrim.measure.metric_intervals.clip_intervals`.
 
     Args:
-        model: what `spectrim.from_pretrained` takes. ``{fold}`` and ``{seed}`` in it stand for their numbers.
+        model: what `spectrim.from_pretrained` takes. ``{fold}`` and ``{seed}`` in its name stand for their numbers.
         data_set: name in `spectrim.data.DATA_SETS`.
         root: where it is on disk.
         part: of the data set.
@@ -138,9 +138,11 @@ def evaluate(
     _check(keep_rates, criteria)
     resolve_device(device)
     entry = find_data_set(data_set)
-    jobs = _jobs(entry, data_set, Path(root), part, os.fspath(model), folds, seeds, dict(options or {}))
+    jobs = _jobs(entry, data_set, Path(root), part, model, folds, seeds, dict(options or {}))
     jobs = [_with_model_labels(job) for job in jobs]
     points, dense = _points(*_check_models(jobs), keep_rates, criteria)
+    for job in jobs:
+        check_measurable(job.part, part)
     workers = default_workers() if workers is None else workers
     runs = []
     total, done = sum(len(job.part) for job in jobs), 0
@@ -190,12 +192,13 @@ def _jobs(
     name: str,
     root: Path,
     part: str,
-    model: str,
+    source: str | os.PathLike[str],
     folds: Sequence[int] | Literal["all"],
     seeds: Sequence[int],
     options: dict[str, Any],
 ) -> list[_Job]:
     """A model and an opened part for each fold and seed."""
+    model = os.fspath(source)
     if folds and "fold" in options:
         raise InvalidSetting("option fold", options["fold"], "nothing where folds are named beside it")
     if folds == "all":
@@ -212,10 +215,16 @@ def _jobs(
             raise InvalidSetting(f"{field}s", [], f"at least one {field}, for {{{field}}} in {model}")
     opened: dict[int | None, AudioDataset] = {fold: entry.open(root, part, **options, fold=fold) for fold in numbers}
     return [
-        _Job(model.replace("{fold}", str(fold)).replace("{seed}", str(seed)), fold, seed, clips)
+        _Job(_model_of(source, fold, seed), fold, seed, clips)
         for fold, clips in (opened or {None: entry.open(root, part, **options)}).items()
         for seed in dict.fromkeys(seeds) or (None,)
     ]
+
+
+def _model_of(source: str | os.PathLike[str], fold: int | None, seed: int | None) -> str | DescribedSource:
+    """The model of a fold and seed, with what is said of it."""
+    name = os.fspath(source).replace("{fold}", str(fold)).replace("{seed}", str(seed))
+    return replace(source, place=name) if isinstance(source, DescribedSource) else name
 
 
 def _with_model_labels(job: _Job) -> _Job:
@@ -256,7 +265,7 @@ def _points(
 
 def _judge(job: _Job, scored: Scored, dense: Pruning, *, keep: bool) -> _Run:
     """Metrics of a run; scores are kept only on demand."""
-    multi_label = job.part.multi_label
+    multi_label = job.part.each_label_apart
     labels, metrics = {}, {}
     for point, scores in scored.scores.items():
         labels[point] = label_metrics(scores, scored.targets, multi_label=multi_label)
@@ -401,7 +410,7 @@ def _run_row(run: _Run, points: Mapping[Pruning, Pruning]) -> dict[str, Any]:
         for shown, point in points.items()
     ]
     job = run.job
-    return {"model": job.model, "fold": job.fold, "seed": job.seed, "clips": len(run.scored.ids), "rows": rows}
+    return {"model": str(job.model), "fold": job.fold, "seed": job.seed, "clips": len(run.scored.ids), "rows": rows}
 
 
 def _plain(value: Any) -> Any:

@@ -61,7 +61,7 @@ def clip_intervals(
 
 def _resampled_map(scores: Sequence[Scores], targets: Scores, counts: Counts) -> NDArray[np.float64]:
     """Mean average precision of each set of scores in each draw, (sets, draws); ``counts`` (clips, draws)."""
-    present = np.flatnonzero(targets.any(axis=0))
+    present = np.flatnonzero(targets.any(axis=0) & ~targets.all(axis=0))
     means = np.full((len(scores), counts.shape[1]), np.nan)
     for number, each in enumerate(scores):
         total, defined = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])

@@ -65,7 +65,8 @@ def chance_level(targets: NDArray[np.floating], metric: str) -> float:
     shares = (np.asarray(targets) > 0).mean(axis=0)
     if metric == "accuracy":
         return float(shares.max())
-    return float(shares[shares > 0].mean()) if shares.any() else 0.0
+    told = shares[(shares > 0) & (shares < 1)]
+    return float(told.mean()) if len(told) else 0.0
 
 
 def right_clips(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -74,7 +75,9 @@ def right_clips(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> 
 
 
 def mean_average_precision(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
-    """Average precision (scikit-learn) per label, mean over the labels that have a positive clip; NaN without any.
+    """Average precision (scikit-learn) per label, mean over the labels that some clips have and some do not, else NaN.
+
+    Where every clip has a label, whatever the scores, its average precision would be 1.
 
     Args:
         scores: (clips, labels), any monotone score.
@@ -92,9 +95,9 @@ METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
 
 
 def average_precisions(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(labels,) average precision, NaN for labels without a positive clip; arguments as `mean_average_precision`."""
+    """(labels,) average precision, NaN for labels that no clip has or every clip has; arguments as above."""
     found = np.full(targets.shape[1], np.nan)
-    for label in np.flatnonzero(targets.any(axis=0)):
+    for label in np.flatnonzero(targets.any(axis=0) & ~targets.all(axis=0)):
         found[label] = average_precision_score(targets[:, label] > 0, scores[:, label])
     return found
 
@@ -126,7 +129,7 @@ class LabelMetrics:
     Attributes:
         positives: clips that have the label.
         negatives: clips that do not.
-        average_precision: not defined without positives.
+        average_precision: not defined without positives or without negatives.
         roc_area: not defined without positives or without negatives.
         recall: share of the label's clips whose highest score it has, the per-class accuracy; None where clips can have
             several labels, and not defined without positives.
@@ -141,10 +144,8 @@ class LabelMetrics:
     @property
     def undefined(self) -> dict[str, list[int]]:
         """Metric → the labels that its mean leaves out, because they have no positive, or no negative, clip."""
-        return {
-            "mAP": np.flatnonzero(self.positives == 0).tolist(),
-            "AUC": np.flatnonzero((self.positives == 0) | (self.negatives == 0)).tolist(),
-        }
+        left_out = np.flatnonzero((self.positives == 0) | (self.negatives == 0)).tolist()
+        return {"mAP": left_out, "AUC": left_out}
 
 
 def label_metrics(scores: NDArray[np.floating], targets: NDArray[np.floating], *, multi_label: bool) -> LabelMetrics:

@@ -131,6 +131,13 @@ def label_columns(of_model: Sequence[str], of_data: Sequence[str]) -> NDArray[np
     return np.array([places[label] for label in of_data], dtype=np.int64)
 
 
+def check_measurable(part: AudioDataset, name: str) -> None:
+    """Raise `InvalidSetting` where no metric can tell models apart on a part, ``name``: all clips are alike."""
+    if (reason := part.not_measurable) is not None:
+        allowed = f"one with clips that have a label and clips that do not, for {part.metric}; here {reason}"
+        raise InvalidSetting("part", name, allowed)
+
+
 class _Scorer:
     """Clips in, scores at every point out, with a clock beside."""
 

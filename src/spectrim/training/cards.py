@@ -65,7 +65,8 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
     rows = ["| keep rate | " + metric + " | MACs of the paper | executed MACs |", "|---|---|---|---|"]
     for rate, value in results["test"].items():
         count = macs(config, keep_rate=float(rate))
-        rows.append(f"| {rate} | {value:.4f} | {count.paper / 1e6:,.1f} M | {count.executed / 1e6:,.1f} M |")
+        shown = "not defined" if value is None else f"{value:.4f}"
+        rows.append(f"| {rate} | {shown} | {count.paper / 1e6:,.1f} M | {count.executed / 1e6:,.1f} M |")
     evaluations = [
         EvalResult(
             task_type="audio-classification",
@@ -76,6 +77,7 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
             metric_value=value,
         )
         for rate, value in results["test"].items()
+        if value is not None
     ]
     licence = None if init is None else describe(recipe.model.start(init))["licence"]
     header = ModelCardData(
@@ -99,7 +101,7 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         test_clips=results["test_clips"],
         epoch=chosen["epoch"],
         choice=", the best on the validation part" if len(chosen) > 2 else ", the last",
-        table="\n".join(rows) if evaluations else "Not tested.",
+        table="\n".join(rows) if results["test"] else "Not tested.",
         start="random weights" if init is None else code_span(init),
         training_clips=results["training_clips"],
         recipe=code_block(json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False), "json"),

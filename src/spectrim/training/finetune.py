@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,8 @@ from spectrim.training.run_folder import (
 from spectrim.training.run_log import RunLog, Say
 from spectrim.training.sampling import BalancedSampler, clip_weights, epoch_size
 from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tensorboard_callback
+
+logger = logging.getLogger(__name__)
 
 
 class Collator:
@@ -136,7 +140,7 @@ class PruningTrainer(RunTrainer):
 def problem_type(recipe: Recipe, part: AudioDataset) -> str:
     """The configuration's word for a recipe's loss on a data set."""
     alone = len(part.labels) == 1
-    several = part.multi_label or alone if recipe.loss == "auto" else recipe.loss == "binary_cross_entropy"
+    several = part.each_label_apart if recipe.loss == "auto" else recipe.loss == "binary_cross_entropy"
     if alone and not several:
         raise InvalidSetting("loss", recipe.loss, f"binary_cross_entropy: {part.labels[0]!r} is the only label")
     if part.multi_label and not several:
@@ -226,6 +230,9 @@ def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | No
     transformers.set_seed(recipe.seed)
     model = build_model(recipe, init, parts["train"])
     model.config.plan()
+    for name, part in parts.items():
+        if (reason := part.not_measurable) is not None and is_main_process():
+            logger.warning("%s is not defined on the %s part: %s", part.metric, name, reason)
     return FineTuningRun(recipe, Path(output), init, parts["train"].metric, parts, model)
 
 
@@ -362,13 +369,17 @@ def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
 
 
 def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[str, Any]:
-    """The metric on a data set part at the recipe's test keep rates and the trained one; nothing where it has none."""
+    """The metric on a data set part at the recipe's test keep rates and the trained one; nothing where it has none.
+
+    It is None where it is not defined.
+    """
     recipe, rows, clips = trainer.recipe, {}, 0
     rates = recipe.evaluation.test_keep_rates
     for rate in sorted({*rates, recipe.pruning.keep_rate} if rates else (), reverse=True):
         trainer.evaluation_rate = rate
         metrics = trainer.predict(part).metrics
-        rows[str(rate)], clips = metrics[f"test_{metric}"], metrics["test_clips"]
+        value, clips = metrics[f"test_{metric}"], metrics["test_clips"]
+        rows[str(rate)] = value if math.isfinite(value) else None
     trainer.evaluation_rate = recipe.pruning.keep_rate
     return {"metric": metric, "test_clips": clips, "test": rows}
 

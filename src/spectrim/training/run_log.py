@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -57,7 +58,7 @@ class RunLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         epoch = state.epoch or 0.0
-        logged = {name: value for name, value in (logs or {}).items() if name != "total_flos"}
+        logged = {name: _defined(value) for name, value in (logs or {}).items() if name != "total_flos"}
         row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **logged}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -100,6 +101,11 @@ class RunLog(TrainerCallback):
                 raise DataError(f"{self.rows}: line {number} is no row of a run's log ({error}); remove it") from error
             rows.append(row)
         return rows
+
+
+def _defined(value: Any) -> Any:
+    """A value for JSON, which has no NaN: None where a metric is not defined."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(name: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from spectrim.network.auto_classes import register_when_needed
 
 if TYPE_CHECKING:
     from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
-    from spectrim.checkpoints import from_pretrained
+    from spectrim.checkpoints import from_pretrained, prune
     from spectrim.config import SpectrimConfig
     from spectrim.errors import SpectrimError
     from spectrim.inference.packing import pack_weights
@@ -38,6 +38,7 @@ __all__ = [
     "from_pretrained",
     "macs",
     "pack_weights",
+    "prune",
 ]
 
 _HOMES = {
@@ -52,6 +53,7 @@ _HOMES = {
     "from_pretrained": "checkpoints",
     "macs": "network.macs",
     "pack_weights": "inference.packing",
+    "prune": "checkpoints",
 }
 
 

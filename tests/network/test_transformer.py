@@ -11,6 +11,7 @@ from plain import BACKBONES, CRITERIA, clips, plain_forward, small_model
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -208,6 +209,20 @@ def test_scores_at_random_are_drawn_only_where_they_are_read(backbone: str) -> N
     torch.set_rng_state(before)
     model(values, keep_rate=[1.0, 0.5, 1.0])
     assert not torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_an_embedding_is_what_the_head_reads(backbone: str) -> None:
+    model = small_model(backbone=backbone, keep_rate=0.6)
+    values = clips(model.config).requires_grad_()
+    for pruning in (None, Pruning(keep_rate=1.0), Pruning(keep_rate=0.4, at=(2, 8), criterion="variation")):
+        vectors = model.embed(values, pruning)
+        assert vectors.shape == (2, model.config.hidden_size)
+        torch.testing.assert_close(model.head(vectors), model(values, pruning=pruning).logits, **EXACT)
+    [gradient] = torch.autograd.grad(vectors.sum(), values)
+    assert gradient.abs().sum() > 0
+    with pytest.raises(InputShapeError):
+        model.embed(values[0])
 
 
 def test_set_pruning_is_all_or_nothing() -> None:

@@ -40,7 +40,7 @@ HEAD = "head.linear.weight"
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
+class Checkpoint:
     """A checkpoint whose layout is known, with nothing converted yet.
 
     Attributes:
@@ -61,6 +61,7 @@ class _Checkpoint:
 
     @property
     def title(self) -> str:
+        """What errors call it."""
         return f"{self.source.name} (layout {self.layout_name})"
 
 
@@ -107,31 +108,60 @@ def from_pretrained(
         CheckpointError: unknown layout, missing or unexpected weights, wrong shapes, or a file that cannot be
             read or would run code.
     """
-    flat = {name: settings.pop(name) for name in FLAT_NAMES if name in settings}
-    flat |= {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
-    given = {name: value for name, value in settings.items() if value is not None}
-    _check_pruning(pruning, flat)
-    _check_settings(given, positions)
+    settings |= {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
+    flat, given = check_given(pruning, settings)
+    if positions not in POSITION_METHODS:
+        raise InvalidSetting("positions", positions, one_of(POSITION_METHODS))
     check_frames(frames)
     check_stride(stride)
     names = None if labels is None else check_labels(labels)
     described = _described(source, stride, frames)
     frames = described.frames if frames is None else frames
-    checkpoint = _open(described)
+    checkpoint = open_checkpoint(read_source(described))
+    model = build_model(
+        checkpoint,
+        labels=names,
+        positions=positions,
+        settings={**({"max_length": frames} if frames else {}), **given},
+        pruning=given_pruning(checkpoint.config.pruning, pruning, flat),
+    )
+    warn_about(checkpoint, given, fresh_head=names is not None)
+    return model
+
+
+def build_model(
+    checkpoint: Checkpoint,
+    *,
+    labels: list[str] | None,
+    positions: str,
+    settings: Mapping[str, Any],
+    pruning: Pruning,
+) -> AudioTransformer:
+    """A model with a checkpoint's weights.
+
+    Args:
+        checkpoint: as `open_checkpoint` gives it.
+        labels: those of a fresh head; None for the checkpoint's own.
+        positions: how the position table is fitted, as for `from_pretrained`.
+        settings: fields of the configuration in which the model is to differ from the checkpoint's.
+        pruning: its operating point.
+
+    Raises:
+        CheckpointError: weights are missing, left over or of other shapes, or there is no head and no labels for one.
+        InvalidSetting: the model cannot have such settings.
+    """
     stored = checkpoint.config
-    if names is not None:
-        stored = _with_labels(stored, names, None)
+    if labels is not None:
+        stored = _with_labels(stored, labels, None)
     elif not checkpoint.outputs:
         raise CheckpointError(f"{checkpoint.title}: is an encoder without a head; give labels=[…] for a fresh one")
-    becomes = {**checkpoint.layout.becomes, **({"max_length": frames} if frames else {})}
-    wanted = _with_settings(stored, {**becomes, **given, "pruning": given_pruning(stored.pruning, pruning, flat)})
-    state = _convert(checkpoint, stored, fresh_head=names is not None)
+    wanted = _with_settings(stored, {**checkpoint.layout.becomes, **settings, "pruning": pruning})
+    state = _convert(checkpoint, stored, fresh_head=labels is not None)
     place = "embeddings.position_table"
     method = checkpoint.layout.positions if positions == "auto" else positions
     state[place] = adapt_position_table(state[place], stored, wanted, method)
     model = _empty(wanted)
     model.load_state_dict(state, strict=True, assign=True)
-    _warn(checkpoint, settings, fresh_head=names is not None)
     return model.eval()
 
 
@@ -150,7 +180,7 @@ def describe(
     Raises:
         CheckpointError: as for `from_pretrained`.
     """
-    checkpoint = _open(_described(source, stride, frames))
+    checkpoint = open_checkpoint(read_source(_described(source, stride, frames)))
     config, weights = _with_settings(checkpoint.config, checkpoint.layout.becomes), checkpoint.source.weights
     return {
         "source": checkpoint.source.name,
@@ -177,6 +207,30 @@ def _described(
     )
 
 
+def check_given(pruning: Pruning | None, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell the fields of an operating point from other settings, and refuse what is wrong for every checkpoint.
+
+    Args:
+        pruning: an operating point as a value.
+        settings: fields of `Pruning`, named as in config.json, and of `FURTHER_SETTINGS`; None where not given.
+
+    Returns:
+        The fields of the operating point, and the others that are given.
+
+    Raises:
+        InvalidSetting: a setting is unknown or out of range.
+    """
+    flat = {name: value for name, value in settings.items() if name in FLAT_NAMES}
+    given = {name: value for name, value in settings.items() if name not in FLAT_NAMES and value is not None}
+    _check_pruning(pruning, flat)
+    for name in given:
+        if name not in FURTHER_SETTINGS:
+            there = ", ".join((*FLAT_NAMES, *FURTHER_SETTINGS))
+            raise InvalidSetting(name, given[name], f"no such setting here; there are {there}")
+    SpectrimConfig(**given)
+    return flat, given
+
+
 def _check_pruning(pruning: Pruning | None, flat: Mapping[str, Any]) -> None:
     """Refuse an operating point that is wrong for every checkpoint."""
     alone = given_pruning(Pruning(), pruning, flat)
@@ -187,20 +241,13 @@ def _check_pruning(pruning: Pruning | None, flat: Mapping[str, Any]) -> None:
     alone.check(max(alone.at, default=0) + 1)
 
 
-def _check_settings(given: Mapping[str, Any], positions: str) -> None:
-    """Refuse what no checkpoint can make right."""
-    for name in given:
-        if name not in FURTHER_SETTINGS:
-            there = ", ".join((*FLAT_NAMES, *FURTHER_SETTINGS))
-            raise InvalidSetting(name, given[name], f"no such setting here; there are {there}")
-    if positions not in POSITION_METHODS:
-        raise InvalidSetting("positions", positions, one_of(POSITION_METHODS))
-    SpectrimConfig(**given)
+def open_checkpoint(read: Source) -> Checkpoint:
+    """Recognise a checkpoint, and understand what it says about its model.
 
-
-def _open(source: str | os.PathLike[str]) -> _Checkpoint:
-    """Read a checkpoint, recognise it, and understand what it says about its model."""
-    read = read_source(source)
+    Raises:
+        CheckpointError: its layout is unknown, or its settings make no model.
+        InvalidSetting: the stride that was given is not the one that it has.
+    """
     layout_name = next((name for name, layout in LAYOUTS.items() if layout.detect(read)), None)
     if layout_name is None:
         some = ", ".join(sorted(read.weights)[:5])
@@ -227,7 +274,7 @@ def _open(source: str | os.PathLike[str]) -> _Checkpoint:
     if outputs:
         called = label_names(read, outputs, speech_commands=layout.speech_commands)
         config = _with_labels(config, called, config.problem_type)
-    return _Checkpoint(read, layout_name, layout, config, names, outputs)
+    return Checkpoint(read, layout_name, layout, config, names, outputs)
 
 
 def _with_labels(config: SpectrimConfig, labels: list[str], problem_type: str | None) -> SpectrimConfig:
@@ -255,7 +302,7 @@ def _empty(config: SpectrimConfig) -> AudioTransformer:
         return AudioTransformer(config)
 
 
-def _convert(checkpoint: _Checkpoint, config: SpectrimConfig, *, fresh_head: bool) -> dict[str, Tensor]:
+def _convert(checkpoint: Checkpoint, config: SpectrimConfig, *, fresh_head: bool) -> dict[str, Tensor]:
     """The state dictionary of our model, complete and checked.
 
     Args:
@@ -297,7 +344,7 @@ def _fresh(names: set[str], shapes: Mapping[str, tuple[int, ...]], config: Spect
     return state
 
 
-def _warn(checkpoint: _Checkpoint, settings: Mapping[str, Any], *, fresh_head: bool) -> None:
+def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], *, fresh_head: bool) -> None:
     """Say what a user would not find out otherwise."""
     source, layout = checkpoint.source, checkpoint.layout
     if layout.licence:

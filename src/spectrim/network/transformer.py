@@ -190,7 +190,7 @@ class AudioTransformer(PreTrainedModel):
             attentions=show_maps,
             full_output=show_states,
         )
-        logits = self.head(encoded.tokens.pool(self.norm, self.config.head_reads))
+        logits = self.head(self._pooled(encoded.tokens))
         return AudioTransformerOutput(
             loss=None if labels is None else classification_loss(logits, labels, multi_label=self.config.multi_label),
             logits=logits,
@@ -198,6 +198,31 @@ class AudioTransformer(PreTrainedModel):
             attentions=encoded.attentions,
             token_trace=encoded.token_trace,
         )
+
+    def embed(self, input_values: Tensor, pruning: Pruning | None = None, num_frames: Tensor | None = None) -> Tensor:
+        """The vector that the classification head reads of each clip: features for other tasks.
+
+        For AST the mean of [CLS] and [DIST] after the last LayerNorm, for AudioMAE the LayerNorm of the mean of the
+        patches that are left. `head` of it is what `forward` returns as logits.
+
+        Args:
+            input_values, pruning, num_frames: as for `forward`.
+
+        Returns:
+            (batch, width), with gradients where they are enabled.
+
+        Raises:
+            InputShapeError: as `forward`; so `InvalidSetting`.
+
+        Examples:
+            >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
+            >>> model.embed(torch.zeros(2, model.config.max_length, 128)).shape
+            torch.Size([2, 128])
+        """
+        return self._pooled(self.encode(input_values, pruning, num_frames=num_frames, full_output=False).tokens)
+
+    def _pooled(self, tokens: Tokens) -> Tensor:
+        return tokens.pool(self.norm, self.config.head_reads)
 
     def encode(
         self,

@@ -1,0 +1,134 @@
+"""Prune a model that another library holds in memory, sharing its weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectrim.checkpoints.files import Source, check_stride
+from spectrim.checkpoints.labels import check_labels
+from spectrim.checkpoints.layouts import LAYOUTS
+from spectrim.checkpoints.loading import build_model, check_given, open_checkpoint, warn_about
+from spectrim.errors import CheckpointError, one_of
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning, given_pruning
+
+_KEY_OR_VALUE = re.compile(r"(.*attention\.)(key|value)\.(weight|bias)")
+
+
+def prune(
+    model: nn.Module,
+    keep_rate: float | Sequence[float] | None = None,
+    *,
+    pruning: Pruning | None = None,
+    prune_at: Sequence[int] | None = None,
+    criterion: str | None = None,
+    feature_extractor: Any = None,
+    labels: Sequence[str] | None = None,
+    **settings: Any,
+) -> AudioTransformer:
+    """Make a model that is in memory drop patches.
+
+    The new model has the weights of the old one, which are kept once: a step of training that changes one changes the
+    other. Not shared are weights that only other layouts have joined (query, key and value as one).
+
+    Args:
+        model: `transformers.ASTForAudioClassification` or another module whose weights have one of the layouts that
+            `spectrim.from_pretrained` knows. It goes on working, and gives what it gave.
+        keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block; 0.7 where
+            neither it nor ``pruning`` is given.
+        pruning: the operating point as a value, instead of its fields one by one.
+        prune_at: the pruning blocks, counted from 0; 3, 6 and 9 of twelve.
+        criterion: what ranks the patches; see `spectrim.pruning.criteria`.
+        feature_extractor: the ``ASTFeatureExtractor`` that made the model's input: its mean, std and rate go along, so
+            that files can be tagged. AudioSet's otherwise.
+        labels: of a fresh head, for an encoder without one.
+        **settings: as for `spectrim.from_pretrained`; also ``stride`` of official ASTs.
+
+    Returns:
+        The model in evaluation mode, where the old one is and in its type of numbers.
+
+    Raises:
+        CheckpointError: it is of a kind that is not known, or its weights do not fit.
+        InvalidSetting: a setting is out of range.
+
+    Examples:
+        >>> from transformers import ASTConfig, ASTForAudioClassification
+        >>> ast = ASTForAudioClassification(ASTConfig(num_hidden_layers=4, hidden_size=96, num_attention_heads=4))
+        >>> pruned = spectrim.prune(ast, keep_rate=0.7, prune_at=[1, 2])
+        >>> pruned.config.pruning.rates
+        {1: 0.7, 2: 0.7}
+    """
+    title = type(model).__name__
+    if isinstance(model, AudioTransformer):
+        raise CheckpointError(f"{title} prunes already: model.set_pruning(keep_rate=…), or model(…, pruning=…)")
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"{title} is no model in memory; spectrim.from_pretrained takes files and hub ids")
+    if pruning is None and keep_rate is None:
+        keep_rate = 0.7
+    stride = check_stride(settings.pop("stride", None))
+    flat, given = check_given(
+        pruning, {**settings, "keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
+    )
+    source = _source(model, title, feature_extractor, stride)
+    try:
+        checkpoint = open_checkpoint(source)
+    except CheckpointError as error:
+        known = one_of(name for name in LAYOUTS if not name.startswith("spectrim"))
+        raise CheckpointError(
+            f"{title} cannot be pruned: {error}. Known are transformers' ASTForAudioClassification, and modules with "
+            f"weights as in {known}"
+        ) from error
+    pruned = build_model(
+        checkpoint,
+        labels=None if labels is None else check_labels(labels),
+        positions="auto",
+        settings=given,
+        pruning=given_pruning(checkpoint.config.pruning, pruning, flat),
+    )
+    warn_about(checkpoint, given, fresh_head=labels is not None)
+    first = next(model.parameters())
+    pruned = pruned.to(device=first.device, dtype=first.dtype)
+    _share(model, checkpoint.names, pruned)
+    return pruned
+
+
+def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[int, int] | None) -> Source:
+    """A model in memory as `open_checkpoint` reads one from files."""
+    described: Any = getattr(model, "config", None)
+    extractor = {} if feature_extractor is None else feature_extractor.to_dict()
+    return Source(
+        name=title,
+        weights={name: value.detach().cpu() for name, value in model.state_dict().items()},
+        config=json.loads(described.to_json_string(use_diff=False)) if hasattr(described, "to_json_string") else {},
+        extractor=extractor,
+        label_file=None,
+        arguments={},
+        stride=stride,
+    )
+
+
+@torch.no_grad()
+def _share(model: nn.Module, names: Mapping[str, str], pruned: AudioTransformer) -> None:
+    """Let the old model's weights be views of the new one's, wherever one is a part of the other."""
+    ours = dict(pruned.named_parameters())
+    for name, parameter in model.named_parameters():
+        view = _view(ours, names.get(name, ""))
+        if view is not None and torch.equal(view, parameter):
+            parameter.data = view.data
+
+
+def _view(ours: Mapping[str, Tensor], place: str) -> Tensor | None:
+    joined = _KEY_OR_VALUE.fullmatch(place)
+    if joined is None:
+        return ours.get(place)
+    both = ours.get(f"{joined[1]}key_value.{joined[3]}")
+    if both is None:
+        return None
+    width = len(both) // 2
+    return both[:width] if joined[2] == "key" else both[width:]

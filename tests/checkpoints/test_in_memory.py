@@ -1,0 +1,119 @@
+"""Models that are in memory: transformers' own AST is the oracle, and goes on working."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ASTModel, ViTConfig, ViTModel
+
+import spectrim
+from spectrim.errors import CheckpointError, InvalidSetting
+
+SMALL = {
+    "num_hidden_layers": 6,
+    "hidden_size": 96,
+    "num_attention_heads": 4,
+    "intermediate_size": 192,
+    "max_length": 128,
+}
+
+
+def ast(dtype: torch.dtype = torch.float32, **fields: Any) -> ASTForAudioClassification:
+    torch.manual_seed(0)
+    config = ASTConfig(**{**SMALL, **fields}, id2label={0: "dog", 1: "cat", 2: "rain"})
+    return ASTForAudioClassification(config).to(dtype).eval()
+
+
+def inputs(batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 128, 128, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+def test_a_model_in_memory_gives_its_own_logits_and_then_prunes() -> None:
+    theirs = ast()
+    expected = theirs(inputs()).logits
+    model = spectrim.prune(theirs, keep_rate=0.5, prune_at=[1, 3])
+    assert model.config.pruning == spectrim.Pruning(keep_rate=0.5, at=(1, 3), criterion=model.config.pruning.criterion)
+    assert list(model.config.id2label.values()) == ["dog", "cat", "rain"] and not model.training
+    torch.testing.assert_close(model(inputs(), keep_rate=1.0).logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(theirs(inputs()).logits, expected, atol=0, rtol=0)
+    trace = model(inputs(), output_token_trace=True).token_trace
+    assert [int(trace.kept[block][0].sum()) for block in (0, 1, 3)] == [144, 72, 36]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_models_have_the_same_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    theirs = ast(dtype)
+    model = spectrim.prune(theirs, prune_at=[1, 3])
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    ours = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    assert {value.untyped_storage().data_ptr() for value in theirs.parameters()} == ours
+    with torch.no_grad():
+        for value in theirs.parameters():
+            value.mul_(1.25)
+    assert not torch.equal(spectrim.prune(ast(dtype)).head.linear.weight, model.head.linear.weight)
+    dense = model(inputs().to(dtype), keep_rate=1.0).logits
+    close = {"atol": 2e-2 if dtype.itemsize == 2 else 1e-5, "rtol": 0}
+    torch.testing.assert_close(dense, theirs(inputs().to(dtype)).logits, **close)
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = ASTForAudioClassification.from_pretrained(tmp_path / "theirs", dtype=dtype).eval()
+    torch.testing.assert_close(again(inputs().to(dtype)).logits, theirs(inputs().to(dtype)).logits)
+    model.save_pretrained(tmp_path / "ours")
+    read = spectrim.from_pretrained(tmp_path / "ours")
+    torch.testing.assert_close(read(inputs()).logits, model.float()(inputs()).logits)
+
+
+def test_the_front_end_comes_with_the_feature_extractor() -> None:
+    extractor = ASTFeatureExtractor(mean=-6.0, std=3.5, max_length=128)
+    config = spectrim.prune(ast(), feature_extractor=extractor, prune_at=[1]).config
+    assert (config.mean, config.std, config.keep_rate) == (-6.0, 3.5, 0.7)
+    with pytest.warns(UserWarning, match="does not say with which mean and std"):
+        spectrim.prune(ast(), prune_at=[1])
+
+
+def test_an_encoder_gets_a_fresh_head() -> None:
+    torch.manual_seed(0)
+    encoder = ASTModel(ASTConfig(**SMALL)).eval()
+    with pytest.raises(CheckpointError, match="without a head; give labels"):
+        spectrim.prune(encoder, prune_at=[1])
+    model = spectrim.prune(encoder, labels=["a", "b"], prune_at=[1])
+    assert model(inputs()).logits.shape == (2, 2)
+    torch.testing.assert_close(
+        model.embed(inputs(), spectrim.Pruning(keep_rate=1.0, at=(1,))),
+        encoder(inputs()).pooler_output,
+        atol=1e-5,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (nn.Linear(3, 3), "Linear cannot be pruned: .*known layouts.*ASTForAudioClassification"),
+        (ViTModel(ViTConfig(num_hidden_layers=1, hidden_size=48, num_attention_heads=2)), "ViTModel cannot be pruned"),
+        ("spectrim-mini", "str is no model in memory; spectrim.from_pretrained"),
+        (None, "NoneType is no model in memory"),
+    ],
+)
+def test_other_models_are_refused_with_what_is_known(model: Any, said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        spectrim.prune(model)
+
+
+def test_what_cannot_be_is_refused_before_anything_changes() -> None:
+    theirs = ast()
+    before = {name: value.data_ptr() for name, value in theirs.state_dict().items()}
+    for settings in ({"keep_rate": 0.0}, {"prune_at": [9]}, {"criterion": "louder"}, {"colour": "red"}, {"stride": 0}):
+        with pytest.raises(InvalidSetting, match=next(iter(settings))):
+            spectrim.prune(theirs, **settings)
+    with pytest.raises(CheckpointError, match="set_pruning"):
+        spectrim.prune(spectrim.from_pretrained("spectrim-mini"))
+    theirs.classifier.dense.weight.data[0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="NaN"):
+        spectrim.prune(theirs)
+    assert before == {name: value.data_ptr() for name, value in theirs.state_dict().items()}

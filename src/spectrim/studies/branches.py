@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -183,11 +184,18 @@ def training_macs(recipe: Recipe, size: tuple[int, int] | None, begin: float, en
     clips, labels = size
     entry = DATA_SETS[recipe.data.name]
     fields = {"max_length": entry.max_length, **recipe.model.fields, "num_labels": labels}
-    config = BUILDERS[recipe.model.builder](**fields, prune_at=recipe.pruning.prune_at)
+    model = json.dumps({**fields, "prune_at": recipe.pruning.prune_at}, sort_keys=True)
     points = 20
     middles = [begin + (end - begin) * (point + 0.5) / points for point in range(points)]
-    counts = [macs(config, keep_rate=annealed_keep_rate(recipe.pruning, epoch)).executed for epoch in middles]
+    rates = [annealed_keep_rate(recipe.pruning, epoch) for epoch in middles]
+    counts = [_executed_macs(recipe.model.builder, model, rate) for rate in rates]
     return 3.0 * clips * (end - begin) * sum(counts) / points
+
+
+@functools.lru_cache(maxsize=1024)
+def _executed_macs(builder: str, fields: str, keep_rate: float) -> int:
+    """Executed MACs of one clip, kept by the fields in JSON: the runs of a study differ in fold and seed alone."""
+    return macs(BUILDERS[builder](**json.loads(fields)), keep_rate=keep_rate).executed
 
 
 def set_words(changes: Sequence[str]) -> tuple[str, ...]:

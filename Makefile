@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What is installed is compiled when it is first imported: all of it at once would take as long as the installation.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+
 .PHONY: demo test lint types unit kernel full-size reproduce-quick benchmark gpu clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,synthesis]'
+	$(PIP) torch --editable '.[test,synthesis]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -22,18 +24,19 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
-# A process a processor; a file's tests share one, with the fixtures made for them, in the order of their names, which has
-# the slowest folders first. Alone, a test needs none of this: .venv/bin/python -m pytest tests/audio/test_files.py
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+# A process a processor, each with its half of the tests in their order; one that is done takes from the other's end.
+# What takes long to make they share: tests/helpers/shared.py. Alone, a test needs none of this:
+# .venv/bin/python -m pytest tests/audio/test_files.py
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
 unit: $(VENV)/.installed
 	$(PYTEST)
 
 # The GPU kernel, in Triton's interpreter and as machine code. Triton, 286 MB, is not in CPU builds of torch.
 kernel: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernel]'
+	$(PIP) --editable '.[kernel]'
 	$(PYTEST) tests/pruning/kernels tests/benchmarks/test_gpu_benchmark.py
 
 # Heavier checks, run by hand and recorded.

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -12,3 +15,16 @@ settings.load_profile("spectrim")
 # Where there is no GPU, Triton's interpreter runs its kernels on the CPU; Triton reads this when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# The folder of helpers/shared.py: the process that begins the others makes it and hands its name on.
+SHARED = "SPECTRIM_TESTS_SHARED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="spectrim-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True)

@@ -1,9 +1,8 @@
-"""Small exported models, made once a process, and clips to feed them."""
+"""Small exported models, made once for all processes of a run, and clips to feed them."""
 
 from __future__ import annotations
 
 import functools
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy as np
 import onnx
 import torch
 from plain import small_model
+from shared import made_once
 
 from spectrim.inference.onnx_export import export
 from spectrim.network.transformer import AudioTransformer
 
-FOLDER = tempfile.TemporaryDirectory(prefix="spectrim-exported-")
 SAMPLES = 63 * 160 + 400
 """What fills the 64 frames of these models."""
 
@@ -44,9 +43,13 @@ def exported(backbone: str, criterion: str = "auto", front_end: bool = False) ->
     """A model, and the file that it was exported to; of one block only for the lesser criteria."""
     lesser: dict[str, Any] = {"num_hidden_layers": 1, "prune_at": [0]} if criterion in ("variation", "random") else {}
     model = tiny_model(backbone, criterion=criterion, **lesser)
-    path = Path(FOLDER.name) / f"{backbone}-{criterion}-{front_end}.onnx"
-    export(model, path, front_end=front_end, clips=noise())
-    return model, path
+    name = f"{backbone}-{criterion}-{front_end}"
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        export(model, folder / f"{name}.onnx", front_end=front_end, clips=noise())
+
+    return model, made_once(name, make) / f"{name}.onnx"
 
 
 def with_weight(path: Path, target: Path, part: str, factor: float) -> Path:

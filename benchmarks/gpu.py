@@ -128,7 +128,7 @@ def main() -> None:
         frames=128 if small else 1024,
         labels=5 if small else 527,
         batches=tuple(options.batch_sizes or ((2,) if small else (1, 8, 32, 128))),
-        rates=(1.0, 0.7, 0.5),
+        rates=(1.0, 0.5) if small else (1.0, 0.7, 0.5),
         repeats=options.repeats or (2 if small else 15),
         inner=1 if small else 20,
         roofline=options.roofline * 1e12,

@@ -59,19 +59,21 @@ def main() -> None:
     options = arguments()
     if options.threads:
         torch.set_num_threads(options.threads)
+    rest = 0.0 if options.small else REST
     facts = {
         "environment": environment("cpu", *PACKAGES),
         "small": options.small,
         "kinds": options.kinds,
         "reference_commit": None if options.reference is None else reference.commit(options.reference),
-        "rest_seconds": REST,
+        "rest_seconds": rest,
     }
     rows, checks = before(options.json, facts) if options.resume else ([], {})
     for name in options.cases or CASES:
         missing = [
-            batch for batch in options.batch_sizes
+            batch
+            for batch in options.batch_sizes
             if (options.cases or (name, batch) not in SKIPPED) and not timed_already(rows, name, batch)
-        ]  # fmt: skip
+        ]
         if not missing:
             continue
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -82,7 +84,8 @@ def main() -> None:
             field = {kind: list(CONTENDERS[kind](setting)) for kind in dict.fromkeys(chain(*kinds.values()))}
             for batch in missing:
                 chosen = [one for kind in kinds[batch] for one in field[kind]]
-                rows += measure(name, chosen, batch, options.repeats or at(REPEATS, batch))
+                rounds = options.repeats or at(REPEATS, batch)
+                rows += measure(name, chosen, batch, rounds, rest=rest)
                 write_json(options.json, {**facts, "rows": rows, "reference_difference": checks})
 
 
@@ -139,8 +142,8 @@ def timed_already(rows: Sequence[Mapping[str, Any]], name: str, batch: int) -> b
     return any((row["case"], row["batch_size"]) == (name, batch) for row in rows)
 
 
-def measure(name: str, field: Sequence[Contender], batch: int, rounds: int) -> list[dict[str, Any]]:
-    """Rows of one case at one batch size."""
+def measure(name: str, field: Sequence[Contender], batch: int, rounds: int, *, rest: float) -> list[dict[str, Any]]:
+    """Rows of one case at one batch size, with so many seconds between calls."""
     case = CASES[name]
     values = torch.randn(batch, case.frames, 128, generator=torch.Generator().manual_seed(0))
     calls = {place: partial(one.call, values) for place, one in enumerate(field)}
@@ -148,7 +151,7 @@ def measure(name: str, field: Sequence[Contender], batch: int, rounds: int) -> l
     load = os.getloadavg()[0]
     sys.stderr.write(f"{name}, batch {batch}: {len(field)} contenders, {rounds} rounds\n")
     warmup = 1 if batch < max(REPEATS) else 0
-    seconds = benchmark.interleaved(calls, repeats=rounds, warmup=warmup, rest=REST, shuffle=0)
+    seconds = benchmark.interleaved(calls, repeats=rounds, warmup=warmup, rest=rest, shuffle=0)
     return [
         {
             "case": name,

@@ -41,6 +41,9 @@ from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning import criteria
 
 FRAMES = 1024
+SMALL_FRAMES = 256
+TOKENS = (66, 514, 4112)
+"""Of 1 s, of 10 s and of eight times 10 s."""
 KINDS = {
     "aten::addmm": "linear layers",
     "aten::mm": "linear layers",
@@ -63,13 +66,14 @@ KINDS = {
 def built(backbone: str, fields: Mapping[str, Any]) -> AudioTransformer:
     """A ViT-B, or what ``fields`` make of it, with seeded random weights, packed."""
     torch.manual_seed(0)
-    config = BUILDERS[f"{backbone}-base"](num_labels=LABELS, max_length=FRAMES, **TELLING, **fields)
+    sizes = {"num_labels": LABELS, "max_length": FRAMES, **TELLING, **fields}
+    config = BUILDERS[f"{backbone}-base"](**sizes)
     return pack_weights(AudioTransformer(config).eval())
 
 
 def operations(model: AudioTransformer, rate: float, batch: int, passes: int) -> dict[str, float]:
     """Share of each kind of operation in a pass, the largest first."""
-    values = torch.randn(batch, FRAMES, 128, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(batch, model.config.max_length, 128, generator=torch.Generator().manual_seed(0))
     call = own(model, rate)
     call(values)
     with profile(activities=[ProfilerActivity.CPU]) as watched:
@@ -178,8 +182,8 @@ def alternatives(
     models: Mapping[str, AudioTransformer], repeats: int, rate: float, batch: int, *, with_compile: bool
 ) -> list[dict[str, Any]]:
     """Times of other ways to compute the same; ratios above 1 are faster than the way that Spectrim takes."""
-    values = torch.randn(batch, FRAMES, 128, generator=torch.Generator().manual_seed(0))
     ast, audiomae = models["ast"], models["audiomae"]
+    values = torch.randn(batch, ast.config.max_length, 128, generator=torch.Generator().manual_seed(0))
     usual = own(ast, rate)
     calls = {
         "as it is": usual,
@@ -231,7 +235,7 @@ def clips_a_pass(
     model: AudioTransformer, repeats: int, rate: float, clips: int, sizes: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Time for so many clips, in passes of several sizes: memory that fits a cache against work for every thread."""
-    values = torch.randn(clips, FRAMES, 128, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(clips, model.config.max_length, 128, generator=torch.Generator().manual_seed(0))
     call = own(model, rate)
 
     def passes(size: int) -> list[Tensor]:
@@ -244,16 +248,22 @@ def clips_a_pass(
     ]
 
 
-def products(repeats: int) -> list[dict[str, Any]]:
-    """GFLOP/s of a linear layer alone, as it is and packed: shapes of ViT-B, tokens of 1 s, 10 s and 8 × 10 s."""
+def products(repeats: int, work_a_call: float, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """GFLOP/s of a linear layer alone, as it is and packed, in the shapes of ViT-B.
+
+    Args:
+        repeats: timings of each.
+        work_a_call: operations in a timing, at least.
+        counts: rows of the input.
+    """
     torch.manual_seed(0)
     found = []
     for inputs, outputs in ((768, 768), (768, 1536), (768, 3072), (3072, 768)):
         plain = nn.Linear(inputs, outputs)
         ways = {"as it is": plain, "packed": pack_weights(copy.deepcopy(plain))}
-        for rows in (66, 514, 4112):
+        for rows in counts:
             values, work = torch.randn(rows, inputs), 2 * rows * inputs * outputs
-            times = max(1, int(2e9 // work))
+            times = max(1, int(work_a_call // work))
 
             def call(layer: nn.Module, values: Tensor = values, times: int = times) -> None:
                 with torch.inference_mode():
@@ -263,11 +273,11 @@ def products(repeats: int) -> list[dict[str, Any]]:
             seconds = benchmark.interleaved(
                 {name: partial(call, layer) for name, layer in ways.items()}, repeats=repeats
             )
+            sizes = {"inputs": inputs, "outputs": outputs, "rows": rows}
             found += [
-                {"inputs": inputs, "outputs": outputs, "rows": rows, "way": way,
-                 "gflops": 1e-9 * work * times / statistics.median(taken)}
+                {**sizes, "way": way, "gflops": 1e-9 * work * times / statistics.median(taken)}
                 for way, taken in seconds.items()
-            ]  # fmt: skip
+            ]
     return found
 
 
@@ -280,7 +290,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny models: shows that it runs; times say nothing")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    models = {backbone: built(backbone, SMALL_PRUNED if options.small else {}) for backbone in ("ast", "audiomae")}
+    fields = {**SMALL_PRUNED, "max_length": SMALL_FRAMES} if options.small else {}
+    models = {backbone: built(backbone, fields) for backbone in ("ast", "audiomae")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shares = [
@@ -295,7 +306,8 @@ def main() -> None:
         sizes = clips_a_pass(models["ast"], max(options.repeats // 2, 1), 0.7, 16, (1, 2, 4, 8, 16))
     facts = {"environment": environment(), "small": options.small, "load_average_before": load}
     facts["repeats"] = options.repeats
-    facts["products"] = products(2 * options.repeats + 1)
+    work, counts = (1e6, TOKENS[:1]) if options.small else (2e9, TOKENS)
+    facts["products"] = products(2 * options.repeats + 1, work, counts)
     write_json(options.json, {**facts, "operations": shares, "alternatives": rows, "clips_a_pass": sizes})
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmark_scripts import FOLDER, run_script
 from seeded import uniform
+from shared import made_once
 
 from spectrim.config import ast_base
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 RECORDED = Path(__file__).parents[1] / "reference" / "tome.npz"
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "num_hidden_layers": 4}
 
@@ -37,16 +36,21 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
 
 
 def run(script: str, path: Path, *options: str) -> Any:
-    command = [sys.executable, str(FOLDER / script), "--json", str(path), "--small", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    code, _, err = run_script(script, "--json", path, "--small", *options)
+    assert code == 0, err
     return json.loads(path.read_text())
 
 
+CASES = ("--cases", "ast-1s", "audiomae-1s", "--batch-sizes", "1", "8", "--repeats", "2")
+
+
 @pytest.fixture(scope="module")
-def speed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    path = tmp_path_factory.mktemp("speed") / "speed.json"
-    return run("speed.py", path, "--cases", "ast-1s", "audiomae-1s", "--batch-sizes", "1", "8", "--repeats", "2")
+def speed() -> Any:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        run("speed.py", folder / "speed.json", *CASES)
+
+    return json.loads((made_once("speed", make) / "speed.json").read_text())
 
 
 def test_merging_equals_the_public_code(scripts: dict[str, ModuleType]) -> None:
@@ -103,19 +107,16 @@ def test_every_contender_is_timed_and_those_that_should_agree_do(speed: Any) -> 
 def test_a_finished_file_is_not_timed_again(speed: Any, tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
     path.write_text(json.dumps(speed))
-    again = run(
-        "speed.py", path, "--cases", "ast-1s", "audiomae-1s", "--batch-sizes", "1", "8", "--repeats", "2", "--resume"
-    )
+    again = run("speed.py", path, *CASES, "--resume")
     assert again["rows"] == speed["rows"]
 
 
 def test_a_file_of_other_models_is_not_gone_on_with(speed: Any, tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
     path.write_text(json.dumps({**speed, "small": False}))
-    command = [sys.executable, str(FOLDER / "speed.py"), "--json", str(path), "--small", "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 1
-    assert "was made with another small: " in done.stderr
+    code, _, err = run_script("speed.py", "--json", path, "--small", "--resume")
+    assert code == 1
+    assert "was made with another small: " in err
     assert json.loads(path.read_text())["rows"] == speed["rows"]
 
 
@@ -142,10 +143,8 @@ def test_targets_are_ratios_of_medians(scripts: dict[str, ModuleType]) -> None:
 
 def test_tables_say_what_the_rows_say(scripts: dict[str, ModuleType], speed: Any) -> None:
     text = scripts["tables"].everything(speed, "ast-1s")
-    own = next(
-        row for row in speed["rows"]
-        if (row["case"], row["batch_size"], row["contender"], row["keep_rate"]) == ("ast-1s", 8, "spectrim", 0.5)
-    )  # fmt: skip
+    place = ("case", "batch_size", "contender", "keep_rate")
+    own = next(row for row in speed["rows"] if tuple(row[name] for name in place) == ("ast-1s", 8, "spectrim", 0.5))
     line = next(line for line in text.splitlines() if line.startswith("| **spectrim** | 0.5"))
     assert f" {own['ms_per_clip']:.1f} [" in line
     assert len({line.count("|") for line in text.splitlines()}) == 1

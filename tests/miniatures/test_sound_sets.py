@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import miniature_sets
 import numpy as np
 import pytest
 import soundfile
@@ -26,22 +27,18 @@ from spectrim.miniatures.sound_sets import Take, make_take, synthesize_audioset,
 from spectrim.miniatures.sounds import CATEGORIES
 from spectrim.miniatures.spoken_commands import VOICES
 
-CLIPS = 60
+CLIPS = miniature_sets.AUDIOSET_CLIPS
 MAKERS = {"esc50": (synthesize_esc50, 250), "audioset": (synthesize_audioset, 4)}
 
 
 @pytest.fixture(scope="module")
-def esc50(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(miniature, "CHUNK", 40)
-        return synthesize_esc50(tmp_path_factory.mktemp("data") / "esc50", clips=250, seed=7, workers=2)
+def esc50() -> Path:
+    return miniature_sets.esc50()
 
 
 @pytest.fixture(scope="module")
-def audioset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("espeakng_loader")
-    out = tmp_path_factory.mktemp("data") / "audioset"
-    return synthesize_audioset(out, clips=CLIPS, test_clips=50, seed=7, workers=1)
+def audioset() -> Path:
+    return miniature_sets.audioset()
 
 
 def rows(path: Path) -> list[dict[str, str]]:

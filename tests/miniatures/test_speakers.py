@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import miniature_sets
 import numpy as np
 import pytest
 import soundfile
@@ -14,18 +15,13 @@ from spectrim.data.voxceleb1 import open_voxceleb1
 from spectrim.errors import DataError, InvalidSetting, MissingExtra
 from spectrim.miniatures import espeak
 from spectrim.miniatures import speakers as synthetic_speakers
-from spectrim.miniatures import writing as miniature
 from spectrim.miniatures.speakers import SPEAKERS, Utterance, make_utterance, synthesize_voxceleb1
 from spectrim.miniatures.speaking import LEXICON, sentence, speak_sentence
 
 
 @pytest.fixture(scope="module")
-def voxceleb1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("espeakng_loader")
-    out = tmp_path_factory.mktemp("data") / "voxceleb1"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(miniature, "CHUNK", 40)
-        return synthesize_voxceleb1(out, clips=267, seed=7, workers=2)
+def voxceleb1() -> Path:
+    return miniature_sets.voxceleb1()
 
 
 def test_it_opens_as_the_real_data_set(voxceleb1: Path) -> None:

@@ -94,6 +94,8 @@ def test_resuming_reads_what_is_there(done: tuple[Path, list[object], str], monk
         pytest.fail("a model is run again")
 
     monkeypatch.setattr("spectrim.analysis.analyse.experiment", never)
+    monkeypatch.setattr("spectrim.analysis.analyse.write_report", lambda *_, **__: None)
+    (out / "ablations.csv").unlink()
     assert run(*options, "--resume")[0] == 0
     assert (out / "ablations.csv").read_bytes() == before
 

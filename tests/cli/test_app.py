@@ -233,8 +233,8 @@ def test_progress_if_asked_for(checkpoint: str, clips: list[str]) -> None:
 def test_explain(checkpoint: str, clips: list[str]) -> None:
     assert run("predict", clips[0], clips[1], "--model", checkpoint, "--explain", "pictures")[0] == 0
     names = sorted(path.name for path in Path("pictures").iterdir())
-    assert names == ["clip [0].wav.png", "clip [1].wav.at-00001.28s.png", "clip [1].wav.at-00002.56s.png",
-                     "clip [1].wav.png"]  # fmt: skip
+    windows = ["", ".at-00001.28s", ".at-00002.56s"]
+    assert names == sorted(["clip [0].wav.png", *(f"clip [1].wav{window}.png" for window in windows)])
 
 
 def test_resume_of_a_complete_file(checkpoint: str, clips: list[str]) -> None:
@@ -256,16 +256,22 @@ def test_disk_errors_are_one_line(checkpoint: str, clips: list[str], monkeypatch
     assert err == "spectrim: [Errno 28] No space left on device\n"
 
 
-@pytest.mark.parametrize(("form", "how"), [("csv", signal.SIGINT), ("jsonl", signal.SIGINT), ("jsonl", signal.SIGKILL)])
-def test_a_broken_run_leaves_whole_rows_and_resumes_to_the_same_file(
-    checkpoint: str, tmp_path: Path, form: str, how: signal.Signals
-) -> None:
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred short files, of which the eighth is empty."""
+    folder = tmp_path_factory.mktemp("clips")
     samples = 0.2 * np.random.default_rng(0).standard_normal(16000 * 2)
-    (tmp_path / "clips").mkdir()
     for index in range(100):
-        soundfile.write(tmp_path / "clips" / f"{index:02}.wav", samples[index * 100 :], 16000)
-    (tmp_path / "clips" / "07.wav").write_bytes(b"")
-    options = ["predict", tmp_path / "clips", "--model", checkpoint, "--batch-size", 1]
+        soundfile.write(folder / f"{index:02}.wav", samples[index * 100 :], 16000)
+    (folder / "07.wav").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(("form", "how"), [("csv", signal.SIGINT), ("jsonl", signal.SIGKILL)])
+def test_a_broken_run_leaves_whole_rows_and_resumes_to_the_same_file(
+    checkpoint: str, many: Path, tmp_path: Path, form: str, how: signal.Signals
+) -> None:
+    options = ["predict", many, "--model", checkpoint, "--batch-size", 1]
     out, partial = tmp_path / f"out.{form}", tmp_path / f"out.{form}.partial"
     whole = tmp_path / f"whole.{form}"
     assert run(*options, "--output", whole)[0] == 1
@@ -290,7 +296,7 @@ def test_a_broken_run_leaves_whole_rows_and_resumes_to_the_same_file(
     code, _, err = run(*options, "--output", out, "--resume")
     assert code == 1
     assert "1 of 100 files could not be tagged" in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", out.name, whole.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, whole.name]
     compare(out, whole, form)
 
 

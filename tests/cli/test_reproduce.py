@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -51,9 +52,9 @@ results = {"metric": "accuracy", "test_clips": 50, "training_clips": 200, "test"
 """
 
 
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = tmp_path / "stand-in"
+@pytest.fixture(scope="module", autouse=True)
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("stand-in")
     ast_base(
         max_length=512, num_labels=50, hidden_size=64, num_attention_heads=4, intermediate_size=256
     ).save_pretrained(folder)
@@ -62,7 +63,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = folder / "python"
     script.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} -S {program} "$@"\n')
     script.chmod(0o755)
-    monkeypatch.setattr("spectrim.studies.runner.sys.executable", str(script))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spectrim.studies.runner.sys.executable", str(script))
+        yield
 
 
 @pytest.fixture
@@ -84,9 +87,15 @@ def calls(out: Path) -> list[str]:
     return (out / "calls").read_text().splitlines()
 
 
-def test_all_steps_run_and_the_report_has_every_pair(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    code, said, told = run(out, "--quick", "--jobs", 2)
+@pytest.fixture(scope="module")
+def finished(stand_in: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, str, str]]:
+    """The folder of a finished run in the quick form, and what the command said."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    return out, run(out, "--quick", "--jobs", 2)
+
+
+def test_all_steps_run_and_the_report_has_every_pair(finished: tuple[Path, tuple[int, str, str]]) -> None:
+    out, (code, said, told) = finished
     assert (code, said.strip()) == (0, str(out / "report.html"))
     runs = len(QUICK.esc50_runs) + len(QUICK.words_seeds)
     assert len(calls(out)) == 5 + 2 * runs * (1 + len(QUICK.keep_rates))
@@ -100,9 +109,11 @@ def test_all_steps_run_and_the_report_has_every_pair(tmp_path: Path) -> None:
     assert calls(out) == before
 
 
-def test_the_study_of_rankings_shares_the_folder_and_what_is_done_in_it(tmp_path: Path) -> None:
+def test_the_study_of_rankings_shares_the_folder_and_what_is_done_in_it(
+    finished: tuple[Path, tuple[int, str, str]], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    assert run(out, "--quick")[0] == 0
+    shutil.copytree(finished[0], out)
     before = calls(out)
     code, said, _ = run(out, "--quick", "--study", "rankings")
     assert (code, said.strip()) == (0, str(out / "rankings" / "report.html"))
@@ -212,10 +223,11 @@ def test_wrong_use_is_named_before_any_work(arguments: list[str], said: str, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_another_study_and_a_file_are_refused(tmp_path: Path) -> None:
-    assert run(tmp_path / "out", "--quick")[0] == 0
+def test_a_folder_of_another_study_and_a_file_are_refused(
+    finished: tuple[Path, tuple[int, str, str]], tmp_path: Path
+) -> None:
     for further in ([], ["--report-only"], ["--dry-run"]):
-        code, _, told = run(tmp_path / "out", *further)
+        code, _, told = run(finished[0], *further)
         assert code == 2
         assert "this one holds what --scale mini --quick made" in told
     (tmp_path / "file").touch()

@@ -30,9 +30,14 @@ def latency(rows: Rows, path: Path, case: str = "ast-10s", batch: int = 1) -> No
         spread = [[row["median_ms"] - row["q1_ms"]], [row["q3_ms"] - row["median_ms"]]]
         axes.barh(place, row["median_ms"], xerr=spread, color=colour, height=0.72, error_kw={"elinewidth": 1.0})
         axes.annotate(
-            f"{row['median_ms']:.0f} ms", (row["q3_ms"], place), xytext=(4, 0), textcoords="offset points",
-            va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-        )  # fmt: skip
+            f"{row['median_ms']:.0f} ms",
+            (row["q3_ms"], place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
     axes.set_yticks(range(len(own)), [f"{row['contender']}, r={row['keep_rate']:g}" for row in own], fontsize=8)
     peer = row_of(rows, case, batch, PEER, 1.0)
     if peer is not None:

@@ -117,9 +117,10 @@ def draw_speed(axis: Axes, rows: Sequence[dict[str, Any]]) -> None:
     for name, contender, rate in shown:
         wanted = (CASE, BATCH_SIZE, contender, rate)
         bars += [
-            (name, row["ms_per_clip"]) for row in rows
+            (name, row["ms_per_clip"])
+            for row in rows
             if (row["case"], row["batch_size"], row["contender"], row["keep_rate"]) == wanted
-        ]  # fmt: skip
+        ]
     dense = bars[0][1]
     for place, (_, taken) in enumerate(bars):
         axis.barh(place, taken, height=0.6, color=ORANGE if place else GREY)

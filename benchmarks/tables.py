@@ -180,8 +180,10 @@ def all_targets(results: Results) -> str:
     """The targets of every file of results that is there."""
     found, elsewhere = targets.outcomes(results["rows"]), []
     for name, of in (
-        ("frontend", targets.of_front_end), ("files", targets.of_files), ("long_recording", targets.of_recordings)
-    ):  # fmt: skip
+        ("frontend", targets.of_front_end),
+        ("files", targets.of_files),
+        ("long_recording", targets.of_recordings),
+    ):
         other = load(name)
         if other is not None and same_place(other, results):
             found += of(other)

@@ -129,14 +129,16 @@ def of_files(result: Mapping[str, Any]) -> list[Outcome]:
     medians = {(row["case"], row["batch_size"], row["what"]): row["median_ms"] for row in result["rows"]}
     return [
         Outcome(
-            f"model alone over files → labels, r={rate}", f"{what}, batch {batch}", 0.9,
+            f"model alone over files → labels, r={rate}",
+            f"{what}, batch {batch}",
+            0.9,
             medians[case, batch, f"alone: model, r={rate}"] / medians[case, batch, f"spectrim.predict, r={rate}"],
         )
         for what, case in TEN_SECONDS.items()
         for batch in (1, 8)
         if (case, batch, "alone: front end") in medians
         for rate in RATES
-    ]  # fmt: skip
+    ]
 
 
 def of_recordings(result: Mapping[str, Any]) -> list[Outcome]:
@@ -154,6 +156,8 @@ def of_recordings(result: Mapping[str, Any]) -> list[Outcome]:
         Outcome("peak memory, shortest over longest", f"width {width}, {lengths[0]} and {lengths[-1]}", 0.9, memory),
         Outcome(
             f"time of a further hour, {lengths[0]} to {lengths[-2]} over {lengths[-2]} to {lengths[-1]}",
-            f"width {width}", 0.9, early / late,
+            f"width {width}",
+            0.9,
+            early / late,
         ),
-    ]  # fmt: skip
+    ]

@@ -147,10 +147,17 @@ def test_the_builders_are_the_published_models() -> None:
 
 def test_a_saved_configuration_is_the_same(tmp_path: Path) -> None:
     config = audiomae_base(
-        keep_rate=[0.9, 0.8], prune_at=[2, 5], criterion="variation", drop_padding=True, padding="minimum",
-        mean=-6.4, std=3.1, max_length=512, id2label={0: "dog", 1: "cat", 2: "rain"},
+        keep_rate=[0.9, 0.8],
+        prune_at=[2, 5],
+        criterion="variation",
+        drop_padding=True,
+        padding="minimum",
+        mean=-6.4,
+        std=3.1,
+        max_length=512,
+        id2label={0: "dog", 1: "cat", 2: "rain"},
         problem_type="multi_label_classification",
-    )  # fmt: skip
+    )
     config.save_pretrained(tmp_path)
     loaded = SpectrimConfig.from_pretrained(tmp_path)
     assert {**loaded.to_dict(), "_name_or_path": ""} == {**config.to_dict(), "_name_or_path": ""}

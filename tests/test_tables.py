@@ -35,10 +35,17 @@ def test_no_cell_or_part_of_one_begins_like_a_formula(text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "cell"),
     [
-        ("=cmd|'/C calc'!A0", "'=cmd|'/C calc'!A0"), ("a;=1+1", "a;'=1+1"), ("'=x", "''=x"), (" @x", "' @x"),
-        ("dog", "dog"), ("'tis", "'tis"), ("a=b", "a=b"), (-0.5, -0.5), (None, None),
+        ("=cmd|'/C calc'!A0", "'=cmd|'/C calc'!A0"),
+        ("a;=1+1", "a;'=1+1"),
+        ("'=x", "''=x"),
+        (" @x", "' @x"),
+        ("dog", "dog"),
+        ("'tis", "'tis"),
+        ("a=b", "a=b"),
+        (-0.5, -0.5),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_what_a_spreadsheet_would_run_gets_an_apostrophe(value: object, cell: object) -> None:
     assert spreadsheet_cell(value) == cell
 

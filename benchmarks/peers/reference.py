@@ -73,9 +73,13 @@ def ast(checkout: Path, libraries: Path, frames: int, labels: int) -> nn.Module:
     with _importable(libraries), redirect_stdout(io.StringIO()):
         module = _module(checkout / "ast/src/models/ast_models.py", "reference_ast")
         model: nn.Module = module.ASTModel(
-            label_dim=labels, input_tdim=frames, imagenet_pretrain=False, verbose=False, drop_loc=PRUNE_AT,
+            label_dim=labels,
+            input_tdim=frames,
+            imagenet_pretrain=False,
+            verbose=False,
+            drop_loc=PRUNE_AT,
             base_keep_rate=1.0,
-        )  # fmt: skip
+        )
     return model.eval()
 
 
@@ -84,9 +88,13 @@ def audiomae(checkout: Path, libraries: Path, frames: int, labels: int) -> nn.Mo
     with _importable(libraries):
         module = _module(checkout / "audiomae/models_vit.py", "reference_audiomae")
         model: nn.Module = module.vit_base_patch16(
-            img_size=(frames, 128), in_chans=1, num_classes=labels, mean_pooling=True, drop_loc=PRUNE_AT,
+            img_size=(frames, 128),
+            in_chans=1,
+            num_classes=labels,
+            mean_pooling=True,
+            drop_loc=PRUNE_AT,
             base_keep_rate=1.0,
-        )  # fmt: skip
+        )
     return model.eval()
 
 

@@ -101,8 +101,13 @@ def test_conditions_cover_what_is_asked_for_and_can_be_run() -> None:
     config = small_eager_model("ast").config
     names = [one.criterion for one in criterion_conditions(config, [0.6])]
     assert names == [
-        "attention", "intensity", "variation", "random", "intensity, public gather", "variation, public gather"
-    ]  # fmt: skip
+        "attention",
+        "intensity",
+        "variation",
+        "random",
+        "intensity, public gather",
+        "variation, public gather",
+    ]
     config.drop_padding = True
     assert [one.criterion for one in criterion_conditions(config, [0.6])] == names[:4]
     dropped = cluster_conditions(config, [0, 3], sets=[(5, 1)])

@@ -23,8 +23,9 @@ STRIDES = range(10, 17)
 
 def patches_of(frames: int, stride: tuple[int, int]) -> int:
     """What AST's convolution makes of an input, by torch."""
-    made = torch.nn.functional.conv2d(torch.empty(1, 1, 128, frames, device="meta"),
-                                      torch.empty(1, 1, 16, 16, device="meta"), stride=stride)  # fmt: skip
+    made = torch.nn.functional.conv2d(
+        torch.empty(1, 1, 128, frames, device="meta"), torch.empty(1, 1, 16, 16, device="meta"), stride=stride
+    )
     return made[0, 0].numel()
 
 

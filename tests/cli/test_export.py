@@ -69,14 +69,24 @@ def test_table_and_progress(checkpoint: str, here: Path, monkeypatch: pytest.Mon
 
         seen.update(keep_rate=network.config.keep_rate, output=output, **options)
         options["on_step"]("check", 1, 2)
-        return Exported(output, 1.5, "int8", "log_mel", [32, 20], Parity(4, 0.5, 0.25, 1.0, 0.75, 0.9, [
-            Tie(3, 1, [(2, 5), (3, 5)], 1e-6)]))  # fmt: skip
+        return Exported(
+            output,
+            1.5,
+            "int8",
+            "log_mel",
+            [32, 20],
+            Parity(4, 0.5, 0.25, 1.0, 0.75, 0.9, [Tie(3, 1, [(2, 5), (3, 5)], 1e-6)]),
+        )
 
     monkeypatch.setattr("spectrim.inference.onnx_export.export", export)
     code, out, err = run("export", "model.onnx", "-m", checkpoint, "--precision", "int8", "--progress")
     assert code == 0
     assert (seen["keep_rate"], seen["output"], seen["precision"], seen["front_end"]) == (
-        1.0, Path("model.onnx"), "int8", False)  # fmt: skip
+        1.0,
+        Path("model.onnx"),
+        "int8",
+        False,
+    )
     rows = {line[:20].strip(): line[20:].strip() for line in out.splitlines()}
     assert rows["patches"] == "32, 20"
     assert rows["kept shared"] == "0.9"

@@ -190,10 +190,22 @@ def folder(model: AudioTransformer, sound: Callable[[float], str], tmp_path_fact
 
 def test_files(folder: Path, long_clip: Explanation) -> None:
     content = json.loads((folder / "explain.json").read_text())
-    assert sorted(content["files"]) == sorted(path.name for path in folder.iterdir()) == [
-        "arrays.npz", "dropped.wav", "explain.json", "kept.wav", "original.wav", "overview.at-00001.28s.png",
-        "overview.png", "scores.at-00001.28s.png", "scores.png", "stages.html",
-    ]  # fmt: skip
+    assert (
+        sorted(content["files"])
+        == sorted(path.name for path in folder.iterdir())
+        == [
+            "arrays.npz",
+            "dropped.wav",
+            "explain.json",
+            "kept.wav",
+            "original.wav",
+            "overview.at-00001.28s.png",
+            "overview.png",
+            "scores.at-00001.28s.png",
+            "scores.png",
+            "stages.html",
+        ]
+    )
     for path in folder.glob("*.png"):
         with Image.open(path) as picture:
             assert picture.width > 500
@@ -201,8 +213,12 @@ def test_files(folder: Path, long_clip: Explanation) -> None:
     np.testing.assert_array_equal(arrays["kept"], np.stack([window.kept for window in long_clip.windows]))
     np.testing.assert_allclose(arrays["scores"], np.stack([one.detail.scores for one in long_clip.detailed]), rtol=1e-5)
     assert content["stages"][1] == {
-        "name": "after block 2", "block": 2, "keep_rate": 0.5, "patches_in": 96, "patches_kept": 48
-    }  # fmt: skip
+        "name": "after block 2",
+        "block": 2,
+        "keep_rate": 0.5,
+        "patches_in": 96,
+        "patches_kept": 48,
+    }
     assert [window["changes"] is None for window in content["windows"]] == [False, False, True]
     assert [window["frames"] for window in content["windows"]] == [128, 128, 42]
     best = content["labels"][0]

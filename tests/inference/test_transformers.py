@@ -233,10 +233,18 @@ def test_the_trainer_trains_evaluates_and_saves(tmp_path: Path) -> None:
     model = randomise(AudioTransformer(small_config("ast", keep_rate=0.5, drop_padding=True, id2label=LABELS)))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     arguments = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=2, per_device_eval_batch_size=3,
-        learning_rate=1e-3, use_cpu=True, report_to=[], save_steps=2, logging_steps=1, disable_tqdm=True,
+        output_dir=str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        per_device_eval_batch_size=3,
+        learning_rate=1e-3,
+        use_cpu=True,
+        report_to=[],
+        save_steps=2,
+        logging_steps=1,
+        disable_tqdm=True,
         gradient_checkpointing=True,
-    )  # fmt: skip
+    )
     trainer = Trainer(model=model, args=arguments, train_dataset=Clips(model.config), eval_dataset=Clips(model.config))
     result = trainer.train()
     assert result.global_step == 2 and math.isfinite(result.training_loss)

@@ -82,8 +82,11 @@ def test_no_label_reaches_the_threshold() -> None:
     scores = np.full((3, 6), 0.1, np.float32)
     found = agreement(scores, scores, config)
     assert [found[name] for name in ("label_overlap", "label_overlap_low", "label_overlap_high", "label_clips")] == [
-        None, None, None, 0,
-    ]  # fmt: skip
+        None,
+        None,
+        None,
+        0,
+    ]
 
 
 def test_few_labels_have_no_best_five() -> None:

@@ -29,7 +29,7 @@ from spectrim.miniatures.sounds.parts import (
     unit,
     voice,
     wander,
-)  # fmt: skip
+)
 from spectrim.miniatures.sounds.recording import fitted, recorded, to_pcm
 
 RATE = 16000

@@ -60,9 +60,13 @@ def test_importing_the_package_in_any_order_is_all_that_transformers_needs(tmp_p
     model.save_pretrained(tmp_path)
     SpectrimFeatureExtractor.from_config(model.config).save_pretrained(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=json.dumps([str(tmp_path), USE, list(ORDERS.values())]),
-        capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps([str(tmp_path), USE, list(ORDERS.values())]),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert [json.loads(line) for line in done.stdout.splitlines()] == [[5, NAMES]] * len(ORDERS)
 

@@ -175,10 +175,18 @@ def test_with_global_attention_it_is_vit_mae() -> None:
     decoder |= {"decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 3, "decoder_intermediate_size": 96}
     oracle = ViTMAEForPreTraining(
         ViTMAEConfig(
-            **sizes, **decoder, image_size=128, patch_size=16, num_channels=1, mask_ratio=0.7, norm_pix_loss=True,
-            layer_norm_eps=1e-6, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            **sizes,
+            **decoder,
+            image_size=128,
+            patch_size=16,
+            num_channels=1,
+            mask_ratio=0.7,
+            norm_pix_loss=True,
+            layer_norm_eps=1e-6,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         )
-    ).eval()  # fmt: skip
+    ).eval()
     for weight in oracle.parameters():
         weight.add_(0.2 * torch.randn(weight.shape) * weight.std().nan_to_num(1.0).clamp(min=0.1))
     model = MaskedAutoencoder(config(decoder_attention="global", decoder_layers=2)).eval()
@@ -211,22 +219,30 @@ def take_over(model: MaskedAutoencoder, theirs: dict[str, Tensor]) -> None:
     blocks = {"layernorm_before": "norm1", "layernorm_after": "norm2"}
     found = {name.rpartition(".")[0] for name in theirs}
     for theirs_prefix, ours_prefix, depth in (
-        ("vit.layers", "encoder.blocks", 3) if "vit.layers.0.layernorm_before" in found
+        ("vit.layers", "encoder.blocks", 3)
+        if "vit.layers.0.layernorm_before" in found
         else ("vit.encoder.layer", "encoder.blocks", 3),
         ("decoder.decoder_layers", "decoder.blocks", 2),
-    ):  # fmt: skip
+    ):
         for layer in range(depth):
             inside = [name for name in found if name.startswith(f"{theirs_prefix}.{layer}.")]
             for name in inside:
                 last = name.removeprefix(f"{theirs_prefix}.{layer}.")
                 kind = {
                     **blocks,
-                    "attention.q_proj": "query", "attention.k_proj": "key", "attention.v_proj": "value",
-                    "attention.o_proj": "attention.output", "mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down",
-                    "attention.attention.query": "query", "attention.attention.key": "key",
-                    "attention.attention.value": "value", "attention.output.dense": "attention.output",
-                    "intermediate.dense": "mlp.up", "output.dense": "mlp.down",
-                }[last]  # fmt: skip
+                    "attention.q_proj": "query",
+                    "attention.k_proj": "key",
+                    "attention.v_proj": "value",
+                    "attention.o_proj": "attention.output",
+                    "mlp.fc1": "mlp.up",
+                    "mlp.fc2": "mlp.down",
+                    "attention.attention.query": "query",
+                    "attention.attention.key": "key",
+                    "attention.attention.value": "value",
+                    "attention.output.dense": "attention.output",
+                    "intermediate.dense": "mlp.up",
+                    "output.dense": "mlp.down",
+                }[last]
                 for part in ("weight", "bias"):
                     state[f"{ours_prefix}.{layer}.{kind}.{part}"] = theirs[f"{name}.{part}"]
     for name in [name for name in state if ".key." in name]:

@@ -13,9 +13,19 @@ from spectrim.pictures.markdown import code_block, code_span, plain_markdown, wi
 from spectrim.pictures.report import Report
 
 EVIL = [
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[dog](javascript:alert(1))", "![x](http://x/y.png)",
-    "*ast* _b_ **c**", "a `b` ``c``", "a\n# b", "a | b", "&lt;b&gt;", "```\n<b>", "\x1b[31m", "<javascript:x>",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[dog](javascript:alert(1))",
+    "![x](http://x/y.png)",
+    "*ast* _b_ **c**",
+    "a `b` ``c``",
+    "a\n# b",
+    "a | b",
+    "&lt;b&gt;",
+    "```\n<b>",
+    "\x1b[31m",
+    "<javascript:x>",
+]
 
 
 def html(markdown: str) -> str:

@@ -395,9 +395,11 @@ def test_missing_and_unreadable_clips_are_named_and_do_not_count(tmp_path: Path)
     training = words / WORDS[9] / "1_nohash_0.wav"
     training.write_bytes(b"")
     plan = recipe(
-        data={"options": {"bad_share": 0.3}}, optimiser={"epochs": 0.4}, pruning={"keep_rate": 1.0},
+        data={"options": {"bad_share": 0.3}},
+        optimiser={"epochs": 0.4},
+        pruning={"keep_rate": 1.0},
         evaluation={"test_keep_rates": [1.0], "batch_size": 2},
-    )  # fmt: skip
+    )
     results = train(plan, words, tmp_path / "run")
     assert results["missing_clips"] == {"test": [gone.id]}
     assert list(results["replaced_clips"]["test"]) == [broken.id]

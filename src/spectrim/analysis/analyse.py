@@ -92,24 +92,18 @@ def analyse(
     model_names = _names(models, names)
     part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
     plan = replace(plan, limit=None)
-    loaded = {
-        name: pack_weights(from_pretrained(source)).eval() for name, source in zip(model_names, models, strict=True)
-    }
+    sources = dict(zip(model_names, map(str, models), strict=True))
+    loaded = {name: pack_weights(from_pretrained(source)).eval() for name, source in sources.items()}
     _check_together(loaded, part, plan)
     check_measurable(part, plan.part)
     findings = []
     for name, model in loaded.items():
         findings.append(_findings(name, model.to(target_device), part, plan, target, resume, on_progress))
         if keep_record:
-            record(
-                model, part, target / "records" / slug(name), model_name=name, data_name=f"{data_set} {plan.part}",
-                pruning=model.config.pruning.changed({"keep_rate": plan.keep_rates[0]}),
-                batch_size=plan.batch_size, resume=resume,
-                on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),
-            )  # fmt: skip
+            _keep_record(name, model, part, plan, target, resume, on_progress)
         model.to("cpu")
     facts = {
-        "models": dict(zip(model_names, map(str, models), strict=True)),
+        "models": sources,
         **_settings(data_set, plan, findings[0]),
         "command": _command(models, data_set, root, output, plan, options, part),
         "environment": environment(str(target_device)),
@@ -193,6 +187,29 @@ def _findings(
     findings = experiment(model, part, plan, name=name, on_progress=on_progress)
     save_findings(findings, path)
     return findings
+
+
+def _keep_record(
+    name: str,
+    model: AudioTransformer,
+    part: AudioDataset,
+    plan: Plan,
+    target: Path,
+    resume: bool,
+    on_progress: Tell | None,
+) -> None:
+    """Write what a model does at the plan's first keep rate, clip by clip."""
+    record(
+        model,
+        part,
+        target / "records" / slug(name),
+        model_name=name,
+        data_name=f"{plan.data_name} {plan.part}",
+        pruning=model.config.pruning.changed({"keep_rate": plan.keep_rates[0]}),
+        batch_size=plan.batch_size,
+        resume=resume,
+        on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),
+    )
 
 
 def _command(

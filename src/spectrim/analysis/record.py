@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,29 +198,26 @@ def record(
     run = _run_facts(model, part, pruning) | {"log_mel": log_mel, "scores": scores}
     run["model"]["source"], run["data"]["name"] = model_name, data_name
     layout(model.config, len(part.labels), log_mel=log_mel, scores=scores)
-    observe(model, part, pruning=pruning, batch_size=batch_size, limit=limit)
+    observed = partial(observe, model, part, pruning=pruning, batch_size=batch_size, limit=limit)
+    observed()  # checks its settings, and runs nothing until it is asked for a batch
+    _check_folder(folder, run, resume)
+    writer = StoreWriter(folder, run, shard_clips=shard_clips)
+    try:
+        for batch in observed(begin=writer.next_position, on_progress=on_progress):
+            writer.append(batch)
+    finally:
+        writer.flush()
+    return Store(folder)
+
+
+def _check_folder(folder: Path, run: Any, resume: bool) -> None:
+    """Raise `InvalidSetting` unless the folder is free, or holds a record of this run that is to be gone on with."""
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")
     if (folder / INDEX).exists():
         if not resume:
             raise InvalidSetting("output", str(folder), "a folder without a record in it, or resume to go on with it")
         refuse_another_run(run, read_index(folder)["run"], folder)
-    writer = StoreWriter(folder, run, shard_clips=shard_clips)
-    batches = observe(
-        model,
-        part,
-        pruning=pruning,
-        batch_size=batch_size,
-        begin=writer.next_position,
-        limit=limit,
-        on_progress=on_progress,
-    )
-    try:
-        for batch in batches:
-            writer.append(batch)
-    finally:
-        writer.flush()
-    return Store(folder)
 
 
 def _run_facts(model: AudioTransformer, part: AudioDataset, pruning: Pruning | None) -> Any:

@@ -95,9 +95,13 @@ def check(
     console = error_console(progress)
     with stage_progress(console, progress) as tell:
         report = run(
-            name, root, max_length=max_length, workers=workers,
-            progress=lambda done, total: tell("files", done, total), **options,
-        )  # fmt: skip
+            name,
+            root,
+            max_length=max_length,
+            workers=workers,
+            progress=lambda done, total: tell("files", done, total),
+            **options,
+        )
     found = {"data_set": name, "mean": report.mean, "std": report.std, "max_length": report.max_length}
     if form == "json":
         parts = {part: vars(report.parts[part]) for part in report.parts}

@@ -38,9 +38,14 @@ def pretrain(
     bar = console.is_terminal
     with sole_writer(output if is_main_process() else None):
         results = run(
-            settings, data, output, init=init, resume=resume,
-            progress=bar, say=None if bar else lambda line: complain(console, line),
-        )  # fmt: skip
+            settings,
+            data,
+            output,
+            init=init,
+            resume=resume,
+            progress=bar,
+            say=None if bar else lambda line: complain(console, line),
+        )
     if not is_main_process():
         return
     out_console().print(facts_table(results))

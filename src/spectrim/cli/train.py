@@ -49,9 +49,15 @@ def train(
     disable_progress_bar()  # of each file that is written; training has its own
     with sole_writer(output if is_main_process() else None):
         results = run(
-            settings, data, output, init=init, resume=resume, branch_of=branch_of,
-            progress=bar, say=None if bar else lambda line: complain(console, line),
-        )  # fmt: skip
+            settings,
+            data,
+            output,
+            init=init,
+            resume=resume,
+            branch_of=branch_of,
+            progress=bar,
+            say=None if bar else lambda line: complain(console, line),
+        )
     if not is_main_process():
         return
     metric = results["metric"]

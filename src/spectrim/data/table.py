@@ -75,24 +75,19 @@ def open_table(
         raise InvalidSetting("label_separator", label_separator, "at least one character")
     path = _find(Path(root), table)
     rows, multi_label = _read(path, delimiter, label_separator)
-    labels = sorted({label for row in rows for label in row.labels})
-    numbers = {label: number for number, label in enumerate(labels)}
-    targets = [tuple(sorted(numbers[label] for label in row.labels)) for row in rows]
-    recordings = [Recording(path.parent / row.path, own, row.path) for row, own in zip(rows, targets, strict=True)]
+    labels, recordings = _labelled(rows, path.parent)
     folds = tuple(sorted({row.fold for row in rows if row.fold is not None}))
     by_fold = fold is not None or validation_fold is not None
     if by_fold and not folds:
         raise InvalidSetting("fold", fold if fold is not None else validation_fold, f"none: {path} has no column fold")
-    splits = [row.split for row in rows]
-    if folds and (by_fold or splits[0] is None):
+    if folds and (by_fold or rows[0].split is None):
         fold = folds[0] if fold is None else fold
         check_folds(fold, validation_fold, folds)
         wanted = _of_folds(rows, recordings, part, fold, validation_fold)
     else:
-        parts, stratify = _by_split(splits, recordings), not multi_label
-        wanted = complete(
-            parts, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=stratify
-        )
+        parts = _by_split([row.split for row in rows], recordings)
+        shares = {"validation_share": validation_share, "test_share": test_share}
+        wanted = complete(parts, part, **shares, seed=seed, stratify=not multi_label)
     return open_listed(wanted, labels, multi_label=multi_label, bad_share=bad_share, folds=folds)
 
 
@@ -102,6 +97,14 @@ def _find(root: Path, table: str) -> Path:
         return root
     check_layout(root, "a folder with a table of clips", files=[table])
     return root / table
+
+
+def _labelled(rows: Sequence[_Row], folder: Path) -> tuple[list[str], list[Recording]]:
+    """All labels, sorted, and the clips with the numbers of theirs."""
+    labels = sorted({label for row in rows for label in row.labels})
+    numbers = {label: number for number, label in enumerate(labels)}
+    targets = [tuple(sorted(numbers[label] for label in row.labels)) for row in rows]
+    return labels, [Recording(folder / row.path, own, row.path) for row, own in zip(rows, targets, strict=True)]
 
 
 def _of_folds(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
 import command_line
 import pytest
+from shared import made_once
 from tone_table import small_model, write_tones
 
 from spectrim.analysis.analyse import evenly
@@ -24,29 +26,44 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tones(tmp_path_factory.mktemp("tones") / "set", per_fold=4)
+def shared() -> Path:
+    """A data set, two models, and in ``out`` the analysis that `done` gives."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        write_tones(folder / "set", per_fold=4)
+        for seed in (1, 2):
+            small_model(seed).save_pretrained(folder / f"model{seed}")
+        code, printed, err = run(*of_both(folder))
+        assert (code, err) == (0, "")
+        (folder / "printed").write_text(printed)
+
+    return made_once("analysis", make)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for seed in (1, 2):
-        small_model(seed).save_pretrained(folder / f"model{seed}")
-    return folder
+def root(shared: Path) -> Path:
+    return shared / "set"
+
+
+@pytest.fixture(scope="module")
+def models(shared: Path) -> Path:
+    return shared
 
 
 def on(models: Path, root: Path, *further: object) -> list[object]:
     return ["--model", models / "model1", "--dataset", "csv", "--data", root, "--device", "cpu", *further]
 
 
+def of_both(folder: Path) -> list[object]:
+    further = ("--keep-rates", "0.7,0.4", "--set", "fold=1", "-o", folder / "out")
+    return on(folder, folder / "set", "--model", folder / "model2", *further)
+
+
 @pytest.fixture(scope="module")
-def done(models: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[object], str]:
-    out = tmp_path_factory.mktemp("analysis") / "out"
-    options = on(models, root, "--model", models / "model2", "--keep-rates", "0.7,0.4", "--set", "fold=1", "-o", out)
-    code, printed, err = run(*options)
-    assert (code, err) == (0, "")
-    return out, options, printed
+def done(shared: Path) -> tuple[Path, list[object], str]:
+    """The folder of an analysis, the options that made it, and what was printed."""
+    return shared / "out", of_both(shared), (shared / "printed").read_text()
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -85,8 +102,11 @@ def test_the_command_in_the_report_is_the_one_that_was_run(done: tuple[Path, lis
         assert word in command
 
 
-def test_resuming_reads_what_is_there(done: tuple[Path, list[object], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    out, options, _ = done
+def test_resuming_reads_what_is_there(
+    done: tuple[Path, list[object], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, options = tmp_path / "out", [*done[1][:-1], tmp_path / "out"]
+    shutil.copytree(done[0], out)
     before = (out / "ablations.csv").read_bytes()
     assert run(*options)[0] == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,10 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
     ``tests/conftest.py`` makes what all of them share, and removes it at the end.
     """
     folder = Path(os.environ["SPECTRIM_TESTS_SHARED"]) / name
+    finished = folder.with_name(f"{name}.finished")
     with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            unfinished = folder.with_name(f"{name}.unfinished")
-            make(unfinished)
-            unfinished.rename(folder)
+        if not finished.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            finished.touch()
     return folder

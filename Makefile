@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # What is installed is compiled when it is first imported: all of it at once would take as long as the installation.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test lint types unit kernel full-size reproduce-quick benchmark gpu clean
+.PHONY: demo test lint types unit kernel full-size audio-campaign reproduce-quick benchmark gpu clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
@@ -42,6 +42,12 @@ kernel: $(VENV)/.installed
 # Heavier checks, run by hand and recorded.
 full-size: $(VENV)/.installed
 	SPECTRIM_FULL_SIZE=1 $(PYTEST)
+
+# 20,000 damaged sound files against independent decoders; five minutes on one core.
+audio-campaign: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet miniaudio==1.71
+	$(BIN)/python benchmarks/audio_mutants.py --seed 0 --json benchmarks/results/audio_mutants_seed0.json
+	$(BIN)/python benchmarks/audio_mutants.py --seed 1 --json benchmarks/results/audio_mutants_seed1.json
 
 reproduce-quick: $(VENV)/.installed
 	$(BIN)/spectrim reproduce --quick build/reproduce-quick

@@ -13,6 +13,7 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spectrim.audio import decoders
 from spectrim.audio import files as audio
 from spectrim.errors import AudioError, InvalidSetting
 
@@ -133,7 +134,7 @@ def test_ninety_six_kilohertz_24_bit(tmp_path: Path) -> None:
 def test_blocks_joined_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "clip.wav", noise(50000, channels=2), 44100)
     whole = audio.read(path).samples
-    monkeypatch.setattr(audio, "BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(decoders, "BLOCK_SAMPLES", 1000)
     blocks = list(audio.stream(path))
     assert len(blocks) > 20
     assert all(len(block) for block in blocks)
@@ -187,8 +188,7 @@ def test_damaged_middle_is_named(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
     path.write_bytes(data)
-    assert reason(path).startswith("truncated or damaged: decoding stops after")
-    assert "of 6.25 s" in reason(path)
+    assert reason(path).startswith("truncated or damaged: it names 6.2500 s, but only 5.")
 
 
 def test_empty_file(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_file_name_that_is_not_utf8(tmp_path: Path) -> None:
 def test_impossible_rate(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.wav", noise(4000))
     data = bytearray(path.read_bytes())
-    data[24:28] = struct.pack("<I", 7)
+    data[24:32] = struct.pack("<II", 7, 14)
     path.write_bytes(data)
     assert reason(path) == "sampling rate of 7 Hz in its header: not audio"
 

@@ -135,7 +135,7 @@ def test_a_manifest_is_made_and_checked(tmp_path: Path) -> None:
     segments = tmp_path / "eval_segments.csv"
     lines = [f'{number}, 0.000, 10.000, "/m/09x0r,/m/0k4j"' for number in range(4, 9)]
     segments.write_text("# a\n# b\n# c\n" + "\n".join(lines) + "\n")
-    (root / "clips" / "8.m4a").touch()
+    (root / "clips" / "8.ape").touch()
     labels = write_class_labels(tmp_path / "class_labels_indices.csv")
     code, out, err = run(
         "manifest", segments, root / "clips", root / "mine.json", "--labels", labels, "--max-listed", 1
@@ -143,7 +143,7 @@ def test_a_manifest_is_made_and_checked(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     printed = out.splitlines()
     assert printed[:3] == ["2 segments have no clip", "  6 (0–10 s)", "  and 1 more"]
-    assert printed[3].startswith("1 are left out: convert them from .m4a")
+    assert printed[3].startswith("1 are left out: convert them from .ape")
     assert printed[-1] == f"{root / 'mine.json'}: 2 of 5 segments"
     code, out, _ = run("check", "audioset", root, "--set", "evaluation=mine.json", "--format", "json")
     assert (code, json.loads(out)["parts"]["test"]["per_label"]) == (

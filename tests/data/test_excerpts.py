@@ -56,7 +56,7 @@ def test_a_file_that_does_not_say_its_length_is_cut_after_decoding(
     long_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = read_excerpt(long_file, 16_000, 0.25)
-    monkeypatch.setattr(excerpts, "LONGEST_PROMISE", 10)
+    monkeypatch.setattr(excerpts.audio, "named_samples", lambda path: None)
     assert np.array_equal(read_excerpt(long_file, 16_000, 0.25), expected)
 
 

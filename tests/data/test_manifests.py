@@ -103,7 +103,7 @@ def test_of_two_clips_of_a_segment_the_first_by_name_is_taken(tmp_path: Path, li
 
 def test_what_is_missing_or_cannot_be_decoded_is_named(tmp_path: Path, listed: Path, labels: Path) -> None:
     (tmp_path / "clips").mkdir()
-    for name in ("Y_1bnlTeh_Y.m4a", "ab_cdef_100.m4a", "ab_cdef_100.wav"):
+    for name in ("Y_1bnlTeh_Y.ape", "ab_cdef_100.ape", "ab_cdef_100.wav"):
         (tmp_path / "clips" / name).touch()
     report = make_manifest(listed, tmp_path / "clips", tmp_path / "eval.json", labels=labels)
     assert (report.segments, report.written) == (3, 1)
@@ -112,8 +112,8 @@ def test_what_is_missing_or_cannot_be_decoded_is_named(tmp_path: Path, listed: P
 
 
 def test_nothing_is_written_when_nothing_is_found(tmp_path: Path, listed: Path, labels: Path) -> None:
-    with pytest.raises(DataError, match=r"none of the 3 clips .*; 1 are there as \.m4a"):
-        made(tmp_path, listed, labels, "Y_1bnlTeh_Y.m4a")
+    with pytest.raises(DataError, match=r"none of the 3 clips .*; 1 are there as \.ape"):
+        made(tmp_path, listed, labels, "Y_1bnlTeh_Y.ape")
     with pytest.raises(DataError, match="no such folder"):
         make_manifest(listed, tmp_path / "nowhere", tmp_path / "eval.json", labels=labels)
     with pytest.raises(DataError, match="no such folder"):

@@ -1,25 +1,25 @@
 """Audio files to mono float32 waveforms at one rate, whole or window by window in bounded memory.
 
-Decoding is libsndfile's (through soundfile), resampling is soxr's. Whatever is wrong with a file becomes an
+Which bytes are decoded, by libsndfile or by FFmpeg, and how many samples there have to be comes from the file's own
+structure (`spectrim.audio.kinds`); resampling is soxr's. Whatever is wrong with a file becomes an
 `AudioError` whose reason is one plain line; a damaged file never yields a score made from half of it.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import mmap
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
-from numpy.typing import NDArray
 
+from spectrim.audio.decoders import Samples, decoded
+from spectrim.audio.kinds import plan_for
+from spectrim.audio.plan import Content, Damage, Plan
 from spectrim.errors import AudioError, InvalidSetting
 
 SAMPLING_RATE = 16000
@@ -28,25 +28,22 @@ SAMPLING_RATE = 16000
 FRAME_SECONDS = 0.025
 """Length of one analysis frame of the front end; audio shorter than this has no frame to score."""
 
-EXTENSIONS = (
+READABLE = (
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
-    *(".au", ".snd", ".caf", ".w64", ".rf64", ".voc", ".nist", ".sph"),
+    *(".au", ".snd", ".caf", ".w64", ".rf64", ".voc", ".nist", ".sph", ".bw64", ".bwf", ".mp2", ".mpga", ".spx"),
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mka", ".mkv", ".webm", ".weba", ".ogv", ".ogx"),
+    *(".aac", ".adts", ".ac3", ".eac3", ".ec3", ".amr", ".awb", ".wma", ".wmv", ".asf"),
 )
-"""File names that a folder is searched for. A file that is named itself may be called anything."""
+"""File names of what can be decoded."""
 
-LOWEST_RATE, HIGHEST_RATE = 100, 10_000_000
-"""Sampling rates in hertz beyond which a header is taken to be damaged."""
+UNREADABLE = (".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".dts", ".ra", ".rm", ".avi", ".flv", ".shn")
+"""File names of sound that is not decoded here. It is found all the same, so that its row says so."""
+
+EXTENSIONS = READABLE + UNREADABLE
+"""File names that a folder is searched for. A file that is named itself may be called anything."""
 
 LARGEST_SAMPLE = 1e12
 """Full scale is 1; float samples beyond this are garbage, and would overflow a float32 power spectrum."""
-
-BLOCK_SAMPLES = 1 << 15
-"""Samples, over all channels, that are decoded at a time; with more, only memory grows."""
-
-_UNKNOWN_FRAMES = 1 << 62
-_CUT_CHUNK = re.compile(r"(?:^|\n)\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
-
-Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,8 @@ def read(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Waveform:
     """Decode a whole file.
 
     Args:
-        path: any file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...), of any rate, channel count and
-            sample width; channels are averaged.
+        path: any file that libsndfile or FFmpeg reads (wav, flac, ogg, mp3, m4a, webm, ...), of any rate, channel count
+            and sample width; channels are averaged.
         sampling_rate: of the result, in hertz.
 
     Raises:
@@ -134,23 +131,41 @@ def stream(path: str | Path, sampling_rate: int = SAMPLING_RATE, notes: list[str
     """
     source = str(path)
     total = 0
-    with _opened(Path(path)) as file:
-        resampler = None
-        if file.samplerate != sampling_rate:
-            resampler = soxr.ResampleStream(file.samplerate, sampling_rate, 1, dtype="float32")
-        for block in _decoded(file, source, [] if notes is None else notes):
-            out = block if resampler is None else resampler.resample_chunk(block)
-            total += len(out)
-            if len(out):
-                yield out
-        if resampler is not None:
-            out = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            total += len(out)
-            if len(out):
-                yield out
+    for block in _resampled(mono_blocks(path, notes), sampling_rate):
+        total += len(block)
+        yield block
     if total < frame_samples(sampling_rate):
         reason = f"too short: {1000 * total / sampling_rate:.4g} ms, shorter than one frame of 25 ms"
         raise AudioError(source, reason)
+
+
+def own_rate(path: str | Path) -> int:
+    """The sampling rate of a file's first block, in hertz.
+
+    Raises:
+        AudioError: as `stream`, as far as it was decoded.
+    """
+    with closing(mono_blocks(path)) as blocks:
+        for rate, _ in blocks:
+            return rate
+    raise AudioError(str(path), "header only: there are no samples in it")
+
+
+def named_samples(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> int | None:
+    """How long a file's structure says it is, in samples at a rate; None where it does not say.
+
+    Nothing is decoded, so the file may yet turn out to be damaged.
+    """
+    total = 0
+    try:
+        with _planned(Path(path)) as (_, plan):
+            for stretch in plan.stretches:
+                if stretch.samples is None or not stretch.rate:
+                    return None
+                total += int(stretch.samples * sampling_rate / stretch.rate)
+    except (AudioError, Damage, OSError):
+        return None
+    return total
 
 
 def iterate_windows(
@@ -236,37 +251,73 @@ def frame_samples(sampling_rate: int = SAMPLING_RATE) -> int:
     return round(FRAME_SECONDS * sampling_rate)
 
 
-class _ForwardFile(soundfile.SoundFile):
-    """A file that is read from front to back.
+def _resampled(blocks: Iterable[tuple[int, Samples]], sampling_rate: int) -> Iterator[Samples]:
+    """Bring blocks (rate, (n,)) to one rate; where the rate changes, what came before is finished first."""
+    resampler, at_rate = None, 0
+    for rate, block in blocks:
+        if rate != at_rate:
+            if resampler is not None:
+                yield from _not_empty(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            at_rate, resampler = rate, None
+            if rate != sampling_rate:
+                resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
+        yield from _not_empty(block if resampler is None else resampler.resample_chunk(block))
+    if resampler is not None:
+        yield from _not_empty(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
-    soundfile seeks to where it already is after every read of a seekable file: of no use here, inexact for MP3
-    and an error at the end of a FLAC whose header does not say how long it is.
-    """
 
-    def seekable(self) -> bool:
-        return False
+def _not_empty(block: Samples) -> Iterator[Samples]:
+    if len(block):
+        yield block
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_ForwardFile]:
-    """Open an audio file, with everything that can be known from outside and from the header checked."""
-    source = str(path)
+def _planned(path: Path) -> Iterator[tuple[Content, Plan]]:
+    """A file's content, mapped, and how it is to be heard.
+
+    Raises:
+        AudioError: the operating system or the name says that it cannot be.
+        Damage: its structure says so.
+    """
     _check_file(path)
     if path.suffix.lower() == ".raw":
-        raise AudioError(source, "raw samples without a header: rate and format are unknown; convert it to wav")
+        raise AudioError(str(path), "raw samples without a header: rate and format are unknown; convert it to wav")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content, plan_for(content, len(content), path.suffix.lower())
+
+
+def mono_blocks(path: str | Path, notes: list[str] | None = None) -> Generator[tuple[int, Samples]]:
+    """Decode a file at its own rate.
+
+    Args:
+        path: as for `read`.
+        notes: as for `stream`.
+
+    Yields:
+        (sampling rate in hertz, (n,) float32 mono); n varies and is never 0.
+
+    Raises:
+        AudioError: as `stream`, but for files that are shorter than a frame.
+    """
+    source = str(path)
+    mix, rate = MixDown(), 0
     try:
-        file = _ForwardFile(path if sys.platform == "win32" else os.fsencode(path))
-    except soundfile.LibsndfileError as error:
-        raise AudioError(source, f"cannot be read as audio: {_message(error)}") from error
-    with file:
-        _check_header(file, source)
-        if file.format == "NIST":
-            _check_sphere(path, file.frames)
-        yield file
+        with _planned(Path(path)) as (content, plan):
+            for stretch in plan.stretches:
+                with closing(decoded(Path(path), content, stretch)) as blocks:
+                    for rate, block in blocks:
+                        _check_samples(block, mix.samples, rate, source)
+                        yield rate, mix(block)
+    except Damage as damage:
+        raise AudioError(source, str(damage)) from damage
+    except OSError as error:
+        raise AudioError(source, f"cannot be opened: {error.strerror or error}") from error
+    if notes is not None:
+        notes += [*plan.notes, *mix.notes(rate)]
 
 
 def _check_file(path: Path) -> None:
-    """Name what the operating system knows to be wrong; libsndfile's words for these mislead."""
+    """Name what the operating system knows to be wrong; decoders' words for these mislead."""
     source = str(path)
     try:
         if path.is_dir():
@@ -281,60 +332,6 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioError(source, f"cannot be opened: {reason}") from error
-
-
-def _check_header(file: soundfile.SoundFile, source: str) -> None:
-    log = file.extra_info
-    for promised, present in ((int(a), int(b)) for a, b in _CUT_CHUNK.findall(log)):
-        if promised > present and not _stands_for_unknown(promised):
-            raise AudioError(source, f"truncated: the header promises {promised} bytes, {present} are there")
-    if "Seems to be a truncated file" in log:
-        raise AudioError(source, "truncated: its only block of sound is incomplete")
-    if "Last page lacks an end-of-stream bit" in log and "Junk after the last page" in log:
-        raise AudioError(source, "truncated: the last Ogg page is incomplete")
-    if file.frames == 0:
-        raise AudioError(source, "header only: there are no samples in it")
-    if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-        raise AudioError(source, f"sampling rate of {file.samplerate} Hz in its header: not audio")
-
-
-def _check_sphere(path: Path, frames: int) -> None:
-    """Look up what a NIST SPHERE header promises: libsndfile trusts the file's size instead."""
-    with path.open("rb") as file:
-        found = re.search(rb"sample_count -i (\d+)", file.read(1024))
-    if found and int(found[1]) > frames:
-        raise AudioError(str(path), f"truncated: the header promises {int(found[1])} samples, {frames} are there")
-
-
-def _stands_for_unknown(size: int) -> bool:
-    """Whether a 32-bit chunk size is what recorders write into a pipe, where they cannot know it."""
-    return 0x7FFF0000 <= size <= 0x80000100 or 0xFFFFFF00 <= size <= 0xFFFFFFFF
-
-
-def _decoded(file: soundfile.SoundFile, source: str, notes: list[str]) -> Iterator[Samples]:
-    """Yield mono blocks (n,) float32 at the file's own rate; the last ones may be wrong only by an error."""
-    mix = MixDown()
-    promised = file.frames if file.frames < _UNKNOWN_FRAMES else None
-    rate = file.samplerate
-    of_all = "" if promised is None else f" of {promised / rate:.2f} s"
-    frames = max(1, BLOCK_SAMPLES // file.channels)
-    done = 0
-    while True:
-        try:
-            block = file.read(frames, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            reason = f"truncated or damaged: decoding stops after {done / rate:.2f} s{of_all} ({_message(error)})"
-            raise AudioError(source, reason) from error
-        if len(block) == 0:
-            break
-        _check_samples(block, done, rate, source)
-        done += len(block)
-        yield mix(block)
-    notes += mix.notes(rate)
-    if promised is not None and done < promised:
-        raise AudioError(source, f"truncated: the header promises {promised / rate:.2f} s, {done / rate:.2f} s decode")
-    if done == 0:
-        raise AudioError(source, "header only: there are no samples in it")
 
 
 class MixDown:
@@ -370,11 +367,3 @@ def _check_samples(block: Samples, done: int, rate: int, source: str) -> None:
         frame = int(np.argmin(sane))
         kind = f"beyond ±{LARGEST_SAMPLE:g}" if np.isfinite(block[frame]).all() else "that is NaN or infinite"
         raise AudioError(source, f"has a sample {kind}, at {(done + frame) / rate:.3f} s")
-
-
-def _message(error: soundfile.LibsndfileError) -> str:
-    """libsndfile's own words, in a form that goes on after a colon; one of them misleads."""
-    text = str(error.error_string).strip().removeprefix("Error : ").rstrip(".")
-    if "possibly a pipe" in text:
-        return "no whole block of audio in it"
-    return text[:1].lower() + text[1:]

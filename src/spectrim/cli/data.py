@@ -179,12 +179,13 @@ def manifest(
 
     Clips are found as ID.wav, YID.wav, ID_30.wav or ID_30_40.wav, with any ending that can be decoded.
     """
+    from spectrim.audio.files import UNREADABLE
     from spectrim.cli.terminal import out_console
-    from spectrim.data.manifests import UNDECODABLE, make_manifest
+    from spectrim.data.manifests import make_manifest
 
     made = make_manifest(segments, clips, out, labels=labels)
     console = out_console()
     _print_names(console, f"{len(made.missing)} segments have no clip", list(map(str, made.missing)), max_listed)
-    title = f"{len(made.undecodable)} are left out: convert them from {', '.join(UNDECODABLE)} to wav or flac"
+    title = f"{len(made.undecodable)} are left out: convert them from {', '.join(UNREADABLE)} to wav or flac"
     _print_names(console, title, list(map(str, made.undecodable)), max_listed)
     put(f"{out}: {made.written} of {made.segments} segments")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 
 from spectrim.audio import files as audio
@@ -231,7 +230,7 @@ def _examine(recording: Recording, longest: int) -> _File | str:
                 held += len(head[-1])
     except AudioError as error:
         return error.reason
-    rate = soundfile.info(str(recording.path)).samplerate
+    rate = audio.own_rate(recording.path)
     return _File(total / audio.SAMPLING_RATE, rate, np.concatenate(head) if head else np.zeros(0, np.float32))
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from spectrim.audio import files as audio
 from spectrim.data.dataset import AudioDataset, Recording
-
-LONGEST_PROMISE = 1 << 40
-"""Samples beyond which a header's length stands for an unknown one."""
 
 
 @dataclass
@@ -57,8 +52,8 @@ def read_excerpt(path: str | Path, samples: int, place: float) -> NDArray[np.flo
     Args:
         path: any file that `spectrim.audio.files.stream` reads.
         samples: longest excerpt.
-        place: where it begins, from 0 (the beginning) to 1 (so that it ends with the file), by the length that the
-            header promises. Files that do not say their length are decoded whole.
+        place: where it begins, from 0 (the beginning) to 1 (so that it ends with the file), by the length that
+            the structure of the file names. Files that do not say their length are decoded whole.
 
     Returns:
         (n,) float32.
@@ -66,7 +61,7 @@ def read_excerpt(path: str | Path, samples: int, place: float) -> NDArray[np.flo
     Raises:
         AudioError: the file cannot be used, as far as it was decoded.
     """
-    length = _promised_samples(path)
+    length = audio.named_samples(path)
     if length is None:
         whole = audio.read(path).samples
         start = round(place * max(len(whole) - samples, 0))
@@ -79,16 +74,6 @@ def read_excerpt(path: str | Path, samples: int, place: float) -> NDArray[np.flo
         if passed >= start + samples:
             break
     return np.concatenate(pieces)
-
-
-def _promised_samples(path: str | Path) -> int | None:
-    """Length at 16 kHz by the header; None where it does not say, or cannot be read."""
-    try:
-        header = soundfile.info(os.fspath(path))
-    except soundfile.LibsndfileError:
-        return None
-    known = 0 < header.frames < LONGEST_PROMISE and header.samplerate > 0
-    return int(header.frames * audio.SAMPLING_RATE / header.samplerate) if known else None
 
 
 def divide(files: Sequence[Path], root: Path, held_out: int, seed: int) -> tuple[list[Recording], list[Recording]]:

@@ -15,14 +15,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectrim.audio.files import EXTENSIONS
+from spectrim.audio.files import READABLE, UNREADABLE
 from spectrim.data.layout import audio_files
 from spectrim.errors import DataError, brief
 from spectrim.files import write_json
 from spectrim.tables import read_class_labels, read_lines
-
-UNDECODABLE = (".m4a", ".mp4", ".aac", ".webm", ".mka", ".mkv", ".wma", ".3gp")
-"""Endings of what downloads come as and libsndfile cannot decode."""
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _START = re.compile(rf"(?P<id>.+)_(?P<start>{_NUMBER})")
@@ -57,7 +54,7 @@ class ManifestReport:
         segments: how many there are.
         written: how many have a clip and are in the manifest.
         missing: those without a clip.
-        undecodable: those whose only clip is in a format that libsndfile cannot decode; they are left out.
+        undecodable: those whose only clip is in a format that cannot be decoded; they are left out.
     """
 
     segments: int
@@ -70,7 +67,7 @@ def make_manifest(segments: str | Path, clips: str | Path, out: str | Path, *, l
     """Write the manifest of those segments whose clips are there; it appears whole or not at all.
 
     The folder is searched to any depth for ``ID``, ``YID``, ``ID_start`` and ``ID_start_end`` with any ending that
-    libsndfile decodes, start and end in seconds or milliseconds. A start that is not the segment's makes it another
+    can be decoded, start and end in seconds or milliseconds. A start that is not the segment's makes it another
     clip. Of several clips of one segment the first by name is taken.
 
     Args:
@@ -88,11 +85,11 @@ def make_manifest(segments: str | Path, clips: str | Path, out: str | Path, *, l
     if not target.absolute().parent.is_dir():
         raise DataError(f"{target.parent}: no such folder")
     listed = read_segments(Path(segments), read_class_labels(Path(labels)))
-    clip_files = find_clips(listed, folder, EXTENSIONS)
+    clip_files = find_clips(listed, folder, READABLE)
     lacking = [segment for segment in listed if segment not in clip_files]
-    undecodable = find_clips(lacking, folder, UNDECODABLE)
+    undecodable = find_clips(lacking, folder, UNREADABLE)
     if not clip_files:
-        advice = f"; {len(undecodable)} are there as {', '.join(UNDECODABLE)}: convert them" if undecodable else ""
+        advice = f"; {len(undecodable)} are there as {', '.join(UNREADABLE)}: convert them" if undecodable else ""
         raise DataError(f"{folder} has none of the {len(listed)} clips by the names ID.wav, YID.wav, ID_30.wav{advice}")
     base = _absolute(target).parent
     data = [

@@ -1,0 +1,215 @@
+"""Two decoders behind one door: libsndfile (through soundfile) and FFmpeg (through PyAV), block by block.
+
+Both give what is in a stretch of a file, and neither is believed about where it ends: what comes out has to be what the
+file's structure says (`spectrim.audio.plan`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from spectrim.audio.plan import Content, Damage, Stretch, View
+
+Samples = NDArray[np.float32]
+
+LOWEST_RATE, HIGHEST_RATE = 100, 10_000_000
+"""Sampling rates in hertz beyond which a header is taken to be damaged."""
+
+BLOCK_SAMPLES = 1 << 15
+"""Samples, over all channels, that are decoded at a time; with more, only memory grows."""
+
+PLANNED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "MPEG", "VOC", "NIST")
+"""soundfile's names of the formats whose structure is read here before libsndfile sees them."""
+
+_UNKNOWN_FRAMES = 1 << 62
+
+
+def decoded(path: Path, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
+    """Decode a stretch and make sure that all of it came.
+
+    Yields:
+        (sampling rate in hertz, block (n, channels) float32, full scale at ±1); n varies and is never 0.
+
+    Raises:
+        Damage: it cannot be decoded to its end, or holds more or less than its structure says.
+    """
+    blocks = _by_sndfile(path, content, stretch) if stretch.format is None else _joined(_by_ffmpeg(content, stretch))
+    done, rate = 0, 0
+    with closing(blocks):
+        for rate, block in blocks:
+            yield rate, block
+            done += len(block)
+    if done == 0:
+        raise Damage("header only: there are no samples in it")
+    if stretch.samples is None:
+        return
+    promised = stretch.samples if stretch.rate is None else stretch.samples * rate / stretch.rate
+    slack = stretch.slack if stretch.rate is None else stretch.slack * rate / stretch.rate
+    if done < promised - slack:
+        raise Damage(f"truncated or damaged: it names {promised / rate:.4f} s, but only {done / rate:.4f} s decode")
+    if done > promised + slack:
+        raise Damage(f"damaged: it names {promised / rate:.4f} s, but {done / rate:.4f} s decode")
+
+
+def check_rate(rate: int) -> None:
+    """Refuse a rate that no sound has.
+
+    Raises:
+        Damage: it is out of range.
+    """
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise Damage(f"sampling rate of {rate} Hz in its header: not audio")
+
+
+class _ForwardFile(soundfile.SoundFile):
+    """A file that is read from front to back.
+
+    soundfile seeks to where it already is after every read of a seekable file: of no use here, inexact for MP3
+    and an error at the end of a FLAC whose header does not say how long it is.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _by_sndfile(path: Path, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
+    whole = stretch.start == 0 and stretch.end == len(content) and not stretch.patches
+    try:
+        if whole:
+            file = _ForwardFile(path if sys.platform == "win32" else os.fsencode(path))
+        else:
+            file = _ForwardFile(View(content, stretch))
+    except soundfile.LibsndfileError as error:
+        raise Damage(f"cannot be read as audio: {_message(error)}") from error
+    with file:
+        if stretch.samples is None and stretch == Stretch(0, len(content)) and file.format in PLANNED:
+            raise Damage(f"damaged: it does not begin as {file.format} does")
+        check_rate(file.samplerate)
+        if file.frames == 0:
+            raise Damage("header only: there are no samples in it")
+        promised = file.frames if file.frames < _UNKNOWN_FRAMES else None
+        frames, done = max(1, BLOCK_SAMPLES // file.channels), 0
+        while True:
+            try:
+                block = file.read(frames, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise Damage(_stopped(done, file.samplerate, promised, _message(error))) from error
+            if len(block) == 0:
+                break
+            done += len(block)
+            yield file.samplerate, block
+        if promised is not None and done < promised:
+            spans = f"{promised / file.samplerate:.2f} s, {done / file.samplerate:.2f} s decode"
+            raise Damage(f"truncated: the header promises {spans}")
+
+
+def _joined(blocks: Generator[tuple[int, Samples]]) -> Generator[tuple[int, Samples]]:
+    """Join short blocks of one rate to some of `BLOCK_SAMPLES`."""
+    pieces: list[Samples] = []
+    size, rate = 0, 0
+    with closing(blocks):
+        for rate, block in blocks:
+            pieces.append(block)
+            size += block.size
+            if size >= BLOCK_SAMPLES:
+                yield rate, np.concatenate(pieces)
+                pieces, size = [], 0
+    if pieces:
+        yield rate, np.concatenate(pieces)
+
+
+def _stopped(done: int, rate: int, promised: float | None, why: str) -> str:
+    of_all = "" if promised is None else f" of {promised / rate:.2f} s"
+    return f"truncated or damaged: decoding stops after {done / rate:.2f} s{of_all} ({why})"
+
+
+def _message(error: soundfile.LibsndfileError) -> str:
+    """libsndfile's own words, in a form that goes on after a colon; one of them misleads."""
+    text = str(error.error_string).strip().removeprefix("Error : ").rstrip(".")
+    if "possibly a pipe" in text:
+        return "no whole block of audio in it"
+    return text[:1].lower() + text[1:] or "it is not what it seems to be"
+
+
+def _by_ffmpeg(content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
+    """FFmpeg sees only the bytes that it is given, under the name of one container: it opens nothing else."""
+    import av
+
+    av.logging.set_level(None)
+    done, rate, channels, packets = 0, 0, 0, 0
+    promised = None
+    digest = hashlib.md5(usedforsecurity=False) if stretch.md5 else None
+    try:
+        with av.open(View(content, stretch), format=stretch.format, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise Damage("has no sound: there is no audio stream in it")
+            stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise Damage("cannot be read as audio: FFmpeg does not know how it is coded")
+            stream.thread_type = "NONE"
+            if stretch.strict:
+                stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+            for packet in container.demux(stream):
+                packets += packet.size > 0
+                if packet.is_corrupt:
+                    raise Damage(_stopped(done, rate or 1, promised, "a packet is incomplete"))
+                for frame in packet.decode():
+                    if rate and (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                        raise Damage(f"cannot be heard as one: after {done / rate:.2f} s its rate or channels change")
+                    if not rate:
+                        rate, channels = frame.sample_rate, frame.layout.nb_channels
+                        check_rate(rate)
+                        if stretch.samples is not None:
+                            promised = stretch.samples * rate / (stretch.rate or rate)
+                    if frame.is_corrupt:
+                        raise Damage(_stopped(done, rate, promised, "a frame is damaged"))
+                    values = _values(frame, channels)
+                    if digest is not None:
+                        digest.update(_as_flac_digests(values, stretch.bits))
+                    if len(values):
+                        yield rate, _as_float(values)
+                    done += len(values)
+    except av.FFmpegError as error:
+        words = str(error.strerror or error).lower()
+        if rate:
+            raise Damage(_stopped(done, rate, promised, words)) from error
+        raise Damage(f"cannot be read as audio: {words}") from error
+    except (LookupError, ValueError, NotImplementedError, OverflowError) as error:
+        raise Damage(f"cannot be read as audio: {error}") from error
+    if stretch.packets is not None and packets != stretch.packets:
+        raise Damage(f"truncated or damaged: its tables name {stretch.packets} packets, {packets} are there")
+    if digest is not None and digest.digest() != stretch.md5 and done == (stretch.samples or done):
+        raise Damage("damaged: its sound is not that of which its header holds the checksum")
+
+
+def _values(frame: Any, channels: int) -> NDArray[Any]:
+    """Samples of a frame (n, channels) in the decoder's own type."""
+    values: NDArray[Any] = frame.to_ndarray()
+    return values.T if frame.format.is_planar else values.reshape(-1, channels)
+
+
+def _as_float(values: NDArray[Any]) -> Samples:
+    """Full scale to ±1, as libsndfile does."""
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / np.float32(128)
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) / np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _as_flac_digests(values: NDArray[Any], bits: int) -> bytes:
+    """The bytes of which FLAC makes its MD5: interleaved, little endian, in as few whole bytes as the samples need."""
+    width = (bits + 7) // 8
+    whole = np.ascontiguousarray(values >> (8 * values.dtype.itemsize - bits)).astype("<i4")
+    return np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, :width]).tobytes()

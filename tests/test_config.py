@@ -176,3 +176,9 @@ def test_a_hand_edited_file_is_refused_by_field(tmp_path: Path) -> None:
         with pytest.raises(InvalidSetting, match=field):
             SpectrimConfig.from_pretrained(tmp_path)
         ast_base().save_pretrained(tmp_path)
+
+
+def test_labels_leave_no_output_without_a_name() -> None:
+    for wrong in ({1: "a"}, {0: "a", 2: "b"}):
+        with pytest.raises(InvalidSetting, match="id2label"):
+            ast_base(id2label=wrong)

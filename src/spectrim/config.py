@@ -227,6 +227,8 @@ class SpectrimConfig(PreTrainedConfig):
                 raise InvalidSetting(field, getattr(self, field), one_of(allowed))
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
             raise InvalidSetting("problem_type", self.problem_type, f"None, or {one_of(PROBLEM_TYPES)}")
+        if self.id2label and set(self.id2label) != set(range(len(self.id2label))):
+            raise InvalidSetting("id2label", self.id2label, "a name for each output: 0, 1, 2, … without gaps")
         for field in SWITCHES:
             if not isinstance(getattr(self, field), bool):
                 raise InvalidSetting(field, getattr(self, field), "True or False")

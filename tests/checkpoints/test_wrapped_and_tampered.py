@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from spectrim.checkpoints import describe, from_pretrained, load_autoencoder
 from spectrim.config import LARGEST_WHOLE_NUMBERS, ast_tiny
-from spectrim.errors import CheckpointError
+from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.network.transformer import AudioTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -87,6 +88,20 @@ def test_a_git_lfs_pointer_is_called_that(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(CheckpointError, match=rf"{name}: is a Git LFS pointer.*git lfs pull"):
         from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "", b"spectrim-mini", ["spectrim-mini"]])
+def test_what_is_no_path_is_refused(wrong: Any) -> None:
+    for load in (from_pretrained, describe):
+        with pytest.raises(InvalidSetting, match=r"model is .*; allowed: a path to a checkpoint"):
+            load(wrong)
+
+
+@pytest.mark.parametrize("place", ["x" * 5000, os.devnull, "~nobody-by-this-name/x.pth"])
+def test_a_place_that_cannot_hold_a_checkpoint_is_refused(place: str) -> None:
+    with pytest.raises(CheckpointError) as found:
+        from_pretrained(place)
+    assert "\n" not in str(found.value) and len(str(found.value)) < 500
 
 
 # config.json

@@ -127,6 +127,18 @@ def test_scores_do_not_depend_on_batch_or_order(model: AudioTransformer, clips: 
     assert len({tuple(np.round(values, 3)) for values in alone.values()}) == len(clips)
 
 
+def test_scores_after_a_resume_are_those_of_the_unbroken_run(model: AudioTransformer, clips: list[str]) -> None:
+    """A resumed run leaves out the first files: with batches of one window bit by bit, else to 1e-6 (six digits)."""
+    for size, tolerance in ((1, 0.0), (3, 1e-6)):
+        unbroken = {found.path: found for found in predict(clips, model, keep_rate=0.5, batch_size=size)}
+        for first in (1, 4, 5):
+            for found in predict(clips[first:], model, keep_rate=0.5, batch_size=size):
+                before = unbroken[found.path]
+                assert found.scores is not None and before.scores is not None
+                assert float(np.abs(found.scores - before.scores).max()) <= tolerance
+                assert [label for label, _ in found.top(1)] == [label for label, _ in before.top(1)]
+
+
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", None])
 @pytest.mark.parametrize("builder", [ast_base, audiomae_base])
 def test_scores_are_those_of_the_transformers_pipeline(

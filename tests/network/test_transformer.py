@@ -276,6 +276,9 @@ def test_a_wrong_input_is_named() -> None:
     for wrong in (torch.arange(8), torch.arange(8).expand(3, 8), torch.zeros(2, 8)):
         with pytest.raises(InputShapeError, match="visible_patches"):
             model(right, visible_patches=wrong)
+    for wrong in (torch.tensor(64), torch.tensor([64.0, 64.0]), [64, 64], "64"):
+        with pytest.raises(InputShapeError, match="num_frames"):
+            model(right, num_frames=wrong)
     model.set_pruning(drop_padding=True)
     for wrong in (None, torch.tensor(64), torch.tensor([64, 64, 64]), torch.tensor([[64, 64]])):
         with pytest.raises(InputShapeError, match="num_frames"):

@@ -34,7 +34,7 @@ from spectrim.audio.filterbank import (
 )
 from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.audio.waveforms import Batch, as_clips, as_float, check_clips
-from spectrim.config import PADDINGS, SpectrimConfig
+from spectrim.config import LARGEST_WHOLE_NUMBERS, PADDINGS, SpectrimConfig
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting, one_of
 
 __all__ = [
@@ -290,6 +290,8 @@ def _check_settings(frontend: Frontend) -> None:
         value = getattr(frontend, field)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidSetting(field, value, f"a whole number from {least}")
+        if value > (most := LARGEST_WHOLE_NUMBERS[field]):
+            raise InvalidSetting(field, value, f"a whole number from {least} to {most:,}")
     if not math.isfinite(frontend.mean):
         raise InvalidSetting("mean", frontend.mean, "a finite number")
     if not 0 < frontend.std < math.inf:

@@ -21,7 +21,7 @@ from torch import Tensor
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.checkpoints.unwrap import own_names, unwrap
-from spectrim.errors import CheckpointError, InvalidSetting
+from spectrim.errors import CheckpointError, InvalidSetting, shown
 
 WHOLE_WEIGHTS = (
     "model.safetensors",
@@ -118,12 +118,13 @@ def read_source(source: str | os.PathLike[str]) -> Source:
 
     Raises:
         CheckpointError: nothing is there, or it cannot be read, or it would run code.
-        InvalidSetting: the stride or the frames are no such numbers.
+        InvalidSetting: it is no path, or the stride or the frames are no such numbers.
     """
+    check_place(source)
     told = source if isinstance(source, DescribedSource) else DescribedSource(os.fspath(source))
     stride = check_stride(told.stride)
     check_frames(told.frames)
-    place = _locate(source)
+    place = _locate(told)
     folder = place if place.is_dir() else place.parent
     weights: dict[str, Tensor] = {}
     arguments: dict[str, Any] = {}
@@ -133,8 +134,8 @@ def read_source(source: str | os.PathLike[str]) -> Source:
         arguments |= said
     label_file = folder / "class_labels_indices.csv"
     return Source(
-        name=os.fspath(source),
-        weights=own_names(os.fspath(source), weights),
+        name=told.place,
+        weights=own_names(told.place, weights),
         config=_read_json(folder / "config.json"),
         extractor=_read_json(folder / "preprocessor_config.json"),
         label_file=label_file if label_file.is_file() else None,
@@ -142,6 +143,13 @@ def read_source(source: str | os.PathLike[str]) -> Source:
         stride=stride,
         frames=told.frames,
     )
+
+
+def check_place(source: Any) -> None:
+    """Raise `InvalidSetting` for what names no place of a checkpoint."""
+    named = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    if not isinstance(named, str) or not named:
+        raise InvalidSetting("model", source, f"a path to a checkpoint, a hub id like owner/name, or {EMBEDDED}")
 
 
 def check_stride(stride: Any) -> tuple[int, int] | None:
@@ -168,11 +176,17 @@ def check_frames(frames: Any) -> None:
         raise InvalidSetting("frames", frames, "a whole number of at least 16 frames (of 10 ms)")
 
 
-def _locate(source: str | os.PathLike[str]) -> Path:
-    path = Path(source).expanduser()
-    if path.exists():
+def _locate(source: DescribedSource) -> Path:
+    name = source.place
+    try:
+        path = Path(name).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{shown(name)}: cannot be a path ({_first_line(error)})") from error
+    if there:
+        if not path.is_file() and not path.is_dir():
+            raise CheckpointError(f"{name}: is neither a file nor a directory")
         return path
-    name = os.fspath(source)
     if name == EMBEDDED:
         if not EMBEDDED_MODEL.is_dir():
             raise CheckpointError(f"{EMBEDDED} is missing from this installation; install spectrim again")
@@ -298,5 +312,5 @@ def _why_unreadable(file: Path, error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = str(error.strerror if isinstance(error, OSError) and error.strerror else error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_stride, read_source
+from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_place, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
 from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
 from spectrim.checkpoints.settings import MALFORMED
@@ -198,6 +198,7 @@ def _described(
     source: str | os.PathLike[str], stride: int | Sequence[int] | None, frames: int | None
 ) -> DescribedSource:
     """A source with the stride and frames that are given, where it has none of its own."""
+    check_place(source)
     if not isinstance(source, DescribedSource):
         return DescribedSource(os.fspath(source), stride, frames)
     return DescribedSource(

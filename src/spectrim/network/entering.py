@@ -16,6 +16,9 @@ from spectrim.pruning.select import distinct_ranks, real_first, take_patches
 from spectrim.pruning.tokens import Tokens
 from spectrim.pruning.trace import grid_order
 
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types of whole numbers."""
+
 
 def check_input(input_values: Tensor, config: SpectrimConfig) -> None:
     """Raise `InputShapeError` unless this is a batch of finite log-mel spectrograms of the model's size.
@@ -80,6 +83,8 @@ def entering_tokens(
     patches = functional.pad(order, (extra, 0), value=-1).expand(batch, -1)
     source = order.argsort().add(extra).expand(batch, -1) if traced else None
     tokens = Tokens(values, patches, extra, source=source)
+    if num_frames is not None:
+        _check_num_frames(num_frames, batch)
     if visible_patches is not None:
         tokens = tokens.take(_sequence_index(visible_patches, batch, config))
     if pruning.drop_padding:
@@ -106,22 +111,32 @@ def ranked(tokens: Tokens, scores: Tensor | None) -> Tokens:
     return tokens._replace(rank=rank)
 
 
+def _wanted_frames(batch: int) -> str:
+    return f"the number of real frames of each clip, ({batch},)"
+
+
+def _check_num_frames(num_frames: Tensor, batch: int) -> None:
+    wanted = f"wanted: {_wanted_frames(batch)}"
+    if not isinstance(num_frames, Tensor) or num_frames.dtype not in WHOLE:
+        kind = num_frames.dtype if isinstance(num_frames, Tensor) else type(num_frames).__name__
+        raise InputShapeError(f"num_frames is of type {kind}; {wanted}, as a torch.Tensor of whole numbers")
+    if tuple(num_frames.shape) != (batch,):
+        raise InputShapeError(f"num_frames is of shape {tuple(num_frames.shape)}; {wanted}")
+
+
 def _padding(patches: Tensor, num_frames: Tensor | None, config: SpectrimConfig) -> Tensor:
     """(batch, n) bool: which of these patches start past the end of their clip.
 
     A clip of which nothing else is left (too short, or all that is real is masked) keeps what it has: a mean of no
     patch would be NaN.
     """
-    wanted = f"drop_padding=True needs the number of real frames of each clip, ({patches.shape[0]},)"
+    wanted = _wanted_frames(patches.shape[0])
     if num_frames is None:
-        raise InputShapeError(f"num_frames is missing; {wanted}")
-    if not isinstance(num_frames, Tensor) or num_frames.is_floating_point() or num_frames.is_complex():
-        kind = num_frames.dtype if isinstance(num_frames, Tensor) else type(num_frames).__name__
-        raise InputShapeError(f"num_frames is of type {kind}; {wanted}, as a torch.Tensor of whole numbers")
-    if tuple(num_frames.shape) != (patches.shape[0],):
-        raise InputShapeError(f"num_frames is of shape {tuple(num_frames.shape)}; {wanted}")
+        raise InputShapeError(f"num_frames is missing; drop_padding=True needs {wanted}")
     if bool((num_frames < 0).any()):
-        raise InputShapeError(f"num_frames has a clip of {int(num_frames.min())} frames; {wanted}, none below 0")
+        raise InputShapeError(
+            f"num_frames has a clip of {int(num_frames.min())} frames; wanted: {wanted}, none below 0"
+        )
     start = patches % config.grid[1] * config.time_stride
     padding = start >= num_frames.to(patches.device).clamp(min=1).unsqueeze(1)
     return padding & ~padding.all(dim=1, keepdim=True)

@@ -1,7 +1,7 @@
 """The configuration of a model: backbone, front end and pruning, saved together in ``config.json``.
 
-AST and AudioMAE are one encoder here; every difference between them is a field of `SpectrimConfig`.
-The named builders (`ast_base`, `audiomae_base`, ...) are flat: read one to see what it sets.
+AST, AudioMAE and the Keyword Transformer are one encoder here; every difference between them is a field of
+`SpectrimConfig`. The named builders (`ast_base`, `audiomae_base`, ...) are flat: read one to see what it sets.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from spectrim.audio.filterbank import FEATURES, check_features
 from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA
 from spectrim.pruning.plan import BlockPlan, Encoder
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning
 
-PADDINGS = ("zero", "minimum")
+PADDINGS = ("zero", "minimum", "silence")
+ACTIVATIONS = ("gelu", "gelu_pytorch_tanh")
 PATCH_ORDERS = ("frequency_major", "time_major")
 POOLINGS = ("extra_tokens", "mean_patches")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
-SWITCHES = ("position_trainable", "head_norm", "qkv_bias")
+SWITCHES = ("position_trainable", "head_norm", "qkv_bias", "norm_first")
 LEAST_WHOLE_NUMBERS = {
     "hidden_size": 1,
     "num_hidden_layers": 1,
     "num_attention_heads": 1,
     "intermediate_size": 1,
-    "patch_size": 1,
     "num_mel_bins": 1,
     "max_length": 1,
     "frequency_stride": 1,
@@ -45,7 +46,6 @@ LARGEST_WHOLE_NUMBERS = {
     "hidden_size": 1 << 15,
     "num_hidden_layers": 1000,
     "intermediate_size": 1 << 18,
-    "patch_size": 1024,
     "num_mel_bins": 4096,
     "max_length": 1_000_000,
     "sampling_rate": 10_000_000,
@@ -53,27 +53,34 @@ LARGEST_WHOLE_NUMBERS = {
 }
 """The largest value: far above any model, and below what would fill the memory before anything is refused."""
 
+LARGEST_PATCH = 1024
+"""The largest side of a patch, likewise."""
+
 
 class SpectrimConfig(PreTrainedConfig):
     """Configuration of an `AudioTransformer`.
 
     Args:
-        backbone: ``"ast"`` or ``"audiomae"``; says which attention score ``criterion="auto"`` means.
+        backbone: ``"ast"``, ``"audiomae"`` or ``"kwt"``; says which attention score ``criterion="auto"`` means.
         hidden_size: width of a token.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads per block.
         intermediate_size: hidden width of the MLP.
-        num_mel_bins: height of the log-mel spectrogram, in mel bins.
-        max_length: width of the log-mel spectrogram, in frames of 10 ms.
-        patch_size: side of a patch, in mel bins and in frames.
+        num_mel_bins: height of the input: mel bins of the log-mel spectrogram, or with MFCC the coefficients.
+        max_length: width of the input, in frames of 10 ms.
+        patch_size: side of a patch, in mel bins and in frames; or both, where they differ.
         frequency_stride: step between patches in mel bins; below ``patch_size`` the patches overlap.
         time_stride: step between patches in frames.
-        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE ([CLS]).
+        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE and the Keyword Transformer ([CLS]).
         patch_order: order of the patches in the sequence, ``"frequency_major"`` (AST: index f·T + t)
             or ``"time_major"`` (AudioMAE: index t·F + f).
         position_trainable: whether the position table is learned (AST) or fixed sin-cos (AudioMAE).
         pooling: ``"extra_tokens"``: final LayerNorm, then the mean of the extra tokens (AST);
             ``"mean_patches"``: mean of the surviving patches, then LayerNorm (AudioMAE).
+        norm_first: whether a block normalises before attention and before the MLP (pre-norm), and the model after the
+            last block; or, as in the first Transformer (Vaswani et al., 2017), after each residual (post-norm), and
+            nothing after the last block.
+        hidden_act: of the MLP: ``"gelu"``, or ``"gelu_pytorch_tanh"``, its approximation by tanh.
         head_norm: whether the head has a LayerNorm of its own before its linear layer (AST).
         layer_norm_eps: eps of the encoder's LayerNorms; it differs between checkpoint layouts.
         head_norm_eps: eps of the head's LayerNorm.
@@ -82,10 +89,12 @@ class SpectrimConfig(PreTrainedConfig):
         initializer_range: standard deviation of the truncated normal that initialises the weights.
         head_init_std: the same for the head's linear layer (AudioMAE fine-tuning uses 2e-5).
         sampling_rate: of the waveform, in hertz.
-        mean: mean of the log-mel values of the training data, in natural-log units.
+        features: what the front end makes of it: ``"log_mel"``, Kaldi filterbanks, or ``"mfcc"``, the cepstral
+            coefficients of the Keyword Transformer; see `spectrim.audio.filterbank.FEATURES`.
+        mean: mean of the log-mel values (or coefficients) of the training data, in natural-log units.
         std: their standard deviation; the front end computes (x − mean) / (2·std).
-        padding: what fills frames past the end of a clip, before normalising: ``"zero"`` or ``"minimum"``
-            (the smallest log-mel value of the clip).
+        padding: what fills frames past the end of a clip: before normalising ``"zero"`` or ``"minimum"`` (the smallest
+            log-mel value of the clip); or ``"silence"``: the clip goes on with samples of 0.
         pruning: the operating point; or, instead, its fields one by one under their names in config.json
             (`spectrim.pruning.pruning.FLAT_NAMES`), which can also be read and set on the configuration.
 
@@ -102,13 +111,15 @@ class SpectrimConfig(PreTrainedConfig):
     intermediate_size: int = 3072
     num_mel_bins: int = 128
     max_length: int = 1024
-    patch_size: int = 16
+    patch_size: int | list[int] = 16
     frequency_stride: int = 16
     time_stride: int = 16
     extra_tokens: int = 2
     patch_order: str = "frequency_major"
     position_trainable: bool = True
     pooling: str = "extra_tokens"
+    norm_first: bool = True
+    hidden_act: str = "gelu"
     head_norm: bool = True
     layer_norm_eps: float = 1e-6
     head_norm_eps: float = 1e-5
@@ -117,6 +128,7 @@ class SpectrimConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     head_init_std: float = 0.02
     sampling_rate: int = 16000
+    features: str = "log_mel"
     mean: float = NORMALISATIONS["audioset"].mean
     std: float = NORMALISATIONS["audioset"].std
     padding: str = "zero"
@@ -164,10 +176,36 @@ class SpectrimConfig(PreTrainedConfig):
 
     def grid_for(self, frames: int) -> tuple[int, int]:
         """Number of patches (F, T) that an input of this many frames is cut into."""
+        height, width = self.patch_shape
         return (
-            (self.num_mel_bins - self.patch_size) // self.frequency_stride + 1,
-            (frames - self.patch_size) // self.time_stride + 1,
+            (self.num_mel_bins - height) // self.frequency_stride + 1,
+            (frames - width) // self.time_stride + 1,
         )
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Sides of a patch along frequency and along time, in mel bins and in frames."""
+        if isinstance(self.patch_size, int):
+            return self.patch_size, self.patch_size
+        height, width = self.patch_size
+        return height, width
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether a point of the input can lie in more than one patch."""
+        height, width = self.patch_shape
+        return self.frequency_stride < height or self.time_stride < width
+
+    @property
+    def pictured(self) -> SpectrimConfig:
+        """The same on the mel bins that pictures show: those that coefficients come from, else those of the input."""
+        bands = FEATURES[self.features].bands
+        if bands is None:
+            return self
+        shown = copy.deepcopy(self)
+        shown.num_mel_bins, shown.frequency_stride = bands, bands
+        shown.patch_size = [bands, self.patch_shape[1]]
+        return shown
 
     @property
     def num_patches(self) -> int:
@@ -220,6 +258,8 @@ class SpectrimConfig(PreTrainedConfig):
         for field, allowed in (
             ("backbone", tuple(BACKBONE_CRITERIA)),
             ("padding", PADDINGS),
+            ("features", tuple(FEATURES)),
+            ("hidden_act", ACTIVATIONS),
             ("patch_order", PATCH_ORDERS),
             ("pooling", POOLINGS),
         ):
@@ -254,15 +294,26 @@ class SpectrimConfig(PreTrainedConfig):
         if self.hidden_size % self.num_attention_heads:
             allowed = f"a multiple of num_attention_heads={self.num_attention_heads}"
             raise InvalidSetting("hidden_size", self.hidden_size, allowed)
-        if self.max_length < self.patch_size:
-            raise InvalidSetting("max_length", self.max_length, f"at least patch_size={self.patch_size} frames")
-        if self.num_mel_bins < self.patch_size:
-            raise InvalidSetting("num_mel_bins", self.num_mel_bins, f"at least patch_size={self.patch_size} bins")
-        for field in ("frequency_stride", "time_stride"):
-            if getattr(self, field) > self.patch_size:
-                raise InvalidSetting(field, getattr(self, field), f"1 to patch_size={self.patch_size}")
+        self._check_patches()
         if self.extra_tokens > 2:
             raise InvalidSetting("extra_tokens", self.extra_tokens, "1 ([CLS]) or 2 ([CLS], [DIST])")
+
+    def _check_patches(self) -> None:
+        sides = self.patch_size if isinstance(self.patch_size, list | tuple) else [self.patch_size] * 2
+        if len(sides) != 2 or not all(_is_whole(side) and 1 <= side <= LARGEST_PATCH for side in sides):
+            allowed = f"a whole number from 1 to {LARGEST_PATCH:,}, or two: along frequency and along time"
+            raise InvalidSetting("patch_size", self.patch_size, allowed)
+        for side, size, stride in zip(
+            sides, ("num_mel_bins", "max_length"), ("frequency_stride", "time_stride"), strict=True
+        ):
+            if getattr(self, size) < side:
+                raise InvalidSetting(size, getattr(self, size), f"at least {side}, for patch_size={self.patch_size}")
+            if getattr(self, stride) > side:
+                raise InvalidSetting(stride, getattr(self, stride), f"1 to {side}, for patch_size={self.patch_size}")
+        check_features(self.features, self.num_mel_bins, self.sampling_rate, self.padding)
+        if FEATURES[self.features].bands is not None and sides[0] != self.num_mel_bins:
+            allowed = f"[{self.num_mel_bins}, frames] with features={self.features!r}: coefficients are no frequencies"
+            raise InvalidSetting("patch_size", self.patch_size, allowed)
 
 
 def _is_whole(value: Any) -> bool:
@@ -316,6 +367,29 @@ def audiomae_base(**fields: Any) -> SpectrimConfig:
     return SpectrimConfig(**{**audiomae, **fields})
 
 
+def kwt_1(**fields: Any) -> SpectrimConfig:
+    """Keyword Transformer as published (Berg et al., 2021), KWT-1: post-norm, one token a frame of 40 MFCC, 1 s."""
+    kwt: dict[str, Any] = {
+        "backbone": "kwt",
+        **_sizes(64, 1),
+        "num_mel_bins": 40,
+        "max_length": 98,
+        "patch_size": [40, 1],
+        "frequency_stride": 40,
+        "time_stride": 1,
+        "extra_tokens": 1,
+        "norm_first": False,
+        "hidden_act": "gelu_pytorch_tanh",
+        "head_norm": False,
+        "qkv_bias": False,
+        "features": "mfcc",
+        "mean": 0.0,
+        "std": 0.5,
+        "padding": "silence",
+    }
+    return SpectrimConfig(**{**kwt, **fields})
+
+
 BUILDERS = {
     "ast-tiny": ast_tiny,
     "ast-small": ast_small,
@@ -324,6 +398,6 @@ BUILDERS = {
     "audiomae-small": audiomae_small,
     "audiomae-base": audiomae_base,
 }
-"""The named sizes, as the command line and the recipes call them."""
+"""The named sizes that can be trained, as the command line and the recipes call them."""
 
 AutoConfig.register(SpectrimConfig.model_type, SpectrimConfig)

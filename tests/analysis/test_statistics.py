@@ -40,8 +40,8 @@ def test_they_are_the_criteria_of_the_same_names_on_any_memory_layout() -> None:
     values = np.random.default_rng(1).normal(size=(128, 64, 3)).astype(np.float32).T
     found = patch_statistics(values, 16, 16, 16)
     tensor = torch.tensor(values.copy())
-    np.testing.assert_array_equal(found[0], intensity(Spectrogram(tensor, 16, 16, 16)).numpy())
-    np.testing.assert_array_equal(found[1], variation(Spectrogram(tensor, 16, 16, 16)).numpy())
+    np.testing.assert_array_equal(found[0], intensity(Spectrogram(tensor, (16, 16), 16, 16)).numpy())
+    np.testing.assert_array_equal(found[1], variation(Spectrogram(tensor, (16, 16), 16, 16)).numpy())
     assert found[0].dtype == np.float32
 
 

@@ -17,7 +17,6 @@ from torch.autograd import gradcheck
 from transformers import ASTFeatureExtractor, AutoFeatureExtractor
 
 from spectrim.audio.frontend import (
-    MEL_FLOOR,
     Frontend,
     SpectrimFeatureExtractor,
     count_frames,
@@ -133,7 +132,7 @@ class TestAgreement:
 
     def test_silence_reads_the_floor(self):
         result = plain(98)([np.zeros(RATE)])
-        np.testing.assert_allclose(result.input_values, np.log(MEL_FLOOR), rtol=1e-6)
+        np.testing.assert_allclose(result.input_values, np.log(2.0**-23), rtol=1e-6)
         assert frontend(98)([np.zeros(RATE)]).input_values.numpy() == pytest.approx(-1.278, abs=1e-3)
 
 

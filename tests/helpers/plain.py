@@ -11,10 +11,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import scipy.fft
 import torch
 from torch import Tensor
 
-from spectrim.config import BUILDERS, SpectrimConfig
+from spectrim.config import BUILDERS, SpectrimConfig, kwt_1
 from spectrim.network.transformer import AudioTransformer
 
 BACKBONES = ("ast", "audiomae")
@@ -22,8 +24,10 @@ CRITERIA = ("cls_attention", "mean_attention", "intensity", "variation", "random
 
 
 def small_config(backbone: str, **fields: object) -> SpectrimConfig:
-    """12 blocks of width 64 on 128 frames: 64 patches."""
+    """12 blocks of width 64 on 128 frames: 64 patches; the Keyword Transformer on 64 frames, which are as many."""
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_length": 128, "num_labels": 5}
+    if backbone == "kwt":
+        return kwt_1(**{**sizes, "max_length": 64, **fields})
     return BUILDERS[f"{backbone}-tiny"](**{**sizes, **fields})
 
 
@@ -92,8 +96,9 @@ def plain_forward(
     for f in range(frequency):
         for t in range(time):
             first_frame, first_bin = t * config.time_stride, f * config.frequency_stride
-            frames = clip[first_frame : first_frame + config.patch_size]
-            patches[f * time + t] = frames[:, first_bin : first_bin + config.patch_size].T
+            height, width = config.patch_shape
+            frames = clip[first_frame : first_frame + width]
+            patches[f * time + t] = frames[:, first_bin : first_bin + height].T
     if config.patch_order == "frequency_major":
         sequence = [f * time + t for f in range(frequency) for t in range(time)]
     else:
@@ -115,7 +120,9 @@ def plain_forward(
         tokens, alive, scores = _plain_block(config, weights, block, tokens, alive, patches, rate, gone)
         result.scores.append(scores)
         result.kept.append(set(alive))
-    if config.pooling == "extra_tokens":
+    if not config.norm_first:
+        pooled = tokens[:extra].mean(dim=0)
+    elif config.pooling == "extra_tokens":
         pooled = layer_norm(tokens, weights, "norm", config.layer_norm_eps)[:extra].mean(dim=0)
     else:
         pooled = layer_norm(tokens[extra:].mean(dim=0), weights, "norm", config.layer_norm_eps)
@@ -137,7 +144,8 @@ def _plain_block(
 ) -> tuple[Tensor, list[int], dict[int, float]]:
     name, extra, width = f"blocks.{block}", config.extra_tokens, config.hidden_size
     head_dim = width // config.num_attention_heads
-    normed = layer_norm(tokens, weights, f"{name}.norm1", config.layer_norm_eps)
+    eps, before = config.layer_norm_eps, config.norm_first
+    normed = layer_norm(tokens, weights, f"{name}.norm1", eps) if before else tokens
     query = linear(normed, weights, f"{name}.attention.query")
     key, value = linear(normed, weights, f"{name}.attention.key_value").split(width, dim=1)
     maps, attended = [], []
@@ -148,6 +156,7 @@ def _plain_block(
         maps.append(powers / powers.sum(dim=1, keepdim=True))
         attended.append(maps[-1] @ value[:, part])
     tokens = tokens + linear(torch.cat(attended, dim=1), weights, f"{name}.attention.output")
+    tokens = tokens if before else layer_norm(tokens, weights, f"{name}.norm1", eps)
     scores = plain_scores(config, torch.stack(maps).detach(), alive, patches)
     if rate < 1.0:
         best = sorted(range(len(alive)), key=lambda place: (-scores[alive[place]], alive[place]))
@@ -158,9 +167,14 @@ def _plain_block(
     if left:
         tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in left]]])
         alive = [alive[place] for place in left]
-    hidden = linear(layer_norm(tokens, weights, f"{name}.norm2", config.layer_norm_eps), weights, f"{name}.mlp.up")
-    hidden = hidden * 0.5 * (1.0 + torch.erf(hidden / math.sqrt(2.0)))
-    return tokens + linear(hidden, weights, f"{name}.mlp.down"), alive, scores
+    hidden = layer_norm(tokens, weights, f"{name}.norm2", eps) if before else tokens
+    hidden = linear(hidden, weights, f"{name}.mlp.up")
+    if config.hidden_act == "gelu_pytorch_tanh":
+        hidden = hidden * 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (hidden + 0.044715 * hidden**3)))
+    else:
+        hidden = hidden * 0.5 * (1.0 + torch.erf(hidden / math.sqrt(2.0)))
+    tokens = tokens + linear(hidden, weights, f"{name}.mlp.down")
+    return tokens if before else layer_norm(tokens, weights, f"{name}.norm2", eps), alive, scores
 
 
 def plain_scores(
@@ -168,6 +182,8 @@ def plain_scores(
 ) -> dict[int, float]:
     """Score of each living patch from the maps (heads, tokens, tokens) or from its own log-mel values."""
     extra, criterion = config.extra_tokens, config.resolved_criterion
+    if config.features == "mfcc":
+        patches = {patch: log_mel_of(values) for patch, values in patches.items()}
     if criterion == "cls_attention":
         columns = maps[:, 0, extra:].mean(dim=0).tolist()
     elif criterion == "mean_attention":
@@ -181,6 +197,14 @@ def plain_scores(
         table = [generator.random() for _ in range(config.num_patches)]
         columns = [table[patch] for patch in alive]
     return dict(zip(alive, columns, strict=True))
+
+
+def log_mel_of(coefficients: Tensor) -> Tensor:
+    """The 80 log-mel values of a frame whose higher cepstral coefficients are 0, (80, 1); scipy's inverse transform."""
+    padded = np.zeros(80)
+    padded[: len(coefficients)] = coefficients[:, 0].numpy()
+    padded[0] /= math.sqrt(2.0)
+    return torch.from_numpy(scipy.fft.idct(padded, norm="ortho"))[:, None]
 
 
 def layer_norm(tokens: Tensor, weights: Mapping[str, Tensor], name: str, eps: float) -> Tensor:

@@ -26,7 +26,7 @@ ATTENTION = [name for name, criterion in CRITERIA.items() if criterion.reads_att
 
 def drawn(batch: int, patches: int, seed: int, *, training: bool = False) -> Tensor:
     """Random scores of clips of so many patches of one frame and mel bin, in a row."""
-    return random_scores(Spectrogram(torch.zeros(batch, patches, 1), 1, 1, 1, seed, training)).flatten(1)
+    return random_scores(Spectrogram(torch.zeros(batch, patches, 1), (1, 1), 1, 1, seed, training)).flatten(1)
 
 
 def projections(patches: int, extra: int, heads: int = 3, batch: int = 2) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ def test_patch_statistics_are_those_of_each_patch(frequency_stride: int, time_st
                 frames = values.numpy()[item, t * time_stride : t * time_stride + 16]
                 patch = frames[:, f * frequency_stride : f * frequency_stride + 16]
                 means[item, f, t], deviations[item, f, t] = patch.mean(), patch.std(ddof=1)
-    spectrogram = Spectrogram(values, 16, frequency_stride, time_stride)
+    spectrogram = Spectrogram(values, (16, 16), frequency_stride, time_stride)
     np.testing.assert_allclose(intensity(spectrogram).numpy(), means, rtol=1e-12)
     np.testing.assert_allclose(variation(spectrogram).numpy(), deviations, rtol=1e-12)
 

@@ -20,8 +20,9 @@ from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset, Clip
 from spectrim.errors import InvalidSetting
 from spectrim.files import refuse_another_run
+from spectrim.network.entering import spectrogram_of
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.criteria import Spectrogram, intensity, variation
+from spectrim.pruning.criteria import intensity, variation
 from spectrim.pruning.pruning import Pruning
 
 Progress = Callable[[int, int], object]
@@ -115,7 +116,7 @@ def _run(
     clips = [clip for _, clip in waiting]
     values, frames = frontend([clip.waveform for clip in clips])
     output = model(values.to(model.dtype), num_frames=frames, pruning=pruning, output_token_trace=True)
-    spectrogram = Spectrogram(values, config.patch_size, config.frequency_stride, config.time_stride)
+    spectrogram = spectrogram_of(values, config)
     num_frames = frames.cpu().numpy()
     return ClipBatch(
         ids=tuple(clip.id for clip in clips),

@@ -46,7 +46,7 @@ def patch_statistics(
             f"log_mel has shape {values.shape}; wanted: (clips, frames, mels), {patch_size} or more frames and mels"
         )
     tensor = torch.from_numpy(np.ascontiguousarray(values))
-    spectrogram = Spectrogram(tensor, patch_size, frequency_stride, time_stride)
+    spectrogram = Spectrogram(tensor, (patch_size, patch_size), frequency_stride, time_stride)
     return intensity(spectrogram).numpy(), variation(spectrogram).numpy()
 
 

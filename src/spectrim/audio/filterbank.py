@@ -1,15 +1,17 @@
-"""Frames, window and mel filters: the arithmetic of a Kaldi filterbank, as NumPy arrays and numbers."""
+"""Frames, window, mel filters and cepstra: the arithmetic of the front ends, as NumPy arrays and numbers."""
 
 from __future__ import annotations
 
 import functools
 import warnings
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz, window_function
 
-FRAME_LENGTH_SECONDS = 0.025
+from spectrim.errors import InvalidSetting, one_of
+
 FRAME_SHIFT_SECONDS = 0.010
 LOWEST_FREQUENCY = 20.0
 """Lower end of the first mel filter, in hertz."""
@@ -19,8 +21,56 @@ BAND_MELS = 32
 _Number = TypeVar("_Number", float, np.ndarray)
 
 
+@dataclass(frozen=True)
+class Features:
+    """What a front end computes of each frame.
+
+    Attributes:
+        frame_milliseconds: length of a frame; one starts every 10 ms.
+        periodic: whether the Hann window is periodic or symmetric.
+        pre_emphasis: what each sample loses of the one before it, after the frame's mean is taken off; 0: neither.
+        squared: whether the filters sum the power of the spectrum or its magnitude.
+        highest_frequency: upper end of the last mel filter, in hertz; None for half the sampling rate.
+        floor: smallest mel energy before the logarithm.
+        bands: mel filters whose logarithms a cosine transform turns into fewer coefficients; None where the
+            logarithms are what the model takes.
+    """
+
+    frame_milliseconds: int
+    periodic: bool
+    pre_emphasis: float
+    squared: bool
+    highest_frequency: float | None
+    floor: float
+    bands: int | None = None
+
+
+FEATURES = {
+    "log_mel": Features(25, False, 0.97, True, None, 2.0**-23),
+    "mfcc": Features(30, True, 0.0, False, 7600.0, 1e-12, bands=80),
+}
+"""Kaldi's filterbanks as AST and AudioMAE take them, their floor the float32 epsilon; and the MFCC of the Keyword
+Transformer (Berg et al., 2021)."""
+
+
+def check_features(features: str, num_mel_bins: int, sampling_rate: int, padding: str) -> None:
+    """Raise `InvalidSetting` for settings of a front end that do not go with its kind of features."""
+    if features not in FEATURES:
+        raise InvalidSetting("features", features, one_of(FEATURES))
+    kind = FEATURES[features]
+    if kind.highest_frequency is not None and sampling_rate < 2 * kind.highest_frequency:
+        allowed = f"at least {2 * kind.highest_frequency:g} with features={features!r}"
+        raise InvalidSetting("sampling_rate", sampling_rate, allowed)
+    if kind.bands is None:
+        return
+    if num_mel_bins > kind.bands:
+        raise InvalidSetting("num_mel_bins", num_mel_bins, f"at most {kind.bands} with features={features!r}")
+    if padding != "silence":
+        raise InvalidSetting("padding", padding, f"'silence' with features={features!r}: no coefficient stands for it")
+
+
 def frame_seconds(index: _Number) -> _Number:
-    """Time at which frame ``index`` starts, in seconds; it ends 25 ms later.
+    """Time at which frame ``index`` starts, in seconds.
 
     Args:
         index: frame number from 0; an array, and fractions, are fine.
@@ -28,40 +78,68 @@ def frame_seconds(index: _Number) -> _Number:
     return index * FRAME_SHIFT_SECONDS
 
 
-def mel_frequencies(num_mel_bins: int = 128, sampling_rate: int = 16000) -> np.ndarray:
+def mel_frequencies(num_mel_bins: int = 128, sampling_rate: int = 16000, features: str = "log_mel") -> np.ndarray:
     """Centre frequency of every mel bin, lowest first.
 
     Returns:
         (num_mel_bins,) float64, in hertz.
     """
-    low, high = hertz_to_mel(np.array([LOWEST_FREQUENCY, sampling_rate / 2]), mel_scale="kaldi")
+    ends = np.array([LOWEST_FREQUENCY, highest_frequency(sampling_rate, features)])
+    low, high = hertz_to_mel(ends, mel_scale="kaldi")
     return mel_to_hertz(np.linspace(low, high, num_mel_bins + 2)[1:-1], mel_scale="kaldi")
 
 
-def count_frames(num_samples: int, sampling_rate: int = 16000) -> int:
-    """Frames of 25 ms, one every 10 ms, that fit wholly into this many samples."""
-    length, shift = frame_samples(sampling_rate)
+def highest_frequency(sampling_rate: int, features: str = "log_mel") -> float:
+    """Upper end of the last mel filter, in hertz."""
+    highest = FEATURES[features].highest_frequency
+    return sampling_rate / 2 if highest is None else highest
+
+
+def count_frames(num_samples: int, sampling_rate: int = 16000, features: str = "log_mel") -> int:
+    """Frames, one every 10 ms, that fit wholly into this many samples."""
+    length, shift = frame_samples(sampling_rate, features)
     return 1 + (num_samples - length) // shift if num_samples >= length else 0
 
 
-def frame_samples(sampling_rate: int) -> tuple[int, int]:
+def frame_samples(sampling_rate: int, features: str = "log_mel") -> tuple[int, int]:
     """Length and shift of a frame in samples, rounded down as Kaldi does."""
-    return sampling_rate * 25 // 1000, sampling_rate * 10 // 1000
+    return sampling_rate * FEATURES[features].frame_milliseconds // 1000, sampling_rate * 10 // 1000
 
 
 @functools.lru_cache(maxsize=16)
-def window_and_filters(num_mel_bins: int, sampling_rate: int) -> tuple[np.ndarray, np.ndarray]:
+def window_and_filters(
+    num_mel_bins: int, sampling_rate: int, features: str = "log_mel"
+) -> tuple[np.ndarray, np.ndarray]:
     """Make a Hann window from its second sample on, zero-padded to the FFT length, and (bins, mels) filters."""
-    length, _ = frame_samples(sampling_rate)
+    kind = FEATURES[features]
+    length, _ = frame_samples(sampling_rate, features)
     fft_length = 1 << (length - 1).bit_length()
     window = np.zeros(fft_length)
-    window[: length - 1] = window_function(length, "hann", periodic=False)[1:]
+    window[: length - 1] = window_function(length, "hann", periodic=kind.periodic)[1:]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At least one mel filter", category=UserWarning)
-        span = {"min_frequency": LOWEST_FREQUENCY, "max_frequency": sampling_rate / 2, "sampling_rate": sampling_rate}
+        highest = highest_frequency(sampling_rate, features)
+        span = {"min_frequency": LOWEST_FREQUENCY, "max_frequency": highest, "sampling_rate": sampling_rate}
         shape = {"mel_scale": "kaldi", "triangularize_in_mel_space": True}
         filters = mel_filter_bank(fft_length // 2 + 1, num_mel_bins, **span, **shape)
     return window, filters
+
+
+@functools.lru_cache(maxsize=16)
+def cosine_transform(bands: int, coefficients: int) -> np.ndarray:
+    """(bands, coefficients) float64: logarithms of mel energies @ this are cepstral coefficients.
+
+    The DCT-II by its formula, Σ x_k · 2 cos(πj(2k + 1)/2n) / √(2n): orthonormal but for coefficient 0, which is √2
+    times as large.
+    """
+    angle = np.pi * np.outer(2 * np.arange(bands) + 1, np.arange(coefficients)) / (2 * bands)
+    return np.cos(angle) * (2.0 / np.sqrt(2.0 * bands))
+
+
+@functools.lru_cache(maxsize=16)
+def inverse_cosine_transform(bands: int, coefficients: int) -> np.ndarray:
+    """(coefficients, bands) float64: coefficients @ this are the log-mel spectrum, smoothed where bands are more."""
+    return np.linalg.pinv(cosine_transform(bands, coefficients))
 
 
 def bands(filters: np.ndarray) -> list[tuple[slice, slice]]:

@@ -1,8 +1,11 @@
-"""Waveform to normalised log-mel spectrogram: batched, on any device, differentiable.
+"""Waveform to normalised log-mel spectrogram, or to MFCC: batched, on any device, differentiable.
 
 Kaldi filterbanks as AST and AudioMAE were trained on them: frames of 25 ms every 10 ms that lie wholly inside
 the clip, minus their mean, pre-emphasis 0.97, symmetric Hann window, power spectrum, triangular mel filters
 from 20 Hz to half the sampling rate, natural logarithm with a floor of 2^-23.
+
+MFCC as the Keyword Transformer was trained on them: frames of 30 ms every 10 ms, as they are, periodic Hann window,
+magnitude spectrum, 80 triangular mel filters from 20 to 7600 Hz, natural logarithm with a floor of 1e-12, DCT-II.
 
 The Fourier transform runs in float64 wherever the device has it. A mel band 90 dB below the loudest of its
 frame is rounding noise of a float32 transform, and would differ by percents between libraries and devices.
@@ -25,7 +28,10 @@ from transformers import AutoFeatureExtractor, BatchFeature, SequenceFeatureExtr
 from transformers.utils import TensorType, logging
 
 from spectrim.audio.filterbank import (
+    FEATURES,
     bands,
+    check_features,
+    cosine_transform,
     count_frames,
     frame_samples,
     frame_seconds,
@@ -46,14 +52,11 @@ __all__ = [
     "mel_frequencies",
 ]
 
-PRE_EMPHASIS = 0.97
-MEL_FLOOR = 2.0**-23
-"""Smallest mel energy before the logarithm: the float32 epsilon, as in Kaldi."""
 CHUNK_FRAMES_A_THREAD = 512
 """Frames processed at once on a CPU, for each thread: few that caches hold, many that threads seldom wait."""
 CHUNK_FRAMES_ELSEWHERE = 1 << 16
 
-FRONTEND_FIELDS = ("max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding")
+FRONTEND_FIELDS = ("max_length", "num_mel_bins", "sampling_rate", "features", "mean", "std", "padding")
 """Settings of a `Frontend`: fields of `SpectrimConfig` and of `SpectrimFeatureExtractor`, too."""
 
 logger = logging.get_logger(__name__)
@@ -63,9 +66,10 @@ class FrontendOutput(NamedTuple):
     """What a `Frontend` returns.
 
     Attributes:
-        input_values: (batch, max_length, num_mel_bins) normalised log-mel; float32, or float64 if every
+        input_values: (batch, max_length, num_mel_bins) normalised log-mel, or MFCC; float32, or float64 if every
             waveform was a float64 tensor.
-        num_frames: (batch,) int64: how many of the frames hold sound; the others are padding.
+        num_frames: (batch,) int64: how many of the frames hold sound; the others are padding. With
+            ``padding="silence"`` those count that begin inside the clip, else those that lie wholly in it.
     """
 
     input_values: Tensor
@@ -81,12 +85,14 @@ class Frontend(nn.Module):
 
     Args:
         max_length: frames of the output.
-        num_mel_bins: mel bins of the output.
+        num_mel_bins: mel bins, or cepstral coefficients, of the output.
         sampling_rate: of the waveforms, in hertz.
-        mean: subtracted from the log-mel values.
+        features: ``"log_mel"`` or ``"mfcc"``; see `spectrim.audio.filterbank.FEATURES`.
+        mean: subtracted from the log-mel values or coefficients.
         std: the difference is divided by twice this.
-        padding: log-mel value of the frames past the end of a clip, before normalising: ``"zero"`` is 0.0
-            (AST, AudioMAE, Hugging Face), ``"minimum"`` the smallest value among the clip's frames.
+        padding: what the frames past the end of a clip hold: before normalising ``"zero"`` is 0.0 (AST, AudioMAE,
+            Hugging Face), ``"minimum"`` the smallest value among the clip's frames; with ``"silence"`` the waveform
+            goes on with zeros, also in the last frames that reach past its end (the Keyword Transformer).
 
     Raises:
         InvalidSetting: naming the setting and what is allowed.
@@ -94,6 +100,7 @@ class Frontend(nn.Module):
 
     window: Tensor
     mel_filters: Tensor
+    cosines: Tensor | None
 
     def __init__(
         self,
@@ -101,6 +108,7 @@ class Frontend(nn.Module):
         max_length: int,
         num_mel_bins: int = 128,
         sampling_rate: int = 16000,
+        features: str = "log_mel",
         mean: float,
         std: float,
         padding: str = "zero",
@@ -109,16 +117,19 @@ class Frontend(nn.Module):
         self.max_length = max_length
         self.num_mel_bins = num_mel_bins
         self.sampling_rate = sampling_rate
+        self.features = features
         self.mean = mean
         self.std = std
         self.padding = padding
         _check_settings(self)
-        self.frame_length, self.frame_shift = frame_samples(sampling_rate)
+        self.kind = FEATURES[features]
+        self.frame_length, self.frame_shift = frame_samples(sampling_rate, features)
         self.fft_length = 1 << (self.frame_length - 1).bit_length()
-        window, filters = self._constants(torch.device("cpu"))
+        window, filters, cosines = self._constants(torch.device("cpu"))
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("mel_filters", filters, persistent=False)
-        self._bands = bands(window_and_filters(num_mel_bins, sampling_rate)[1])
+        self.register_buffer("cosines", cosines, persistent=False)
+        self._bands = bands(filters.numpy())
 
     @classmethod
     def from_config(cls, config: SpectrimConfig) -> Frontend:
@@ -138,36 +149,40 @@ class Frontend(nn.Module):
                 (full scale 1.0); int8, int16, int32 and uint8 are scaled to it.
 
         Raises:
-            AudioError: a waveform is empty, shorter than one frame, of an unusable type, or has a NaN,
-                an infinity or a sample beyond 1e15; names the waveform by its place in the batch.
+            AudioError: a waveform is empty, shorter than one frame (than 25 ms with ``padding="silence"``), of an
+                unusable type, or has a NaN, an infinity or a sample beyond 1e15; names it by its place in the batch.
             InputShapeError: the batch is empty, or a waveform has more than one dimension.
         """
         clips = as_clips(waveforms, self.window.device)
-        check_clips(clips, self.frame_length, self.sampling_rate)
+        check_clips(clips, self._shortest, self.sampling_rate)
         longest = (self.max_length - 1) * self.frame_shift + self.frame_length
         clips = [clip[:longest] for clip in clips]
-        frames = [count_frames(len(clip), self.sampling_rate) for clip in clips]
         slots = [math.ceil(len(clip) / self.frame_shift) for clip in clips]
-        silence = clips[0].new_zeros(max(self.frame_shift, self._overhang))
+        if self.padding == "silence":
+            frames = [min(begun, self.max_length) for begun in slots]
+            slots = [begun - 1 + math.ceil(self.frame_length / self.frame_shift) for begun in slots]
+        else:
+            frames = [count_frames(len(clip), self.sampling_rate, self.features) for clip in clips]
+        silence = clips[0].new_zeros(self.frame_length + self._overhang)
         pieces = []
         for clip, width in zip(clips, slots, strict=True):
             pieces += [clip, silence[: width * self.frame_shift - len(clip)]]
         samples = torch.cat([*pieces, silence[: self._overhang]])
-        rows = torch.cat([*map(self._normalised, self._chunks(samples)), self._zero_frame(samples)])
+        rows = torch.cat([*map(self._normalised, self._chunks(samples)), self._padding_frame(samples)])
         starts = np.cumsum([0, *slots[:-1]])
         return self._assemble(rows, torch.from_numpy(starts).to(rows.device), torch.tensor(frames, device=rows.device))
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Log-mel values before padding and normalising.
+        """Log-mel values, or MFCC, before padding and normalising.
 
         Made of tensor operations only, for ``torch.export``; forward differs in that it also checks the samples.
 
         Args:
-            waveforms: (batch, samples), at least 25 ms.
+            waveforms: (batch, samples), at least one frame.
 
         Returns:
-            (batch, frames, num_mel_bins), natural logarithm of the mel energies; float32, or float64 if
-            ``waveforms`` is.
+            (batch, frames, num_mel_bins), natural logarithm of the mel energies, or the coefficients; float32, or
+            float64 if ``waveforms`` is.
 
         Raises:
             InputShapeError: not two-dimensional, or shorter than one frame.
@@ -186,7 +201,24 @@ class Frontend(nn.Module):
         padded = functional.pad(waveforms, (0, slots * self.frame_shift - samples)).reshape(-1)
         chunks = self._chunks(functional.pad(padded, (0, self._overhang)))
         rows = torch.cat(list(chunks)).reshape(batch, slots, self.num_mel_bins)
-        return rows[:, : count_frames(samples, self.sampling_rate)]
+        return rows[:, : count_frames(samples, self.sampling_rate, self.features)]
+
+    def filled(self, waveforms: Tensor, num_samples: Tensor) -> FrontendOutput:
+        """What forward makes of clips that lie in waveforms of full length.
+
+        Made of tensor operations only, for ``torch.export``.
+
+        Args:
+            waveforms: (batch, samples), as many samples as fill the frames; what is behind a clip's end is not read.
+            num_samples: (batch,) int64: where each clip ends; one frame at least is taken to be there.
+        """
+        length, shift = self.frame_length, self.frame_shift
+        samples = num_samples.clamp(self._shortest, waveforms.shape[1])
+        if self.padding != "silence":
+            return self.normalise(self.log_mel(waveforms), (samples - length) // shift + 1)
+        inside = torch.arange(waveforms.shape[1], device=waveforms.device) < samples[:, None]
+        frames = ((samples + shift - 1) // shift).clamp(max=self.max_length)
+        return self.normalise(self.log_mel(waveforms * inside), frames)
 
     def normalise(self, log_mel: Tensor, num_frames: Tensor) -> FrontendOutput:
         """Fill up with padding and normalise.
@@ -198,8 +230,13 @@ class Frontend(nn.Module):
             num_frames: (batch,) int64, 1 to max_length: from where on it is padding.
         """
         starts = torch.arange(log_mel.shape[0], device=log_mel.device) * self.max_length
-        rows = torch.cat([self._normalised(log_mel.flatten(0, 1)), self._zero_frame(log_mel)])
+        rows = torch.cat([self._normalised(log_mel.flatten(0, 1)), self._padding_frame(log_mel)])
         return self._assemble(rows, starts, num_frames)
+
+    @property
+    def _shortest(self) -> int:
+        """Samples of the shortest clip: a frame, which silence fills up to any length from 25 ms on."""
+        return frame_samples(self.sampling_rate)[0] if self.padding == "silence" else self.frame_length
 
     @property
     def _overhang(self) -> int:
@@ -221,8 +258,8 @@ class Frontend(nn.Module):
                 end = min(first + size, frames) * self.frame_shift + self._overhang
                 yield self._chunk(samples[first * self.frame_shift : end], *tables)
 
-    def _chunk(self, samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
-        """Log-mel values of the frames of a few samples.
+    def _chunk(self, samples: Tensor, window: Tensor, filters: Tensor, cosines: Tensor | None) -> Tensor:
+        """Log-mel values, or coefficients, of the frames of a few samples.
 
         The pre-emphasis of a frame without its mean is the pre-emphasis of the signal less 0.03 of that mean, so the
         signal is filtered once and not once a frame. The Hann window is zero at the first sample, the only one whose
@@ -232,31 +269,43 @@ class Frontend(nn.Module):
             samples: (..., n + fft_length - frame_length + 1): the n samples that the frames lie in, and as many more
                 as the window's zeros reach over.
             window: (fft_length,), from its second sample on.
-            filters: (fft_length / 2 + 1, num_mel_bins).
+            filters: (fft_length / 2 + 1, mel bins).
+            cosines: (mel bins, num_mel_bins) of the cosine transform, or None for none.
 
         Returns:
             (..., frames, num_mel_bins) of the type of ``filters``.
         """
         samples = samples.to(window.dtype)
+        spectrum = torch.view_as_real(torch.fft.rfft(self._windowed(samples, window))).to(filters.dtype)
+        if self.kind.squared:
+            squares = spectrum.square()
+            amounts = squares[..., 0] + squares[..., 1]
+        else:
+            amounts = torch.linalg.vector_norm(spectrum, dim=-1)
+        energies = [amounts[..., bins] @ filters[bins, mels] for bins, mels in self._bands]
+        logarithms = torch.cat(energies, dim=-1).clamp(min=self.kind.floor).log()
+        return logarithms if cosines is None else logarithms @ cosines
+
+    def _windowed(self, samples: Tensor, window: Tensor) -> Tensor:
+        """(..., frames, fft_length), ready to be transformed; arguments as for `_chunk`."""
+        emphasis = self.kind.pre_emphasis
+        if not emphasis:
+            return samples[..., 1:].unfold(-1, self.fft_length, self.frame_shift) * window
         covered = samples[..., : self.frame_length - self.fft_length - 1]
         means = covered.unfold(-1, self.frame_length, self.frame_shift).mean(-1, keepdim=True)
-        emphasised = torch.sub(samples[..., 1:], samples[..., :-1], alpha=PRE_EMPHASIS)
+        emphasised = torch.sub(samples[..., 1:], samples[..., :-1], alpha=emphasis)
         frames = emphasised.unfold(-1, self.fft_length, self.frame_shift)
-        spectrum = torch.fft.rfft((frames - (1.0 - PRE_EMPHASIS) * means).mul_(window))
-        squares = torch.view_as_real(spectrum).to(filters.dtype).square()
-        power = squares[..., 0] + squares[..., 1]
-        energies = [power[..., bins] @ filters[bins, mels] for bins, mels in self._bands]
-        return torch.cat(energies, dim=-1).clamp(min=MEL_FLOOR).log()
+        return (frames - (1.0 - emphasis) * means).mul_(window)
 
-    def _tables(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Window and mel filters on the device of these samples, the filters in their precision."""
-        window, filters = self.window, self.mel_filters
+    def _tables(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Window, mel filters and cosines on the device of these samples, but the window in their precision."""
+        window, filters, cosines = self.window, self.mel_filters, self.cosines
         if samples.device != window.device:
-            window, filters = self._constants(samples.device)
-        return window, filters.to(samples.dtype)
+            window, filters, cosines = self._constants(samples.device)
+        return window, filters.to(samples.dtype), None if cosines is None else cosines.to(samples.dtype)
 
     def _assemble(self, rows: Tensor, starts: Tensor, frames: Tensor) -> FrontendOutput:
-        """Lay out each clip's normalised frames and fill up with padding; the last row is what a zero frame holds."""
+        """Lay out each clip's normalised frames and fill up with padding, which the last row holds."""
         position = torch.arange(self.max_length, device=rows.device)
         real = position < frames[:, None]
         index = torch.where(real, starts[:, None] + position, rows.shape[0] - 1)
@@ -269,18 +318,25 @@ class Frontend(nn.Module):
     def _normalised(self, log_mel: Tensor) -> Tensor:
         return (log_mel - self.mean).div_(2.0 * self.std)
 
-    def _zero_frame(self, like: Tensor) -> Tensor:
-        """(1, num_mel_bins): what a frame of log-mel value 0 is after normalising."""
-        return self._normalised(like.new_zeros(1, self.num_mel_bins))
+    def _padding_frame(self, like: Tensor) -> Tensor:
+        """(1, num_mel_bins): what a frame of log-mel value 0, or of silence, is after normalising."""
+        if self.padding != "silence":
+            return self._normalised(like.new_zeros(1, self.num_mel_bins))
+        _, filters, cosines = self._tables(like)
+        silence = like.new_full((1, filters.shape[1]), math.log(self.kind.floor))
+        return self._normalised(silence if cosines is None else silence @ cosines)
 
-    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         kind = torch.float32 if device.type == "mps" else torch.float64
-        window, filters = window_and_filters(self.num_mel_bins, self.sampling_rate)
-        return torch.tensor(window, dtype=kind, device=device), torch.tensor(filters, dtype=kind, device=device)
+        bins = self.kind.bands
+        window, filters = window_and_filters(bins or self.num_mel_bins, self.sampling_rate, self.features)
+        tables = [window, filters, *([cosine_transform(bins, self.num_mel_bins)] if bins else [])]
+        found = [torch.tensor(table, dtype=kind, device=device) for table in tables]
+        return found[0], found[1], found[2] if bins else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frontend:
         """Follow a move to another device, not a cast."""
-        self.window, self.mel_filters = self._constants(fn(torch.empty(0)).device)
+        self.window, self.mel_filters, self.cosines = self._constants(fn(torch.empty(0)).device)
         return self
 
 
@@ -298,6 +354,7 @@ def _check_settings(frontend: Frontend) -> None:
         raise InvalidSetting("std", frontend.std, "a positive number")
     if frontend.padding not in PADDINGS:
         raise InvalidSetting("padding", frontend.padding, one_of(PADDINGS))
+    check_features(frontend.features, frontend.num_mel_bins, frontend.sampling_rate, frontend.padding)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
@@ -315,7 +372,7 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
     Called like ``ASTFeatureExtractor``; saved as ``preprocessor_config.json``. `Frontend` does the work.
 
     Args:
-        sampling_rate, num_mel_bins, max_length, mean, std, padding: see `Frontend`.
+        sampling_rate, num_mel_bins, max_length, features, mean, std, padding: see `Frontend`.
         **kwargs: what every ``SequenceFeatureExtractor`` has.
 
     Raises:
@@ -329,6 +386,7 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int = 16000,
         num_mel_bins: int = 128,
         max_length: int = 1024,
+        features: str = "log_mel",
         mean: float = NORMALISATIONS["audioset"].mean,
         std: float = NORMALISATIONS["audioset"].std,
         padding: str = "zero",
@@ -338,6 +396,7 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(sampling_rate=sampling_rate, **parents)
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
+        self.features = features
         self.mean = mean
         self.std = std
         self.padding = padding
@@ -403,7 +462,7 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
     def _refuse_longer(self, waveforms: Any, most: int) -> None:
         """Raise `AudioError` for the first waveform of more than ``most`` frames."""
         for number, clip in enumerate(as_clips(waveforms, torch.device("cpu"))):
-            frames = count_frames(len(clip), self.sampling_rate)
+            frames = count_frames(len(clip), self.sampling_rate, self.features)
             if frames > most:
                 raise AudioError(f"waveform {number}", f"has {frames} frames, and {most} are the most uncut")
 

@@ -83,7 +83,12 @@ def join(parts: Sequence[Parts]) -> Parts:
 
 
 def part_blocks(
-    blocks: Iterable[Samples], frames: int, mask_at: MaskAt, num_mel_bins: int = 128, sampling_rate: int = 16000
+    blocks: Iterable[Samples],
+    frames: int,
+    mask_at: MaskAt,
+    num_mel_bins: int = 128,
+    sampling_rate: int = 16000,
+    features: str = "log_mel",
 ) -> Iterator[Parts]:
     """Part a waveform that comes block by block, in memory that does not grow with its length.
 
@@ -93,13 +98,14 @@ def part_blocks(
         mask_at: the mask of given frames.
         num_mel_bins: mel bins of the mask.
         sampling_rate: in hertz.
+        features: of the front end; with MFCC all bins of a frame share one mask, as its patches do.
 
     Yields:
         Consecutive stretches of any length above 0; joined, they are as long as the blocks.
     """
-    length, hop = frame_samples(sampling_rate)
+    length, hop = frame_samples(sampling_rate, features)
     transform = ShortTimeFFT(_window(length), hop, sampling_rate, mfft=1 << (length - 1).bit_length())
-    weights = bin_weights(num_mel_bins, sampling_rate)
+    weights = bin_weights(num_mel_bins, sampling_rate, features)
     ahead = (-(length // 2)) % hop
     first = (length // 2 + ahead) // hop
     context = math.ceil(length / hop) + 1
@@ -126,13 +132,13 @@ def part_blocks(
         yield Parts(whole, rounded, whole - rounded, energy, kept_energy)
 
 
-def bin_weights(num_mel_bins: int = 128, sampling_rate: int = 16000) -> NDArray[np.float64]:
+def bin_weights(num_mel_bins: int = 128, sampling_rate: int = 16000, features: str = "log_mel") -> NDArray[np.float64]:
     """How much each mel bin has a say in each Fourier bin.
 
     Returns:
         (Fourier bins, mel bins); every row sums to 1. A Fourier bin that no filter reaches follows the nearest mel bin.
     """
-    _, filters = window_and_filters(num_mel_bins, sampling_rate)
+    _, filters = window_and_filters(num_mel_bins, sampling_rate, features)
     weights = filters.copy()
     reached = np.flatnonzero(weights.any(axis=1))
     weights[: reached[0], 0] = 1.0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrim.assets import packaged_clips
-from spectrim.audio.files import FRAME_SECONDS, iterate_windows
+from spectrim.audio.files import iterate_windows
 from spectrim.audio.finding import Paths, as_paths
 from spectrim.audio.frontend import Frontend, frame_seconds
 from spectrim.checkpoints import from_pretrained
@@ -165,7 +165,7 @@ def _read(
 ) -> tuple[list[DemoClip], list[AudioError]]:
     """Decode every file to its end, so that damage anywhere shows, and make log-mel of its first window."""
     frontend = Frontend.from_config(config)
-    longest = frame_seconds(config.max_length - 1.0) + FRAME_SECONDS
+    longest = frame_seconds(config.max_length - 1.0) + frontend.frame_length / config.sampling_rate
     clips, errors = [], []
     for done, (path, label) in enumerate(files):
         report_progress("read", done, len(files))

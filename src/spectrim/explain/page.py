@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from spectrim.assets import STAGES_PAGE
-from spectrim.audio.filterbank import LOWEST_FREQUENCY, frame_seconds, mel_frequencies
+from spectrim.audio.filterbank import LOWEST_FREQUENCY, frame_seconds, highest_frequency, mel_frequencies
 from spectrim.config import SpectrimConfig
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
@@ -64,7 +64,7 @@ def stages_page(
         clip=printable(Path(explanation.clip).name),
         facts=facts(explanation),
         names=names,
-        overlapping=_overlapping(explanation.config),
+        overlapping=explanation.config.overlapping,
         sound_note=f"{note}, with the original phase: added up, they are the clip.",
         windows=windows,
         rows=[_row(explanation, window) for window in explanation.windows[:ROWS_SHOWN]],
@@ -87,10 +87,11 @@ def facts(explanation: Explanation) -> str:
 
 
 def _window(explanation: Explanation, window: ExplainedWindow, maps: Path) -> dict[str, Any]:
-    detail, config = window.detail, explanation.config
+    detail = window.detail
     if detail is None:
         raise ValueError("this window has no detail")
-    clip = prepare(detail.log_mel.astype(np.float64), config, window.num_frames)
+    clip = prepare(detail.log_mel.astype(np.float64), explanation.config, window.num_frames)
+    config = clip.config
     width, height = PLOT_PIXELS[clip.upright]
     frames, mels = config.max_length, config.num_mel_bins
     empty = np.zeros((mels, frames), dtype=bool)
@@ -195,12 +196,12 @@ def _label_rows(explanation: Explanation, window: ExplainedWindow, detail: Windo
 
 def _cells(explanation: Explanation, window: ExplainedWindow, detail: WindowDetail) -> list[dict[str, Any]]:
     """Where each patch lies, in frames and mel bins, and what is known of it. Overlapping patches show their middle."""
-    config, names = explanation.config, explanation.names()
-    size, rise, step = config.patch_size, config.frequency_stride, config.time_stride
+    config, names = explanation.config.pictured, explanation.names()
+    (high_bins, long), rise, step = config.patch_shape, config.frequency_stride, config.time_stride
     lasted = window.kept.sum(axis=0)
     cells = []
     for f, t in np.ndindex(window.kept.shape[1:]):
-        low, high = hertz_at(config, f * rise), hertz_at(config, f * rise + size)
+        low, high = hertz_at(config, f * rise), hertz_at(config, f * rise + high_bins)
         start = window.start + float(frame_seconds(t * step))
         fate = (
             "never seen"
@@ -211,23 +212,24 @@ def _cells(explanation: Explanation, window: ExplainedWindow, detail: WindowDeta
         )
         scores = [f"{detail.scores[s.block, f, t]:.3g} in block {s.block}" for s in explanation.stages[: lasted[f, t]]]
         scored = f"; score {', '.join(scores)}" if scores else ""
-        span = f"{start:.2f}–{start + float(frame_seconds(size)):.2f} s, {low:.0f}–{high:.0f} Hz"
-        middle = ((size - step) / 2, (size - rise) / 2)
+        span = f"{start:.2f}–{start + float(frame_seconds(long)):.2f} s, {low:.0f}–{high:.0f} Hz"
+        middle = ((long - step) / 2, (high_bins - rise) / 2)
         cells.append({"x": t * step + middle[0], "y": f * rise + middle[1], "text": f"{span}: {fate}{scored}"})
     return cells
 
 
 def hertz_at(config: SpectrimConfig, place: float) -> float:
     """Frequency of a place on the mel axis, on which bin k spans k to k + 1, in hertz."""
-    bins, nyquist = config.num_mel_bins, config.sampling_rate / 2
+    bins, rate, features = config.num_mel_bins, config.sampling_rate, config.features
     known = [0.0, *(np.arange(bins) + 0.5), float(bins)]
-    return float(np.interp(place, known, [LOWEST_FREQUENCY, *mel_frequencies(bins, config.sampling_rate), nyquist]))
+    centres = mel_frequencies(bins, rate, features)
+    return float(np.interp(place, known, [LOWEST_FREQUENCY, *centres, highest_frequency(rate, features)]))
 
 
 def _outline(kept: NDArray[np.bool_], config: SpectrimConfig) -> str:
     """SVG path of all that kept patches cover, in frames and mel bins."""
-    size = config.patch_size
-    corner = f"h{size}v{size}h-{size}z"
+    height, width = config.patch_shape
+    corner = f"h{width}v{height}h-{width}z"
     return "".join(f"M{t * config.time_stride} {f * config.frequency_stride}{corner}" for f, t in np.argwhere(kept))
 
 
@@ -265,19 +267,15 @@ def _notes(explanation: Explanation) -> list[str]:
     if windows > ROWS_SHOWN:
         notes.append(f"The first {ROWS_SHOWN} of {windows} windows are listed; explain.json has all.")
     config = explanation.config
-    if _overlapping(config):
+    if config.overlapping:
         notes.append(
             "Patches overlap: a point counts as kept if any kept patch covers it. What lies in no patch is dropped."
         )
     notes.append(
-        f"The clip as the model hears it: mono, {config.sampling_rate} Hz. Time is where the 25 ms of a frame begin; "
+        f"The clip as the model hears it: mono, {config.sampling_rate} Hz. Time is where a frame begins; "
         "colour is the power of a mel band; grey is removed; the dashed line is the end of the sound."
     )
     return notes
-
-
-def _overlapping(config: SpectrimConfig) -> bool:
-    return min(config.frequency_stride, config.time_stride) < config.patch_size
 
 
 def _png(image: NDArray[np.float64]) -> str:

@@ -87,6 +87,7 @@ def clip_parts(explanation: Explanation, state: int) -> Iterator[Parts]:
         lambda frames: explanation.mask_at(state, frames),
         config.num_mel_bins,
         config.sampling_rate,
+        config.features,
     )
 
 

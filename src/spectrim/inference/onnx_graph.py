@@ -83,9 +83,7 @@ class WaveformInput(nn.Module):
         Returns:
             (batch, max_length, mels).
         """
-        length, shift = self.frontend.frame_length, self.frontend.frame_shift
-        frames = (num_samples.clamp(length, waveforms.shape[1]) - length) // shift + 1
-        return self.frontend.normalise(self.frontend.log_mel(waveforms), frames).input_values
+        return self.frontend.filled(waveforms, num_samples).input_values
 
 
 def encoder_graph(

@@ -201,7 +201,7 @@ def device_for(model: object, name: str = "auto") -> torch.device:
 
 def window_length(config: SpectrimConfig) -> int:
     """Samples that fill the frames of a model."""
-    length, shift = frame_samples(config.sampling_rate)
+    length, shift = frame_samples(config.sampling_rate, config.features)
     return (config.max_length - 1) * shift + length
 
 

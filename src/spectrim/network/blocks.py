@@ -38,7 +38,7 @@ class Embeddings(nn.Module):
             requires_grad=config.position_trainable,
         )
         stride = (config.frequency_stride, config.time_stride)
-        self.projection = nn.Conv2d(1, width, kernel_size=config.patch_size, stride=stride)
+        self.projection = nn.Conv2d(1, width, kernel_size=config.patch_shape, stride=stride)
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Cut, project, line up in the backbone's order, add positions."""
@@ -88,6 +88,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: SpectrimConfig) -> None:
         super().__init__()
+        self.approximate = "tanh" if config.hidden_act == "gelu_pytorch_tanh" else "none"
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
 
@@ -102,7 +103,7 @@ class MLP(nn.Module):
         return torch.cat([self._rows(piece) for piece in rows.tensor_split(pieces)]).view_as(tokens)
 
     def _rows(self, tokens: Tensor) -> Tensor:
-        return self.down(functional.gelu(self.up(tokens)))
+        return self.down(functional.gelu(self.up(tokens), approximate=self.approximate))
 
 
 class DropPath(nn.Module):
@@ -172,10 +173,15 @@ class BlockOutput(NamedTuple):
 
 
 class Block(GradientCheckpointingLayer):
-    """Pre-norm transformer block: norm, attention, residual, *select*, norm, MLP, residual."""
+    """Transformer block: norm, attention, residual, *select*, norm, MLP, residual.
+
+    Post-norm blocks have each norm after its residual. What is scored and selected is the same: the attention of the
+    block between the tokens that entered it, which there are normalised already, by the block before.
+    """
 
     def __init__(self, config: SpectrimConfig, drop_path: float) -> None:
         super().__init__()
+        self.norm_first = config.norm_first
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -204,7 +210,7 @@ class Block(GradientCheckpointingLayer):
     def score(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted) -> tuple[Tokens, Seen]:
         """Keys and values of all tokens, the patches' scores, and what the queries will be made of."""
         attention, criterion = self.attention, CRITERIA[plan.criterion]
-        normed = self.norm1(tokens.values)
+        normed = self._before(self.norm1, tokens.values)
         keys, values = attention.keys_values(normed)
         mask = tokens.key_mask(tokens.values.dtype)
 
@@ -252,12 +258,21 @@ class Block(GradientCheckpointingLayer):
         shown = None
         if wanted.attention:
             shown = attention_map(self.attention.split(seen.queries(asking)), seen.keys, seen.mask)
-        values = tokens.values + self.drop_path(seen.finish(asking))
+        values = self._after(self.norm1, tokens.values + self.drop_path(seen.finish(asking)))
         return tokens._replace(values=values, asking=None), shown
 
     def feed_forward(self, tokens: Tokens) -> Tokens:
         """Add the MLP's output."""
-        return tokens._replace(values=tokens.values + self.drop_path(self.mlp(self.norm2(tokens.values))))
+        branch = self.drop_path(self.mlp(self._before(self.norm2, tokens.values)))
+        return tokens._replace(values=self._after(self.norm2, tokens.values + branch))
+
+    def _before(self, norm: nn.LayerNorm, values: Tensor) -> Tensor:
+        """What a branch reads."""
+        return norm(values) if self.norm_first else values
+
+    def _after(self, norm: nn.LayerNorm, values: Tensor) -> Tensor:
+        """What a residual hands on."""
+        return values if self.norm_first else norm(values)
 
 
 class Head(nn.Module):

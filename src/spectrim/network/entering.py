@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spectrim.audio.filterbank import FEATURES, inverse_cosine_transform
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.pruning.criteria import CRITERIA, Spectrogram
@@ -99,8 +100,28 @@ def static_scores(input_values: Tensor, config: SpectrimConfig, pruning: Pruning
     criterion = CRITERIA[config.criterion_of(pruning)]
     if criterion.reads_attention:
         return None
+    if criterion.reads == "spectrogram":
+        return criterion.score(spectrogram_of(input_values, config))
     strides = config.frequency_stride, config.time_stride
-    return criterion.score(Spectrogram(input_values, config.patch_size, *strides, pruning.seed, training))
+    return criterion.score(Spectrogram(input_values, config.patch_shape, *strides, pruning.seed, training))
+
+
+def spectrogram_of(input_values: Tensor, config: SpectrimConfig) -> Spectrogram:
+    """What criteria look at that read the input: log-mel values, also of a model that takes MFCC.
+
+    Coefficients are turned back into the log-mel spectrum that they stand for, smooth along frequency, so that
+    intensity and variation mean the same for every front end.
+
+    Args:
+        input_values: (batch, frames, mels).
+        config: of the model.
+    """
+    patch, stride, bands = config.patch_shape, config.frequency_stride, FEATURES[config.features].bands
+    if bands is not None:
+        matrix = torch.tensor(inverse_cosine_transform(bands, config.num_mel_bins), device=input_values.device)
+        input_values = input_values @ matrix.to(input_values.dtype)
+        patch, stride = (bands, patch[1]), bands
+    return Spectrogram(input_values, patch, stride, config.time_stride)
 
 
 def ranked(tokens: Tokens, scores: Tensor | None) -> Tokens:

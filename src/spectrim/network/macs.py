@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from spectrim.audio.filterbank import FEATURES
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
 from spectrim.network.transformer import AudioTransformer
@@ -22,6 +24,7 @@ class MacCount:
         paper_blocks: of each block as the paper counts: attention on all tokens, then the MLP on the survivors.
         executed_blocks: of each block as `AudioTransformer` runs it, its scores included.
         patches: patches that each block's MLP sees, as the paper counts.
+        scores: of what criteria read that is not the input: log-mel values out of MFCC; in the executed count only.
     """
 
     embedding: int
@@ -29,6 +32,7 @@ class MacCount:
     paper_blocks: tuple[int, ...]
     executed_blocks: tuple[int, ...]
     patches: tuple[int, ...]
+    scores: int = 0
 
     @property
     def paper(self) -> int:
@@ -38,7 +42,7 @@ class MacCount:
     @property
     def executed(self) -> int:
         """The executed count of the whole pass."""
-        return self.embedding + sum(self.executed_blocks) + self.head
+        return self.embedding + self.scores + sum(self.executed_blocks) + self.head
 
 
 def macs(
@@ -66,18 +70,29 @@ def macs(
     """
     config = model_or_config.config if isinstance(model_or_config, AudioTransformer) else model_or_config
     frames = config.max_length if frames is None else frames
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < config.patch_size:
-        raise InvalidSetting("frames", frames, f"a whole number, at least patch_size={config.patch_size}")
+    least = config.patch_shape[1]
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < least:
+        raise InvalidSetting("frames", frames, f"a whole number, at least the {least} of a patch")
     frequency, time = config.grid_for(frames)
     patches = frequency * time
     plans = config.plan(patches, given_pruning(config.pruning, pruning, {"keep_rate": keep_rate}))
     return MacCount(
-        embedding=patches * config.patch_size**2 * config.hidden_size,
+        embedding=patches * math.prod(config.patch_shape) * config.hidden_size,
         head=config.hidden_size * config.num_labels,
         paper_blocks=tuple(_paper(config, plan) for plan in plans),
         executed_blocks=tuple(_executed(config, plan) for plan in plans),
         patches=tuple(plan.patches_kept for plan in plans),
+        scores=_spectrogram(config, frames) if any(_reads_input(plan) for plan in plans) else 0,
     )
+
+
+def _reads_input(plan: BlockPlan) -> bool:
+    return plan.prunes and CRITERIA[plan.criterion].reads == "spectrogram"
+
+
+def _spectrogram(config: SpectrimConfig, frames: int) -> int:
+    """Of `spectrim.network.entering.spectrogram_of`."""
+    return frames * config.num_mel_bins * (FEATURES[config.features].bands or 0)
 
 
 def _paper(config: SpectrimConfig, plan: BlockPlan) -> int:

@@ -1,4 +1,4 @@
-"""One model for AST and AudioMAE, with patches dropped on the way; the same forward trains, infers and exports."""
+"""One model for AST, AudioMAE and KWT, with patches dropped on the way; one forward trains, infers and exports."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Encoded:
 
 
 class AudioTransformer(PreTrainedModel):
-    """AST or AudioMAE that drops patches, with a classification head.
+    """AST, AudioMAE or the Keyword Transformer that drops patches, with a classification head.
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
@@ -88,7 +88,8 @@ class AudioTransformer(PreTrainedModel):
         depth = config.num_hidden_layers
         rates = [config.drop_path_rate * block / max(depth - 1, 1) for block in range(depth)]
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # After post-norm blocks there is nothing left to normalise.
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         self.head = Head(config)
         self.post_init()
 
@@ -203,7 +204,8 @@ class AudioTransformer(PreTrainedModel):
         """The vector that the classification head reads of each clip: features for other tasks.
 
         For AST the mean of [CLS] and [DIST] after the last LayerNorm, for AudioMAE the LayerNorm of the mean of the
-        patches that are left. `head` of it is what `forward` returns as logits.
+        patches that are left, for the Keyword Transformer [CLS] as it is. `head` of it is what `forward` returns as
+        logits.
 
         Args:
             input_values, pruning, num_frames: as for `forward`.

@@ -69,10 +69,10 @@ def mosaic(
         masks = [np.ones(config.grid, dtype=bool), *(survived[row] > block for block in stages)]
         for column, mask in enumerate(masks):
             axis = axes[row, column]
-            extent = (0.0, clip.seconds, 0.0, float(config.num_mel_bins))
-            image = paint(clip, kept_area(mask, config, frames))
+            extent = (0.0, clip.seconds, 0.0, float(clip.config.num_mel_bins))
+            image = paint(clip, kept_area(mask, clip.config, frames))
             axis.imshow(image, origin="lower", aspect="auto", interpolation="nearest", extent=extent)
-            axis.set_yticks(*hertz_ticks(config, apart=18.0))
+            axis.set_yticks(*hertz_ticks(clip.config, apart=18.0))
             axis.tick_params(labelsize=SMALL, length=2.0)
             if clip.end is not None:
                 axis.axvline(clip.end, **END_OF_SOUND)

@@ -78,6 +78,7 @@ def score_scale(maps: NDArray[np.float64]) -> Normalize:
 
 def _compose(maps: NDArray[np.float64], config: SpectrimConfig, num_frames: int | None) -> Figure:
     blocks, frequency, time = maps.shape
+    config = config.pictured
     upright = config.max_length <= WIDEST_SQUARE * config.num_mel_bins
     columns = min(blocks, 6 if upright else 2)
     rows = math.ceil(blocks / columns)

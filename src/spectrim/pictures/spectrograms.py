@@ -23,7 +23,13 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import text_to_path
 from numpy.typing import ArrayLike, NDArray
 
-from spectrim.audio.frontend import frame_seconds, mel_frequencies
+from spectrim.audio.filterbank import (
+    FEATURES,
+    frame_seconds,
+    highest_frequency,
+    inverse_cosine_transform,
+    mel_frequencies,
+)
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
 from spectrim.pictures.figures import FORMATS, LARGE, NORMAL, SMALL, save_figure
@@ -50,6 +56,9 @@ LABEL_INCHES = (1.9, 0.37)
 WIDEST_SQUARE = 2.5
 """Up to this ratio of width to height the panels stand side by side, beyond it one below the other."""
 
+NARROWEST_OUTLINED = 4
+"""Patches narrower than this, in frames or mel bins, are drawn without lines between them, which would cover them."""
+
 WIDEST_ROW = 8.5
 """Width of the panels in a row, in inches."""
 
@@ -65,7 +74,7 @@ class Clip:
         seen: (mels, frames) bool: inside at least one patch.
         seconds: length of the drawn input.
         end: where the sound ends and padding begins, in seconds; None without padding.
-        config: geometry of the patches.
+        config: geometry of the patches, on the mel bins of ``decibels`` (`SpectrimConfig.pictured`).
     """
 
     decibels: NDArray[np.float64]
@@ -87,12 +96,6 @@ class Clip:
         mels, frames = self.decibels.shape
         return frames <= WIDEST_SQUARE * mels
 
-    @property
-    def overlapping(self) -> bool:
-        """Whether a point can lie in more than one patch."""
-        config = self.config
-        return min(config.frequency_stride, config.time_stride) < config.patch_size
-
 
 def explain_picture(
     log_mel: ArrayLike,
@@ -105,12 +108,13 @@ def explain_picture(
 ) -> Path:
     """Draw a clip's spectrogram, and below or beside it what is left of it after each stage of pruning.
 
-    Time runs in seconds (a frame is drawn where its 25 ms begin), frequency in hertz on the model's mel axis, colour is
-    the power of a mel band in decibels. Removed patches are grey. Where patches overlap, a point counts as kept if any
-    kept patch covers it. What lies in no patch at all (a rim, for some strides) stays white: the model never sees it.
+    Time runs in seconds (a frame is drawn where it begins), frequency in hertz on the model's mel axis, colour is the
+    power of a mel band in decibels; of MFCC, in the log-mel spectrum that they stand for. Removed patches are grey.
+    Where patches overlap, a point counts as kept if any kept patch covers it. What lies in no patch at all (a rim, for
+    some strides) stays white: the model never sees it.
 
     Args:
-        log_mel: (frames, mels), normalised log-mel as the front end makes it.
+        log_mel: (frames, mels), normalised log-mel, or MFCC, as the front end makes it.
         kept: for each stage its name, e.g. ``"after block 3"``, and (F, T) bool, True where the patch is alive.
         config: of the model: says patches, strides, mel bins and how to undo the normalising.
         labels: names and scores, best first; the first `LABELS_SHOWN` are drawn.
@@ -169,20 +173,25 @@ def kept_area(kept: NDArray[np.bool_], config: SpectrimConfig, frames: int) -> N
         (mels, frames) bool.
     """
     area = np.zeros((config.num_mel_bins, frames), dtype=bool)
+    height, width = config.patch_shape
     for frequency, time in np.argwhere(kept):
         low, start = frequency * config.frequency_stride, time * config.time_stride
-        area[low : low + config.patch_size, start : start + config.patch_size] = True
+        area[low : low + height, start : start + width] = True
     return area
 
 
 def prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: int | None) -> Clip:
     """Undo the normalising and choose the range of the colours; arguments and errors as for `explain_picture`."""
-    if log_mel.ndim != 2 or log_mel.shape[1] != config.num_mel_bins or log_mel.shape[0] < config.patch_size:
-        wanted = f"(at least {config.patch_size} frames, {config.num_mel_bins} mels)"
+    if log_mel.ndim != 2 or log_mel.shape[1] != config.num_mel_bins or log_mel.shape[0] < config.patch_shape[1]:
+        wanted = f"(at least {config.patch_shape[1]} frames, {config.num_mel_bins} mels)"
         raise InputShapeError(f"log_mel has shape {log_mel.shape}; wanted: {wanted}")
     frames = log_mel.shape[0]
     real = frames if num_frames is None else min(max(int(num_frames), 1), frames)
-    decibels = DECIBELS * (log_mel.T * 2.0 * config.std + config.mean)
+    kind, values = FEATURES[config.features], log_mel * 2.0 * config.std + config.mean
+    if kind.bands is not None:
+        values = values @ inverse_cosine_transform(kind.bands, config.num_mel_bins)
+        config = config.pictured
+    decibels = DECIBELS * values.T if kind.squared else 2.0 * DECIBELS * values.T
     loudest = float(decibels[:, :real].max())
     quietest = max(float(decibels[:, :real].min()), loudest - RANGE_DECIBELS)
     return Clip(
@@ -226,7 +235,7 @@ def _compose(
     _draw_panel(axes[0], clip, clip.seen, "spectrogram")
     for axis, (name, mask) in zip(axes[1:], stages, strict=True):
         _draw_panel(axis, clip, kept_area(mask, clip.config, frames), f"{name}: {mask.sum()} of {mask.size}")
-        if not clip.overlapping:
+        if not clip.config.overlapping and min(clip.config.patch_shape) >= NARROWEST_OUTLINED:
             _draw_patch_grid(axis, clip.config, mask.shape)
     for index, axis in enumerate(axes):
         lowest = index // columns == rows - 1
@@ -291,10 +300,13 @@ def _draw_patch_grid(axis: Axes, config: SpectrimConfig, grid: tuple[int, ...]) 
 
 def hertz_ticks(config: SpectrimConfig, apart: float) -> tuple[list[float], list[str]]:
     """Places on the mel axis (bin k spans k to k + 1) of octaves that are ``apart`` bins or more, and their names."""
-    nyquist, bins = config.sampling_rate / 2, config.num_mel_bins
-    known = [*mel_frequencies(bins, config.sampling_rate), nyquist], [*(np.arange(bins) + 0.5), bins]
+    rate, features, bins = config.sampling_rate, config.features, config.num_mel_bins
+    highest = highest_frequency(rate, features)
+    known = [*mel_frequencies(bins, rate, features), highest], [*(np.arange(bins) + 0.5), bins]
     ticks: dict[float, str] = {}
-    hertz, above = nyquist, math.inf
+    hertz, above = rate / 2, math.inf
+    while hertz > highest:
+        hertz /= 2
     while hertz > 100.0:
         place = float(np.interp(hertz, *known))
         if above - place < apart:
@@ -349,7 +361,7 @@ def _draw_legend(figure: Figure, clip: Clip, pruned: bool) -> None:
     names = []
     if pruned:
         handles.append((Patch(facecolor=COLOURS(0.25)), Patch(facecolor=COLOURS(0.6)), Patch(facecolor=COLOURS(0.95))))
-        names.append("kept (covered by any kept patch)" if clip.overlapping else "kept")
+        names.append("kept (covered by any kept patch)" if clip.config.overlapping else "kept")
         handles.append((Patch(facecolor=str(GREY_DARK)), Patch(facecolor="0.83"), Patch(facecolor=str(GREY_LIGHT))))
         names.append("removed")
     if not clip.seen.all():

@@ -76,7 +76,7 @@ class Spectrogram(NamedTuple):
 
     Attributes:
         input_values: (batch, frames, mels), normalised log-mel.
-        patch_size: side of a patch, in mel bins and frames.
+        patch_shape: sides of a patch along frequency and along time, in mel bins and frames.
         frequency_stride: step between patches in mel bins.
         time_stride: step between patches in frames.
         seed: of what is drawn.
@@ -84,7 +84,7 @@ class Spectrogram(NamedTuple):
     """
 
     input_values: Tensor
-    patch_size: int
+    patch_shape: tuple[int, int]
     frequency_stride: int
     time_stride: int
     seed: int = 0
@@ -92,9 +92,10 @@ class Spectrogram(NamedTuple):
 
     @property
     def patches(self) -> Tensor:
-        """(batch, F, T, patch_size, patch_size), a view."""
-        size, frequency, time = self.patch_size, self.frequency_stride, self.time_stride
-        return self.input_values.unfold(1, size, time).unfold(2, size, frequency).transpose(1, 2)
+        """(batch, F, T, frames, mels) of a patch each, a view."""
+        height, width = self.patch_shape
+        frames = self.input_values.unfold(1, width, self.time_stride)
+        return frames.unfold(2, height, self.frequency_stride).transpose(1, 2)
 
 
 def attention_map(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -231,5 +232,6 @@ CRITERIA = {
 }
 """The criteria, by the name that configuration, recipes and the command line call them."""
 
-BACKBONE_CRITERIA = {"ast": "cls_attention", "audiomae": "mean_attention"}
-"""The attention score with which the paper prunes each backbone; what `AUTO` stands for."""
+BACKBONE_CRITERIA = {"ast": "cls_attention", "audiomae": "mean_attention", "kwt": "cls_attention"}
+"""The attention score of each backbone, what `AUTO` stands for: that with which the paper prunes AST and AudioMAE, and
+for the Keyword Transformer, whose head reads [CLS] alone, that of AST."""

@@ -75,13 +75,14 @@ class MaskedConfig(SpectrimConfig):
         if self.decoder_width % self.decoder_heads:
             allowed = f"a multiple of decoder_heads={self.decoder_heads}"
             raise InvalidSetting("decoder_width", self.decoder_width, allowed)
+        side = self.side
         for field in ("frequency_stride", "time_stride"):
-            if getattr(self, field) != self.patch_size:
-                allowed = f"patch_size={self.patch_size}: patches that overlap would show what is masked"
+            if getattr(self, field) != side:
+                allowed = f"patch_size={side}: patches that overlap would show what is masked"
                 raise InvalidSetting(field, getattr(self, field), allowed)
         for field in ("max_length", "num_mel_bins"):
-            if getattr(self, field) % self.patch_size:
-                raise InvalidSetting(field, getattr(self, field), f"a multiple of patch_size={self.patch_size}")
+            if getattr(self, field) % side:
+                raise InvalidSetting(field, getattr(self, field), f"a multiple of patch_size={side}")
         if self.drop_padding:
             raise InvalidSetting("drop_padding", True, "False here; see ignore_padding")
         if self.decoder_attention == "global":
@@ -93,6 +94,18 @@ class MaskedConfig(SpectrimConfig):
                 raise InvalidSetting("decoder_window", self.decoder_window, allowed)
         if self.decoder_shift >= self.decoder_window:
             raise InvalidSetting("decoder_shift", self.decoder_shift, f"below decoder_window={self.decoder_window}")
+
+    @property
+    def side(self) -> int:
+        """Side of a patch, which is square here.
+
+        Raises:
+            InvalidSetting: it is not.
+        """
+        height, width = self.patch_shape
+        if height != width:
+            raise InvalidSetting("patch_size", self.patch_size, "one whole number here: square patches")
+        return height
 
     @property
     def window(self) -> tuple[int, int]:

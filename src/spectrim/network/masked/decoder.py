@@ -199,7 +199,7 @@ class Decoder(nn.Module):
         )
         self.blocks: LocalBlocks | GlobalBlocks = LocalBlocks(config) if self.local else GlobalBlocks(sizes)
         self.norm = nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
-        self.prediction = nn.Linear(sizes.hidden_size, config.patch_size**2)
+        self.prediction = nn.Linear(sizes.hidden_size, config.side**2)
 
     def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
         """Predict.

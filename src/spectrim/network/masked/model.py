@@ -139,19 +139,19 @@ class MaskedAutoencoder(PreTrainedModel):
             raise InputShapeError(
                 f"num_frames is {given}; ignore_padding=True needs the number of real frames of each clip, ({batch},)"
             )
-        start = torch.arange(time, device=hidden.device) * self.config.patch_size
+        start = torch.arange(time, device=hidden.device) * self.config.side
         return hidden & (start < num_frames.to(hidden.device)[:, None])[:, None]
 
     def _in_strips(self, spectrogram: Tensor) -> Tensor:
         """(batch, frames, mels) → (batch, F·T, patch_size²) in the decoder's order."""
-        side, strip = self.config.patch_size, self.decoder.strip
+        side, strip = self.config.side, self.decoder.strip
         frequency, time = self.config.grid
         cut = spectrogram.reshape(-1, time, side, frequency // strip, strip, side)
         return cut.permute(0, 3, 1, 4, 2, 5).flatten(1, 3).flatten(2)
 
     def _from_strips(self, patches: Tensor) -> Tensor:
         """The way back from `_in_strips`."""
-        side, strip = self.config.patch_size, self.decoder.strip
+        side, strip = self.config.side, self.decoder.strip
         frequency, time = self.config.grid
         cut = patches.unflatten(2, (side, side)).unflatten(1, (frequency // strip, time, strip))
         return cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)

@@ -12,6 +12,7 @@ from layouts import make_folder
 from small_runs import SIZE, recipe, rows_of
 
 from spectrim.checkpoints import from_pretrained
+from spectrim.config import kwt_1
 from spectrim.data.folder import open_folder
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.measure.evaluate import evaluate
@@ -78,3 +79,12 @@ def test_the_length_of_the_data_does_not_tell_the_stride_of_the_start(tmp_path: 
     assert (told.config.time_stride, told.config.grid) == (16, (8, 8))
     table = "embeddings.position_table"
     assert torch.equal(by_frames.state_dict()[table], told.state_dict()[table])
+
+
+def test_a_checkpoint_on_mfcc_is_not_fine_tuned(tmp_path: Path) -> None:
+    """The data sets' mean and std are those of log-mel values."""
+    config = kwt_1(num_hidden_layers=1, prune_at=[], num_labels=3)
+    AudioTransformer(config).save_pretrained(tmp_path / "kwt")
+    part = open_folder(make_folder(tmp_path / "clips", {"bird": 8, "dog": 8}), "train")
+    with pytest.raises(InvalidSetting, match=r"a checkpoint that takes log-mel; .* takes mfcc"):
+        build_model(recipe(**ONE_CLASS), str(tmp_path / "kwt"), part)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
+from spectrim.checkpoints.tflite import is_tflite, read_tflite
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.checkpoints.unwrap import own_names, unwrap
 from spectrim.errors import CheckpointError, InvalidSetting, shown
@@ -29,7 +30,7 @@ WHOLE_WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tflite")
 HUB_SAFE = [
     "config.json",
     "preprocessor_config.json",
@@ -39,6 +40,9 @@ HUB_SAFE = [
     "model-*-of-*.safetensors",
 ]
 HUB_PICKLED = ["pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model-*-of-*.bin", "*.pth", "*.pt"]
+
+WORDS = "labels.txt"
+"""What the labels beside a .tflite file are called, one a line."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How the text begins that stands for a file in a clone without Git LFS."""
@@ -93,7 +97,7 @@ class Source:
         weights: named tensors on the CPU, in their own names; see `spectrim.checkpoints.unwrap`.
         config: ``config.json`` beside the weights, or an empty dictionary.
         extractor: ``preprocessor_config.json``, likewise.
-        label_file: ``class_labels_indices.csv`` beside the weights, if there is one.
+        label_file: ``class_labels_indices.csv`` beside the weights, of a .tflite file ``labels.txt``, if there is one.
         arguments: the command line that the checkpoint was trained with, where it was pickled along.
         stride: steps between patches along frequency and along time, where the caller says them.
         frames: length of the input, likewise.
@@ -128,11 +132,12 @@ def read_source(source: str | os.PathLike[str]) -> Source:
     folder = place if place.is_dir() else place.parent
     weights: dict[str, Tensor] = {}
     arguments: dict[str, Any] = {}
-    for file in _weight_files(place):
+    files = _weight_files(place)
+    for file in files:
         loaded, said = _read_weights(file)
         weights |= loaded
         arguments |= said
-    label_file = folder / "class_labels_indices.csv"
+    label_file = folder / (WORDS if files[0].suffix == ".tflite" else "class_labels_indices.csv")
     return Source(
         name=told.place,
         weights=own_names(told.place, weights),
@@ -267,10 +272,17 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if size == 0:
             raise CheckpointError(f"{file}: is empty")
         refuse_pointer(file)
-        loaded: object = load_file(file) if _is_safetensors(start, size) else _unpickle(file)
+        loaded = _load(file, start, size)
     except UNREADABLE as error:
         raise CheckpointError(_why_unreadable(file, error)) from error
     return unwrap(str(file), loaded)
+
+
+def _load(file: Path, start: bytes, size: int) -> object:
+    """What is saved in a file that begins with these bytes."""
+    if is_tflite(start):
+        return read_tflite(file)
+    return load_file(file) if _is_safetensors(start, size) else _unpickle(file)
 
 
 def refuse_pointer(file: Path) -> None:

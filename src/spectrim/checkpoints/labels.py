@@ -13,7 +13,7 @@ from spectrim.assets import audioset_classes
 from spectrim.checkpoints.files import Source
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
-from spectrim.tables import read_class_labels
+from spectrim.tables import read_class_labels, read_lines
 
 _WORDS = (
     "backward follow five bed zero on learn two house tree dog stop seven eight down six forward cat right visual "
@@ -32,22 +32,29 @@ def audioset_labels() -> tuple[str, ...]:
 def read_label_file(file: Path) -> list[str]:
     """Names from a ``class_labels_indices.csv`` (columns index, mid, display_name), in the order of the index.
 
+    Of a text file: one name a line.
+
     Raises:
-        CheckpointError: what `spectrim.tables.read_class_labels` finds wrong with it.
+        CheckpointError: what `spectrim.tables` finds wrong with it, or a name is there twice.
     """
     try:
+        if file.suffix == ".txt":
+            names = [name for _, name in read_lines(file)]
+            if len(set(names)) != len(names):
+                raise CheckpointError(f"{file}: a label is there twice")
+            return names
         return list(read_class_labels(file).values())
     except DataError as error:
         raise CheckpointError(str(error)) from error
 
 
-def label_names(source: Source, count: int, *, speech_commands: bool) -> list[str]:
+def label_names(source: Source, count: int, usual: Sequence[str] = ()) -> list[str]:
     """Name the outputs of a head, from the best thing that says so.
 
     Args:
         source: its config's ``id2label`` comes first, then the label file beside it.
         count: number of outputs. AudioSet's names stand for 527 outputs that nothing names.
-        speech_commands: whether 35 outputs that nothing names are AST's Speech Commands.
+        usual: names of the layout's published models, for as many outputs that nothing names.
 
     Returns:
         One name an output; ``LABEL_0`` … where nothing is known.
@@ -71,8 +78,8 @@ def label_names(source: Source, count: int, *, speech_commands: bool) -> list[st
         )
     if count == len(audioset_labels()):
         return list(audioset_labels())
-    if count == len(SPEECH_COMMANDS) and speech_commands:
-        return list(SPEECH_COMMANDS)
+    if count == len(usual):
+        return list(usual)
     return [f"LABEL_{index}" for index in range(count)]
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectrim.checkpoints import hf_ast, vit
+from spectrim.checkpoints import hf_ast, kwt, vit
 from spectrim.checkpoints.files import Source
+from spectrim.checkpoints.labels import SPEECH_COMMANDS
 from spectrim.checkpoints.settings import build_config
 from spectrim.checkpoints.sizes import cuts_spectrograms
 from spectrim.config import SpectrimConfig
@@ -42,7 +43,9 @@ class Layout:
         becomes: fields of the configuration in which our model differs from what the file was for.
         positions: how the position table is fitted where the caller leaves that open.
         transposed: whether the patch projection is (time, frequency) and not (frequency, time).
-        speech_commands: whether 35 outputs that nothing names are AST's Speech Commands.
+        flat: whether it is a matrix (width, values of a patch).
+        labels: of the published models, for as many outputs that nothing names.
+        front_end: whether it says the front end, or has but one.
         licence: what to say when such weights are loaded.
     """
 
@@ -55,7 +58,9 @@ class Layout:
     becomes: Mapping[str, Any] = field(default_factory=dict)
     positions: str = "auto"
     transposed: bool = False
-    speech_commands: bool = False
+    flat: bool = False
+    labels: tuple[str, ...] = ()
+    front_end: bool = False
     licence: str | None = None
 
 
@@ -72,7 +77,8 @@ def _spectrim_fields(source: Source) -> SpectrimConfig:
 
 def _spectrim_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
     head = _both("head.norm", "head.linear") if config.head_norm else _both("head.linear")
-    return {name: name for name in [*_encoder(config), *_both("norm"), *head]}
+    norm = _both("norm") if config.norm_first else []
+    return {name: name for name in [*_encoder(config), *norm, *head]}
 
 
 def _is_spectrim_encoder(source: Source) -> bool:
@@ -115,14 +121,23 @@ LAYOUTS: dict[str, Layout] = {
         ignored=(r"encoder\.norm\.(weight|bias)", r"decoder\..*"),
         fresh=("norm.", "head."),
     ),
-    "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names),
+    "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names, front_end=True),
     "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names),
+    "kwt-tflite": Layout(
+        kwt.detect,
+        kwt.read_fields,
+        kwt.weight_names,
+        ignored=kwt.IGNORED,
+        flat=True,
+        labels=kwt.LABELS,
+        front_end=True,
+    ),
     "official-ast": Layout(
         vit.is_official_ast,
         vit.official_ast_fields,
         vit.official_ast_names,
         ignored=(r"v\.head(_dist)?\.(weight|bias)",),
-        speech_commands=True,
+        labels=SPEECH_COMMANDS,
     ),
     "imagenet-deit": Layout(
         vit.is_imagenet_deit,
@@ -139,7 +154,7 @@ LAYOUTS: dict[str, Layout] = {
         vit.paper_audiomae_fields,
         vit.audiomae_names(norm=True, head=True),
         transposed=True,
-        speech_commands=True,
+        labels=SPEECH_COMMANDS,
         licence=AUDIOMAE_LICENCE,
     ),
     "audiomae-finetuned": Layout(

@@ -31,8 +31,8 @@ FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding")
 
 DESCRIBED = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
-    *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "sampling_rate", "mean", "std", "padding"),
-    *("problem_type", *FLAT_NAMES),
+    *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "sampling_rate", "features", "mean", "std"),
+    *("padding", "problem_type", *FLAT_NAMES),
 )
 """Fields of the configuration that `describe` shows."""
 
@@ -78,7 +78,7 @@ def from_pretrained(
     positions: str = "auto",
     **settings: Any,
 ) -> AudioTransformer:
-    """Load AST or AudioMAE weights in any layout of `LAYOUTS`, and prune them.
+    """Load AST, AudioMAE or Keyword Transformer weights in any layout of `LAYOUTS`, and prune them.
 
     None leaves a setting as the checkpoint says. Checkpoints of others say nothing of pruning: keep rate 1, blocks
     3, 6 and 9, the backbone's own score; only the paper's AudioMAE carries its rate and blocks along. Where nothing
@@ -273,7 +273,7 @@ def open_checkpoint(read: Source) -> Checkpoint:
     )
     outputs = head.shape[0] if head is not None and head.ndim == 2 else 0
     if outputs:
-        called = label_names(read, outputs, speech_commands=layout.speech_commands)
+        called = label_names(read, outputs, layout.labels)
         config = _with_labels(config, called, config.problem_type)
     return Checkpoint(read, layout_name, layout, config, names, outputs)
 
@@ -319,6 +319,9 @@ def _convert(checkpoint: Checkpoint, config: SpectrimConfig, *, fresh_head: bool
     pieces = take_weights(
         checkpoint.title, checkpoint.source.weights, names, unused=unused, ignored=checkpoint.layout.ignored
     )
+    if checkpoint.layout.flat:
+        matrix = pieces["embeddings.projection.weight"]
+        pieces["embeddings.projection.weight"] = matrix.reshape(len(matrix), 1, *config.patch_shape)
     if checkpoint.layout.colours:
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].sum(dim=1, keepdim=True)
     if checkpoint.layout.transposed:
@@ -350,11 +353,7 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], *, fresh_hea
     source, layout = checkpoint.source, checkpoint.layout
     if layout.licence:
         warnings.warn(f"{source.name}: {layout.licence}", LicenceNotice, stacklevel=3)
-    said = (
-        checkpoint.layout_name == "spectrim"
-        or "mean" in settings
-        or not {"mean", "do_normalize"}.isdisjoint(source.extractor)
-    )
+    said = layout.front_end or "mean" in settings or not {"mean", "do_normalize"}.isdisjoint(source.extractor)
     said = said or source.arguments.get("dataset") in PAPER_DATA_SETS
     if not said and not fresh_head and checkpoint.outputs != len(audioset_labels()):
         warnings.warn(

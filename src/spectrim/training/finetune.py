@@ -161,7 +161,8 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         part: says the labels; a checkpoint's head is kept where it has the same ones.
 
     Raises:
-        InvalidSetting: a size, or another field, in the recipe is not that of the checkpoint.
+        InvalidSetting: a size, or another field, in the recipe is not that of the checkpoint; or that takes MFCC, for
+            which neither the data sets' statistics nor all augmentations are meant.
     """
     problem, pruning = problem_type(recipe, part), recipe.pruning.operating_point
     if init is None:
@@ -170,6 +171,9 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
         fields |= {"pruning": pruning, "problem_type": problem, **names}
         return initialise_head(AudioTransformer(BUILDERS[recipe.model.builder](**fields)), recipe)
     described = describe(recipe.model.start(init))
+    if described["features"] != "log_mel":
+        allowed = f"a checkpoint that takes log-mel; {init} takes {described['features']}, which recipes do not know"
+        raise InvalidSetting("init", init, allowed)
     known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
     fields_asked = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
     frames = fields_asked.pop("max_length", None)

@@ -33,6 +33,7 @@ from spectrim.training.cards import write_card
 from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipes import Recipe
 from spectrim.training.resuming import check_weights
+from spectrim.training.run_arguments import run_arguments
 from spectrim.training.run_folder import (
     CHECKPOINTS,
     NEWEST,
@@ -44,7 +45,7 @@ from spectrim.training.run_folder import (
 )
 from spectrim.training.run_log import RunLog, Say
 from spectrim.training.sampling import BalancedSampler, clip_weights, epoch_size
-from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tensorboard_callback
+from spectrim.training.trainer import RunCourse, RunTrainer, tensorboard_callback
 
 logger = logging.getLogger(__name__)
 

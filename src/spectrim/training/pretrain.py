@@ -31,9 +31,10 @@ from spectrim.pictures.reconstruction import Reconstruction, reconstruction_pict
 from spectrim.training.augment import TrainingClip, TrainingClips, structured_mask
 from spectrim.training.pretrain_recipes import MaskingSettings, PretrainRecipe
 from spectrim.training.recipes import AugmentSettings
+from spectrim.training.run_arguments import run_arguments
 from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run
 from spectrim.training.run_log import RunLog, Say
-from spectrim.training.trainer import RunCourse, RunTrainer, run_arguments, tensorboard_callback
+from spectrim.training.trainer import RunCourse, RunTrainer, tensorboard_callback
 
 PICTURES = "pictures"
 

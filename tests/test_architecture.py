@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "checkpoints": "pruning assets audio config errors network tables",
     "cli": (
         "__init__ analysis assets audio checkpoints data errors explain "
-        "files inference machine measure network pictures studies tables training"
+        "files inference machine measure network pictures pruning studies tables training"
     ),
     "config": "pruning audio errors",
     "data": "audio errors files machine tables",

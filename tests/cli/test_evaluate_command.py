@@ -14,6 +14,7 @@ from PIL import Image
 from tone_table import LABELS, small_model, write_tones
 
 from spectrim.measure.evaluate import evaluate
+from spectrim.pruning.criteria import CRITERIA
 
 run = partial(command_line.run, "evaluate")
 
@@ -162,3 +163,10 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     assert err.startswith(f"spectrim: {message}")
     assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_help_names_every_criterion() -> None:
+    code, out, _ = run("--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    assert f"separated by commas: {', '.join(('auto', *CRITERIA))}." in words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from spectrim.cli.common import (
     put,
 )
 from spectrim.errors import InvalidSetting, one_of
+
+if TYPE_CHECKING:
+    from spectrim.analysis.analyse import Analysis
 
 
 @plainly
@@ -61,21 +64,37 @@ def analyze(
     if padding not in ("with", "without"):
         raise InvalidSetting("padding", padding, one_of(("with", "without")))
     sources = [named_model(one, stride, frames) for one in model]
-    rates = numbers("keep-rates", keep_rates, float)
+    rates = tuple(numbers("keep-rates", keep_rates, float))
     blocks = None if drop_at is None else tuple(numbers("drop-at", drop_at, int))
     options = options_of(change or ())
 
     from spectrim.analysis.analyse import analyse
     from spectrim.analysis.experiment import Plan
-    from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, stage_progress
+    from spectrim.cli.terminal import error_console, stage_progress
     from spectrim.files import sole_writer
 
-    plan = Plan(tuple(rates), padding, clusters, dataset, part, drop_at=blocks, limit=limit, batch_size=batch_size)
+    plan = Plan(rates, padding, clusters, dataset, part, drop_at=blocks, limit=limit, batch_size=batch_size)
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         found = analyse(
-            sources, dataset, data, output, plan, options=options, names=name, device=device, resume=resume,
-            keep_record=record, on_progress=tell,
-        )  # fmt: skip
+            sources,
+            dataset,
+            data,
+            output,
+            plan,
+            options=options,
+            names=name,
+            device=device,
+            resume=resume,
+            keep_record=record,
+            on_progress=tell,
+        )
+    _print(found, form)
+
+
+def _print(found: Analysis, form: str) -> None:
+    """The claims with their answers, in a form on standard output."""
+    from spectrim.cli.terminal import as_json, out_console, rows_csv
+
     verdicts = [
         {"claim": claim.heading, "model": one, "answer": mark}
         for claim in found.claims

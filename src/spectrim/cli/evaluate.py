@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ from spectrim.cli.common import (
     put,
 )
 from spectrim.errors import InvalidSetting
+from spectrim.pruning.criteria import AUTO, CRITERIA
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,8 +46,8 @@ def evaluate(
     seeds: Annotated[str | None, typer.Option(help="Separated by commas; --model then has {seed} in it.")] = None,
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
     criterion: Annotated[
-        str, typer.Option(help="What ranks the patches, e.g. auto, intensity, random; separated by commas.")
-    ] = "auto",
+        str, typer.Option(help=f"What ranks the patches; separated by commas: {', '.join((AUTO, *CRITERIA))}.")
+    ] = AUTO,
     change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Give a row for each label instead.")] = False,
     form: FormatOption = "table",
@@ -63,30 +64,53 @@ def evaluate(
     The change is that from the dense model on the same clips. Several folds or seeds are averaged.
     """
     check_form(form)
-    if fold is not None and folds is not None:
-        raise InvalidSetting("fold", fold, "one of --fold and --folds")
-    if folds is not None and folds != "all":
-        held_out: Any = numbers("folds", folds, int)
-    else:
-        held_out = folds or ([] if fold is None else [fold])
+    held_out = _held_out(fold, folds)
     source = named_model(model, stride, frames)
     rates, options = numbers("keep-rates", keep_rates, float), options_of(change or ())
     drawn_by = [] if seeds is None else numbers("seeds", seeds, int)
     if output is not None and output.exists() and not output.is_dir():
         raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
 
-    from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, stage_progress
+    from spectrim.cli.terminal import error_console, stage_progress
     from spectrim.files import sole_writer
     from spectrim.measure.evaluate import evaluate as run
 
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         found = run(
-            source, dataset, data, part=part, folds=held_out, seeds=drawn_by, keep_rates=rates,
-            criteria=criterion.split(","), options=options, batch_size=batch_size, device=device, workers=workers,
+            source,
+            dataset,
+            data,
+            part=part,
+            folds=held_out,
+            seeds=drawn_by,
+            keep_rates=rates,
+            criteria=criterion.split(","),
+            options=options,
+            batch_size=batch_size,
+            device=device,
+            workers=workers,
             on_progress=lambda done, total: tell("clips", done, total),
-        )  # fmt: skip
+        )
         if output is not None:
             write(found, output)
+    _print(found, form, per_class=per_class)
+    if output is not None and form == "table":
+        put(output)
+
+
+def _held_out(fold: int | None, folds: str | None) -> Sequence[int] | Literal["all"]:
+    """The folds that --fold or --folds names, none for what the data set opens with."""
+    if folds is None:
+        return [] if fold is None else [fold]
+    if fold is not None:
+        raise InvalidSetting("fold", fold, "one of --fold and --folds")
+    return "all" if folds == "all" else numbers("folds", folds, int)
+
+
+def _print(found: Evaluation, form: str, *, per_class: bool) -> None:
+    """Results in a form on standard output: a row a keep rate and criterion, or one a label as well."""
+    from spectrim.cli.terminal import as_json, out_console, rows_csv
+
     rows = found.per_class if per_class else found.rows
     if form == "json":
         put(as_json(found.as_dict()), end="")
@@ -97,8 +121,6 @@ def evaluate(
         console = out_console()
         console.print(class_table(rows) if per_class else result_table(rows, found.facts["metric"]))
         _print_facts(console, found)
-    if output is not None and form == "table":
-        put(output)
 
 
 def write(found: Evaluation, folder: Path) -> None:

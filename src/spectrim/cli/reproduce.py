@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,10 +48,8 @@ def reproduce(
     if dry_run and report_only:
         raise InvalidSetting("report-only", report_only, "only without --dry-run")
 
-    from spectrim.cli.terminal import complain, error_console
     from spectrim.studies import plans as reproduction
     from spectrim.studies import report as study_report
-    from spectrim.studies.runner import Failed, run_plan
 
     steps = reproduction.study_plan(study, out, quick=quick, data_root=data_root, weights=weights)
     reproduction.check_folder(out, scale=scale, quick=quick)
@@ -67,13 +66,20 @@ def reproduce(
             raise InvalidSetting("out", str(out), "a folder in which spectrim reproduce has run, for --report-only")
         put(write_report())
         return
+    _run(steps, out, jobs, partial(reproduction.claim_folder, out, scale=scale, quick=quick), write_report)
+
+
+def _run(
+    steps: Sequence[Step], out: Path, jobs: int, begin: Callable[[], object], write_report: Callable[[], Path]
+) -> None:
+    """Run what is not done yet, and write the report, of a part where a step fails."""
+    from spectrim.cli.terminal import complain, error_console
+    from spectrim.studies.runner import Failed, run_plan
+
     console = error_console()
     try:
         with _ended_like_ctrl_c():
-            run_plan(
-                steps, out, jobs=jobs, tell=lambda line: complain(console, line),
-                begin=lambda: reproduction.claim_folder(out, scale=scale, quick=quick),
-            )  # fmt: skip
+            run_plan(steps, out, jobs=jobs, tell=lambda line: complain(console, line), begin=begin)
     except Failed:
         complain(console, f"the report says what is done: {write_report()}")
         raise

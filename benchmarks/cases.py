@@ -19,7 +19,7 @@ from transformers import ASTConfig, ASTForAudioClassification
 
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import BUILDERS
-from spectrim.inference.onnx_export import check_clips, export
+from spectrim.inference.onnx_export import comparison_clips, export
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.packing import pack_weights
 from spectrim.network.macs import macs
@@ -161,7 +161,7 @@ def own(model: AudioTransformer, rate: float) -> Call:
 
 def spectrim_models(setting: Setting) -> Iterator[Contender]:
     """Ours in PyTorch, float32, as `spectrim predict` runs it: with packed weights."""
-    model = pack_weights(copy.deepcopy(setting.model))
+    model = pack_weights(setting.model)
     for rate in RATES:
         yield Contender("spectrim", rate, own(model, rate), macs(model, keep_rate=rate).executed, exact=True)
 
@@ -193,7 +193,7 @@ def transformers_ast(setting: Setting) -> Iterator[Contender]:
         model = copy.deepcopy(setting.theirs).to(kind)
         model.set_attn_implementation(how)
         if name.endswith("packed"):
-            pack_weights(model)
+            model = pack_weights(model)
 
         def call(values: Tensor, model: ASTForAudioClassification = model, kind: torch.dtype = kind) -> Tensor:
             with torch.inference_mode():
@@ -234,7 +234,7 @@ def exported(setting: Setting) -> Iterator[Contender]:
     if setting.case not in EXPORTED:
         return
     model = copy.deepcopy(setting.model)
-    clips = check_clips(model.config, 2)
+    clips = comparison_clips(model.config, 2)
     for rate in RATES[-1:] if setting.small else RATES:
         model.set_pruning(keep_rate=rate)
         count = macs(model).executed

@@ -36,14 +36,14 @@ from spectrim.files import write_json
 from spectrim.inference.onnx_export import export
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.packing import pack_weights
-from spectrim.inference.predict import Tagger
+from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import environment
 from spectrim.measure import benchmark
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
-PRECISIONS = ("fp32", "int8")
+TIMED_PRECISIONS = ("fp32", "int8")
 
 
 def models(names: Sequence[str], frames: int, blocks: int) -> dict[str, AudioTransformer]:
@@ -80,9 +80,9 @@ def cases_of(model: AudioTransformer, rates: Sequence[float], folder: Path) -> d
     cases: dict[tuple[str, float], Any] = {}
     for rate in rates:
         model.set_pruning(keep_rate=rate)
-        cases["PyTorch", rate] = pytorch(pack_weights(copy.deepcopy(model)), rate)
+        cases["PyTorch", rate] = pytorch(pack_weights(model), rate)
         cases["PyTorch, bf16", rate] = pytorch(copy.deepcopy(model).bfloat16(), rate)
-        for precision in PRECISIONS:
+        for precision in TIMED_PRECISIONS:
             path = folder / f"{rate}-{precision}.onnx"
             export(model, path, precision=precision)
             cases[f"ONNX Runtime, {precision}", rate] = onnx_runtime(path)
@@ -140,8 +140,8 @@ def profile(path: Path, values: np.ndarray, passes: int = 5) -> list[dict[str, A
 def accuracy(model: AudioTransformer, cases: dict[tuple[str, float], Any]) -> list[dict[str, Any]]:
     """Share of the package's clips that each case names rightly, and on which it agrees with PyTorch."""
     clips = packaged_clips()
-    tagger = Tagger.from_model(model)
-    values = tagger.features([read(path, model.config.sampling_rate).samples for path, _ in clips]).input_values.numpy()
+    tagger = TorchModel(model)
+    values = tagger.prepare([read(path, model.config.sampling_rate).samples for path, _ in clips]).input_values.numpy()
     right = np.array([tagger.labels.index(str(label)) for _, label in clips])
     first = {case: call(values).argmax(axis=1) for case, call in cases.items()}
     return [

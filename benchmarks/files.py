@@ -32,7 +32,8 @@ from transformers.utils import is_speech_available
 from spectrim.audio.frontend import Frontend
 from spectrim.files import write_json
 from spectrim.inference.packing import pack_weights
-from spectrim.inference.predict import Tagger, decoded_windows, predict
+from spectrim.inference.predict import decoded_windows, predict
+from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import environment
 from spectrim.measure import benchmark
 from spectrim.network.transformer import AudioTransformer
@@ -67,7 +68,7 @@ def our_way(paths: list[str], model: AudioTransformer, rate: float, batch: int) 
 
 def stages(paths: list[str], model: AudioTransformer, batch: int) -> dict[str, Callable[[], object]]:
     """Spectrim's stages alone, on the same clips: decoding in this process and in workers, front end, model."""
-    frontend, tagger = Frontend.from_config(model.config), Tagger.from_model(model)
+    frontend, backend = Frontend.from_config(model.config), TorchModel(model)
     waves = [soundfile.read(path, dtype="float32")[0] for path in paths]
     features = [frontend(waves[start : start + batch]).input_values for start in range(0, len(waves), batch)]
 
@@ -82,7 +83,7 @@ def stages(paths: list[str], model: AudioTransformer, batch: int) -> dict[str, C
 
     return {
         "decoding, one process": lambda: [soundfile.read(path, dtype="float32") for path in paths],
-        "decoding, worker processes": lambda: list(decoded_windows(paths, tagger, batch_size=batch)),
+        "decoding, worker processes": lambda: list(decoded_windows(paths, backend, batch_size=batch)),
         "front end": front_end,
         **{f"model, r={rate:g}": partial(run_model, rate) for rate in RATES},
     }
@@ -109,8 +110,8 @@ def measure(name: str, batches: Sequence[int], audio: int, repeats: int, *, smal
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         setting = prepare(name, Path(folder), small=small)
+        setting.model.config.problem_type = "multi_label_classification"
         model, pipe = pack_weights(setting.model), peer(setting)
-        model.config.problem_type = "multi_label_classification"
         seconds = setting.case.frames // 100
         count = max(audio // seconds, 1)
         paths = write_files(Path(folder), count, seconds)

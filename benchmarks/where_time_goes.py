@@ -64,11 +64,11 @@ KINDS = {
 
 
 def built(backbone: str, fields: Mapping[str, Any]) -> AudioTransformer:
-    """A ViT-B, or what ``fields`` make of it, with seeded random weights, packed."""
+    """A ViT-B, or what ``fields`` make of it, with seeded random weights."""
     torch.manual_seed(0)
     sizes = {"num_labels": LABELS, "max_length": FRAMES, **TELLING, **fields}
     config = BUILDERS[f"{backbone}-base"](**sizes)
-    return pack_weights(AudioTransformer(config).eval())
+    return AudioTransformer(config).eval()
 
 
 def operations(model: AudioTransformer, rate: float, batch: int, passes: int) -> dict[str, float]:
@@ -184,11 +184,11 @@ def alternatives(
     """Times of other ways to compute the same; ratios above 1 are faster than the way that Spectrim takes."""
     ast, audiomae = models["ast"], models["audiomae"]
     values = torch.randn(batch, ast.config.max_length, 128, generator=torch.Generator().manual_seed(0))
-    usual = own(ast, rate)
+    usual = own(pack_weights(ast), rate)
     calls = {
         "as it is": usual,
         "MLP of all tokens at once": with_setting(usual, blocks, "MLP_ROWS", sys.maxsize),
-        "weights not packed": own(copy.deepcopy(ast), rate),
+        "weights not packed": own(ast, rate),
         "one thread": with_threads(usual, 1),
         "one product for queries, keys and values": own(joint(ast), rate),
         "torch.utils.mkldnn's linear layers": own(with_mkldnn_layers(ast), rate),
@@ -197,7 +197,7 @@ def alternatives(
     if with_compile:
         calls["torch.compile, frozen weights"] = compiled(ast, rate, values)
     rows = timed("AST-B/16", rate, batch, {name: partial(call, values) for name, call in calls.items()}, repeats)
-    usual = own(audiomae, rate)
+    usual = own(pack_weights(audiomae), rate)
     calls = {
         f"as it is: {criteria.QUERY_CHUNK} query rows of the score at once": usual,
         **{
@@ -260,7 +260,7 @@ def products(repeats: int, work_a_call: float, counts: Sequence[int]) -> list[di
     found = []
     for inputs, outputs in ((768, 768), (768, 1536), (768, 3072), (3072, 768)):
         plain = nn.Linear(inputs, outputs)
-        ways = {"as it is": plain, "packed": pack_weights(copy.deepcopy(plain))}
+        ways = {"as it is": plain, "packed": pack_weights(plain)}
         for rows in counts:
             values, work = torch.randn(rows, inputs), 2 * rows * inputs * outputs
             times = max(1, int(work_a_call // work))
@@ -295,7 +295,12 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shares = [
-            {"model": backbone, "keep_rate": rate, "batch_size": batch, "share": operations(model, rate, batch, 3)}
+            {
+                "model": backbone,
+                "keep_rate": rate,
+                "batch_size": batch,
+                "share": operations(pack_weights(model), rate, batch, 3),
+            }
             for backbone, model in models.items()
             for rate in (1.0, 0.7)
             for batch in (1, 8)
@@ -303,7 +308,7 @@ def main() -> None:
         rows: list[dict[str, Any]] = []
         for batch in (1, 8):
             rows += alternatives(models, options.repeats, 0.7, batch, with_compile=not options.no_compile)
-        sizes = clips_a_pass(models["ast"], max(options.repeats // 2, 1), 0.7, 16, (1, 2, 4, 8, 16))
+        sizes = clips_a_pass(pack_weights(models["ast"]), max(options.repeats // 2, 1), 0.7, 16, (1, 2, 4, 8, 16))
     facts = {"environment": environment(), "small": options.small, "load_average_before": load}
     facts["repeats"] = options.repeats
     work, counts = (1e6, TOKENS[:1]) if options.small else (2e9, TOKENS)

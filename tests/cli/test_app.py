@@ -330,8 +330,8 @@ def test_a_reader_that_leaves_early_is_no_traceback(checkpoint: str, clips: list
 
 
 def test_demo(checkpoint: str, clips: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spectrim.explain.demo.TIMING_SECONDS", 0.0)
-    monkeypatch.setattr("spectrim.explain.demo.FEWEST_REPEATS", 2)
+    monkeypatch.setattr("spectrim.measure.demo.TIMING_SECONDS", 0.0)
+    monkeypatch.setattr("spectrim.measure.demo.FEWEST_REPEATS", 2)
     code, out, err = run("demo", *clips, "--model", checkpoint, "--pictures", 1, "--keep-rates", "1,0.5")
     assert code == 1
     assert err == "spectrim: clip bad.wav: empty file (0 bytes)\n"

@@ -15,7 +15,7 @@ from command_line import rows_of
 from exported import exported
 from plain import small_model
 
-from spectrim.inference.predict import open_model
+from spectrim.inference.opening import open_model
 from spectrim.measure import benchmark
 from spectrim.measure.compare import compare
 

@@ -11,7 +11,7 @@ from spectrim.cli import terminal
 from spectrim.cli.common import put
 from spectrim.cli.terminal import complain, facts_table, out_console, prediction_table, rows_table, stage_progress
 from spectrim.errors import AudioError, InvalidSetting
-from spectrim.inference.predict import FilePrediction, WindowScores
+from spectrim.inference.results import FilePrediction, WindowScores
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202eb\udce9\x7f"
 SHOWN = "a\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202eb\\xe9\\x7f"

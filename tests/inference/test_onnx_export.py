@@ -27,12 +27,12 @@ from spectrim.inference.onnx_export import (
     _batches,
     _Compared,
     _judge,
-    check_clips,
     check_export,
     check_settings,
+    comparison_clips,
     export,
-    metadata,
 )
+from spectrim.inference.onnx_metadata import write_metadata
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.network.transformer import AudioTransformer
 
@@ -285,13 +285,13 @@ def test_ties_are_named_and_their_logits_not_held_against_the_file() -> None:
 
 def test_clips_for_comparing_are_short_and_full_and_of_every_kind() -> None:
     config = ast_base(max_length=512)
-    waves = check_clips(config)
+    waves = comparison_clips(config)
     full = 511 * 160 + 400
     assert [len(wave) for wave in waves[1::2]] == [full] * (CHECK_CLIPS // 2)
     assert all(len(wave) < full for wave in waves[::2])
     assert len({wave[:400].tobytes() for wave in waves}) == CHECK_CLIPS
     assert len(packaged_clips()) > CHECK_CLIPS
-    halves = check_clips(ast_base(max_length=128, sampling_rate=8000), 4)
+    halves = comparison_clips(ast_base(max_length=128, sampling_rate=8000), 4)
     assert all(len(wave) <= 127 * 80 + 200 for wave in halves)
 
 
@@ -349,7 +349,7 @@ def test_metadata_have_nothing_private(tmp_path: Path) -> None:
     model = tiny_model("ast")
     model.save_pretrained(tmp_path)
     loaded = AudioTransformer.from_pretrained(tmp_path)
-    facts = metadata(loaded.config, "fp32", "log_mel")
+    facts = write_metadata(loaded.config, "fp32", "log_mel")
     assert str(tmp_path) not in json.dumps(facts)
 
 

@@ -16,9 +16,11 @@ from onnx import TensorProto, helper
 
 from spectrim.audio.frontend import Frontend
 from spectrim.errors import AudioError, CheckpointError, InputShapeError, InvalidSetting, MissingExtra
-from spectrim.inference.onnx_model import OnnxModel, is_exported, onnx_device, trace_of
-from spectrim.inference.output_file import fingerprint
-from spectrim.inference.predict import open_model, predict
+from spectrim.explain.window_pictures import window_painter
+from spectrim.inference.onnx_model import OnnxModel, onnx_device, trace_of
+from spectrim.inference.opening import open_model
+from spectrim.inference.predict import predict
+from spectrim.inference.torch_model import TorchModel
 from spectrim.pictures.spectrograms import kept_stages
 
 LOG_MEL, WAVEFORMS = ("audiomae", "auto", False), ("ast", "auto", True)
@@ -55,22 +57,22 @@ def test_files_get_the_scores_that_pytorch_gives(case: tuple[str, str, bool], fi
 def test_pictures_show_the_patches_that_pytorch_keeps(files: list[str], tmp_path: Path) -> None:
     model, path = exported(*LOG_MEL)
     features = Frontend.from_config(model.config)(noise())
-    ours = OnnxModel(path)(features.input_values, num_frames=features.num_frames, output_token_trace=True)
-    with torch.no_grad():
-        theirs = model(features.input_values, output_token_trace=True)
-    torch.testing.assert_close(ours.logits, theirs.logits, atol=1e-4, rtol=0)
-    assert ours.token_trace.scores == ()
+    ours, theirs = (backend.trace(*features) for backend in (OnnxModel(path), TorchModel(model)))
+    torch.testing.assert_close(
+        OnnxModel(path).logits(*features), TorchModel(model).logits(*features), atol=1e-4, rtol=0
+    )
+    assert ours.scores == ()
     for clip in range(6):
         stages = zip(
-            kept_stages(ours.token_trace, model.config, clip),
-            kept_stages(theirs.token_trace, model.config, clip),
+            kept_stages(ours, model.config, clip),
+            kept_stages(theirs, model.config, clip),
             strict=True,
         )
         for (name, mine), (other_name, other) in stages:
             assert name == other_name
             np.testing.assert_array_equal(mine, other)
-    assert OnnxModel(path)(features.input_values).token_trace is None
-    list(predict(files[:1], path, explain=tmp_path / "pictures"))
+    opened = OnnxModel(path)
+    list(predict(files[:1], opened, paint=window_painter(opened, tmp_path / "pictures", files[:1])))
     assert [picture.name for picture in (tmp_path / "pictures").iterdir()] == ["0.wav.png"]
 
 
@@ -96,13 +98,16 @@ def test_the_keep_rate_is_fixed(files: list[str]) -> None:
     with pytest.raises(InvalidSetting, match=message):
         predict(files, OnnxModel(path), keep_rate=0.5)
     with pytest.raises(InvalidSetting, match=message):
-        OnnxModel(path)(torch.zeros(1, 64, 128), keep_rate=0.5)
+        OnnxModel(path).at(keep_rate=0.5)
+    with pytest.raises(InvalidSetting, match=r"^pruning is .*keep_rate=0\.5.* was exported at 0\.6"):
+        OnnxModel(path).at(exported(*LOG_MEL)[0].config.pruning.changed({"keep_rate": 0.5}))
+    assert OnnxModel(path).at(exported(*LOG_MEL)[0].config.pruning).precision == "fp32"
 
 
 def test_no_pictures_without_a_spectrogram(files: list[str], tmp_path: Path) -> None:
     path = exported(*WAVEFORMS)[1]
     with pytest.raises(InvalidSetting, match=r"^explain is .*takes waveforms and shows no spectrogram"):
-        predict(files, path, explain=tmp_path / "pictures")
+        window_painter(OnnxModel(path), tmp_path / "pictures", files)
     assert not (tmp_path / "pictures").exists()
 
 
@@ -146,22 +151,14 @@ def test_waveforms_are_cut_and_filled_up() -> None:
 )
 def test_wrong_shapes_are_named(case: tuple[str, str, bool], given: tuple[torch.Tensor, ...], message: str) -> None:
     with pytest.raises(InputShapeError, match=message):
-        OnnxModel(exported(*case)[1])(*given)
-
-
-def test_names_of_exported_models() -> None:
-    assert is_exported("a/b.onnx")
-    assert is_exported(Path("b.ONNX"))
-    assert is_exported(OnnxModel(exported(*LOG_MEL)[1]))
-    assert not is_exported("spectrim-mini")
-    assert not is_exported(exported(*LOG_MEL)[0])
+        OnnxModel(exported(*case)[1]).logits(*given)
 
 
 def test_output_files_know_which_model_they_are_of(tmp_path: Path) -> None:
     path = exported(*LOG_MEL)[1]
-    marks = {fingerprint(OnnxModel(path)), fingerprint(OnnxModel(exported(*WAVEFORMS)[1]))}
+    marks = {OnnxModel(path).fingerprint(), OnnxModel(exported(*WAVEFORMS)[1]).fingerprint()}
     other = with_fact(path, tmp_path / "other.onnx", "spectrim_version", "0")
-    assert len(marks | {fingerprint(OnnxModel(path)), fingerprint(OnnxModel(other))}) == 3
+    assert len(marks | {OnnxModel(path).fingerprint(), OnnxModel(other).fingerprint()}) == 3
 
 
 # Files that are not ours
@@ -196,7 +193,11 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     [
         ("config", "{", "is no model that spectrim export wrote"),
         ("config", json.dumps({"keep_rate": 7}), "keep_rate is 7; allowed"),
-        ("config", json.dumps({"max_length": 1024}), "its graph takes .* its metadata say .* it was changed"),
+        (
+            "config",
+            json.dumps({"max_length": 1024, "id2label": {index: f"LABEL_{index}" for index in range(5)}}),
+            "its graph takes .* its metadata say .* it was changed",
+        ),
         ("takes", "waveforms", "its graph takes .* its metadata say .* it was changed"),
         ("takes", "pictures", "is no model that spectrim export wrote"),
         ("labels", json.dumps(list("abcde")), "its labels are not those of its configuration"),

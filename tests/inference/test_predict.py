@@ -11,7 +11,6 @@ import torch
 import transformers
 from decoders import decode, numbered
 from PIL import Image
-from scipy.special import expit
 
 import spectrim.inference.predict
 from spectrim.audio import files as audio
@@ -19,7 +18,11 @@ from spectrim.audio.finding import Selection
 from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
 from spectrim.config import ast_base, audiomae_base
 from spectrim.errors import CheckpointError, InvalidSetting
-from spectrim.inference.predict import FilePrediction, Tagger, aggregated, open_model, predict
+from spectrim.explain.window_pictures import window_painter
+from spectrim.inference.opening import open_model
+from spectrim.inference.predict import predict
+from spectrim.inference.results import FilePrediction, aggregated
+from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import resolve_device
 from spectrim.network.transformer import AudioTransformer
 
@@ -169,15 +172,15 @@ def test_no_aggregate_maximum_and_mean(model: AudioTransformer, clips: list[str]
 
 def test_default_windows_share_out_the_frames_of_the_whole_file(model: AudioTransformer) -> None:
     """Frames of the windows, joined, are the frames of the waveform in one piece (up to the mean of the waveform)."""
-    tagger = Tagger.from_model(model)
+    tagger = TorchModel(model)
     assert (tagger.window_seconds, tagger.hop_seconds) == (1.295, 1.28)
-    long = Tagger(ast_base(), lambda values, frames: values)
+    long = TorchModel(make_model(max_length=1024))
     assert (long.window_seconds, long.hop_seconds) == (10.255, 10.24)
     samples = sound(4.7, 1)
     whole = Frontend(max_length=512, mean=-9.0, std=5.0)([samples])
     pieces = []
     for _, piece in audio.cut([samples], 20720, 20480, 400):
-        features = tagger.features([piece])
+        features = tagger.prepare([piece])
         pieces.append(features.input_values[0, : features.num_frames[0]])
     joined = torch.cat(pieces)
     assert len(joined) == whole.num_frames[0]
@@ -296,8 +299,6 @@ def test_a_file_that_crashes_the_decoder(model: AudioTransformer, tmp_path: Path
 
 
 def test_wrong_settings_are_refused_before_any_work(model: AudioTransformer, clips: list[str], tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
     for name, value in (
         ("window", 1.3),
         ("window", 0.02),
@@ -308,7 +309,6 @@ def test_wrong_settings_are_refused_before_any_work(model: AudioTransformer, cli
         ("workers", 0),
         ("keep_rate", 1.5),
         ("device", "tpu"),
-        ("explain", file),
     ):
         options: dict[str, Any] = {name: value}
         with pytest.raises(InvalidSetting, match=f"^{name} is "):
@@ -324,8 +324,7 @@ def test_bfloat16_scores_are_near_those_of_float32(model: AudioTransformer, clip
     found = {}
     for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         opened = open_model(tmp_path, 0.7, precision)
-        assert isinstance(opened, AudioTransformer)
-        assert opened.dtype == kind
+        assert opened.precision == str(kind).removeprefix("torch.")
         found[precision] = np.stack([one.scores for one in predict(clips[:3], opened) if one.scores is not None])
     assert found["bf16"].shape == (3, len(LABELS))
     assert found["bf16"].dtype == np.float32
@@ -391,7 +390,8 @@ def test_explain_draws_every_window(model: AudioTransformer, clips: list[str], t
     files = [str(tmp_path / "one.wav"), str(tmp_path / "deep" / "one.wav"), str(tmp_path / "two.mp3")]
     Path(files[2]).write_bytes(Path(clips[4]).read_bytes())
     out = tmp_path / "pictures"
-    explained = list(predict(files, model, keep_rate=0.5, explain=out))
+    backend = TorchModel(model).at(keep_rate=0.5)
+    explained = list(predict(files, backend, paint=window_painter(backend, out, files)))
     drawn = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
     assert drawn == [
         "deep/one.wav.png",
@@ -406,15 +406,6 @@ def test_explain_draws_every_window(model: AudioTransformer, clips: list[str], t
     plain = list(predict(files, model, keep_rate=0.5))
     for with_picture, without in zip(explained, plain, strict=True):
         np.testing.assert_array_equal(with_picture.scores, without.scores)
-
-
-def test_tagger_works_with_any_forward() -> None:
-    config = make_model().config
-    config.problem_type = "multi_label_classification"
-    tagger = Tagger(config, lambda values, frames: torch.stack([values.mean((1, 2)), frames / 100], dim=1))
-    scores = tagger([sound(0.5, 1), sound(1.0, 2)])
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores[:, 1], expit([0.48, 0.98]), rtol=1e-6)
 
 
 def test_aggregate_of_one_window_is_that_window() -> None:

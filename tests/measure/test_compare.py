@@ -16,7 +16,9 @@ from plain import small_model
 from scipy import stats
 
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
-from spectrim.inference.predict import FilePrediction, predict
+from spectrim.inference.predict import predict
+from spectrim.inference.results import FilePrediction
+from spectrim.inference.torch_model import TorchModel
 from spectrim.measure import compare as module
 from spectrim.measure.compare import choose_clips, compare
 from spectrim.network.macs import macs
@@ -163,11 +165,11 @@ def test_times_begin_with_the_first_window_and_the_median_of_the_passes_counts(
             now[0] += 0.9 if number == 1 else 0.0
             yield event
 
-    true_features, true_forward = module.Tagger.features, AudioTransformer.forward
+    true_prepare, true_forward = TorchModel.prepare, AudioTransformer.forward
 
-    def fake_features(tagger: Any, waveforms: Any) -> Any:
+    def fake_prepare(backend: TorchModel, waveforms: Any) -> Any:
         now[0] += 0.9
-        return true_features(tagger, waveforms)
+        return true_prepare(backend, waveforms)
 
     def fake_forward(model: AudioTransformer, values: torch.Tensor, *, pruning: Pruning, **rest: Any) -> Any:
         first_time(pruning.keep_rate, len(values))
@@ -177,7 +179,7 @@ def test_times_begin_with_the_first_window_and_the_median_of_the_passes_counts(
     monkeypatch.setattr(module, "time", Clock())
     monkeypatch.setattr(module, "predict", fake_predict)
     monkeypatch.setattr(module, "decoded_windows", fake_windows)
-    monkeypatch.setattr(module.Tagger, "features", fake_features)
+    monkeypatch.setattr(TorchModel, "prepare", fake_prepare)
     monkeypatch.setattr(AudioTransformer, "forward", fake_forward)
     found = compare([folder], model, (1.0, 0.5), passes=3, batch_size=1000)
     assert order == [1.0, 0.5] * 3

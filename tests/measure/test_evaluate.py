@@ -230,7 +230,7 @@ def test_times_are_medians_over_runs(models: str, root: Path, monkeypatch: pytes
 def test_what_does_not_fit_is_refused_before_any_clip_is_scored(
     models: str, model: str, root: Path, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "from_pretrained", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(evaluation, "open_model", lambda *_: pytest.fail("a model was loaded"))
     wanted = {"model": models, "data_set": "csv", "root": root, "folds": [1], "seeds": [12], **settings}
     wanted["model"] = model if wanted["model"] == "MODEL" else wanted["model"]
     if wanted["model"] == "spectrim-mini":
@@ -242,7 +242,7 @@ def test_what_does_not_fit_is_refused_before_any_clip_is_scored(
 def test_a_missing_model_of_a_late_fold_is_found_at_once(
     models: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "from_pretrained", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(evaluation, "open_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(CheckpointError, match="fold1/seed56"):
         evaluate(models, "csv", root, folds="all", seeds=[12, 56], **QUICK)
     other = small_model(1)

@@ -93,15 +93,15 @@ def analyse(
     part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
     plan = replace(plan, limit=None)
     sources = dict(zip(model_names, map(str, models), strict=True))
-    loaded = {name: pack_weights(from_pretrained(source)).eval() for name, source in sources.items()}
+    loaded = {name: from_pretrained(source) for name, source in sources.items()}
     _check_together(loaded, part, plan)
     check_measurable(part, plan.part)
     findings = []
-    for name, model in loaded.items():
-        findings.append(_findings(name, model.to(target_device), part, plan, target, resume, on_progress))
+    for name in model_names:
+        model = pack_weights(loaded.pop(name).to(target_device))
+        findings.append(_findings(name, model, part, plan, target, resume, on_progress))
         if keep_record:
             _keep_record(name, model, part, plan, target, resume, on_progress)
-        model.to("cpu")
     facts = {
         "models": sources,
         **_settings(data_set, plan, findings[0]),

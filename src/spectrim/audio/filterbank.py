@@ -97,11 +97,11 @@ def highest_frequency(sampling_rate: int, features: str = "log_mel") -> float:
 
 def count_frames(num_samples: int, sampling_rate: int = 16000, features: str = "log_mel") -> int:
     """Frames, one every 10 ms, that fit wholly into this many samples."""
-    length, shift = frame_samples(sampling_rate, features)
+    length, shift = frame_length_and_shift(sampling_rate, features)
     return 1 + (num_samples - length) // shift if num_samples >= length else 0
 
 
-def frame_samples(sampling_rate: int, features: str = "log_mel") -> tuple[int, int]:
+def frame_length_and_shift(sampling_rate: int, features: str = "log_mel") -> tuple[int, int]:
     """Length and shift of a frame in samples, rounded down as Kaldi does."""
     return sampling_rate * FEATURES[features].frame_milliseconds // 1000, sampling_rate * 10 // 1000
 
@@ -112,7 +112,7 @@ def window_and_filters(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make a Hann window from its second sample on, zero-padded to the FFT length, and (bins, mels) filters."""
     kind = FEATURES[features]
-    length, _ = frame_samples(sampling_rate, features)
+    length, _ = frame_length_and_shift(sampling_rate, features)
     fft_length = 1 << (length - 1).bit_length()
     window = np.zeros(fft_length)
     window[: length - 1] = window_function(length, "hann", periodic=kind.periodic)[1:]

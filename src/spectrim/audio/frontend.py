@@ -33,7 +33,7 @@ from spectrim.audio.filterbank import (
     check_features,
     cosine_transform,
     count_frames,
-    frame_samples,
+    frame_length_and_shift,
     frame_seconds,
     mel_frequencies,
     window_and_filters,
@@ -123,7 +123,7 @@ class Frontend(nn.Module):
         self.padding = padding
         _check_settings(self)
         self.kind = FEATURES[features]
-        self.frame_length, self.frame_shift = frame_samples(sampling_rate, features)
+        self.frame_length, self.frame_shift = frame_length_and_shift(sampling_rate, features)
         self.fft_length = 1 << (self.frame_length - 1).bit_length()
         window, filters, cosines = self._constants(torch.device("cpu"))
         self.register_buffer("window", window, persistent=False)
@@ -236,7 +236,7 @@ class Frontend(nn.Module):
     @property
     def _shortest(self) -> int:
         """Samples of the shortest clip: a frame, which silence fills up to any length from 25 ms on."""
-        return frame_samples(self.sampling_rate)[0] if self.padding == "silence" else self.frame_length
+        return frame_length_and_shift(self.sampling_rate)[0] if self.padding == "silence" else self.frame_length
 
     @property
     def _overhang(self) -> int:

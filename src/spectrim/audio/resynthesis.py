@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.signal import ShortTimeFFT
 
-from spectrim.audio.filterbank import count_frames, frame_samples, window_and_filters
+from spectrim.audio.filterbank import count_frames, frame_length_and_shift, window_and_filters
 from spectrim.errors import InputShapeError
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -103,7 +103,7 @@ def part_blocks(
     Yields:
         Consecutive stretches of any length above 0; joined, they are as long as the blocks.
     """
-    length, hop = frame_samples(sampling_rate, features)
+    length, hop = frame_length_and_shift(sampling_rate, features)
     transform = ShortTimeFFT(_window(length), hop, sampling_rate, mfft=1 << (length - 1).bit_length())
     weights = bin_weights(num_mel_bins, sampling_rate, features)
     ahead = (-(length // 2)) % hop

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectrim.audio.filterbank import FEATURES, cosine_transform, frame_samples, window_and_filters
+from spectrim.audio.filterbank import FEATURES, cosine_transform, frame_length_and_shift, window_and_filters
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.sizes import default_blocks, shape_of
 from spectrim.config import SpectrimConfig, kwt_1
@@ -157,7 +157,7 @@ def _check_constant(source: Source, pattern: str, value: float, what: str) -> No
 def _check_front_end(source: Source, frames: int, coefficients: int) -> None:
     """Raise `CheckpointError` unless the front end in the file is the one of ``features="mfcc"``."""
     kind = FEATURES["mfcc"]
-    length, shift = frame_samples(SAMPLING_RATE, "mfcc")
+    length, shift = frame_length_and_shift(SAMPLING_RATE, "mfcc")
     window, filters = window_and_filters(kind.bands or 0, SAMPLING_RATE, "mfcc")
     used = int(np.flatnonzero(filters.any(axis=1)).max()) + 1
     angle = 2.0 * np.pi * np.outer(np.arange(used), np.arange(length)) / len(window)

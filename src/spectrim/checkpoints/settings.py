@@ -21,13 +21,14 @@ IGNORED = ("auto_map", "quantization_config", "torch_dtype", "device_map", "prun
 Kind = TypeVar("Kind", bound=SpectrimConfig)
 
 
-def build_config(kind: type[Kind], content: Mapping[str, Any], title: str) -> Kind:
+def build_config(kind: type[Kind], content: Mapping[str, Any], title: str, where: str = "its config.json") -> Kind:
     """The configuration that a file describes; nothing is imported, downloaded or allocated for it.
 
     Args:
         kind: of the configuration.
         content: of ``config.json``.
         title: of the checkpoint, for errors.
+        where: the place in the checkpoint that holds it, likewise.
 
     Raises:
         CheckpointError: a field is of the wrong type or out of range, or has the name of something else.
@@ -36,13 +37,13 @@ def build_config(kind: type[Kind], content: Mapping[str, Any], title: str) -> Ki
     left_out += ["dtype"] if content.get("dtype") not in (None, "float32", "float16", "bfloat16") else []
     for name in content:
         if hasattr(kind, name) and name not in kind.__dataclass_fields__ and name not in left_out:
-            raise CheckpointError(f"{title}: its config.json sets {name[:100]!r}, which is no field of a configuration")
+            raise CheckpointError(f"{title}: {where} sets {name[:100]!r}, which is no field of a configuration")
     said = [name for name in left_out if content[name] not in (None, [], {}) and not name.endswith("dtype")]
     if said:
-        warnings.warn(f"{title}: ignored in its config.json: {', '.join(said)[:200]}", stacklevel=2)
+        warnings.warn(f"{title}: ignored in {where}: {', '.join(said)[:200]}", stacklevel=2)
     labels = content.get("id2label")
     if labels is not None and not isinstance(labels, dict):
-        raise CheckpointError(f"{title}: id2label in config.json is a {type(labels).__name__}, not an object")
+        raise CheckpointError(f"{title}: id2label in {where} is a {type(labels).__name__}, not an object")
     try:
         return kind.from_dict({name: value for name, value in content.items() if name not in left_out})
     except MALFORMED as error:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spectrim.checkpoints import DescribedSource
+    from spectrim.inference.backend import Backend
     from spectrim.measure.compare import Comparison
-    from spectrim.network.transformer import AudioTransformer
 
 
 @plainly
@@ -87,8 +87,7 @@ def benchmark(
         if given is not None and not clips:
             raise InvalidSetting(option, given, "together with --clips")
     from spectrim.cli.terminal import complain, error_console, stage_progress
-    from spectrim.inference.onnx_model import OnnxModel
-    from spectrim.inference.predict import open_model
+    from spectrim.inference.opening import open_model
     from spectrim.machine import torch_threads
     from spectrim.measure.benchmark import check_amount, run
     from spectrim.measure.compare import choose_clips, compare
@@ -97,13 +96,21 @@ def benchmark(
     console = error_console(progress)
     selection = choose_clips(clips, limit) if clips else None
     with torch_threads(threads), stage_progress(console, progress) as tell:
-        network = open_model(source, precision=precision)
+        network = open_model(source, precision=precision, device=device)
         heard = None
         if selection is not None:
             heard = compare(
-                selection, network, rates, dense=_in_own_precision(source, precision), passes=passes, device=device,
-                workers=workers, threshold=threshold, on_error=lambda error: complain(console, error), on_progress=tell,
-            )  # fmt: skip
+                selection,
+                network,
+                rates,
+                dense=None if precision is None else _in_own_precision(source, network),
+                passes=passes,
+                device=device,
+                workers=workers,
+                threshold=threshold,
+                on_error=lambda error: complain(console, error),
+                on_progress=tell,
+            )
         found = run(
             network,
             rates,
@@ -112,22 +119,18 @@ def benchmark(
             device=device,
             on_round=lambda done, total: tell("time", done, total),
         )
-    kind = network.precision if isinstance(network, OnnxModel) else str(network.dtype).removeprefix("torch.")
-    show({"model": model, "precision": kind, **found}, heard, form)
+    show({"model": model, "precision": network.precision, **found}, heard, form)
     if heard is not None and heard.errors:
         complain(console, f"{len(heard.errors)} of {len(heard.errors) + heard.facts['clips']} clips could not be read")
         raise typer.Exit(FAILURE)
 
 
-def _in_own_precision(model: str | DescribedSource, precision: str | None) -> AudioTransformer | None:
+def _in_own_precision(model: str | DescribedSource, measured: Backend) -> Backend | None:
     """The model as its weights are, where it is measured in another precision."""
-    if precision is None:
-        return None
-    from spectrim.checkpoints import from_pretrained
-    from spectrim.inference.predict import PRECISIONS
+    from spectrim.inference.opening import open_model
 
-    own = from_pretrained(model)
-    return None if own.dtype == PRECISIONS[precision] else own
+    own = open_model(model, device=str(measured.device))
+    return None if own.precision == measured.precision else own
 
 
 def show(found: Mapping[str, Any], heard: Comparison | None, form: str) -> None:
@@ -194,9 +197,13 @@ def clips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in rows
     ]
     return rows_table(
-        shown, keep_rate=_rate, **dict.fromkeys(WITH_INTERVALS, str),
-        mean_change="{:.4f}".format, largest_change="{:.3f}".format, read_share="{:.0%}".format,
-    )  # fmt: skip
+        shown,
+        keep_rate=_rate,
+        **dict.fromkeys(WITH_INTERVALS, str),
+        mean_change="{:.4f}".format,
+        largest_change="{:.3f}".format,
+        read_share="{:.0%}".format,
+    )
 
 
 def _with_interval(row: Mapping[str, Any], name: str, write: Callable[[float], str]) -> str:

@@ -27,9 +27,12 @@ from spectrim.cli.common import (
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
+    from spectrim.audio.finding import Selection
     from spectrim.cli.prediction_output import Sink
     from spectrim.cli.terminal import FileProgress
-    from spectrim.inference.predict import FilePrediction
+    from spectrim.inference.backend import Backend
+    from spectrim.inference.results import FilePrediction
+    from spectrim.inference.tagger import Paint
 
 
 @plainly
@@ -58,8 +61,9 @@ def demo(
         rows_table,
         stage_progress,
     )
-    from spectrim.explain.demo import run
+    from spectrim.explain.window_pictures import clip_painter
     from spectrim.machine import environment
+    from spectrim.measure.demo import run
 
     console = error_console(progress)
     with stage_progress(console, progress) as tell:
@@ -67,7 +71,7 @@ def demo(
             clips or (),
             model=source,
             keep_rates=rates,
-            output=output,
+            draw=clip_painter(output) if pictures else None,
             pictures=pictures,
             on_progress=tell,
         )
@@ -119,12 +123,12 @@ def predict(
     from spectrim.audio.finding import select_files
     from spectrim.cli.prediction_output import open_sink
     from spectrim.cli.terminal import FileProgress, complain, error_console
-    from spectrim.inference.predict import open_model
+    from spectrim.inference.opening import open_model
     from spectrim.inference.predict import predict as tag_files
 
     console = error_console(progress)
     selection = select_files(paths)
-    network = open_model(named_model(model, stride, frames), keep_rate, precision)
+    network = open_model(named_model(model, stride, frames), keep_rate, precision, device)
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
     if left is None:
@@ -132,11 +136,19 @@ def predict(
         complain(console, f"{output} is complete already")
         raise typer.Exit(FAILURE if failed else 0)
     count = len(left.files) + len(left.errors)
+    paint = None if explain is None else _painter(network, explain, left)
     with FileProgress(console, count, progress) as bar:
         predictions = tag_files(
-            left, network, batch_size=batch_size, device=device, window=window, hop=hop, aggregate=aggregate,
-            workers=workers, explain=explain, on_window=bar.hear,
-        )  # fmt: skip
+            left,
+            network,
+            batch_size=batch_size,
+            window=window,
+            hop=hop,
+            aggregate=aggregate,
+            workers=workers,
+            paint=paint,
+            on_window=bar.hear,
+        )
         try:
             failed += pass_on(predictions, sink, bar)
         except KeyboardInterrupt as error:
@@ -150,6 +162,13 @@ def predict(
         raise typer.Exit(FAILURE)
     if output is not None:
         complain(console, f"{total} file{'s are' if total > 1 else ' is'} in {output}")
+
+
+def _painter(network: Backend, folder: Path, selection: Selection) -> Paint:
+    """What draws every window; see `spectrim.explain.window_pictures.window_painter`."""
+    from spectrim.explain.window_pictures import window_painter
+
+    return window_painter(network, folder, selection.files)
 
 
 def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgress) -> int:

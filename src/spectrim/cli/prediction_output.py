@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from spectrim.audio.finding import Selection
 from spectrim.cli.terminal import out_console, prediction_table
 from spectrim.errors import InvalidSetting, printable
-from spectrim.inference.output_file import ENCODING, RENDERERS, OutputFile, fingerprint
-from spectrim.inference.predict import FilePrediction, Model
+from spectrim.inference.backend import Backend
+from spectrim.inference.output_file import ENCODING, RENDERERS, OutputFile
+from spectrim.inference.results import FilePrediction
 
 
 class Sink(Protocol):
@@ -77,14 +78,14 @@ def open_sink(
     output: Path | None,
     resume: bool,
     top: int,
-    network: Model,
+    network: Backend,
     settings: Mapping[str, Any],
     selection: Selection,
 ) -> tuple[Sink, Selection | None, int]:
     """Where predictions go, which files are left to be tagged (None: FILE is complete), how many have failed before."""
     if output is None:
         return (TableOut(top) if form == "table" else RowsOut(form, top)), selection, 0
-    file = OutputFile(output, form, {**settings, "model": fingerprint(network)}, top=top, resume=resume)
+    file = OutputFile(output, form, {**settings, "model": network.fingerprint()}, top=top, resume=resume)
     left = file.remaining(selection)
     failed = sum(error is not None for error in file.done.values())
     if file.complete and (left.files or left.errors):

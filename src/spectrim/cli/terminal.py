@@ -20,7 +20,7 @@ from spectrim.errors import printable, shown
 from spectrim.tables import table_csv
 
 if TYPE_CHECKING:
-    from spectrim.inference.predict import FilePrediction
+    from spectrim.inference.results import FilePrediction
 
 LONGEST_LINE = 4000
 """Characters of a line about what went wrong."""

@@ -19,10 +19,10 @@ from spectrim.audio.files import Window, iterate_windows
 from spectrim.audio.frontend import FrontendOutput
 from spectrim.config import SpectrimConfig
 from spectrim.errors import AudioError, InvalidSetting
-from spectrim.inference.predict import Scores, Tagger, WindowScores, aggregated
+from spectrim.inference.results import Scores, WindowScores, aggregated
+from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.spectrograms import kept_area, kept_stages
-from spectrim.pruning.pruning import given_pruning
 
 BATCH_SIZE = 8
 """Windows in a forward pass."""
@@ -167,11 +167,11 @@ class Explanation:
 
 def explain_clip(
     clip: str | os.PathLike[str],
-    model: AudioTransformer,
+    model: AudioTransformer | TorchModel,
     *,
     keep_rate: Rate | None = None,
     windows: int = 8,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     name: str = "",
     on_window: Callable[[int], object] | None = None,
 ) -> Explanation:
@@ -182,11 +182,11 @@ def explain_clip(
 
     Args:
         clip: any audio file.
-        model: is moved to the device and put into evaluation mode.
+        model: stays as it is.
         keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number or one a block; None as the
             model says.
         windows: how many windows get a `WindowDetail`, which takes up to three forward passes a stage; the first ones.
-        device: where to run.
+        device: where to run; None for where it is.
         name: what the model is called.
         on_window: called with the number of windows done after each.
 
@@ -196,14 +196,15 @@ def explain_clip(
     """
     if isinstance(windows, bool) or windows < 0:
         raise InvalidSetting("windows", windows, "0 or more")
-    rates = given_pruning(model.config.pruning, None, {"keep_rate": keep_rate}).rates
+    backend = TorchModel(model) if isinstance(model, AudioTransformer) else model
+    backend = backend if device is None else backend.to(str(device))
+    rates = backend.at(keep_rate=keep_rate).pruning.rates
     stages = [Stage(block, rates[block]) for block in sorted(rates)]
-    tagger = Tagger.from_model(model, device)
-    operating_points = _OperatingPoints(model, tagger, stages)
+    operating_points = _OperatingPoints(backend, stages)
     explained: list[ExplainedWindow] = []
-    with closing(_decoded(clip, tagger)) as decoded:
+    with closing(_decoded(clip, backend)) as decoded:
         while batch := list(islice(decoded, BATCH_SIZE)):
-            features = tagger.features([window.samples for window in batch])
+            features = backend.prepare([window.samples for window in batch])
             for window in operating_points.explain(batch, features, windows - len(explained)):
                 explained.append(window)
                 if on_window is not None:
@@ -214,16 +215,16 @@ def explain_clip(
     )
     if dense is None or pruned is None:
         raise AudioError(str(clip), "has no window")
-    return Explanation(os.fspath(clip), name, model.config, tagger.labels, stages, explained, dense, pruned)
+    return Explanation(os.fspath(clip), name, backend.config, backend.labels, stages, explained, dense, pruned)
 
 
-def _decoded(clip: str | os.PathLike[str], tagger: Tagger) -> Generator[Window]:
+def _decoded(clip: str | os.PathLike[str], model: TorchModel) -> Generator[Window]:
     """Windows of a clip, decoded in a worker process, because a damaged file may crash the decoder."""
     cutter = partial(
         iterate_windows,
-        window_seconds=tagger.window_seconds,
-        hop_seconds=tagger.hop_seconds,
-        sampling_rate=tagger.config.sampling_rate,
+        window_seconds=model.window_seconds,
+        hop_seconds=model.hop_seconds,
+        sampling_rate=model.config.sampling_rate,
     )
     with closing(decode_files([os.fspath(clip)], cutter, workers=1)) as events:
         for _, event in events:
@@ -236,9 +237,8 @@ def _decoded(clip: str | os.PathLike[str], tagger: Tagger) -> Generator[Window]:
 class _OperatingPoints:
     """The model at the operating points that are compared."""
 
-    def __init__(self, model: AudioTransformer, tagger: Tagger, stages: Sequence[Stage]) -> None:
+    def __init__(self, model: TorchModel, stages: Sequence[Stage]) -> None:
         self.model = model
-        self.tagger = tagger
         self.stages = stages
 
     def rates(self, pruning: Sequence[Stage]) -> list[float]:
@@ -251,26 +251,14 @@ class _OperatingPoints:
     ) -> Scores:
         """Scores (batch, labels) if only these stages prune; patches outside ``visible`` (F, T) bool are hidden."""
         visible_patches = None if visible is None else self._index(visible)
-        with torch.inference_mode():
-            logits = self.model(
-                features.input_values.to(self.model.dtype),
-                num_frames=features.num_frames,
-                keep_rate=self.rates(pruning),
-                visible_patches=visible_patches,
-            ).logits
-            return self.tagger.activate(logits).cpu().numpy()
+        point = self.model.at(keep_rate=self.rates(pruning))
+        return self.model.activate(point.output(*features, visible_patches=visible_patches).logits).cpu().numpy()
 
     def explain(self, batch: Sequence[Window], features: FrontendOutput, detailed: int) -> Iterator[ExplainedWindow]:
         """Explain windows, the first ``detailed`` of them in detail."""
         dense = self.scores(features, ())
-        with torch.inference_mode():
-            output = self.model(
-                features.input_values.to(self.model.dtype),
-                num_frames=features.num_frames,
-                keep_rate=self.rates(self.stages),
-                output_token_trace=True,
-            )
-            pruned = self.tagger.activate(output.logits).cpu().numpy()
+        output = self.model.at(keep_rate=self.rates(self.stages)).output(*features, output_token_trace=True)
+        pruned = self.model.activate(output.logits).cpu().numpy()
         scores = torch.stack(output.token_trace.scores, dim=1).float().cpu().numpy()
         kept = torch.stack(output.token_trace.kept, dim=1).cpu().numpy()
         for place, window in enumerate(batch):

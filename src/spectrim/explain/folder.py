@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting
 from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, explain_clip
 from spectrim.explain.page import change_rows, stages_page
 from spectrim.explain.sound import SOUNDS, stage_sounds, write_sounds
 from spectrim.explain.window_pictures import printable
 from spectrim.files import file_beside, write_json, write_text
-from spectrim.inference.packing import pack_weights
-from spectrim.inference.predict import Scores
+from spectrim.inference.results import Scores
+from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import resolve_device
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.score_maps import score_maps_picture
@@ -44,7 +43,7 @@ def explain(
 
     Args:
         clip: any audio file, of any length. Windows are cut as `spectrim.predict` does by default.
-        model: a model, which goes to the device, or what `spectrim.from_pretrained` takes.
+        model: a model in memory, or what `spectrim.from_pretrained` takes.
         keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number or one a block; None as the
             model says.
         output: folder; made if needed.
@@ -67,14 +66,15 @@ def explain(
         raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")
     target = resolve_device(device)
     report_progress = on_progress or _no_progress
-    name = "" if isinstance(model, AudioTransformer) else printable(str(model))
-    network = model if isinstance(model, AudioTransformer) else pack_weights(from_pretrained(model))
+    if isinstance(model, AudioTransformer):
+        backend, name = TorchModel(model, device=target), ""
+    else:
+        backend, name = TorchModel.load(model, device=device), printable(str(model))
     explanation = explain_clip(
         clip,
-        network,
+        backend,
         keep_rate=keep_rate,
         windows=windows,
-        device=target,
         name=name,
         on_window=lambda done: report_progress("windows", done, done + 1),
     )

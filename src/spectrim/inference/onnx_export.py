@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectrim import __version__
 from spectrim.assets import packaged_clips
 from spectrim.audio import files as audio
+from spectrim.audio.frontend import Frontend
 from spectrim.config import SpectrimConfig
 from spectrim.data.dataset import spread_places
 from spectrim.errors import ExportError, InvalidSetting, one_of
 from spectrim.files import file_beside
-from spectrim.inference.onnx_model import SUFFIX, OnnxModel, need, trace_of, window_length
-from spectrim.inference.predict import Tagger
+from spectrim.inference.backend import activated, window_length
+from spectrim.inference.onnx_metadata import EXPORT_PRECISIONS, write_metadata
+from spectrim.inference.onnx_model import SUFFIX, OnnxModel, need, trace_of
+from spectrim.inference.packing import is_packed
+from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
 
-PRECISIONS = ("fp32", "fp16", "int8")
 LARGEST_FILE = 2**31 - 2**24
 """Bytes of weights that one ONNX file holds, with room for the graph."""
 
@@ -90,7 +92,7 @@ class Exported:
     Attributes:
         path: the file.
         megabytes: its size.
-        precision: one of `PRECISIONS`.
+        precision: one of `EXPORT_PRECISIONS`.
         takes: ``"log_mel"`` or ``"waveforms"``.
         patches: of a clip: those that enter, then what is left after each pruning block.
         parity: how it compares with PyTorch.
@@ -135,18 +137,17 @@ def export(
     """
     target = check_settings(path, precision)
     _check_model(model, precision)
-    _check_clips(clips)
+    _refuse_no_clips(clips)
     tell = on_step or _silent
     from spectrim.inference import onnx_graph
 
     model = copy.deepcopy(model).cpu().float().eval()
-    tagger = Tagger.from_model(model)
     tell("trace", 0, 1)
-    graph = onnx_graph.encoder_graph(model, tagger.activate, precision)
+    graph = onnx_graph.encoder_graph(model, partial(activated, config=model.config), precision)
     if front_end:
-        graph = onnx_graph.with_front_end(graph, tagger.frontend)
+        graph = onnx_graph.with_front_end(graph, Frontend.from_config(model.config))
     takes = "waveforms" if front_end else "log_mel"
-    facts = metadata(model.config, precision, takes)
+    facts = write_metadata(model.config, precision, takes)
     tell("trace", 1, 1)
     with file_beside(target) as beside:
         onnx_graph.write(graph, beside, facts)
@@ -161,8 +162,8 @@ def check_settings(path: str | os.PathLike[str], precision: str) -> Path:
         InvalidSetting: naming what is wrong.
         MissingExtra: a package is not installed.
     """
-    if precision not in PRECISIONS:
-        raise InvalidSetting("precision", precision, one_of(PRECISIONS))
+    if precision not in EXPORT_PRECISIONS:
+        raise InvalidSetting("precision", precision, one_of(EXPORT_PRECISIONS))
     target = Path(path)
     if target.suffix.lower() != SUFFIX:
         raise InvalidSetting("output", str(path), f"a name that ends in {SUFFIX}")
@@ -176,6 +177,8 @@ def check_settings(path: str | os.PathLike[str], precision: str) -> Path:
 
 def _check_model(model: AudioTransformer, precision: str) -> None:
     """Refuse what no graph can do."""
+    if is_packed(model):
+        raise InvalidSetting("model", "one with packed weights", "the model that pack_weights was given")
     if model.config.drop_padding:
         raise InvalidSetting("drop_padding", True, "False to export: how many patches are padding is not in a graph")
     if model.config.reference_compat:
@@ -187,32 +190,10 @@ def _check_model(model: AudioTransformer, precision: str) -> None:
         )
 
 
-def _check_clips(clips: Sequence[audio.Samples] | None) -> None:
+def _refuse_no_clips(clips: Sequence[audio.Samples] | None) -> None:
     """Refuse to compare on nothing."""
     if clips is not None and not len(clips):
         raise InvalidSetting("clips", [], "at least one waveform; None for some of the package's")
-
-
-def metadata(config: SpectrimConfig, precision: str, takes: str) -> dict[str, str]:
-    """What stands in the file beside the graph, as text: settings and labels.
-
-    Returns:
-        ``config``: the configuration as JSON; ``labels``: names in the order of the scores as JSON; ``patches``:
-        number of patches of a clip at first and after each pruning block as JSON; ``precision``; ``takes``;
-        ``sampling_rate``; versions.
-    """
-    plans = config.plan()
-    settings = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
-    return {
-        "config": json.dumps(settings, ensure_ascii=False),
-        "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
-        "patches": json.dumps([config.num_patches, *(plans[block].patches_kept for block in sorted(config.prune_at))]),
-        "precision": precision,
-        "takes": takes,
-        "sampling_rate": str(config.sampling_rate),
-        "spectrim_version": __version__,
-        "torch_version": version("torch"),
-    }
 
 
 def check_export(
@@ -240,21 +221,21 @@ def check_export(
         ExportError: the file does something else; says what.
         CheckpointError: it cannot be read.
     """
-    _check_clips(clips)
+    _refuse_no_clips(clips)
     exported = OnnxModel(path)
     _same_settings(exported, model)
-    waves = check_clips(model.config) if clips is None else list(clips)
-    tagger = Tagger.from_model(model)
+    waves = comparison_clips(model.config) if clips is None else list(clips)
+    network, frontend = TorchModel(model, device=torch.device("cpu")).network, Frontend.from_config(model.config)
     parts: list[_Compared] = []
     tell = on_step or _silent
     for start, stop in _batches(len(waves)):
         tell("check", start, len(waves))
-        parts.append(_compare(exported, model, tagger, waves[start:stop]))
+        parts.append(_compare(exported, network, frontend, waves[start:stop]))
     tell("check", len(waves), len(waves))
     return _judge(exported, parts)
 
 
-def check_clips(config: SpectrimConfig, count: int = CHECK_CLIPS) -> list[audio.Samples]:
+def comparison_clips(config: SpectrimConfig, count: int = CHECK_CLIPS) -> list[audio.Samples]:
     """Clips of the package for comparing: every other one is joined with further ones until it fills the frames."""
     files = [path for path, _ in packaged_clips()]
     length = window_length(config)
@@ -283,8 +264,8 @@ class _Compared:
 
 def _same_settings(exported: OnnxModel, model: AudioTransformer) -> None:
     """Raise `ExportError` unless the file says of itself what the model says."""
-    ours = metadata(model.config, exported.precision, exported.takes)
-    theirs = metadata(exported.config, exported.precision, exported.takes)
+    ours = write_metadata(model.config, exported.precision, exported.takes)
+    theirs = write_metadata(exported.config, exported.precision, exported.takes)
     if ours != theirs:
         before, after = json.loads(ours["config"]), json.loads(theirs["config"])
         different = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
@@ -298,8 +279,10 @@ def _batches(count: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def _compare(exported: OnnxModel, model: AudioTransformer, tagger: Tagger, waves: Sequence[audio.Samples]) -> _Compared:
-    features = tagger.features(waves)
+def _compare(
+    exported: OnnxModel, model: AudioTransformer, frontend: Frontend, waves: Sequence[audio.Samples]
+) -> _Compared:
+    features = frontend(waves)
     given = exported.prepare(waves) if exported.takes == "waveforms" else features
     logits, counts = exported.run(*given)
     kept = trace_of(counts, exported.config).kept

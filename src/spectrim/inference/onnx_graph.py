@@ -158,9 +158,14 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str]
             module.eval(), tuple(inputs.values()), dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
         )
         program = torch.onnx.export(
-            traced, dynamo=True, opset_version=OPSET, verbose=False, input_names=list(inputs),
-            output_names=list(outputs), custom_translation_table=LOWERINGS,
-        )  # fmt: skip
+            traced,
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            custom_translation_table=LOWERINGS,
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     graph = program.model_proto

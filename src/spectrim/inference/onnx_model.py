@@ -1,29 +1,30 @@
-"""An exported model in ONNX Runtime, called as `AudioTransformer` is."""
+"""An exported model in ONNX Runtime."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spectrim.audio.filterbank import frame_samples
-from spectrim.audio.waveforms import Batch, as_clips, check_clips
+from spectrim.audio.files import Samples
+from spectrim.audio.filterbank import frame_length_and_shift
+from spectrim.audio.waveforms import as_clips, check_clips
+from spectrim.checkpoints.files import refuse_pointer
+from spectrim.checkpoints.untrusted import one_line
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, InputShapeError, InvalidSetting, MissingExtra, one_of
-from spectrim.machine import resolve_device
-from spectrim.network.transformer import AudioTransformerOutput
+from spectrim.inference.backend import Backend, KeepRate, input_shape
+from spectrim.inference.onnx_metadata import INPUTS, read_metadata
+from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.trace import TokenTrace
 
 SUFFIX = ".onnx"
-INPUTS = {"log_mel": ("input_values",), "waveforms": ("waveforms", "num_samples")}
-"""What a file takes, by the word in its metadata, and how its graph calls that."""
 OUTPUTS = ("logits", "scores", "kept")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices, and what ONNX Runtime calls that which runs there."""
@@ -35,144 +36,131 @@ def need(package: str, purpose: str) -> None:
         raise MissingExtra(package, "onnx", purpose)
 
 
-def is_exported(source: object) -> bool:
-    """Whether this is an exported model, or the name of one."""
-    if isinstance(source, str | os.PathLike):
-        return Path(source).suffix.lower() == SUFFIX
-    return isinstance(source, OnnxModel)
-
-
-class OnnxModel:
+class OnnxModel(Backend):
     """A file that `spectrim export` wrote, in ONNX Runtime with as many threads as torch has.
+
+    Its operating point is part of its graph: there is no other, and `at` refuses.
 
     Args:
         path: the file.
+        device: as `onnx_device` takes it.
 
     Attributes:
         path: the file.
-        config: of the model as it was exported; its keep rate cannot be changed.
-        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
-        takes: ``"log_mel"`` or ``"waveforms"``, a key of `INPUTS`.
-        dtype: of the input, float32.
 
     Raises:
+        InvalidSetting: there is no such device; before the file is read.
         MissingExtra: onnxruntime is not installed.
         CheckpointError: the file is missing or damaged, or not one of ours.
     """
 
-    dtype = torch.float32
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        need("onnxruntime", "running an exported model")
+    def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
+        self.device = onnx_device(device)
         self.path = Path(path)
+        self.name = self.path.name
         if not self.path.is_file():
             raise CheckpointError(f"{self.path}: no such file")
-        self._session = _session(self.path, "cpu")
-        facts = self._session.get_modelmeta().custom_metadata_map
-        try:
-            self.config = SpectrimConfig.from_dict(json.loads(facts["config"]))
-            self.precision = facts["precision"]
-            self.takes = facts["takes"]
-            labels = json.loads(facts["labels"])
-            wanted = {name: tuple(shape) for name, shape in input_shapes(self.config, self.takes).items()}
-        except (LookupError, TypeError, ValueError) as error:
-            reason = f"no {error} in its metadata" if isinstance(error, KeyError) else str(error)
-            raise CheckpointError(f"{self.path}: is no model that spectrim export wrote ({reason})") from error
+        refuse_pointer(self.path)
+        self._session = _session(self.path, self.device)
+        facts = read_metadata(_metadata_of(self._session, self.path), str(self.path))
+        self.config = facts.config
+        self.pruning = facts.config.pruning
+        self.takes = facts.takes
+        self._precision = facts.precision
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        """Raise `CheckpointError` unless the graph takes and gives what the metadata say."""
+        wanted = self._inputs()
         found = {given.name: tuple(given.shape[1:]) for given in self._session.get_inputs()}
-        if found != wanted or {given.name for given in self._session.get_outputs()} != set(OUTPUTS):
+        outputs = {given.name: tuple(given.shape[1:]) for given in self._session.get_outputs()}
+        if found != wanted or outputs.keys() != set(OUTPUTS):
             raise CheckpointError(f"{self.path}: its graph takes {found}, its metadata say {wanted}; it was changed")
-        if labels != [self.config.id2label[index] for index in range(self.config.num_labels)]:
-            raise CheckpointError(f"{self.path}: its labels are not those of its configuration; it was changed")
+        shapes = {"logits": (self.config.num_labels,), "scores": (self.config.num_labels,), "kept": self.config.grid}
+        if outputs != shapes:
+            raise CheckpointError(f"{self.path}: its graph gives {outputs}, its metadata say {shapes}; it was changed")
 
     @property
-    def samples(self) -> int:
-        """Length of the waveforms that fill its frames."""
-        return window_length(self.config)
+    def precision(self) -> str:
+        """One of `spectrim.inference.onnx_metadata.EXPORT_PRECISIONS`."""
+        return self._precision
 
-    def refuse_keep_rate(self, keep_rate: float | None) -> None:
-        """Raise `InvalidSetting` where a keep rate is given: what the file prunes is part of its graph."""
+    @property
+    def prunable(self) -> bool:
+        """Only as it was exported."""
+        return False
+
+    def at(self, pruning: Pruning | None = None, *, keep_rate: KeepRate | None = None) -> OnnxModel:
+        """Refuse any keep rate, and any operating point but its own: what the file prunes is part of its graph."""
+        allowed = f"nothing here: {self.name} was exported at {self.pruning.keep_rate}; export it anew for another"
         if keep_rate is not None:
-            allowed = (
-                f"nothing here: {self.path.name} was exported at {self.config.keep_rate}; export it anew for another"
-            )
             raise InvalidSetting("keep_rate", keep_rate, allowed)
-
-    def to(self, device: torch.device | str) -> OnnxModel:
-        """Run there from now on; see `onnx_device`."""
-        target = torch.device(device)
-        if PROVIDERS[target.type] != self._session.get_providers()[0]:
-            self._session = _session(self.path, str(target))
+        if pruning not in (None, self.pruning):
+            raise InvalidSetting("pruning", pruning, allowed)
         return self
 
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """The file as one tensor of bytes, for `spectrim.inference.output_file.fingerprint`."""
-        return {"file": torch.from_numpy(np.fromfile(self.path, dtype=np.uint8))}
+    def to(self, device: str) -> OnnxModel:
+        """See `Backend.to` and `onnx_device`."""
+        return self if onnx_device(device) == self.device else OnnxModel(self.path, device)
 
-    def prepare(self, waveforms: Batch) -> tuple[Tensor, Tensor]:
-        """Lay waveforms out as a graph with the front end in it takes them.
+    def frozen(self) -> OnnxModel:
+        """It is."""
+        return self
 
-        Args:
-            waveforms: as for `spectrim.Frontend`.
+    def prepare(self, waveforms: Sequence[Samples]) -> tuple[Tensor, Tensor]:
+        """Lay waveforms out as the graph takes them; see `Backend.prepare`.
 
         Returns:
-            (batch, samples) float32, cut or filled up with zeros, and (batch,) int64: how many of the samples are real.
-
-        Raises:
-            AudioError, InputShapeError: as `spectrim.Frontend` does.
+            What the front end makes of them; or, where that is in the graph, (batch, samples) float32, cut or filled up
+            with zeros, and (batch,) int64: how many of the samples are real.
         """
+        if self.takes != "waveforms":
+            with torch.inference_mode():
+                return self.frontend(waveforms)
         clips = as_clips(waveforms, torch.device("cpu"))
-        check_clips(clips, frame_samples(self.config.sampling_rate)[0], self.config.sampling_rate)
-        rows = torch.zeros(len(clips), self.samples)
-        lengths = [min(len(clip), self.samples) for clip in clips]
-        for row, clip, length in zip(rows, clips, lengths, strict=True):
-            row[:length] = clip[:length]
+        length, _ = frame_length_and_shift(self.config.sampling_rate, self.config.features)
+        check_clips(clips, length, self.config.sampling_rate)
+        rows = torch.zeros(len(clips), *self.input_shape)
+        lengths = [min(len(clip), rows.shape[1]) for clip in clips]
+        for row, clip, count in zip(rows, clips, lengths, strict=True):
+            row[:count] = clip[:count]
         return rows, torch.tensor(lengths)
 
-    def __call__(
-        self,
-        input_values: Tensor,
-        num_frames: Tensor | None = None,
-        keep_rate: float | None = None,
-        output_token_trace: bool = False,
-    ) -> AudioTransformerOutput:
-        """Classify.
-
-        Args:
-            input_values: (batch, frames, mels) normalised log-mel; or, where the file takes waveforms, (batch, samples)
-                as `prepare` gives them.
-            num_frames: (batch,): number of real samples where it takes waveforms; not read else.
-            keep_rate: only None.
-            output_token_trace: give what was kept; there are no scores of patches in it.
-
-        Raises:
-            InvalidSetting: a keep rate is given.
-            InputShapeError: the input is of another shape.
-        """
-        self.refuse_keep_rate(keep_rate)
-        logits, kept = self.run(input_values, num_frames)
-        trace = trace_of(kept, self.config) if output_token_trace else None
-        return AudioTransformerOutput(logits=logits, token_trace=trace)
-
     def logits(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits alone, (batch, labels); see `run`."""
+        """See `Backend.logits`; the lengths are read where the graph takes waveforms."""
         return self.run(values, lengths)[0]
+
+    def trace(self, values: Tensor, lengths: Tensor | None = None) -> TokenTrace:
+        """See `Backend.trace`; there are no scores of patches in it."""
+        return trace_of(self.run(values, lengths)[1], self.config)
 
     def run(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (batch, labels) float32, and of how many pruning blocks each patch came out alive, (batch, F, T).
 
-        Arguments and errors as for calling it.
+        Arguments and errors as for `Backend.logits`.
         """
         given = [values.float()] if lengths is None else [values.float(), lengths]
         feeds = {}
-        for (name, shape), part in zip(input_shapes(self.config, self.takes).items(), given, strict=False):
+        for (name, shape), part in zip(self._inputs().items(), given, strict=False):
             if tuple(part.shape) != (len(values), *shape):
                 wanted = ", ".join(["batch", *map(str, shape)])
-                raise InputShapeError(f"{name} has shape {tuple(part.shape)}; {self.path.name} takes ({wanted})")
+                raise InputShapeError(f"{name} has shape {tuple(part.shape)}; {self.name} takes ({wanted})")
             feeds[name] = part.cpu().numpy()
         if len(feeds) < len(INPUTS[self.takes]):
-            raise InputShapeError(f"num_samples is missing; {self.path.name} takes waveforms and their lengths")
+            raise InputShapeError(f"num_samples is missing; {self.name} takes waveforms and their lengths")
         logits, kept = self._session.run(["logits", "kept"], feeds)
         return torch.from_numpy(logits), torch.from_numpy(kept)
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """The file as one tensor of bytes."""
+        yield "file", torch.from_numpy(np.fromfile(self.path, dtype=np.uint8))
+
+    def _inputs(self) -> dict[str, tuple[int, ...]]:
+        """Names of the graph's inputs, and their shapes without the batch."""
+        shapes = (input_shape(self.config, self.takes), ())
+        return dict(zip(INPUTS[self.takes], shapes, strict=False))
 
 
 def onnx_device(name: str = "auto") -> torch.device:
@@ -194,23 +182,6 @@ def onnx_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def device_for(model: object, name: str = "auto") -> torch.device:
-    """The device on which a model, or what is named by this source, is to run; see `onnx_device`, `resolve_device`."""
-    return onnx_device(name) if is_exported(model) else resolve_device(name)
-
-
-def window_length(config: SpectrimConfig) -> int:
-    """Samples that fill the frames of a model."""
-    length, shift = frame_samples(config.sampling_rate, config.features)
-    return (config.max_length - 1) * shift + length
-
-
-def input_shapes(config: SpectrimConfig, takes: str) -> dict[str, tuple[int, ...]]:
-    """Names of a graph's inputs and their shapes without the batch; ``takes`` is a key of `INPUTS`."""
-    shapes = {"log_mel": ((config.max_length, config.num_mel_bins),), "waveforms": ((window_length(config),), ())}
-    return dict(zip(INPUTS[takes], shapes[takes], strict=True))
-
-
 def trace_of(kept: Tensor, config: SpectrimConfig) -> TokenTrace:
     """What is alive after every block.
 
@@ -226,7 +197,7 @@ def trace_of(kept: Tensor, config: SpectrimConfig) -> TokenTrace:
     return TokenTrace(scores=(), kept=tuple(kept >= number for number in passed))
 
 
-def _session(path: Path, device: str) -> Any:
+def _session(path: Path, device: torch.device) -> Any:
     """Open a file.
 
     Raises:
@@ -235,16 +206,16 @@ def _session(path: Path, device: str) -> Any:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-    kind, _, number = device.partition(":")
-    provider: Any = PROVIDERS[kind]
-    if number:
-        provider = (provider, {"device_id": int(number)})
+    provider: Any = PROVIDERS[device.type]
+    if device.index is not None:
+        provider = (provider, {"device_id": device.index})
     unreadable = (
         states.Fail,
         states.InvalidProtobuf,
         states.InvalidGraph,
         states.InvalidArgument,
         states.NotImplemented,
+        states.RuntimeException,
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -252,5 +223,17 @@ def _session(path: Path, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=[provider])
     except unreadable as error:
-        reason = str(error).partition(" : ")[2] or str(error)
+        reason = one_line(str(error).partition(" : ")[2] or str(error))
         raise CheckpointError(f"{path}: ONNX Runtime cannot read it ({reason})") from error
+
+
+def _metadata_of(session: Any, path: Path) -> dict[str, str]:
+    """The table of metadata of an open file.
+
+    Raises:
+        CheckpointError: there are bytes in it that are no UTF-8.
+    """
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: is no model that spectrim export wrote (its metadata are no text)") from error

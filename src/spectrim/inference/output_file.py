@@ -8,7 +8,6 @@ leaves the two, and a resumed one continues them.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -17,12 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
 from spectrim.audio.finding import Selection
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.files import SoleWriter, open_to_append, write_json
-from spectrim.inference.predict import FilePrediction, Model
+from spectrim.inference.results import FilePrediction
 from spectrim.tables import csv_text, plain_cell
 
 CSV_COLUMNS = ("file", "part", "start", "end", "rank", "label", "score", "error", "note")
@@ -101,18 +98,6 @@ RENDERERS: dict[str, tuple[Callable[[], str], Callable[[FilePrediction, int], st
     "jsonl": (str, json_line),
 }
 """For each format what a file begins with, and how the rows of a prediction are written."""
-
-
-def fingerprint(model: Model) -> str:
-    """A few digits that tell a model's weights and settings from any other's."""
-    digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    unsaid = ("transformers_version", "dtype")
-    settings = {key: value for key, value in model.config.to_dict().items() if key not in unsaid and key[0] != "_"}
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
 
 
 class OutputFile:

@@ -1,21 +1,32 @@
-"""Weights of linear layers, laid out once for the processor that multiplies by them.
+"""A frozen form of a model for inference: weights of linear layers, laid out once for the processor that multiplies.
 
 A matrix product on a CPU copies its weight matrix into blocks first, at every call. oneDNN, which comes with PyTorch,
-can be given the blocks instead; docs/performance.md has what that saves.
+can be given the blocks instead; docs/performance.md has what that saves. PyTorch has no public name for that product:
+the two operations in `OPERATIONS` are those that its own compiler uses, and where they are missing nothing is packed.
 """
 
 from __future__ import annotations
 
+import copy
 import platform
-from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch.autograd import Function
 from torch.utils.flop_counter import addmm_flop, flop_registry, register_flop_formula
 
-CAN_PACK = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+from spectrim.errors import SpectrimError
+
+OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise")
+"""What lays out a weight, and what multiplies by it, in ``torch.ops.mkldnn``."""
+
+CAN_PACK = (
+    platform.machine().lower() in ("x86_64", "amd64")
+    and torch.backends.mkldnn.is_available()
+    and all(hasattr(torch.ops.mkldnn, name) for name in OPERATIONS)
+)
 """Whether this processor and this build of PyTorch have what `pack_weights` needs."""
 
 LEAST_WEIGHTS = 1 << 17
@@ -24,142 +35,160 @@ LEAST_WEIGHTS = 1 << 17
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-class _Packed(NamedTuple):
-    """The blocks of a layer, and what they were made from.
-
-    Attributes:
-        blocks: what oneDNN multiplies by, opaque.
-        weight: the parameter.
-        values: its tensor then; held, so that no other can come to lie at the same address.
-        address: where that lay.
-        version: how often it had been written to.
-    """
-
-    blocks: Tensor
-    weight: Tensor
-    values: Tensor
-    address: int
-    version: int
-
-
-_PACKED: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
-"""Layer → its blocks. Beside the layers, so that no copy and no file gets to see them."""
-
-
 def pack_weights(model: _Module) -> _Module:
-    """Lay out the weights of a model's linear layers for float32 inference on an x86-64 CPU.
+    """Make a frozen form of a model, for float32 inference on an x86-64 CPU.
 
-    The logits stay the same to rounding. The parameters stay beside the blocks, so the linear layers take twice the
-    memory; copies and files of the model hold ordinary layers. What calls for the ordinary product gets it: gradients
-    in either mode, autocast, tracing and `torch.compile`, other kinds of input. A pass that records gradients,
-    ``train()``, a cast, a move to another device, or a weight that was replaced or written to ends the packing; call
-    this again after that.
-
-    Writes that PyTorch does not count go unseen: through ``weight.data`` or a NumPy array on the same memory, or by a
-    fused optimiser that trains the weights as another module's. Merge adapters first, then pack.
+    Its linear layers hold their weights as the processor multiplies by them (`PackedLinear`); the logits are the same
+    to rounding. It shares nothing with the model, which stays as it is: what becomes of the model's weights later does
+    not reach the frozen form, whose own are fixed. It is not trained, cast, moved, traced or compiled, and says so;
+    `save_pretrained` and ``state_dict`` give ordinary weights.
 
     Args:
         model: any module; its layers of type `torch.nn.Linear` with float32 weights on a CPU, and no fewer of them than
-            `LEAST_WEIGHTS`, are packed, others left alone. On other processors, or where PyTorch was built without
-            oneDNN, nothing is done.
+            `LEAST_WEIGHTS`, are packed, the rest is copied.
 
     Returns:
-        The model itself.
+        The frozen form, in evaluation mode. The model itself where there is nothing to pack: on other processors, where
+        PyTorch was built without oneDNN, for other types of weights.
     """
-    if CAN_PACK:
-        for layer in model.modules():
-            if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, PackedLinear) and _pays(layer.weight):
-                weight = layer.weight.detach()
-                blocks = torch.ops.mkldnn._reorder_linear_weight(weight)
-                layer.__class__ = PackedLinear
-                _PACKED[layer] = _Packed(blocks, layer.weight, weight, weight.data_ptr(), weight._version)
-    return model
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and _pays(layer)]
+    if not linear:
+        return model
+    memo: dict[int, Any] = {id(layer): PackedLinear(layer.weight, layer.bias) for layer in linear}
+    return copy.deepcopy(model, memo).eval().requires_grad_(False)
 
 
 def unpack_weights(model: _Module) -> _Module:
-    """Give a model its ordinary linear layers back, e.g. for tools that look for exactly `torch.nn.Linear`.
+    """Make an ordinary model of a frozen form: one with the same weights in `torch.nn.Linear`, all of them trainable.
 
-    Returns:
-        The model itself.
+    Args:
+        model: what `pack_weights` gave; the model itself comes back where nothing in it is packed.
     """
-    for layer in model.modules():
-        _PACKED.pop(layer, None)
-        if type(layer) is PackedLinear:
-            layer.__class__ = nn.Linear  # type: ignore[assignment]
-    return model
+    packed = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
+    if not packed:
+        return model
+    memo: dict[int, Any] = {id(layer): _linear(layer.weight, layer.bias) for layer in packed}
+    return copy.deepcopy(model, memo).requires_grad_(True)
 
 
-def is_packed(layer: nn.Module) -> bool:
-    """Whether a layer has blocks of the weights that it has now."""
-    packed = _PACKED.get(layer)
-    return packed is not None and isinstance(layer, nn.Linear) and _still(packed, layer.weight)
+def is_packed(model: nn.Module) -> bool:
+    """Whether a model is a frozen form."""
+    return any(isinstance(layer, PackedLinear) for layer in model.modules())
 
 
-class PackedLinear(nn.Linear):
-    """A linear layer that may have its weights in blocks, too; what `pack_weights` makes of a `torch.nn.Linear`."""
+class PackedLinear(nn.Module):
+    """A linear layer whose weights are fixed, in the blocks that oneDNN multiplies by.
+
+    Args:
+        weight: (out_features, in_features) float32 on the CPU.
+        bias: (out_features,), or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+        self.bias = None if bias is None else bias.detach().clone(memory_format=torch.contiguous_format)
+        self.training = False
+
+    @property
+    def weight(self) -> Tensor:
+        """(out_features, in_features): the weights as a `torch.nn.Linear` has them, copied out of the blocks."""
+        weight: Tensor = self._blocks.to_dense()
+        return weight
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in_features) → (..., out_features)."""
+        """(..., in_features) float32 → (..., out_features)."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return super().forward(input)
-        packed, bias = _PACKED.get(self), self.bias
-        if packed is None or not _plain(input, self.in_features) or not _usual(bias, self.out_features):
-            return super().forward(input)
-        differentiable = (input, packed.weight) if bias is None else (input, packed.weight, bias)
-        records = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
-        if records or not _still(packed, self.weight):
-            _PACKED.pop(self, None)
-            return super().forward(input)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(input, packed.blocks, bias, "none", [], "")
+            _refuse("traced or compiled")
+        if input.dtype != torch.float32 or input.shape[-1:] != (self.in_features,):
+            given = f"{str(input.dtype).removeprefix('torch.')} of shape {tuple(input.shape)}"
+            _refuse(f"multiplied with {given}, only with float32 of shape (..., {self.in_features})")
+        if torch.is_inference_mode_enabled():
+            return _product(input, self._blocks, self.bias)
+        product: Tensor = _Product.apply(input, self._blocks, self.bias)
         return product
 
     def train(self, mode: bool = True) -> PackedLinear:
-        """Set the mode; weights that are to be trained are no longer those in the blocks."""
+        """Evaluation mode stays.
+
+        Raises:
+            SpectrimError: training mode is asked for.
+        """
         if mode:
-            unpack_weights(self)
-        nn.Module.train(self, mode)
+            _refuse("trained")
         return self
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        result = super()._apply(fn, recurse)
-        if not is_packed(self):
-            unpack_weights(self)
-        return result
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(module)``."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if type(self) is not PackedLinear:
-            return super().__reduce_ex__(protocol)
-        return object.__new__, (nn.Linear,), self.__dict__.copy()
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
+        moved = fn(torch.empty(0))
+        if moved.dtype != torch.float32 or moved.device.type != "cpu":
+            _refuse("cast or moved")
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}weight"] = self.weight
+        if self.bias is not None:
+            destination[f"{prefix}bias"] = self.bias
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        _refuse("loaded into")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedLinear:
+        return self  # nothing in it ever changes
+
+    def __reduce__(self) -> Any:
+        return _again, (self.weight, self.bias)
 
 
-def _pays(weight: Tensor) -> bool:
-    plain = type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    return plain and not weight.is_inference() and weight.numel() >= LEAST_WEIGHTS
+class _Product(Function):
+    """The product where PyTorch may be recording: gradients, in either direction, are refused and not dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
+        return _product(input, blocks, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
+        _refuse("differentiated")
 
 
-def _still(packed: _Packed, weight: Tensor) -> bool:
-    """Whether a layer's weight is the one packed, and as it was then."""
-    if weight is not packed.weight:
+def _product(input: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(input, blocks, bias, "none", [], "")
+    return product
+
+
+def _refuse(what: str) -> NoReturn:
+    raise SpectrimError(f"packed weights cannot be {what}; use the model that pack_weights was given")
+
+
+def _again(weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """A pickled layer, packed anew where that can be done, else an ordinary one."""
+    return PackedLinear(weight, bias) if CAN_PACK else _linear(weight, bias).requires_grad_(False).eval()
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone())
+    return layer.eval()
+
+
+def _pays(layer: nn.Linear) -> bool:
+    """Whether a layer is an ordinary one that nothing else watches or changes, large enough, and of the right type."""
+    if not CAN_PACK or type(layer) is not nn.Linear or "forward" in vars(layer):
         return False
-    return weight._version == packed.version and weight.data_ptr() == packed.address
-
-
-def _plain(input: Tensor, features: int) -> bool:
-    """Whether an input is one for oneDNN: dense float32 on the CPU, and no transformation at work."""
-    if type(input) is not Tensor or input.layout is not torch.strided or input.is_nested:
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return False
-    if input.dtype != torch.float32 or not input.is_cpu or input.shape[-1:] != (features,):
-        return False
-    transformed = forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
-    return not transformed and not torch.is_autocast_enabled("cpu") and bool(torch.backends.mkldnn.enabled)
+    return _plain(layer.weight) and layer.weight.numel() >= LEAST_WEIGHTS and (layer.bias is None or _plain(layer.bias))
 
 
-def _usual(bias: Tensor | None, features: int) -> bool:
-    """Whether a bias is one for oneDNN, which reads it as numbers side by side."""
-    if bias is None:
-        return True
-    dense = type(bias) is nn.Parameter and bias.is_contiguous() and bias.dtype == torch.float32
-    return dense and bias.is_cpu and bias.numel() == features
+def _plain(parameter: Tensor) -> bool:
+    return type(parameter) is nn.Parameter and parameter.dtype == torch.float32 and parameter.device.type == "cpu"
 
 
 def _flops(input_shape: list[int], weight_shape: list[int], bias_shape: Any, *rest: Any, out_shape: Any = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import statistics
 import time
@@ -14,11 +13,10 @@ from typing import Any
 import torch
 
 from spectrim.errors import InvalidSetting
-from spectrim.inference.onnx_model import OnnxModel, device_for, input_shapes
-from spectrim.inference.packing import pack_weights
+from spectrim.inference.backend import Backend
+from spectrim.inference.opening import ModelSource, open_model
 from spectrim.machine import environment
 from spectrim.network.macs import MacCount, macs
-from spectrim.network.transformer import AudioTransformer
 
 KEEP_RATES, BATCH_SIZES = (1.0, 0.7, 0.5), (1, 8)
 """What is measured where nobody says."""
@@ -77,33 +75,31 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
     return {"median_ms": middle * 1e3, "q1_ms": low * 1e3, "q3_ms": high * 1e3}
 
 
-def rates_of(model: AudioTransformer | OnnxModel, keep_rates: Iterable[float] | None) -> Sequence[float | None]:
+def rates_of(model: Backend, keep_rates: Iterable[float] | None) -> Sequence[float | None]:
     """The keep rates to measure, each once.
 
     Args:
         model: to measure.
-        keep_rates: in (0, 1]; None for `KEEP_RATES`, or for an exported model.
+        keep_rates: in (0, 1]; None for `KEEP_RATES`, or for a model that has one operating point only.
 
     Returns:
-        Keep rates; only None, which stands for its own, for an exported model.
+        Keep rates; only None, which stands for its own, for a model that has no other.
 
     Raises:
-        InvalidSetting: one is out of range or there is none, or one is given for an exported model.
+        InvalidSetting: one is out of range, not to be had, or there is none.
     """
-    if isinstance(model, OnnxModel):
-        for rate in keep_rates or ():
-            model.refuse_keep_rate(rate)
+    if keep_rates is None and not model.prunable:
         return [None]
     rates = list(dict.fromkeys(KEEP_RATES if keep_rates is None else keep_rates))
     if not rates:
         raise InvalidSetting("keep_rates", rates, "at least one number in (0, 1]")
     for rate in rates:
-        _ = model.config.pruning.changed({"keep_rate": rate}).rates
+        model.at(keep_rate=rate)
     return rates
 
 
 def run(
-    model: AudioTransformer | OnnxModel,
+    model: ModelSource,
     keep_rates: Iterable[float] | None = None,
     batch_sizes: Iterable[int] = BATCH_SIZES,
     *,
@@ -114,8 +110,9 @@ def run(
     """Measure a model on random numbers at every keep rate and batch size, interleaved.
 
     Args:
-        model: to measure; its own keep rate does not matter, unless it is an exported one. What such a file takes
-            (spectrograms or waveforms) is what is timed; its MACs are those of its configuration.
+        model: what `spectrim.inference.opening.open_model` takes; stays as it is, and is measured in its frozen form.
+            Its own keep rate does not matter, unless it has no other: an exported file. What that takes (spectrograms
+            or waveforms) is what is timed; its MACs are those of its configuration.
         keep_rates: in (0, 1]; ratios are against the first of them. None as `rates_of` says.
         batch_sizes: clips per forward pass.
         repeats: timed passes of each case.
@@ -132,12 +129,13 @@ def run(
         InvalidSetting: a keep rate, batch size or number of repeats is out of range or missing, or torch finds no
             such device.
     """
-    rates, batches = rates_of(model, keep_rates), list(batch_sizes)
+    batches = list(batch_sizes)
     check_amount(batches, repeats)
-    place = device_for(model, device)
-    device = str(place)
-    counts = {rate: macs(model.config, keep_rate=rate) for rate in rates}
-    cases = _cases(model, rates, batches, place)
+    backend = open_model(model, device=device)
+    rates = rates_of(backend, keep_rates)
+    backend, device = backend.frozen(), str(backend.device)
+    counts = {rate: macs(backend.config, keep_rate=rate) for rate in rates}
+    cases = _cases(backend, rates, batches)
     wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else None
     memory = {case: peak_memory_mb(call, device) for case, call in cases.items()}
     seconds = interleaved(cases, repeats=repeats, synchronise=wait, on_round=on_round)
@@ -146,34 +144,24 @@ def run(
         timing = {"batch_size": batch, **spread(times), "peak_memory_mb": memory[batch, rate]}
         base = statistics.median(seconds[batch, rates[0]])
         derived = _derived(timing, 1e3 * base, counts[rate], counts[rates[0]])
-        rows.append({"keep_rate": model.config.keep_rate if rate is None else rate, **timing, **derived})
-    further = ("onnxruntime",) if isinstance(model, OnnxModel) else ()
-    return {"environment": environment(device, *further), "repeats": repeats, "rows": rows}
-
-
-def placed(model: AudioTransformer | OnnxModel, device: torch.device) -> AudioTransformer | OnnxModel:
-    """The model on the device, ready to be measured; an `AudioTransformer` stays as it was, and a copy goes there."""
-    return model.to(device) if isinstance(model, OnnxModel) else pack_weights(copy.deepcopy(model).to(device).eval())
+        rows.append({"keep_rate": backend.pruning.keep_rate if rate is None else rate, **timing, **derived})
+    return {"environment": environment(device, *backend.packages), "repeats": repeats, "rows": rows}
 
 
 def _cases(
-    model: AudioTransformer | OnnxModel, rates: Sequence[float | None], batches: Sequence[int], device: torch.device
+    model: Backend, rates: Sequence[float | None], batches: Sequence[int]
 ) -> dict[tuple[int, float | None], Callable[[], object]]:
-    """A forward pass for each batch size and keep rate, to be called; the model stays as it was."""
-    network, takes = placed(model, device), model.takes if isinstance(model, OnnxModel) else "log_mel"
-    shape = next(iter(input_shapes(model.config, takes).values()))
+    """A forward pass for each batch size and keep rate, to be called."""
+    shape, device = model.input_shape, model.device
     generator = torch.Generator().manual_seed(0)
-    inputs = {batch: torch.randn(batch, *shape, generator=generator).to(network.dtype).to(device) for batch in batches}
+    inputs = {batch: torch.randn(batch, *shape, generator=generator).to(device) for batch in batches}
     lengths = {batch: torch.full((batch,), shape[0], device=device) for batch in batches}
-
-    def passing(batch: int, rate: float | None) -> Callable[[], object]:
-        def call() -> object:
-            with torch.inference_mode():
-                return network(inputs[batch], num_frames=lengths[batch], keep_rate=rate)
-
-        return call
-
-    return {(batch, rate): passing(batch, rate) for batch in batches for rate in rates}
+    points = {rate: model.at(keep_rate=rate) for rate in rates}
+    return {
+        (batch, rate): partial(points[rate].logits, inputs[batch], lengths[batch])
+        for batch in batches
+        for rate in rates
+    }
 
 
 def _derived(timing: dict[str, Any], base_ms: float, count: MacCount, base: MacCount) -> dict[str, float]:

@@ -17,13 +17,14 @@ from spectrim.audio.files import Note, Samples, Window
 from spectrim.audio.finding import STDIN, Paths, Selection, as_paths, select_files
 from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
-from spectrim.inference.onnx_model import device_for
-from spectrim.inference.predict import BATCH_SIZE, Model, Scores, Tagger, decoded_windows, predict
+from spectrim.inference.backend import Backend
+from spectrim.inference.opening import ModelSource, open_model
+from spectrim.inference.predict import BATCH_SIZE, decoded_windows, predict
+from spectrim.inference.results import Scores
 from spectrim.machine import default_workers
 from spectrim.measure.agreement import THRESHOLD, agreement
-from spectrim.measure.benchmark import placed, rates_of, spread
+from spectrim.measure.benchmark import rates_of, spread
 from spectrim.network.macs import macs
-from spectrim.network.transformer import AudioTransformer
 
 PASSES = 3
 READ, INPUT = "read", "input"
@@ -79,10 +80,10 @@ def choose_clips(paths: Paths, limit: int | None = None) -> Selection:
 
 def compare(
     clips: Selection | Paths,
-    model: Model,
+    model: ModelSource,
     keep_rates: Iterable[float] | None = None,
     *,
-    dense: AudioTransformer | None = None,
+    dense: ModelSource | None = None,
     passes: int = PASSES,
     batch_size: int = BATCH_SIZE,
     device: str = "cpu",
@@ -101,8 +102,9 @@ def compare(
 
     Args:
         clips: what `choose_clips` gave, or what it takes.
-        model: to measure; an `AudioTransformer` stays as it was. An exported one is timed at its own keep rate and,
-            without ``dense``, compared with nothing: the dense model is not in its file.
+        model: what `spectrim.inference.opening.open_model` takes; stays as it is, and is measured in its frozen form.
+            An exported one is timed at its own keep rate and, without ``dense``, compared with nothing: the dense model
+            is not in its file.
         keep_rates: in (0, 1]; None as `spectrim.measure.benchmark.rates_of` says. If 1 is not among them, one more pass
             at 1 gives what to compare with.
         dense: what to compare with in its place, at keep rate 1 in one more pass that is not timed: the same model in
@@ -120,40 +122,42 @@ def compare(
         AudioError: a file could be read at first, but not later.
         SpectrimError: no file can be read, or a score is NaN or infinite.
     """
-    rates = rates_of(model, keep_rates)
     _check(passes, batch_size, workers, threshold)
-    _check_labels(model, dense)
+    backend = open_model(model, device=device)
+    beside = None if dense is None else open_model(dense, 1.0, device=device)
+    rates = rates_of(backend, keep_rates)
+    _check_labels(backend, beside)
     selection = clips if isinstance(clips, Selection) else choose_clips(clips)
-    timed = _TimedPasses(placed(model, device_for(model, device)), device, batch_size, workers, on_progress)
+    timed = _TimedPasses(backend.frozen(), batch_size, workers, on_progress)
     readable, errors = timed.read_first(selection, on_error)
     timed.warm_up(readable.first_batch, rates)
-    dense_scores, scores, times = timed.take_turns(readable.files, rates, passes, dense)
+    dense_scores, scores, times = timed.take_turns(readable.files, rates, passes, beside)
     per_clip = {case: spread([each.working / len(readable.files) for each in times[case]]) for case in times}
     rows = []
     for rate in rates:
-        agreed = _agreement(dense_scores, scores[rate], model, threshold, itself=rate == 1.0 and dense is None)
-        rows.append(_costs(model, rate) | agreed | _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ]))
+        agreed = _agreement(dense_scores, scores[rate], backend, threshold, itself=rate == 1.0 and dense is None)
+        rows.append(_costs(backend, rate) | agreed | _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ]))
     facts = _facts(readable, per_clip, [each.starting for passes_of_case in times.values() for each in passes_of_case])
     used_workers = min(workers or default_workers(), len(readable.files))
     facts |= {"unreadable": len(errors), "passes": passes, "batch_size": batch_size, "workers": used_workers}
-    return Comparison(rows, facts | _compared_with(model, dense, threshold), errors)
+    return Comparison(rows, facts | _compared_with(backend, beside, threshold), errors)
 
 
-def _compared_with(model: Model, dense: AudioTransformer | None, threshold: float) -> dict[str, Any]:
+def _compared_with(model: Backend, dense: Backend | None, threshold: float) -> dict[str, Any]:
     """Facts about the comparison with the dense model, as far as they apply."""
     facts: dict[str, Any] = {"threshold": threshold} if model.config.multi_label else {}
-    return facts if dense is None else facts | {"dense_precision": str(dense.dtype).removeprefix("torch.")}
+    return facts if dense is None else facts | {"dense_precision": dense.precision}
 
 
-def _costs(model: Model, rate: float | None) -> dict[str, Any]:
+def _costs(model: Backend, rate: float | None) -> dict[str, Any]:
     """Keep rate and MACs of a row."""
     count = macs(model.config, keep_rate=rate)
-    own = model.config.keep_rate if rate is None else rate
+    own = model.pruning.keep_rate if rate is None else rate
     return {"keep_rate": own, "paper_macs": count.paper, "executed_macs": count.executed}
 
 
 def _agreement(
-    dense_scores: Scores | None, scores: Scores, model: Model, threshold: float, *, itself: bool
+    dense_scores: Scores | None, scores: Scores, model: Backend, threshold: float, *, itself: bool
 ) -> dict[str, float | int | None]:
     """The columns of a row that are about agreement; none where there is nothing to compare with."""
     if dense_scores is None:
@@ -170,7 +174,7 @@ def _check(passes: int, batch_size: int, workers: int | None, threshold: float) 
         raise InvalidSetting("threshold", threshold, "a number between 0 and 1")
 
 
-def _check_labels(model: Model, dense: AudioTransformer | None) -> None:
+def _check_labels(model: Backend, dense: Backend | None) -> None:
     """Raise `InvalidSetting` where the scores of the two models are not of the same labels."""
     if dense is not None and dense.config.id2label != model.config.id2label:
         raise InvalidSetting("dense", f"a model of {dense.config.num_labels} labels", "one with the same labels")
@@ -242,12 +246,8 @@ class _Clock:
 class _TimedPasses:
     """Passes over files: decoding alone, with the front end, and through the model at each keep rate."""
 
-    def __init__(
-        self, model: Model, device: str, batch_size: int, workers: int | None, on_progress: Progress | None
-    ) -> None:
-        self.tagger = Tagger.from_model(model, device_for(model, device))
+    def __init__(self, model: Backend, batch_size: int, workers: int | None, on_progress: Progress | None) -> None:
         self._model = model
-        self._device = device
         self._batch_size = batch_size
         self._workers = workers
         self._tell = on_progress
@@ -257,21 +257,20 @@ class _TimedPasses:
     def warm_up(self, waveforms: Sequence[Samples], rates: Sequence[float | None]) -> None:
         """Tag a batch once at each keep rate: first forward passes take longer than later ones."""
         for rate in rates:
-            Tagger.from_model(self._model, device_for(self._model, self._device), rate)(waveforms)
+            self._model.at(keep_rate=rate).scores(waveforms)
 
     def take_turns(
-        self, files: Sequence[str], rates: Sequence[float | None], passes: int, dense: AudioTransformer | None
+        self, files: Sequence[str], rates: Sequence[float | None], passes: int, dense: Backend | None
     ) -> tuple[Scores | None, dict[float | None, Scores], dict[str | float | None, list[_Times]]]:
         """Scores to compare with (None for an exported model alone), scores at every keep rate, times of every case."""
         scores: dict[float | None, Scores] = {}
         times: dict[str | float | None, list[_Times]] = {case: [] for case in (READ, INPUT, *rates)}
         dense_apart = dense is not None or not {None, 1.0} & set(rates)
         self._total = len(files) * (passes * len(times) + dense_apart)
-        dense_model = None if dense is None else placed(dense, device_for(dense, self._device))
-        dense_scores = self.tag(files, 1.0, dense_model)[0] if dense_apart else None
+        dense_scores = self.tag(files, 1.0, dense)[0] if dense_apart else None
         for _ in range(passes):
             times[READ].append(self.read(files))
-            times[INPUT].append(self.read(files, self.tagger.prepare))
+            times[INPUT].append(self.read(files, self._model.prepare))
             for rate in rates:
                 scores[rate], taken = self.tag(files, rate)
                 times[rate].append(taken)
@@ -337,7 +336,7 @@ class _TimedPasses:
                 prepare(batch)
             return clock.stop()
 
-    def tag(self, files: Sequence[str], rate: float | None, model: Model | None = None) -> tuple[Scores, _Times]:
+    def tag(self, files: Sequence[str], rate: float | None, model: Backend | None = None) -> tuple[Scores, _Times]:
         """Scores (clips, labels) at a keep rate, None for the model's own; of another model where one is given."""
         clock, scores = _Clock(), []
         predictions = predict(
@@ -345,7 +344,6 @@ class _TimedPasses:
             self._model if model is None else model,
             keep_rate=rate,
             batch_size=self._batch_size,
-            device=self._device,
             workers=self._workers,
             on_window=clock.hear,
         )
@@ -362,7 +360,7 @@ class _TimedPasses:
         return np.stack(scores), times
 
     def _windows(self, files: Sequence[str]) -> Generator[tuple[int, Event]]:
-        return decoded_windows(files, self.tagger, batch_size=self._batch_size, workers=self._workers)
+        return decoded_windows(files, self._model, batch_size=self._batch_size, workers=self._workers)
 
     def _count(self) -> None:
         self._done += 1

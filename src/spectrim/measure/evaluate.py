@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spectrim.checkpoints import DescribedSource, describe, from_pretrained
+from spectrim.checkpoints import DescribedSource, describe
 from spectrim.data import AudioDataset, DataSet, find_data_set
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.inference.packing import pack_weights
+from spectrim.inference.opening import open_model
 from spectrim.machine import default_workers, environment, resolve_device
 from spectrim.measure.metric_intervals import RESAMPLES, clip_intervals
 from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, right_clips, summarise
@@ -152,26 +152,23 @@ def evaluate(
             if on_progress is not None:
                 on_progress(before + clips, total)
 
-        network = pack_weights(from_pretrained(job.model))
+        network = open_model(job.model, device=device)
         distinct = list(dict.fromkeys([dense, *points.values()]))
-        scored = score_part(
-            network, job.part, distinct, batch_size=batch_size, device=device, workers=workers, on_progress=tell
-        )
+        scored = score_part(network, job.part, distinct, batch_size=batch_size, workers=workers, on_progress=tell)
         done += len(job.part)
         runs.append(_judge(job, scored, dense, keep=len(jobs) == 1))
-    count = {point: macs(network, pruning=point) for point in points}
+    count = {point: macs(network.config, pruning=point) for point in points}
     rows = _rows(runs, points, dense, resamples)
     for row, (shown, counted) in zip(rows, count.items(), strict=True):
-        whole = macs(network, keep_rate=1.0).paper
+        whole = macs(network.config, keep_rate=1.0).paper
         row |= {"paper_macs": counted.paper, "executed_macs": counted.executed, "macs_saved": 1 - counted.paper / whole}
         point = points[shown]
         row |= _times(runs, point, dense)
         nothing = {"discordance": None, "under_one_point": None, "why": None}
         row |= nothing if point == dense else _judged(row, point, rows, runs)
-    facts = {
-        "model": os.fspath(model), "data_set": data_set, "part": part, **_facts(runs, resamples),
-        "batch_size": batch_size, "workers": workers, "environment": environment(str(resolve_device(device))),
-    }  # fmt: skip
+    named = {"model": os.fspath(model), "data_set": data_set, "part": part}
+    ran = {"batch_size": batch_size, "workers": workers, "environment": environment(str(resolve_device(device)))}
+    facts = {**named, **_facts(runs, resamples), **ran}
     return Evaluation(facts, rows, _per_class(runs, points), [_run_row(run, points) for run in runs])
 
 

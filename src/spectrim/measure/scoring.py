@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spectrim.audio.frontend import Frontend
 from spectrim.data import AudioDataset, Clip
 from spectrim.data.dataset import some
 from spectrim.errors import DataError, InvalidSetting, SpectrimError
-from spectrim.machine import resolve_device
+from spectrim.inference.backend import Backend
+from spectrim.inference.opening import ModelSource, open_model
 from spectrim.measure.benchmark import interleaved
-from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
 
 Progress = Callable[[int, int], object]
@@ -51,7 +49,7 @@ class Scored:
 
 
 def score_part(
-    model: AudioTransformer,
+    model: ModelSource,
     part: AudioDataset,
     points: Sequence[Pruning],
     *,
@@ -67,7 +65,8 @@ def score_part(
     is a few batches and the scores.
 
     Args:
-        model: stays as it is; its own operating point does not matter.
+        model: what `spectrim.inference.opening.open_model` takes; stays as it is. Its own operating point does not
+            matter, unless it has no other.
         part: what to score.
         points: where.
         batch_size: clips in one forward pass.
@@ -76,8 +75,8 @@ def score_part(
         on_progress: called after each batch.
 
     Raises:
-        InvalidSetting: a setting is out of range, torch finds no such device, or the model's labels are not those of
-            the data set.
+        InvalidSetting: a setting is out of range, there is no such device or operating point, or the model's labels are
+            not those of the data set.
         DataError: too many files cannot be read.
         SpectrimError: a decoding process ended, or a score is NaN or infinite.
     """
@@ -86,9 +85,9 @@ def score_part(
             raise InvalidSetting(name, value, f"a whole number from {least}")
     if not points:
         raise InvalidSetting("points", points, "at least one operating point")
-    target = resolve_device(device)
-    columns = label_columns(list(model.config.id2label.values()), part.labels)
-    scorer = _Scorer(copy.deepcopy(model).to(target).eval(), points, target)
+    backend = open_model(model, device=device)
+    columns = label_columns(backend.labels, part.labels)
+    scorer = _Scorer(backend, points)
     ids: list[str] = []
     unreadable: list[str] = []
     targets: list[NDArray[np.float32]] = []
@@ -141,36 +140,31 @@ def check_measurable(part: AudioDataset, name: str) -> None:
 class _Scorer:
     """Clips in, scores at every point out, with a clock beside."""
 
-    def __init__(self, model: AudioTransformer, points: Sequence[Pruning], device: torch.device) -> None:
-        self.frontend = Frontend.from_config(model.config).to(device)
-        self.device = device
+    def __init__(self, model: Backend, points: Sequence[Pruning]) -> None:
         self.model = model
-        self.points = list(dict.fromkeys(points))
+        self.at = {point: model.at(point) for point in points}
         self.seconds: list[tuple[int, dict[Pruning, list[float]]]] = []
 
     def __call__(self, clips: Sequence[Clip]) -> dict[Pruning, NDArray[np.float32]]:
         """Scores (clips, model's labels) at each point."""
-        waveforms = [torch.as_tensor(clip.waveform).to(self.device) for clip in clips]
         scores: dict[Pruning, Tensor] = {}
-        with torch.inference_mode():
-            heard = self.frontend(waveforms)
-            cases: dict[Any, Callable[[], object]] = {
-                point: partial(self._run, scores, point, heard) for point in self.points
-            }
-            wait = partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None
-            self.seconds.append((len(clips), interleaved(cases, repeats=1, warmup=0, synchronise=wait)))
+        heard = self.model.prepare([clip.waveform for clip in clips])
+        cases: dict[Any, Callable[[], object]] = {point: partial(self._run, scores, point, *heard) for point in self.at}
+        device = self.model.device
+        wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
+        self.seconds.append((len(clips), interleaved(cases, repeats=1, warmup=0, synchronise=wait)))
         return {point: values.float().cpu().numpy() for point, values in scores.items()}
 
-    def _run(self, scores: dict[Pruning, Tensor], point: Pruning, heard: Any) -> None:
-        logits = self.model(heard.input_values, num_frames=heard.num_frames, pruning=point).logits
+    def _run(self, scores: dict[Pruning, Tensor], point: Pruning, values: Tensor, lengths: Tensor) -> None:
+        logits = self.at[point].logits(values, lengths)
         scores[point] = logits if self.model.config.multi_label else logits.log_softmax(dim=-1)
 
     def milliseconds(self, batch_size: int) -> dict[Pruning, float | None]:
         """Median time of a clip in the whole batches after the first."""
         timed = [seconds for clips, seconds in self.seconds[1:] if clips == batch_size]
         if not timed:
-            return dict.fromkeys(self.points)
-        return {point: 1e3 * statistics.median(one[point][0] for one in timed) / batch_size for point in self.points}
+            return dict.fromkeys(self.at)
+        return {point: 1e3 * statistics.median(one[point][0] for one in timed) / batch_size for point in self.at}
 
 
 class _Reading(Dataset[Clip | DataError]):

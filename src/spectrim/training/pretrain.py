@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
-from spectrim.audio.filterbank import frame_samples
+from spectrim.audio.filterbank import frame_length_and_shift
 from spectrim.audio.finding import select_files
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import describe, load_autoencoder
@@ -230,7 +230,7 @@ def prepare(recipe: PretrainRecipe, audio: str | Path, output: str | Path, init:
         raise DataError(f"{root}: no such folder")
     files = [Path(file) for file in select_files([root]).files]
     rest, held = divide(files, root, recipe.data.held_out, recipe.seed)
-    frame, shift = frame_samples(config.sampling_rate)
+    frame, shift = frame_length_and_shift(config.sampling_rate)
     settings: dict[str, Any] = {
         "labels": [],
         "multi_label": False,

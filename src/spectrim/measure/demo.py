@@ -1,4 +1,4 @@
-"""Tag a few clips at several keep rates: a table of accuracy, MACs and time, and pictures; ``spectrim demo``."""
+"""Tag a few clips at several keep rates: a table of accuracy, MACs and time; ``spectrim demo``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from spectrim.assets import packaged_clips
 from spectrim.audio.files import iterate_windows
 from spectrim.audio.finding import Paths, as_paths
 from spectrim.audio.frontend import Frontend, frame_seconds
-from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
 from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting
-from spectrim.inference.packing import pack_weights
+from spectrim.inference.results import Scores
+from spectrim.inference.torch_model import TorchModel
 from spectrim.measure.benchmark import interleaved
 from spectrim.network.macs import macs
-from spectrim.network.transformer import AudioTransformer
-from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture, kept_stages
 from spectrim.pruning.pruning import check_keep_rate
+from spectrim.pruning.trace import TokenTrace
 
 BATCH = 8
 """Clips in a forward pass, of the tagging and of the timing."""
@@ -64,6 +63,12 @@ class DemoClip:
     num_frames: int
 
 
+Draw = Callable[[NDArray[np.float32], TokenTrace, SpectrimConfig, Scores, str, int, str], Path]
+"""Draws a clip and gives the picture's file; `spectrim.explain.window_pictures.clip_painter` makes one. Takes log-mel
+(frames, mels), the trace of the clip alone, the model's configuration, scores (labels,), a title, the number of frames
+that hold sound, and a name for the file."""
+
+
 @dataclass(frozen=True)
 class DemoResult:
     """What a demonstration found.
@@ -92,11 +97,11 @@ def run(
     *,
     model: str | os.PathLike[str] = "spectrim-mini",
     keep_rates: Sequence[float] = (1.0, 0.7, 0.5),
-    output: Path = Path("spectrim-demo"),
+    draw: Draw | None = None,
     pictures: int = 3,
     on_progress: Progress | None = None,
 ) -> DemoResult:
-    """Tag clips at several keep rates on the CPU, compare, and draw what is kept at the lowest.
+    """Tag clips at several keep rates on the CPU, compare, and have drawn what is kept at the lowest.
 
     ms_per_clip is the time of the model alone: from log-mel to logits, without decoding, front end or loading, in
     passes of `BATCH` clips (fewer if there are fewer), with as many threads as torch has. The keep rates take turns, so
@@ -106,29 +111,29 @@ def run(
         clips: audio files, one or several; none of them: the held-out clips in the package, whose labels are known.
         model: what `spectrim.from_pretrained` takes.
         keep_rates: in (0, 1].
-        output: folder for the pictures; made if needed.
+        draw: draws a clip; None for no pictures.
         pictures: how many clips to draw, spread evenly over all.
         on_progress: called with ``"read"``, ``"tag"``, ``"time"`` or ``"draw"``, how much is done, how much there is.
 
     Raises:
-        InvalidSetting: a keep rate is out of range or there is none, ``pictures`` is negative, or ``output`` is a file.
+        InvalidSetting: a keep rate is out of range or there is none, or ``pictures`` is negative.
         CheckpointError: the model cannot be loaded.
         DataError: no clips are named and the package holds none.
         AudioError: none of the files can be used; the first one's reason.
     """
-    rates = _checked(keep_rates, output, pictures)
+    rates = _checked(keep_rates, pictures)
     report_progress = on_progress or _no_progress
     files = [(Path(path), None) for path in as_paths(clips, "clips")] or packaged_clips()
-    tagger = pack_weights(from_pretrained(model))
+    tagger = TorchModel.load(model, device="cpu")
     usable, errors = _read(files, tagger.config, report_progress)
     answers = _tag(tagger, usable, rates if 1.0 in rates else [*rates, 1.0], partial(report_progress, "tag"))
     batch = usable[:BATCH]
     seconds = _time(tagger, batch, rates, partial(report_progress, "time"))
-    drawn = _draw(tagger, usable, min(rates), output, pictures, partial(report_progress, "draw"))
+    drawn = [] if draw is None else _draw(tagger, usable, min(rates), draw, pictures, partial(report_progress, "draw"))
     medians = {rate: statistics.median(times) for rate, times in seconds.items()}
     rows = []
     for rate in rates:
-        count = macs(tagger, keep_rate=rate)
+        count = macs(tagger.config, keep_rate=rate)
         rows.append(
             {
                 "keep_rate": rate,
@@ -147,7 +152,7 @@ def _no_progress(stage: str, done: int, total: int) -> None:
     """Ignore progress."""
 
 
-def _checked(keep_rates: Sequence[float], output: Path, pictures: int) -> list[float]:
+def _checked(keep_rates: Sequence[float], pictures: int) -> list[float]:
     """Keep rates, each once and as floats, once every setting is known to be allowed."""
     if not keep_rates:
         raise InvalidSetting("keep_rates", list(keep_rates), "at least one number in (0, 1]")
@@ -155,8 +160,6 @@ def _checked(keep_rates: Sequence[float], output: Path, pictures: int) -> list[f
         check_keep_rate(rate)
     if pictures < 0:
         raise InvalidSetting("pictures", pictures, "0 or more")
-    if pictures and Path(output).exists() and not Path(output).is_dir():
-        raise InvalidSetting("output", str(output), "a folder, or a name that is still free")
     return list(dict.fromkeys(float(rate) for rate in keep_rates))
 
 
@@ -185,20 +188,15 @@ def _read(
     return clips, errors
 
 
-def _passing(model: AudioTransformer, clips: Sequence[DemoClip], rate: float, **options: Any) -> Callable[[], Any]:
+def _passing(model: TorchModel, clips: Sequence[DemoClip], rate: float, **options: Any) -> Callable[[], Any]:
     """A forward pass of these clips as one batch, to be called."""
     log_mel = torch.stack([clip.log_mel for clip in clips])
     frames = torch.tensor([clip.num_frames for clip in clips])
-
-    def call() -> Any:
-        with torch.inference_mode():
-            return model(log_mel, num_frames=frames, keep_rate=rate, **options)
-
-    return call
+    return partial(model.at(keep_rate=rate).output, log_mel, frames, **options)
 
 
 def _tag(
-    model: AudioTransformer,
+    model: TorchModel,
     clips: Sequence[DemoClip],
     rates: Sequence[float],
     report_progress: Callable[[int, int], object],
@@ -216,7 +214,7 @@ def _tag(
 
 
 def _time(
-    model: AudioTransformer,
+    model: TorchModel,
     batch: Sequence[DemoClip],
     rates: Sequence[float],
     report_progress: Callable[[int, int], object],
@@ -230,10 +228,10 @@ def _time(
 
 
 def _draw(
-    model: AudioTransformer,
+    model: TorchModel,
     clips: Sequence[DemoClip],
     rate: float,
-    output: Path,
+    draw: Draw,
     pictures: int,
     report_progress: Callable[[int, int], object],
 ) -> list[Path]:
@@ -245,26 +243,18 @@ def _draw(
         clip = clips[index]
         out = _passing(model, [clip], rate, output_token_trace=True)()
         label = f" ({clip.label})" if clip.label else ""
-        Path(output).mkdir(parents=True, exist_ok=True)
-        picture = explain_picture(
+        picture = draw(
             clip.log_mel.numpy(),
-            kept_stages(out.token_trace, model.config),
+            out.token_trace,
             model.config,
-            _best_labels(model.config, out.logits[0]),
+            model.activate(out.logits)[0].numpy(),
             f"{clip.path.name}{label}, keep rate {rate:g}",
             clip.num_frames,
-            Path(output) / f"{done + 1}-{clip.path.stem}-keep-{rate:g}.png",
+            f"{done + 1}-{clip.path.stem}-keep-{rate:g}.png",
         )
         drawn.append(picture)
     report_progress(len(chosen), len(chosen))
     return drawn
-
-
-def _best_labels(config: SpectrimConfig, logits: Tensor) -> list[tuple[str, float]]:
-    scores = logits.sigmoid() if config.multi_label else logits.softmax(dim=0)
-    best = scores.topk(min(LABELS_SHOWN, len(scores)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [(config.id2label[index], score) for index, score in pairs]
 
 
 def _accuracy(config: SpectrimConfig, clips: Sequence[DemoClip], first: NDArray[np.int64]) -> float | None:

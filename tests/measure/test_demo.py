@@ -20,7 +20,9 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.config import ast_base
 from spectrim.data import DATA_SETS
 from spectrim.errors import AudioError, CheckpointError, DataError, InvalidSetting
-from spectrim.explain import demo
+from spectrim.explain import window_pictures
+from spectrim.explain.window_pictures import clip_painter
+from spectrim.measure import demo
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 
@@ -97,7 +99,7 @@ def test_a_row_holds_what_the_model_says_and_costs(
     for path in files:
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.setattr(assets, "DEMO_CLIPS", tmp_path)
-    result = demo.run(model=checkpoint, keep_rates=RATES, output=tmp_path / "out", pictures=0)
+    result = demo.run(model=checkpoint, keep_rates=RATES, pictures=0)
     assert [list(row) for row in result.rows] == [ROW] * 3
     for row, rate in zip(result.rows, RATES, strict=True):
         said = answers_by_hand(checkpoint, files, rate)
@@ -119,7 +121,7 @@ def test_a_row_holds_what_the_model_says_and_costs(
 def test_agreement_is_with_the_dense_model_even_where_it_has_no_row(
     checkpoint: Path, files: list[Path], tmp_path: Path
 ) -> None:
-    result = demo.run(files, model=checkpoint, keep_rates=[0.3], output=tmp_path, pictures=0)
+    result = demo.run(files, model=checkpoint, keep_rates=[0.3], pictures=0)
     expected = accuracy_score(answers_by_hand(checkpoint, files, 1.0), answers_by_hand(checkpoint, files, 0.3))
     assert [row["keep_rate"] for row in result.rows] == [0.3]
     assert result.rows[0]["agreement"] == pytest.approx(expected)
@@ -139,7 +141,7 @@ def test_time_is_the_median_pass_over_its_clips(
 
     monkeypatch.setattr(demo, "interleaved", fake)
     monkeypatch.setattr(demo, "TIMING_SECONDS", 0.1201)
-    result = demo.run(files[:4], model=checkpoint, keep_rates=[1.0, 0.5], output=tmp_path, pictures=0)
+    result = demo.run(files[:4], model=checkpoint, keep_rates=[1.0, 0.5], pictures=0)
     assert calls == [([1.0, 0.5], 1, demo.WARM_UP), ([1.0, 0.5], 3, 0)]
     assert [row["ms_per_clip"] for row in result.rows] == pytest.approx([20 / 4, 10 / 4])
     assert [row["speed_up"] for row in result.rows] == pytest.approx([1.0, 2.0])
@@ -150,15 +152,15 @@ def test_pictures_show_clips_spread_over_all_at_the_lowest_rate(
     checkpoint: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    draw = demo.explain_picture
+    draw = window_pictures.explain_picture
 
     def record(log_mel, kept, config, labels, title, num_frames, path):
         drawn.append((log_mel, kept, labels, title, num_frames))
         return draw(log_mel, kept, config, labels, title, num_frames, path)
 
-    monkeypatch.setattr(demo, "explain_picture", record)
+    monkeypatch.setattr(window_pictures, "explain_picture", record)
     output = tmp_path / "some" / "where"
-    result = demo.run(files, model=checkpoint, keep_rates=[0.3, 1.0], output=output, pictures=3)
+    result = demo.run(files, model=checkpoint, keep_rates=[0.3, 1.0], draw=clip_painter(output), pictures=3)
     assert sorted(output.iterdir()) == result.pictures
     assert [path.name for path in result.pictures] == [
         "1-clip0-keep-0.3.png",
@@ -184,10 +186,26 @@ def test_pictures_show_clips_spread_over_all_at_the_lowest_rate(
     assert num_frames == 98
 
 
-def test_scores_of_a_multi_label_model_are_sigmoids() -> None:
-    config = ast_base(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, problem_type="multi_label_classification")
-    best = demo._best_labels(config, torch.tensor([-1.0, 2.0]))
-    assert best == [("b", pytest.approx(1 / (1 + np.exp(-2.0)))), ("a", pytest.approx(1 / (1 + np.exp(1.0))))]
+def test_what_is_drawn_are_scores_and_no_picture_goes_over_a_file(
+    checkpoint: Path, files: list[Path], tmp_path: Path
+) -> None:
+    network = from_pretrained(checkpoint)
+    network.config.problem_type = "multi_label_classification"
+    network.save_pretrained(tmp_path / "multi")
+    drawn = []
+    demo.run(
+        files[:1],
+        model=tmp_path / "multi",
+        keep_rates=[1.0],
+        draw=lambda *shown: drawn.append(shown) or Path(),
+        pictures=1,
+    )
+    features = Frontend.from_config(network.config)([audio.read(files[0]).samples])
+    with torch.no_grad():
+        wanted = network(features.input_values).logits[0].sigmoid()
+    np.testing.assert_allclose(drawn[0][3], wanted, atol=1e-5)
+    with pytest.raises(InvalidSetting, match=r"^output is "):
+        clip_painter(Path(__file__))
 
 
 def test_files_of_one_name_in_two_folders_give_two_pictures(
@@ -195,7 +213,7 @@ def test_files_of_one_name_in_two_folders_give_two_pictures(
 ) -> None:
     other = tmp_path / "clip0.wav"
     other.symlink_to(files[1])
-    result = demo.run([files[0], other], model=checkpoint, keep_rates=[0.5], output=tmp_path / "out")
+    result = demo.run([files[0], other], model=checkpoint, keep_rates=[0.5], draw=clip_painter(tmp_path / "out"))
     assert len(set(result.pictures)) == len(list((tmp_path / "out").iterdir())) == 2
 
 
@@ -204,15 +222,14 @@ def test_a_bad_file_is_named_and_the_others_go_on(checkpoint: Path, files: list[
     broken.write_bytes(b"not audio")
     soundfile.write(loud, np.full(16000, 1e20), 16000, subtype="DOUBLE")
     named = [broken, files[0], loud, tmp_path / "missing.wav"]
-    result = demo.run(named, model=checkpoint, keep_rates=[1.0], output=tmp_path / "out", pictures=0)
+    result = demo.run(named, model=checkpoint, keep_rates=[1.0], pictures=0)
     assert [clip.path for clip in result.clips] == [files[0]]
     assert [error.source for error in result.errors] == [str(broken), str(loud), str(tmp_path / "missing.wav")]
-    assert not (tmp_path / "out").exists()
 
 
 def test_with_no_usable_file_the_first_reason_is_raised(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"one\.wav: no such file"):
-        demo.run([tmp_path / "one.wav", tmp_path / "two.wav"], model=checkpoint, output=tmp_path)
+        demo.run([tmp_path / "one.wav", tmp_path / "two.wav"], model=checkpoint)
 
 
 def test_of_a_long_file_the_start_is_heard_and_its_length_told(
@@ -222,7 +239,7 @@ def test_of_a_long_file_the_start_is_heard_and_its_length_told(
     rest = np.random.default_rng(1).normal(size=70000).astype(np.float32) * 0.1
     whole = np.concatenate([start, rest])
     soundfile.write(tmp_path / "long.wav", whole, 16000, subtype="FLOAT")
-    (clip,) = demo.run([tmp_path / "long.wav"], model=checkpoint, output=tmp_path, pictures=0).clips
+    (clip,) = demo.run([tmp_path / "long.wav"], model=checkpoint, pictures=0).clips
     assert clip.seconds == pytest.approx(86000 / 16000, abs=0.03)
     assert clip.num_frames == 128
     expected = Frontend.from_config(from_pretrained(checkpoint).config)([whole]).input_values[0]
@@ -233,7 +250,7 @@ def test_damage_far_into_a_file_is_found(checkpoint: Path, files: list[Path], tm
     samples = np.zeros(80000, dtype=np.float32)
     samples[75000] = np.nan
     soundfile.write(tmp_path / "late.wav", samples, 16000, subtype="FLOAT")
-    result = demo.run([tmp_path / "late.wav", files[0]], model=checkpoint, output=tmp_path, pictures=0)
+    result = demo.run([tmp_path / "late.wav", files[0]], model=checkpoint, pictures=0)
     assert "NaN" in result.errors[0].reason
 
 
@@ -243,7 +260,7 @@ def test_labels_that_the_model_does_not_know_give_no_accuracy(
     table = f"path,label,voice\n{files[0]},one,x\n{files[1]},unheard-of,x\n"
     (tmp_path / "labels.csv").write_text(table)
     monkeypatch.setattr(assets, "DEMO_CLIPS", tmp_path)
-    rows = demo.run(model=checkpoint, output=tmp_path, pictures=0).rows
+    rows = demo.run(model=checkpoint, pictures=0).rows
     assert [row["accuracy"] for row in rows] == [None, None, None]
 
 
@@ -261,7 +278,7 @@ def test_an_installation_without_clips_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(assets, "DEMO_CLIPS", tmp_path / "nowhere")
     with pytest.raises(DataError, match="name audio files"):
-        demo.run(model=checkpoint, output=tmp_path)
+        demo.run(model=checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +287,6 @@ def test_an_installation_without_clips_says_what_to_do(
         ({"keep_rates": []}, "keep_rates"),
         ({"keep_rates": [1.0, 1.5]}, "keep_rate"),
         ({"pictures": -1}, "pictures"),
-        ({"output": Path(__file__)}, "output"),
     ],
 )
 def test_wrong_settings_are_refused_before_the_model_is_looked_for(settings: dict, field: str) -> None:
@@ -281,7 +297,7 @@ def test_wrong_settings_are_refused_before_the_model_is_looked_for(settings: dic
 
 def test_a_missing_model_is_an_error_of_its_own(tmp_path: Path, files: list[Path]) -> None:
     with pytest.raises(CheckpointError):
-        demo.run(files, model=tmp_path / "nothing", output=tmp_path)
+        demo.run(files, model=tmp_path / "nothing")
 
 
 def test_progress_goes_from_nothing_to_all_in_every_part(checkpoint: Path, files: list[Path], tmp_path: Path) -> None:
@@ -290,7 +306,9 @@ def test_progress_goes_from_nothing_to_all_in_every_part(checkpoint: Path, files
     def listen(what: str, done: int, total: int) -> None:
         told.setdefault(what, []).append((done, total))
 
-    demo.run(files, model=checkpoint, keep_rates=[0.5, 0.3], output=tmp_path, pictures=1, on_progress=listen)
+    demo.run(
+        files, model=checkpoint, keep_rates=[0.5, 0.3], draw=clip_painter(tmp_path), pictures=1, on_progress=listen
+    )
     assert list(told) == ["read", "tag", "time", "draw"]
     assert {what: steps[-1] for what, steps in told.items()} == {
         "read": (11, 11),
@@ -304,5 +322,5 @@ def test_progress_goes_from_nothing_to_all_in_every_part(checkpoint: Path, files
 
 
 def test_a_keep_rate_given_twice_has_one_row(checkpoint: Path, files: list[Path], tmp_path: Path) -> None:
-    rows = demo.run(files[:1], model=checkpoint, keep_rates=[1, 0.5, 1.0], output=tmp_path, pictures=0).rows
+    rows = demo.run(files[:1], model=checkpoint, keep_rates=[1, 0.5, 1.0], pictures=0).rows
     assert [row["keep_rate"] for row in rows] == [1.0, 0.5]

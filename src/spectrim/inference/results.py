@@ -1,0 +1,76 @@
+"""What tagging gives: scores of windows and of files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+AGGREGATES = ("mean", "max", "none")
+"""How one score a label can be made of those of a file's windows; see `aggregated`."""
+
+Scores: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """One entry of a timeline: ``start`` and ``end`` in seconds, ``scores`` (labels,) float32."""
+
+    start: float
+    end: float
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """What the model hears in one file.
+
+    Attributes:
+        path: the file, as it was named or found.
+        labels: names, in the order of the scores.
+        seconds: how much of it was heard, up to the end of the last window.
+        timeline: scores of every window; one window for a file no longer than a window.
+        scores: (labels,) float32, the aggregate of the timeline; None where none was asked for, or after an error.
+        error: one line that says why there are no scores; None if all is well.
+        note: one line on what is unusual about a file that was heard, such as a header without a length; None for most.
+    """
+
+    path: str
+    labels: Sequence[str] = field(repr=False)
+    seconds: float = 0.0
+    timeline: Sequence[WindowScores] = field(default=(), repr=False)
+    scores: Scores | None = field(default=None, repr=False)
+    error: str | None = None
+    note: str | None = None
+
+    def top(self, number: int = 5, scores: Scores | None = None) -> list[tuple[str, float]]:
+        """Best labels with their scores, best first.
+
+        Args:
+            number: how many; all if there are fewer.
+            scores: (labels,), of a window; None for the aggregate.
+        """
+        chosen = self.scores if scores is None else scores
+        if chosen is None:
+            return []
+        order = np.argsort(-chosen, kind="stable")[:number]
+        return [(self.labels[index], float(chosen[index])) for index in order]
+
+
+def aggregated(timeline: Sequence[WindowScores], aggregate: str) -> Scores | None:
+    """One score a label (labels,) for a file.
+
+    Args:
+        timeline: one window at least.
+        aggregate: ``"mean"``, weighted by the windows' lengths, ``"max"``, or ``"none"``, which gives None.
+    """
+    if aggregate == "none":
+        return None
+    scores = np.stack([window.scores for window in timeline])
+    if aggregate == "max":
+        return scores.max(axis=0)
+    weights = np.array([window.end - window.start for window in timeline])
+    return np.average(scores, axis=0, weights=weights).astype(np.float32)

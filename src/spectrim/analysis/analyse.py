@@ -92,7 +92,7 @@ def analyse(
     model_names = _names(models, names)
     part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
     plan = replace(plan, limit=None)
-    sources = dict(zip(model_names, map(str, models), strict=True))
+    sources = dict(zip(model_names, models, strict=True))
     loaded = {name: from_pretrained(source) for name, source in sources.items()}
     _check_together(loaded, part, plan)
     check_measurable(part, plan.part)
@@ -103,7 +103,7 @@ def analyse(
         if keep_record:
             _keep_record(name, model, part, plan, target, resume, on_progress)
     facts = {
-        "models": sources,
+        "models": {name: str(source) for name, source in sources.items()},
         **_settings(data_set, plan, findings[0]),
         "command": _command(models, data_set, root, output, plan, options, part),
         "environment": environment(str(target_device)),

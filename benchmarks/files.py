@@ -32,7 +32,7 @@ from transformers.utils import is_speech_available
 from spectrim.audio.frontend import Frontend
 from spectrim.files import write_json
 from spectrim.inference.packing import pack_weights
-from spectrim.inference.predict import decoded_windows, predict
+from spectrim.inference.predict import decoded_windows, predict_files
 from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import environment
 from spectrim.measure import benchmark
@@ -62,7 +62,7 @@ def transformers_way(paths: list[str], pipe: Pipeline, batch: int) -> list[list[
 
 def our_way(paths: list[str], model: AudioTransformer, rate: float, batch: int) -> list[NDArray[np.float32]]:
     """Scores of all labels for each file by `spectrim.predict`."""
-    found = [one.scores for one in predict(paths, model, keep_rate=rate, batch_size=batch)]
+    found = [one.scores for one in predict_files(paths, model, keep_rate=rate, batch_size=batch)]
     return [scores for scores in found if scores is not None]
 
 

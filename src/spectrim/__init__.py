@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spectrim.config import SpectrimConfig
     from spectrim.errors import SpectrimError
     from spectrim.inference.packing import pack_weights
+    from spectrim.inference.sounds import predict
     from spectrim.network.macs import macs
     from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
     from spectrim.pruning.pruning import Pruning
@@ -38,6 +39,7 @@ __all__ = [
     "from_pretrained",
     "macs",
     "pack_weights",
+    "predict",
     "prune",
 ]
 
@@ -53,6 +55,7 @@ _HOMES = {
     "from_pretrained": "checkpoints",
     "macs": "network.macs",
     "pack_weights": "inference.packing",
+    "predict": "inference.sounds",
     "prune": "checkpoints",
 }
 

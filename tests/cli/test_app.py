@@ -21,7 +21,7 @@ from spectrim.cli import app as cli
 from spectrim.config import ast_base
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import SpectrimError
-from spectrim.inference.predict import predict
+from spectrim.inference.predict import predict_files
 from spectrim.network.transformer import AudioTransformer
 
 HEAVY = ("torch", "transformers", "numpy", "soundfile", "matplotlib", "scipy", "sklearn")
@@ -165,7 +165,7 @@ def test_table(checkpoint: str, clips: list[str]) -> None:
     lines = [line.rstrip() for line in out.splitlines()]
     assert code == 1
     assert len(lines) == 1 + 3 + 1 + 3
-    found = {prediction.path: prediction for prediction in predict(clips, checkpoint)}
+    found = {prediction.path: prediction for prediction in predict_files(clips, checkpoint)}
     for line in (line for line in lines if "clip [0]" in line or "clip [2]" in line):
         prediction = found[line.split("  ")[0]]
         for label, score in prediction.top(2):
@@ -185,7 +185,7 @@ def test_rows_on_standard_output_and_in_a_file_are_the_same(checkpoint: str, cli
     assert run("predict", *clips, *options, "--output", f"out.{form}")[0] == 1
     assert Path(f"out.{form}").read_text() == out
     assert not list(Path().glob("*.partial*"))
-    found = {prediction.path: prediction for prediction in predict(clips, checkpoint, keep_rate=0.5)}
+    found = {prediction.path: prediction for prediction in predict_files(clips, checkpoint, keep_rate=0.5)}
     if form == "csv":
         best = {row["file"]: (row["label"], row["score"]) for row in rows_of(out) if row["rank"] == "1"}
         errors = {row["file"]: row["error"] for row in rows_of(out)}

@@ -24,7 +24,7 @@ from spectrim.config import ast_base, audiomae_base
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 from spectrim.explain import Explanation, explain, explain_clip
 from spectrim.explain.page import hertz_at
-from spectrim.inference.predict import predict
+from spectrim.inference.predict import predict_files
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.score_maps import score_maps_picture, score_scale
 from spectrim.pictures.spectrograms import kept_area
@@ -95,7 +95,7 @@ def plain_scores(
 
 def test_scores_are_those_of_predict(model: AudioTransformer, long_clip: Explanation) -> None:
     for rate, kind in ((1.0, "dense"), (0.5, "pruned")):
-        [expected] = predict([long_clip.clip], model, keep_rate=rate, workers=1)
+        [expected] = predict_files([long_clip.clip], model, keep_rate=rate, workers=1)
         np.testing.assert_allclose(getattr(long_clip, kind), expected.scores, atol=1e-6)
         assert [(one.start, one.end) for one in long_clip.windows] == [(w.start, w.end) for w in expected.timeline]
         for one, window in zip(long_clip.windows, expected.timeline, strict=True):

@@ -19,7 +19,7 @@ from spectrim.errors import AudioError, CheckpointError, InputShapeError, Invali
 from spectrim.explain.window_pictures import window_painter
 from spectrim.inference.onnx_model import OnnxModel, onnx_device, trace_of
 from spectrim.inference.opening import open_model
-from spectrim.inference.predict import predict
+from spectrim.inference.predict import predict_files
 from spectrim.inference.torch_model import TorchModel
 from spectrim.pictures.spectrograms import kept_stages
 
@@ -42,7 +42,7 @@ def files(tmp_path: Path) -> list[str]:
 @BOTH
 def test_files_get_the_scores_that_pytorch_gives(case: tuple[str, str, bool], files: list[str]) -> None:
     model, path = exported(*case)
-    found, wanted = list(predict(files, path, batch_size=3)), list(predict(files, model, batch_size=3))
+    found, wanted = list(predict_files(files, path, batch_size=3)), list(predict_files(files, model, batch_size=3))
     assert [prediction.error for prediction in found] == [None] * 6 + ["empty file (0 bytes)"]
     for ours, theirs in zip(found, wanted, strict=True):
         assert [(part.start, part.end) for part in ours.timeline] == [
@@ -72,7 +72,7 @@ def test_pictures_show_the_patches_that_pytorch_keeps(files: list[str], tmp_path
             assert name == other_name
             np.testing.assert_array_equal(mine, other)
     opened = OnnxModel(path)
-    list(predict(files[:1], opened, paint=window_painter(opened, tmp_path / "pictures", files[:1])))
+    list(predict_files(files[:1], opened, paint=window_painter(opened, tmp_path / "pictures", files[:1])))
     assert [picture.name for picture in (tmp_path / "pictures").iterdir()] == ["0.wav.png"]
 
 
@@ -92,11 +92,11 @@ def test_the_keep_rate_is_fixed(files: list[str]) -> None:
     path = exported(*LOG_MEL)[1]
     message = rf"^keep_rate is 0\.5; allowed: nothing here: {path.name} was exported at 0\.6"
     with pytest.raises(InvalidSetting, match=message):
-        predict(files, path, keep_rate=0.5)
+        predict_files(files, path, keep_rate=0.5)
     with pytest.raises(InvalidSetting, match=message):
         open_model(path, 0.5)
     with pytest.raises(InvalidSetting, match=message):
-        predict(files, OnnxModel(path), keep_rate=0.5)
+        predict_files(files, OnnxModel(path), keep_rate=0.5)
     with pytest.raises(InvalidSetting, match=message):
         OnnxModel(path).at(keep_rate=0.5)
     with pytest.raises(InvalidSetting, match=r"^pruning is .*keep_rate=0\.5.* was exported at 0\.6"):
@@ -119,7 +119,7 @@ def test_devices_are_those_of_onnx_runtime(files: list[str], monkeypatch: pytest
         with pytest.raises(
             InvalidSetting, match=rf"^device is '{name}'; allowed: one of auto, cpu in this ONNX Runtime"
         ):
-            predict(files, path, device=name)
+            predict_files(files, path, device=name)
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
     assert onnx_device() == torch.device("cuda")

@@ -21,7 +21,7 @@ from spectrim.errors import InvalidSetting, SpectrimError
 from spectrim.inference.onnx_export import export
 from spectrim.inference.opening import open_model
 from spectrim.inference.packing import CAN_PACK, OPERATIONS, PackedLinear, is_packed, pack_weights, unpack_weights
-from spectrim.inference.predict import predict
+from spectrim.inference.predict import predict_files
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
 
@@ -277,8 +277,8 @@ def test_a_model_opened_by_name_is_packed(model: AudioTransformer) -> None:
     backend = open_model("spectrim-mini")
     assert isinstance(backend, TorchModel)
     assert is_packed(backend.network)
-    [prediction] = predict([packaged_clips()[0][0]], backend)
-    [ordinary] = predict([packaged_clips()[0][0]], spectrim.from_pretrained("spectrim-mini"))
+    [prediction] = predict_files([packaged_clips()[0][0]], backend)
+    [ordinary] = predict_files([packaged_clips()[0][0]], spectrim.from_pretrained("spectrim-mini"))
     assert dict(prediction.top(99)) == pytest.approx(dict(ordinary.top(99)), abs=1e-5)
     assert not is_packed(spectrim.from_pretrained("spectrim-mini"))
     rounded = open_model("spectrim-mini", precision="bf16")

@@ -20,7 +20,7 @@ from spectrim.config import ast_base, audiomae_base
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.explain.window_pictures import window_painter
 from spectrim.inference.opening import open_model
-from spectrim.inference.predict import predict
+from spectrim.inference.predict import predict_files
 from spectrim.inference.results import FilePrediction, aggregated
 from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import resolve_device
@@ -97,7 +97,7 @@ def plain_scores(model: AudioTransformer, path: str, starts: list[float] | None 
 
 
 def test_scores_are_those_of_the_model_run_by_hand(model: AudioTransformer, clips: list[str]) -> None:
-    found = list(predict(clips, model))
+    found = list(predict_files(clips, model))
     assert [prediction.path for prediction in found] == clips
     for prediction in found:
         assert prediction.error is None
@@ -116,7 +116,7 @@ def test_scores_are_those_of_the_model_run_by_hand(model: AudioTransformer, clip
 @pytest.mark.parametrize("keep_rate", [1.0, 0.5])
 def test_scores_do_not_depend_on_batch_or_order(model: AudioTransformer, clips: list[str], keep_rate: float) -> None:
     def scores(paths: list[str], **options: Any) -> dict[str, Any]:
-        return {found.path: found.scores for found in predict(paths, model, keep_rate=keep_rate, **options)}
+        return {found.path: found.scores for found in predict_files(paths, model, keep_rate=keep_rate, **options)}
 
     alone = scores(clips, batch_size=1)
     for other in (
@@ -133,9 +133,9 @@ def test_scores_do_not_depend_on_batch_or_order(model: AudioTransformer, clips: 
 def test_scores_after_a_resume_are_those_of_the_unbroken_run(model: AudioTransformer, clips: list[str]) -> None:
     """A resumed run leaves out the first files: with batches of one window bit by bit, else to 1e-6 (six digits)."""
     for size, tolerance in ((1, 0.0), (3, 1e-6)):
-        unbroken = {found.path: found for found in predict(clips, model, keep_rate=0.5, batch_size=size)}
+        unbroken = {found.path: found for found in predict_files(clips, model, keep_rate=0.5, batch_size=size)}
         for first in (1, 4, 5):
-            for found in predict(clips[first:], model, keep_rate=0.5, batch_size=size):
+            for found in predict_files(clips[first:], model, keep_rate=0.5, batch_size=size):
                 before = unbroken[found.path]
                 assert found.scores is not None and before.scores is not None
                 assert float(np.abs(found.scores - before.scores).max()) <= tolerance
@@ -151,14 +151,14 @@ def test_scores_are_those_of_the_transformers_pipeline(
     network.save_pretrained(tmp_path)
     SpectrimFeatureExtractor.from_config(network.config).save_pretrained(tmp_path)
     pipeline = transformers.pipeline("audio-classification", model=str(tmp_path))
-    for prediction in predict(clips[:4], tmp_path):
+    for prediction in predict_files(clips[:4], tmp_path):
         samples = audio.read(prediction.path).samples
         theirs = pipeline({"raw": samples, "sampling_rate": 16000}, top_k=len(LABELS))
         assert dict(prediction.top(99)) == pytest.approx({row["label"]: row["score"] for row in theirs}, abs=1e-5)
 
 
 def test_no_aggregate_maximum_and_mean(model: AudioTransformer, clips: list[str]) -> None:
-    found = {how: next(predict([clips[4]], model, aggregate=how)) for how in ("none", "max", "mean")}
+    found = {how: next(predict_files([clips[4]], model, aggregate=how)) for how in ("none", "max", "mean")}
     scores = plain_scores(model, clips[4], [0.0, 1.28, 2.56])
     assert found["none"].scores is None
     assert found["none"].top() == []
@@ -189,16 +189,16 @@ def test_default_windows_share_out_the_frames_of_the_whole_file(model: AudioTran
 
 
 def test_window_and_hop(model: AudioTransformer, clips: list[str]) -> None:
-    [halves] = predict([clips[6]], model, window=0.5)
+    [halves] = predict_files([clips[6]], model, window=0.5)
     assert [(window.start, window.end) for window in halves.timeline] == [(0, 0.5), (0.5, 1), (1, 1.5), (1.5, 2)]
-    [overlapping] = predict([clips[6]], model, window=1.0, hop=0.75)
+    [overlapping] = predict_files([clips[6]], model, window=1.0, hop=0.75)
     assert [(window.start, window.end) for window in overlapping.timeline] == [(0, 1), (0.75, 1.75), (1.5, 2)]
-    [sparse] = predict([clips[6]], model, hop=1.5)
+    [sparse] = predict_files([clips[6]], model, hop=1.5)
     assert [window.start for window in sparse.timeline] == [0, 1.5]
 
 
 def test_a_file_of_exactly_one_window_gives_one(model: AudioTransformer, clips: list[str]) -> None:
-    [prediction] = predict([clips[5]], model)
+    [prediction] = predict_files([clips[5]], model)
     assert [(window.start, window.end) for window in prediction.timeline] == [(0.0, 1.295)]
     np.testing.assert_array_equal(prediction.scores, prediction.timeline[0].scores)
 
@@ -209,14 +209,14 @@ def test_padding_is_dropped_where_the_model_says_so(clips: list[str]) -> None:
     with torch.no_grad():
         logits = network(features.input_values, num_frames=features.num_frames).logits
         with_padding = network(features.input_values, num_frames=torch.tensor([128])).logits
-    [prediction] = predict([clips[2]], network)
+    [prediction] = predict_files([clips[2]], network)
     np.testing.assert_allclose(prediction.scores, logits[0].sigmoid().numpy(), atol=1e-5)
     assert not np.allclose(prediction.scores, with_padding[0].sigmoid().numpy(), atol=1e-3)
 
 
 def test_another_sampling_rate(clips: list[str]) -> None:
     network = make_model(sampling_rate=8000)
-    [prediction] = predict([clips[2]], network)
+    [prediction] = predict_files([clips[2]], network)
     features = Frontend.from_config(network.config)([audio.read(clips[2], 8000).samples])
     with torch.no_grad():
         scores = network(features.input_values).logits.softmax(-1)[0]
@@ -224,9 +224,9 @@ def test_another_sampling_rate(clips: list[str]) -> None:
 
 
 def test_the_callers_model_keeps_its_keep_rate(model: AudioTransformer, clips: list[str]) -> None:
-    half = next(predict(clips[:1], model, keep_rate=0.5)).scores
+    half = next(predict_files(clips[:1], model, keep_rate=0.5)).scores
     assert model.config.keep_rate == 1.0
-    dense = next(predict(clips[:1], model)).scores
+    dense = next(predict_files(clips[:1], model)).scores
     assert not np.allclose(half, dense, atol=1e-3)
 
 
@@ -265,7 +265,7 @@ def bad_files(folder: Path) -> dict[str, str]:
 def test_each_bad_file_gets_its_reason_and_the_rest_goes_on(model: AudioTransformer, tmp_path: Path) -> None:
     reasons = bad_files(tmp_path)
     good = str(tmp_path / "good.wav")
-    [expected] = predict([good], model)
+    [expected] = predict_files([good], model)
     copies = []
     for index in range(len(reasons) + 1):
         copies.append(str(tmp_path / f"good-{index}.wav"))
@@ -273,7 +273,7 @@ def test_each_bad_file_gets_its_reason_and_the_rest_goes_on(model: AudioTransfor
     paths = [copies[0]]
     for name, copy in zip(reasons, copies[1:], strict=True):
         paths += [str(tmp_path / name), copy]
-    found = {prediction.path: prediction for prediction in predict(paths, model, batch_size=4, workers=2)}
+    found = {prediction.path: prediction for prediction in predict_files(paths, model, batch_size=4, workers=2)}
     assert len(found) == len(paths)
     for name, beginning in reasons.items():
         bad = found[str(tmp_path / name)]
@@ -289,8 +289,8 @@ def test_each_bad_file_gets_its_reason_and_the_rest_goes_on(model: AudioTransfor
 def test_a_file_that_crashes_the_decoder(model: AudioTransformer, tmp_path: Path) -> None:
     for name in ("a.wav", "segfault.wav", "b.wav", "late.wav", "c.wav", "exit.wav"):
         soundfile.write(tmp_path / name, sound(2.0, 1), 16000)
-    found = list(predict([tmp_path / name for name in ("a.wav", "segfault.wav", "b.wav", "late.wav", "c.wav")], model,
-                         batch_size=3, decode=decode))  # fmt: skip
+    paths = [tmp_path / name for name in ("a.wav", "segfault.wav", "b.wav", "late.wav", "c.wav")]
+    found = list(predict_files(paths, model, batch_size=3, decode=decode))
     assert [prediction.error for prediction in found[::2]] == [None, None, None]
     for prediction in found[1::2]:
         assert prediction.error is not None
@@ -312,11 +312,11 @@ def test_wrong_settings_are_refused_before_any_work(model: AudioTransformer, cli
     ):
         options: dict[str, Any] = {name: value}
         with pytest.raises(InvalidSetting, match=f"^{name} is "):
-            predict(clips, model, **options)
+            predict_files(clips, model, **options)
     with pytest.raises(InvalidSetting, match="paths"):
-        predict([], model)
+        predict_files([], model)
     with pytest.raises(CheckpointError):
-        predict(clips, tmp_path / "none")
+        predict_files(clips, tmp_path / "none")
 
 
 def test_bfloat16_scores_are_near_those_of_float32(model: AudioTransformer, clips: list[str], tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_bfloat16_scores_are_near_those_of_float32(model: AudioTransformer, clip
     for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         opened = open_model(tmp_path, 0.7, precision)
         assert opened.precision == str(kind).removeprefix("torch.")
-        found[precision] = np.stack([one.scores for one in predict(clips[:3], opened) if one.scores is not None])
+        found[precision] = np.stack([one.scores for one in predict_files(clips[:3], opened) if one.scores is not None])
     assert found["bf16"].shape == (3, len(LABELS))
     assert found["bf16"].dtype == np.float32
     np.testing.assert_allclose(found["bf16"], found["fp32"], atol=0.03)
@@ -354,14 +354,14 @@ def test_a_missing_gpu_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_windows_are_counted_as_they_come(model: AudioTransformer, clips: list[str]) -> None:
     heard: list[float] = []
-    list(predict(clips[4:6], model, on_window=heard.append))
+    list(predict_files(clips[4:6], model, on_window=heard.append))
     assert heard[:2] == [1.295, 1.295]
     assert heard[2] == pytest.approx(0.74, abs=1e-4)
     assert heard[3:] == [1.295]
 
 
 def test_the_next_prediction_is_not_held_back_by_what_comes_later(model: AudioTransformer, clips: list[str]) -> None:
-    predictions = predict(clips * 5, model, batch_size=1)
+    predictions = predict_files(clips * 5, model, batch_size=1)
     assert next(predictions).path == clips[0]
     predictions.close()
 
@@ -372,7 +372,7 @@ def test_memory_does_not_grow_with_the_length_of_a_file(monkeypatch: pytest.Monk
     peaks = []
     for windows in (40, 240):
         tracemalloc.start()
-        [prediction] = predict(Selection([f"{windows}.wav"]), network, decode=numbered, batch_size=4)
+        [prediction] = predict_files(Selection([f"{windows}.wav"]), network, decode=numbered, batch_size=4)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(prediction.timeline) == windows
@@ -391,7 +391,7 @@ def test_explain_draws_every_window(model: AudioTransformer, clips: list[str], t
     Path(files[2]).write_bytes(Path(clips[4]).read_bytes())
     out = tmp_path / "pictures"
     backend = TorchModel(model).at(keep_rate=0.5)
-    explained = list(predict(files, backend, paint=window_painter(backend, out, files)))
+    explained = list(predict_files(files, backend, paint=window_painter(backend, out, files)))
     drawn = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
     assert drawn == [
         "deep/one.wav.png",
@@ -403,7 +403,7 @@ def test_explain_draws_every_window(model: AudioTransformer, clips: list[str], t
     for path in out.rglob("*.png"):
         with Image.open(path) as picture:
             assert picture.width > 500
-    plain = list(predict(files, model, keep_rate=0.5))
+    plain = list(predict_files(files, model, keep_rate=0.5))
     for with_picture, without in zip(explained, plain, strict=True):
         np.testing.assert_array_equal(with_picture.scores, without.scores)
 
@@ -418,6 +418,6 @@ def test_a_note_is_in_the_prediction(tmp_path: Path, model: AudioTransformer) ->
     left = sound(0.5, 1)
     soundfile.write(tmp_path / "a.wav", np.stack([left, -left], axis=1), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "b.wav", left, 16000)
-    first, second = predict([tmp_path / "a.wav", tmp_path / "b.wav"], model)
+    first, second = predict_files([tmp_path / "a.wav", tmp_path / "b.wav"], model)
     assert first.note == "its channels cancel out in the mix-down to mono, to exact zeros, for 0.50 of 0.50 s"
     assert (first.error, second.error, second.note) == (None, None, None)

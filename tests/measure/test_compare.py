@@ -1,4 +1,4 @@
-"""Clips at several keep rates against `predict` run by hand."""
+"""Clips at several keep rates against `predict_files` run by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plain import small_model
 from scipy import stats
 
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
-from spectrim.inference.predict import predict
+from spectrim.inference.predict import predict_files
 from spectrim.inference.results import FilePrediction
 from spectrim.inference.torch_model import TorchModel
 from spectrim.measure import compare as module
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores_by_hand(folder: Path, model: AudioTransformer, rate: float) -> np.ndarray:
     good = sorted(str(path) for path in folder.iterdir() if path.stem.isdigit())
-    found = [prediction.scores for prediction in predict(good, model, keep_rate=rate)]
+    found = [prediction.scores for prediction in predict_files(good, model, keep_rate=rate)]
     return np.stack([scores for scores in found if scores is not None])
 
 
@@ -116,7 +116,7 @@ def test_what_was_heard_and_what_was_not(folder: Path) -> None:
         ("7 text.wav", "cannot be read as audio"),
     ]
     assert found.errors == named
-    predictions = [one for one in predict([folder], model) if one.error is None]
+    predictions = [one for one in predict_files([folder], model) if one.error is None]
     facts = found.facts
     assert facts["windows"] == sum(len(one.timeline) for one in predictions) > 9
     assert facts["audio_seconds"] == pytest.approx(sum(one.seconds for one in predictions))

@@ -20,7 +20,7 @@ from spectrim.assets import packaged_clips
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import DATA_SETS
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
-from spectrim.inference.predict import predict
+from spectrim.inference.predict import predict_files
 from spectrim.measure import evaluate as evaluation
 from spectrim.measure.evaluate import Evaluation, evaluate
 from spectrim.measure.metric_intervals import clip_intervals
@@ -274,7 +274,9 @@ def test_the_embedded_model_on_packaged_clips_says_what_predict_says(tmp_path: P
         table.writerows((path, label, parts[number % 4]) for number, (path, label) in enumerate(clips))
     found = evaluate("spectrim-mini", "csv", tmp_path, keep_rates=[0.5], batch_size=16, **QUICK)
     for row in found.rows:
-        said = predict([str(path) for path, _ in tested], "spectrim-mini", keep_rate=row["keep_rate"], device="cpu")
+        said = predict_files(
+            [str(path) for path, _ in tested], "spectrim-mini", keep_rate=row["keep_rate"], device="cpu"
+        )
         right = [prediction.top(1)[0][0] == label for prediction, (_, label) in zip(said, tested, strict=True)]
         assert row["accuracy"] == pytest.approx(np.mean(right))
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]

@@ -131,7 +131,7 @@ def stream(path: str | Path, sampling_rate: int = SAMPLING_RATE, notes: list[str
     """
     source = str(path)
     total = 0
-    for block in _resampled(mono_blocks(path, notes), sampling_rate):
+    for block in resampled(mono_blocks(path, notes), sampling_rate):
         total += len(block)
         yield block
     if total < frame_samples(sampling_rate):
@@ -222,6 +222,21 @@ def window_samples(
     return round(window_seconds * sampling_rate), round(hop_seconds * sampling_rate)
 
 
+def resampled(blocks: Iterable[tuple[int, Samples]], sampling_rate: int) -> Iterator[Samples]:
+    """Bring blocks (rate, (n,)) of float32 to one rate; where the rate changes, what came before is finished first."""
+    resampler, at_rate = None, 0
+    for rate, block in blocks:
+        if rate != at_rate:
+            if resampler is not None:
+                yield from _not_empty(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            at_rate, resampler = rate, None
+            if rate != sampling_rate:
+                resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
+        yield from _not_empty(block if resampler is None else resampler.resample_chunk(block))
+    if resampler is not None:
+        yield from _not_empty(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+
+
 def cut(blocks: Iterable[Samples], window: int, hop: int, shortest: int = 1) -> Iterator[tuple[int, Samples]]:
     """Cut a stream of blocks into windows by the rule of `iterate_windows`; all lengths in samples.
 
@@ -249,21 +264,6 @@ def cut(blocks: Iterable[Samples], window: int, hop: int, shortest: int = 1) -> 
 def frame_samples(sampling_rate: int = SAMPLING_RATE) -> int:
     """Samples in one frame of the front end."""
     return round(FRAME_SECONDS * sampling_rate)
-
-
-def _resampled(blocks: Iterable[tuple[int, Samples]], sampling_rate: int) -> Iterator[Samples]:
-    """Bring blocks (rate, (n,)) to one rate; where the rate changes, what came before is finished first."""
-    resampler, at_rate = None, 0
-    for rate, block in blocks:
-        if rate != at_rate:
-            if resampler is not None:
-                yield from _not_empty(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-            at_rate, resampler = rate, None
-            if rate != sampling_rate:
-                resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
-        yield from _not_empty(block if resampler is None else resampler.resample_chunk(block))
-    if resampler is not None:
-        yield from _not_empty(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
 
 def _not_empty(block: Samples) -> Iterator[Samples]:

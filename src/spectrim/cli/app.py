@@ -12,6 +12,7 @@ from spectrim import __version__
 from spectrim.cli.analyze import analyze
 from spectrim.cli.benchmark import benchmark
 from spectrim.cli.data import check, manifest, synthesize
+from spectrim.cli.embed import embed
 from spectrim.cli.evaluate import evaluate
 from spectrim.cli.explain import explain
 from spectrim.cli.export import export
@@ -34,6 +35,7 @@ data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 COMMANDS: tuple[Callable[..., None], ...] = (
     demo,
     predict,
+    embed,
     explain,
     benchmark,
     train,

@@ -124,7 +124,7 @@ def predict(
     from spectrim.cli.prediction_output import open_sink
     from spectrim.cli.terminal import FileProgress, complain, error_console
     from spectrim.inference.opening import open_model
-    from spectrim.inference.predict import predict as tag_files
+    from spectrim.inference.predict import predict_files
 
     console = error_console(progress)
     selection = select_files(paths)
@@ -138,7 +138,7 @@ def predict(
     count = len(left.files) + len(left.errors)
     paint = None if explain is None else _painter(network, explain, left)
     with FileProgress(console, count, progress) as bar:
-        predictions = tag_files(
+        predictions = predict_files(
             left,
             network,
             batch_size=batch_size,

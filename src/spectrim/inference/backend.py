@@ -16,6 +16,7 @@ from spectrim.audio.files import Samples
 from spectrim.audio.filterbank import frame_length_and_shift
 from spectrim.audio.frontend import Frontend
 from spectrim.config import SpectrimConfig
+from spectrim.errors import InvalidSetting
 from spectrim.inference.results import Scores
 from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.trace import TokenTrace
@@ -37,6 +38,7 @@ class Backend(ABC):
         pruning: the operating point.
         takes: what goes in, ``"log_mel"`` or ``"waveforms"``.
         packages: what runs it, beside PyTorch; stands beside timings.
+        embeds: whether it has `embeddings`.
     """
 
     config: SpectrimConfig
@@ -45,6 +47,7 @@ class Backend(ABC):
     pruning: Pruning
     takes: str = "log_mel"
     packages: ClassVar[tuple[str, ...]] = ()
+    embeds: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -150,6 +153,14 @@ class Backend(ABC):
     def scores(self, waveforms: Sequence[Samples]) -> Scores:
         """Scores (batch, labels) float32 of mono waveforms at the model's sampling rate, each (n,)."""
         return self.activate(self.logits(*self.prepare(waveforms))).cpu().numpy()
+
+    def embeddings(self, waveforms: Sequence[Samples]) -> Scores:
+        """Pooled vectors (batch, width) float32 of mono waveforms at the model's sampling rate, each (n,).
+
+        Raises:
+            InvalidSetting: this backend gives logits only.
+        """
+        raise InvalidSetting("model", self.name, "a model in PyTorch: this one gives logits only")
 
     def fingerprint(self) -> str:
         """A few digits that tell a model's weights and settings from any other's."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from spectrim import __version__
 from spectrim.checkpoints.settings import build_config
 from spectrim.checkpoints.untrusted import parse_json
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, brief, one_of
+from spectrim.machine import version_of
 
 EXPORT_PRECISIONS = ("fp32", "fp16", "int8")
 INPUTS = {"log_mel": ("input_values",), "waveforms": ("waveforms", "num_samples")}
@@ -54,7 +54,7 @@ def write_metadata(config: SpectrimConfig, precision: str, takes: str) -> dict[s
         "precision": precision,
         "takes": takes,
         "sampling_rate": str(config.sampling_rate),
-        "spectrim_version": __version__,
+        "spectrim_version": version_of("spectrim") or "unknown",
         "torch_version": version("torch"),
     }
 

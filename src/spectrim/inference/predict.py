@@ -18,7 +18,7 @@ from spectrim.inference.tagger import Paint, Tagger
 BATCH_SIZE = 16
 
 
-def predict(
+def predict_files(
     paths: Paths | Selection,
     model: ModelSource = "spectrim-mini",
     *,
@@ -70,7 +70,7 @@ def predict(
     events = decoded_windows(
         selection.files, backend, window=window, hop=hop, batch_size=batch_size, workers=workers, decode=decode
     )
-    return _predict(selection, events, tagger, on_window)
+    return tag_selection(selection, events, tagger, on_window)
 
 
 def decoded_windows(
@@ -111,19 +111,27 @@ def check_windows(model: Backend, window: float | None = None, hop: float | None
     return length, hop
 
 
-def _predict(
+def tagged(
+    events: Iterable[tuple[str, Event]], tagger: Tagger, on_window: Callable[[float], object] | None = None
+) -> Generator[FilePrediction]:
+    """Predictions of sounds, each with its name, windows, notes and end, as `decoded_windows` gives them."""
+    for name, event in events:
+        if isinstance(event, Window) and on_window is not None:
+            on_window(event.seconds)
+        tagger.add(name, event)
+        yield from tagger.ready()
+    tagger.run()
+    yield from tagger.ready()
+
+
+def tag_selection(
     selection: Selection,
     events: Generator[tuple[int, Event]],
     tagger: Tagger,
-    on_window: Callable[[float], object] | None,
+    on_window: Callable[[float], object] | None = None,
 ) -> Generator[FilePrediction]:
+    """Predictions of a selection: what is wrong with it, then its files, whose ``events`` end with this generator."""
     with closing(events):
         for error in selection.errors:
             yield FilePrediction(error.source, tagger.labels, error=error.reason)
-        for index, event in events:
-            if isinstance(event, Window) and on_window is not None:
-                on_window(event.seconds)
-            tagger.add(selection.files[index], event)
-            yield from tagger.ready()
-        tagger.run()
-        yield from tagger.ready()
+        yield from tagged(((selection.files[index], event) for index, event in events), tagger, on_window)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spectrim.errors import SpectrimError
 
 AGGREGATES = ("mean", "max", "none")
 """How one score a label can be made of those of a file's windows; see `aggregated`."""
@@ -24,7 +26,7 @@ class WindowScores:
     scores: Scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FilePrediction:
     """What the model hears in one file.
 
@@ -45,6 +47,32 @@ class FilePrediction:
     scores: Scores | None = field(default=None, repr=False)
     error: str | None = None
     note: str | None = None
+
+    def __repr__(self) -> str:
+        """The best three labels, or what is wrong."""
+        if self.error is not None:
+            return f"{self.path}: {self.error}"
+        best = ", ".join(f"{label} {score:.3f}" for label, score in self.top(3))
+        if self.scores is None:
+            best = f"{len(self.timeline)} windows"
+        return f"{self.path} ({self.seconds:.2f} s): {best}{f' [{self.note}]' if self.note else ''}"
+
+    def to_dataframe(self) -> Any:
+        """The timeline as a `pandas.DataFrame`: a row a window with ``start`` and ``end`` in seconds, a column a label.
+
+        Raises:
+            SpectrimError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise SpectrimError("to_dataframe needs pandas: pip install pandas") from error
+        times = pandas.DataFrame(
+            {"start": [window.start for window in self.timeline], "end": [window.end for window in self.timeline]}
+        )
+        rows = [window.scores for window in self.timeline]
+        scores = np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
+        return times.join(pandas.DataFrame(scores, columns=list(self.labels)))
 
     def top(self, number: int = 5, scores: Scores | None = None) -> list[tuple[str, float]]:
         """Best labels with their scores, best first.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from spectrim.audio.decoding import Event
-from spectrim.audio.files import Note, Window
+from spectrim.audio.files import Note, Samples, Window
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.backend import Backend
 from spectrim.inference.results import AGGREGATES, FilePrediction, Scores, WindowScores, aggregated
@@ -36,6 +36,7 @@ class Tagger:
         batch_size: windows in one forward pass.
         aggregate: one of `AGGREGATES`.
         paint: called with every window and its scores.
+        score: what makes a row (numbers,) of each window's samples; the model's scores otherwise.
 
     Attributes:
         labels: names, in the order of the scores.
@@ -44,13 +45,20 @@ class Tagger:
         InvalidSetting: there is no such aggregate, or not one window in a pass.
     """
 
-    def __init__(self, model: Backend, batch_size: int, aggregate: str, paint: Paint | None = None) -> None:
+    def __init__(
+        self,
+        model: Backend,
+        batch_size: int,
+        aggregate: str,
+        paint: Paint | None = None,
+        score: Callable[[Sequence[Samples]], Scores] | None = None,
+    ) -> None:
         if aggregate not in AGGREGATES:
             raise InvalidSetting("aggregate", aggregate, one_of(AGGREGATES))
         if batch_size < 1:
             raise InvalidSetting("batch_size", batch_size, "1 or more")
         self.labels = model.labels
-        self._model = model
+        self._score = model.scores if score is None else score
         self._batch_size = batch_size
         self._aggregate = aggregate
         self._paint = paint
@@ -82,7 +90,7 @@ class Tagger:
         if not self._batch:
             return
         batch, self._batch = self._batch, []
-        rows = self._model.scores([window.samples for _, window in batch])
+        rows = self._score([window.samples for _, window in batch])
         for (file, window), scores in zip(batch, rows, strict=True):
             file.in_batch -= 1
             file.windows.append(WindowScores(window.start, window.end, scores))

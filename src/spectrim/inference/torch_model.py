@@ -16,6 +16,7 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.backend import Backend, KeepRate
 from spectrim.inference.packing import pack_weights, unpack_weights
+from spectrim.inference.results import Scores
 from spectrim.machine import resolve_device
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning, given_pruning
@@ -39,6 +40,8 @@ class TorchModel(Backend):
     Raises:
         InvalidSetting: the operating point is out of range.
     """
+
+    embeds = True
 
     def __init__(
         self, network: AudioTransformer, pruning: Pruning | None = None, device: torch.device | None = None
@@ -122,6 +125,13 @@ class TorchModel(Backend):
         """See `Backend.trace`: with scores and carriers."""
         trace: TokenTrace = self.output(values, lengths, output_token_trace=True).token_trace
         return trace
+
+    def embeddings(self, waveforms: Sequence[Samples]) -> Scores:
+        """See `Backend.embeddings` and `AudioTransformer.embed`."""
+        values, lengths = self.prepare(waveforms)
+        with torch.inference_mode():
+            vectors = self.network.embed(values.to(self.network.dtype), self.pruning, num_frames=lengths)
+        return vectors.float().cpu().numpy()
 
     def output(self, values: Tensor, lengths: Tensor | None = None, **wanted: Any) -> Any:
         """All that the model can tell, as `spectrim.AudioTransformerOutput`.

@@ -19,7 +19,7 @@ from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 from spectrim.inference.backend import Backend
 from spectrim.inference.opening import ModelSource, open_model
-from spectrim.inference.predict import BATCH_SIZE, decoded_windows, predict
+from spectrim.inference.predict import BATCH_SIZE, decoded_windows, predict_files
 from spectrim.inference.results import Scores
 from spectrim.machine import default_workers
 from spectrim.measure.agreement import THRESHOLD, agreement
@@ -339,7 +339,7 @@ class _TimedPasses:
     def tag(self, files: Sequence[str], rate: float | None, model: Backend | None = None) -> tuple[Scores, _Times]:
         """Scores (clips, labels) at a keep rate, None for the model's own; of another model where one is given."""
         clock, scores = _Clock(), []
-        predictions = predict(
+        predictions = predict_files(
             Selection(list(files)),
             self._model if model is None else model,
             keep_rate=rate,

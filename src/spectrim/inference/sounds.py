@@ -1,0 +1,231 @@
+"""The one call from sound to labels: `spectrim.predict`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrim.audio.decoding import Event
+from spectrim.audio.files import Samples, Window, cut, frame_samples, resampled, window_samples
+from spectrim.audio.finding import Selection
+from spectrim.audio.waveforms import as_clips, check_clips
+from spectrim.errors import AudioError, InputShapeError, InvalidSetting
+from spectrim.inference.backend import KeepRate
+from spectrim.inference.opening import ModelSource, open_model
+from spectrim.inference.predict import BATCH_SIZE, check_windows, predict_files, tagged
+from spectrim.inference.results import FilePrediction
+from spectrim.inference.tagger import Tagger
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Array: TypeAlias = np.ndarray | Tensor | Mapping[str, Any]
+Sound: TypeAlias = PathLike | Array
+"""A file, a mono waveform (samples,), or a row of `datasets.Audio`: ``{"array": …, "sampling_rate": …}``."""
+
+RATES = (100, 10_000_000)
+"""Sampling rates in hertz that an array may have."""
+
+
+@overload
+def predict(  # type: ignore[overload-overlap]
+    sound: Sound,
+    model: ModelSource = ...,
+    *,
+    keep_rate: KeepRate | None = ...,
+    sampling_rate: int | None = ...,
+    batch_size: int = ...,
+    device: str = ...,
+    window: float | None = ...,
+    hop: float | None = ...,
+    aggregate: str = ...,
+    workers: int | None = ...,
+) -> FilePrediction: ...
+@overload
+def predict(
+    sound: Iterable[Sound],
+    model: ModelSource = ...,
+    *,
+    keep_rate: KeepRate | None = ...,
+    sampling_rate: int | None = ...,
+    batch_size: int = ...,
+    device: str = ...,
+    window: float | None = ...,
+    hop: float | None = ...,
+    aggregate: str = ...,
+    workers: int | None = ...,
+) -> Iterator[FilePrediction]: ...
+def predict(
+    sound: Sound | Iterable[Sound],
+    model: ModelSource = "spectrim-mini",
+    *,
+    keep_rate: KeepRate | None = None,
+    sampling_rate: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    device: str = "auto",
+    window: float | None = None,
+    hop: float | None = None,
+    aggregate: str = "mean",
+    workers: int | None = None,
+) -> FilePrediction | Iterator[FilePrediction]:
+    """Hear sounds and name what is in them.
+
+    A long sound is cut into windows of the model's length, and the prediction holds the scores of each.
+
+    Args:
+        sound: one file or one mono waveform (samples,), which give one prediction; or several of one kind, which give
+            an iterator of predictions in their order. Several files may also be folders and patterns. A string is one
+            path, never letters. Integer samples are scaled to ±1. A row of `datasets.Audio` is a waveform.
+        model: the model in the package, a directory, a file (``.pth``, ``.onnx``, …), a hub id, or a model that is
+            loaded already, which saves loading it again at every call.
+        keep_rate: share of the patches kept at each pruning block, in (0, 1]; None as the model says.
+        sampling_rate: of waveforms, in hertz; files know their own.
+        batch_size: windows in one forward pass.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        window: length of a window in seconds; the model's own otherwise.
+        hop: from one window's start to the next, in seconds.
+        aggregate: how a sound's scores are made of its windows': ``"mean"``, ``"max"`` or ``"none"``.
+        workers: processes that decode files; None for a few.
+
+    Returns:
+        One `FilePrediction`, or an iterator: there, what cannot be heard has a prediction whose ``error`` says why.
+
+    Raises:
+        AudioError: the one sound cannot be heard.
+        InvalidSetting: a setting is out of range, or a rate is missing.
+        CheckpointError: the model cannot be loaded.
+
+    Examples:
+        >>> clip = packaged_clips()[0][0]
+        >>> spectrim.predict(clip).top(1)[0][0]
+        'backward'
+        >>> [round(p.seconds, 2) for p in spectrim.predict([clip, clip], keep_rate=0.7)]
+        [1.0, 1.0]
+        >>> spectrim.predict(np.zeros(8000, np.float32), sampling_rate=8000).seconds
+        1.0
+    """
+    options: dict[str, Any] = {"window": window, "hop": hop, "aggregate": aggregate, "batch_size": batch_size}
+    options |= {"keep_rate": keep_rate, "device": device}
+    if isinstance(sound, PATHS):
+        _refuse_rate(sampling_rate)
+        if Path(sound).is_dir():
+            raise InvalidSetting("sound", str(sound), "one file; the files of a folder are predict([folder])")
+        return _only(predict_files(Selection([os.fspath(sound)]), model, workers=workers, **options))
+    if isinstance(sound, ARRAYS):
+        return _only(_predict_arrays(iter([sound]), sampling_rate, model, **options))
+    if not isinstance(sound, Iterable):
+        raise InvalidSetting("sound", type(sound).__name__, "a path, an array, or several of them")
+    sounds = iter(sound)
+    first = next(sounds, None)
+    if first is None:
+        return iter(())
+    if isinstance(first, ARRAYS):
+        return _predict_arrays(chain([first], sounds), sampling_rate, model, **options)
+    _refuse_rate(sampling_rate)
+    paths = [first, *sounds]
+    for index, path in enumerate(paths):
+        if not isinstance(path, PATHS):
+            raise InvalidSetting("sound", type(path).__name__, f"a path, as the first (this is number {index})")
+    return predict_files(paths, model, workers=workers, **options)
+
+
+PATHS = (str, os.PathLike)
+ARRAYS = (np.ndarray, Tensor, Mapping)
+
+
+def _refuse_rate(sampling_rate: int | None) -> None:
+    if sampling_rate is not None:
+        raise InvalidSetting("sampling_rate", sampling_rate, "None with files, which know their own")
+
+
+def _only(predictions: Iterator[FilePrediction]) -> FilePrediction:
+    """The prediction of the one sound there is.
+
+    Raises:
+        AudioError: it cannot be heard.
+    """
+    [prediction] = predictions
+    if prediction.error is not None:
+        raise AudioError(prediction.path, prediction.error)
+    return prediction
+
+
+def _predict_arrays(
+    sounds: Iterator[Any],
+    sampling_rate: int | None,
+    model: ModelSource,
+    *,
+    keep_rate: KeepRate | None,
+    device: str,
+    window: float | None,
+    hop: float | None,
+    batch_size: int,
+    aggregate: str,
+) -> Iterator[FilePrediction]:
+    first = next(sounds)
+    _array_and_rate(first, sampling_rate, 0)
+    backend = open_model(model, keep_rate, device=device)
+    length, distance = check_windows(backend, window, hop)
+    rate = backend.config.sampling_rate
+    sizes = window_samples(length, distance, rate)
+    tagger = Tagger(backend, batch_size, aggregate)
+    events = (
+        (f"waveform {index}", event)
+        for index, sound in enumerate(chain([first], sounds))
+        for event in _windows(sound, sampling_rate, index, rate, sizes)
+    )
+    return tagged(events, tagger)
+
+
+def _windows(sound: Any, sampling_rate: int | None, index: int, rate: int, sizes: tuple[int, int]) -> Iterator[Event]:
+    """The windows of a waveform, then None; or what is wrong with it."""
+    try:
+        samples, own = _waveform(sound, sampling_rate, index)
+    except (AudioError, InputShapeError) as error:
+        yield AudioError(f"waveform {index}", getattr(error, "reason", str(error)))
+        return
+    shortest = frame_samples(rate)
+    for start, piece in cut(resampled([(own, samples)], rate), *sizes, shortest=shortest):
+        yield Window(start / rate, piece, rate)
+    yield None
+
+
+def _array_and_rate(sound: Any, sampling_rate: int | None, index: int) -> tuple[Any, int]:
+    """What should be a waveform, and its rate in hertz.
+
+    Raises:
+        InvalidSetting: there is no rate, or two.
+    """
+    if isinstance(sound, Mapping):
+        if not {"array", "sampling_rate"} <= sound.keys():
+            raise InvalidSetting("sound", list(sound), "rows with 'array' and 'sampling_rate'")
+        if sampling_rate not in (None, sound["sampling_rate"]):
+            raise InvalidSetting("sampling_rate", sampling_rate, f"{sound['sampling_rate']}, as waveform {index} says")
+        sound, sampling_rate = sound["array"], sound["sampling_rate"]
+    if sampling_rate is None:
+        raise InvalidSetting("sampling_rate", None, "the rate of the waveforms in hertz, e.g. 16000")
+    whole = isinstance(sampling_rate, int | np.integer) and not isinstance(sampling_rate, bool)
+    if not whole or not RATES[0] <= sampling_rate <= RATES[1]:
+        raise InvalidSetting("sampling_rate", sampling_rate, f"a whole number of hertz from {RATES[0]} to {RATES[1]}")
+    return sound, int(sampling_rate)
+
+
+def _waveform(sound: Any, sampling_rate: int | None, index: int) -> tuple[Samples, int]:
+    """Samples (n,) float32 and their rate in hertz.
+
+    Raises:
+        InvalidSetting: see `_array_and_rate`.
+        AudioError, InputShapeError: it is no mono waveform that can be heard.
+    """
+    array, rate = _array_and_rate(sound, sampling_rate, index)
+    if not isinstance(array, np.ndarray | Tensor | list | tuple):
+        raise AudioError(f"waveform {index}", f"is a {type(array).__name__}; wanted: an array or tensor")
+    clips = as_clips([array], torch.device("cpu"))  # type: ignore[list-item]
+    check_clips(clips, frame_samples(rate), rate)
+    samples: Samples = clips[0].detach().cpu().to(torch.float32).numpy()
+    return samples, rate

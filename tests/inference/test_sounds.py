@@ -1,0 +1,147 @@
+"""`spectrim.predict`: one call for files and arrays, held to the engine for files and to what its parts are."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import spectrim
+from spectrim.assets import packaged_clips
+from spectrim.errors import AudioError, InvalidSetting, SpectrimError
+from spectrim.inference.predict import predict_files
+from spectrim.inference.results import FilePrediction
+
+
+@pytest.fixture(scope="module")
+def model() -> spectrim.AudioTransformer:
+    return spectrim.from_pretrained("spectrim-mini")
+
+
+def clip(number: int = 0) -> tuple[str, np.ndarray, int]:
+    path = str(packaged_clips()[number][0])
+    samples, rate = soundfile.read(path, dtype="float32")
+    return path, samples, rate
+
+
+def test_one_path_gives_one_prediction_and_several_an_iterator(model: spectrim.AudioTransformer) -> None:
+    paths = [str(path) for path, _ in packaged_clips()[:3]]
+    expected = list(predict_files(paths, model, keep_rate=0.7))
+    for sound in (paths[0], Path(paths[0])):
+        found = spectrim.predict(sound, model, keep_rate=0.7)
+        assert found.path == paths[0] and found.top(1) == expected[0].top(1)
+        np.testing.assert_allclose(found.scores, expected[0].scores, atol=1e-6)
+    several = spectrim.predict(paths, model, keep_rate=0.7)
+    assert iter(several) is several
+    assert [found.top(2) for found in several] == [found.top(2) for found in expected]
+    assert [found.path for found in spectrim.predict((path for path in paths[:1]), model)] == paths[:1]
+    assert list(spectrim.predict([], model)) == []
+
+
+def test_an_array_is_heard_as_its_file(model: spectrim.AudioTransformer) -> None:
+    path, samples, rate = clip()
+    expected = spectrim.predict(path, model).scores
+    integers = np.round(samples * 32768).clip(-32768, 32767).astype(np.int16)
+    rows = [{"array": samples, "sampling_rate": rate, "path": path}]
+    for sound in (samples, torch.from_numpy(samples), samples.astype(np.float64), integers, rows[0]):
+        given = None if isinstance(sound, dict) else rate
+        found = spectrim.predict(sound, model, sampling_rate=given)
+        np.testing.assert_allclose(found.scores, expected, atol=1e-4)
+        assert found.path == "waveform 0"
+    assert [found.path for found in spectrim.predict([samples, integers], model, sampling_rate=rate)] == [
+        "waveform 0",
+        "waveform 1",
+    ]
+    assert len(list(spectrim.predict(rows, model))) == 1
+
+
+def test_an_array_at_another_rate_is_resampled_and_a_long_one_cut(
+    model: spectrim.AudioTransformer, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    samples = (0.1 * generator.standard_normal(int(3.1 * 22050))).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 22050, subtype="FLOAT")
+    for options in ({}, {"window": 0.5, "hop": 0.25, "aggregate": "max"}):
+        expected = spectrim.predict(tmp_path / "a.wav", model, **options)
+        found = spectrim.predict(samples, model, sampling_rate=22050, **options)
+        assert [(w.start, w.end) for w in found.timeline] == [(w.start, w.end) for w in expected.timeline]
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+
+
+def test_what_cannot_be_heard_is_an_error_of_the_one_and_a_row_among_several(
+    model: spectrim.AudioTransformer, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    with pytest.raises(AudioError, match=r"bad\.wav"):
+        spectrim.predict(tmp_path / "bad.wav", model)
+    with pytest.raises(AudioError, match="no such file"):
+        spectrim.predict("no.wav", model)
+    path, samples, rate = clip()
+    bad, good = spectrim.predict([str(tmp_path / "bad.wav"), path], model)
+    assert bad.error and bad.scores is None and good.error is None
+    broken = samples.copy()
+    broken[7] = np.nan
+    for sound, said in ((broken, "NaN"), (samples[:100], "shorter than one frame"), (samples > 0, "type bool")):
+        with pytest.raises(AudioError, match=said):
+            spectrim.predict(sound, model, sampling_rate=rate)
+        _, row = spectrim.predict([samples, sound], model, sampling_rate=rate)
+        assert said in row.error and row.scores is None
+    with pytest.raises(AudioError, match="mono"):
+        spectrim.predict(np.zeros((16000, 2), np.float32), model, sampling_rate=rate)
+    first, _ = spectrim.predict([broken, samples], model, sampling_rate=rate)
+    assert "NaN" in first.error
+
+
+@pytest.mark.parametrize(
+    ("sound", "options", "said"),
+    [
+        (np.zeros(16000, np.float32), {}, "sampling_rate is None"),
+        (np.zeros(16000, np.float32), {"sampling_rate": 16000.0}, "sampling_rate is 16000.0"),
+        (np.zeros(16000, np.float32), {"sampling_rate": 0}, "sampling_rate is 0"),
+        ({"raw": np.zeros(16000)}, {}, "rows with 'array'"),
+        ({"array": np.zeros(16000), "sampling_rate": 8000}, {"sampling_rate": 16000}, "8000"),
+        ("a.wav", {"sampling_rate": 16000}, "None with files"),
+        (["a.wav"], {"sampling_rate": 16000}, "None with files"),
+        (["a.wav", np.zeros(16000)], {}, "a path, as the first"),
+        (5, {}, "sound is 'int'"),
+        ([5], {}, "a path, as the first"),
+        (".", {}, r"predict\(\[folder\]\)"),
+        (["a.wav"], {"window": -1.0}, "window"),
+        (["a.wav"], {"aggregate": "median"}, "aggregate"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_work(
+    model: spectrim.AudioTransformer, sound: object, options: dict, said: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=said):
+        spectrim.predict(sound, model, **options)
+
+
+def test_a_prediction_prints_well(tmp_path: Path) -> None:
+    scores = np.array([0.1, 0.7, 0.05, 0.15], np.float32)
+    found = FilePrediction("a.wav", ["a", "b", "c", "d"], 1.5, (), scores)
+    assert repr(found) == str(found) == "a.wav (1.50 s): b 0.700, d 0.150, a 0.100"
+    assert repr(FilePrediction("a.wav", ["a"], error="no such file")) == "a.wav: no such file"
+
+
+def test_a_dataframe_has_a_row_a_window(model: spectrim.AudioTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.concatenate([clip(0)[1], clip(1)[1], clip(2)[1]])
+    found = spectrim.predict(samples, model, sampling_rate=16000)
+
+    def without_pandas(name: str, *rest: object, **more: object) -> object:
+        if name == "pandas":
+            raise ImportError(name)
+        return original(name, *rest, **more)
+
+    original = builtins.__import__
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", without_pandas)
+        with pytest.raises(SpectrimError, match="pip install pandas"):
+            found.to_dataframe()
+    frame = found.to_dataframe()
+    assert list(frame.columns[:2]) == ["start", "end"] and len(frame) == len(found.timeline) > 1
+    assert frame.drop(columns=["start", "end"]).idxmax(axis=1)[0] == found.top(1, found.timeline[0].scores)[0][0]

@@ -86,7 +86,6 @@ def analyse(
     """
     plan.check()
     models = [models] if isinstance(models, str | os.PathLike) else list(models)
-    names = [names] if isinstance(names, str) else names
     target, target_device = Path(output), resolve_device(device)
     _check_output(target, resume)
     model_names = _names(models, names)
@@ -95,7 +94,6 @@ def analyse(
     sources = dict(zip(model_names, models, strict=True))
     loaded = {name: from_pretrained(source) for name, source in sources.items()}
     _check_together(loaded, part, plan)
-    check_measurable(part, plan.part)
     findings = []
     for name in model_names:
         model = pack_weights(loaded.pop(name).to(target_device))
@@ -143,9 +141,10 @@ def _check_output(target: Path, resume: bool) -> None:
         raise InvalidSetting("output", str(target), "a folder without an analysis in it, or resume to go on with it")
 
 
-def _names(models: Sequence[str | os.PathLike[str]], names: Sequence[str] | None) -> list[str]:
+def _names(models: Sequence[str | os.PathLike[str]], names: str | Sequence[str] | None) -> list[str]:
     if not models:
         raise InvalidSetting("model", [], "one model or more")
+    names = [names] if isinstance(names, str) else names
     chosen = list(names) if names else [Path(model).name or str(model) for model in models]
     if len(chosen) != len(models):
         raise InvalidSetting("name", chosen, f"one for each of the {len(models)} models")
@@ -157,7 +156,7 @@ def _names(models: Sequence[str | os.PathLike[str]], names: Sequence[str] | None
 
 
 def _check_together(models: Mapping[str, AudioTransformer], part: AudioDataset, plan: Plan) -> None:
-    """Raise `InvalidSetting` unless the models can be compared: labels, grid, number of stages."""
+    """Raise `InvalidSetting` unless the models can be compared on these clips: labels, grid, number of stages."""
     first_name, first = next(iter(models.items()))
     for name, model in models.items():
         label_columns(list(model.config.id2label.values()), part.labels)
@@ -168,6 +167,7 @@ def _check_together(models: Mapping[str, AudioTransformer], part: AudioDataset, 
         if len(model.config.prune_at) != len(first.config.prune_at):
             wanted = f"{len(first.config.prune_at)} blocks, as of {first_name}"
             raise InvalidSetting(f"prune_at of {name}", list(model.config.prune_at), wanted)
+    check_measurable(part, plan.part)
 
 
 def _findings(

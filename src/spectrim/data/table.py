@@ -71,8 +71,6 @@ def open_table(
         DataError: there is no such table, a line of it is wrong (names it), or too many clips are missing.
     """
     check_part(part)
-    if not isinstance(label_separator, str) or not label_separator:
-        raise InvalidSetting("label_separator", label_separator, "at least one character")
     path = _find(Path(root), table)
     rows, multi_label = _read(path, delimiter, label_separator)
     labels, recordings = _labelled(rows, path.parent)
@@ -128,6 +126,8 @@ def _by_split(splits: Sequence[str | None], recordings: Sequence[Recording]) -> 
 
 def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row], bool]:
     """The rows of a table, and whether a clip can have several labels."""
+    if not isinstance(label_separator, str) or not label_separator:
+        raise InvalidSetting("label_separator", label_separator, "at least one character")
     rows: list[_Row] = []
     seen: set[str] = set()
     multi_label = False

@@ -80,11 +80,7 @@ def score_part(
         DataError: too many files cannot be read.
         SpectrimError: a decoding process ended, or a score is NaN or infinite.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidSetting(name, value, f"a whole number from {least}")
-    if not points:
-        raise InvalidSetting("points", points, "at least one operating point")
+    _check(batch_size, workers, points)
     backend = open_model(model, device=device)
     columns = label_columns(backend.labels, part.labels)
     scorer = _Scorer(backend, points)
@@ -110,6 +106,15 @@ def score_part(
             on_progress(done, len(part))
     joined = {point: np.concatenate(values) for point, values in scores.items()}
     return Scored(ids, np.concatenate(targets), joined, scorer.milliseconds(batch_size), unreadable)
+
+
+def _check(batch_size: int, workers: int, points: Sequence[Pruning]) -> None:
+    """Raise `InvalidSetting` for what cannot be."""
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidSetting(name, value, f"a whole number from {least}")
+    if not points:
+        raise InvalidSetting("points", points, "at least one operating point")
 
 
 def label_columns(of_model: Sequence[str], of_data: Sequence[str]) -> NDArray[np.int64]:

@@ -1,0 +1,245 @@
+"""The runs of an evaluation: what each found, and the rows, means and intervals of all of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectrim.checkpoints import DescribedSource
+from spectrim.config import SpectrimConfig
+from spectrim.data import AudioDataset
+from spectrim.measure.metric_intervals import clip_intervals
+from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, right_clips, summarise
+from spectrim.measure.scoring import Scored
+from spectrim.network.macs import macs
+from spectrim.pruning.pruning import Pruning
+from spectrim.stats.ground import CANNOT_SAY, MARGIN, Interval, near_chance, within_margin
+from spectrim.stats.t_intervals import mean_over_runs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on its part of the data.
+
+    Attributes:
+        model: what `spectrim.inference.opening.open_model` takes.
+        fold: held out, None where there is one model alone; seed likewise.
+        part: the clips.
+    """
+
+    model: str | DescribedSource
+    fold: int | None
+    seed: int | None
+    part: AudioDataset
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What became of a job.
+
+    Attributes:
+        job: which one.
+        scored: without scores where there are several jobs.
+        labels: where it was measured → metrics of each label.
+        metrics: likewise → metric → value.
+        discordant: likewise → clips on which either this or the dense model is right; empty but for accuracy.
+        chance: what the data set's metric is for scores that know nothing.
+    """
+
+    job: Job
+    scored: Scored
+    labels: Mapping[Pruning, LabelMetrics]
+    metrics: Mapping[Pruning, Mapping[str, float]]
+    discordant: Mapping[Pruning, int]
+    chance: float
+
+
+def judge(job: Job, scored: Scored, dense: Pruning, *, keep: bool) -> Run:
+    """Metrics of a run; scores are kept only on demand."""
+    multi_label = job.part.each_label_apart
+    labels, metrics = {}, {}
+    for point, scores in scored.scores.items():
+        labels[point] = label_metrics(scores, scored.targets, multi_label=multi_label)
+        metrics[point] = summarise(scores, scored.targets, labels[point], multi_label=multi_label)
+    discordant = {}
+    if job.part.metric == "accuracy":
+        right = {point: right_clips(scores, scored.targets) for point, scores in scored.scores.items()}
+        discordant = {point: int(np.count_nonzero(hits != right[dense])) for point, hits in right.items()}
+    chance = chance_level(scored.targets, job.part.metric)
+    if not keep:
+        empty = np.empty((0, 0), dtype=np.float32)
+        scored = Scored(scored.ids, empty, {}, scored.milliseconds, scored.unreadable)
+    return Run(job, scored, labels, metrics, discordant, chance)
+
+
+def result_rows(
+    runs: Sequence[Run], points: Mapping[Pruning, Pruning], dense: Pruning, config: SpectrimConfig, resamples: int
+) -> list[dict[str, Any]]:
+    """A row a point of the table: metrics with intervals, MACs, times, and whether less than one point is lost.
+
+    Args:
+        runs: of all jobs.
+        points: of the table → where they were measured.
+        dense: where the dense model was.
+        config: that all models share.
+        resamples: of the bootstrap.
+    """
+    rows = _metric_rows(runs, points, dense, resamples)
+    whole = macs(config, keep_rate=1.0).paper
+    for row, (shown, point) in zip(rows, points.items(), strict=True):
+        counted = macs(config, pruning=shown)
+        row |= {"paper_macs": counted.paper, "executed_macs": counted.executed, "macs_saved": 1 - counted.paper / whole}
+        row |= _times(runs, point, dense)
+        nothing = {"discordance": None, "under_one_point": None, "why": None}
+        row |= nothing if point == dense else _judgement(row, point, rows, runs)
+    return rows
+
+
+def _metric_rows(
+    runs: Sequence[Run], points: Mapping[Pruning, Pruning], dense: Pruning, resamples: int
+) -> list[dict[str, Any]]:
+    """Means over the runs, and intervals of the data set's metric and its change."""
+    metric = runs[0].job.part.metric
+    measured = list(dict.fromkeys([dense, *points.values()]))
+    bounds = {}
+    if len(runs) == 1:
+        scored = runs[0].scored
+        found = clip_intervals(
+            [scored.scores[point] for point in measured], scored.targets, metric, resamples=resamples
+        )
+        bounds = {point: [float(ends[number]) for ends in found] for number, point in enumerate(measured)}
+    else:
+        for point in measured:
+            value = mean_over_runs([run.metrics[point][metric] for run in runs])
+            lost = mean_over_runs([run.metrics[point][metric] - run.metrics[dense][metric] for run in runs])
+            bounds[point] = [value.low, value.high, lost.low, lost.high]
+    rows = []
+    for shown, point in points.items():
+        means = {name: statistics.fmean(run.metrics[point][name] for run in runs) for name in runs[0].metrics[point]}
+        low, high, change_low, change_high = bounds[point]
+        change = statistics.fmean(run.metrics[point][metric] - run.metrics[dense][metric] for run in runs)
+        rows.append(
+            {
+                **{"keep_rate": shown.keep_rate, "criterion": shown.criterion},
+                **{metric: means.pop(metric), f"{metric}_low": low, f"{metric}_high": high},
+                **{"change": change, "change_low": change_low, "change_high": change_high, **means},
+            }
+        )
+    return rows
+
+
+def _judgement(
+    row: Mapping[str, Any], point: Pruning, rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+) -> dict[str, Any]:
+    """Whether a row loses less than one point, or why that cannot be said."""
+    metric = runs[0].job.part.metric
+    clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
+    seen = sum(len(run.scored.ids) for run in runs)
+    share = sum(run.discordant[point] for run in runs) / seen if metric == "accuracy" else None
+    first = next(one for one in rows if one["keep_rate"] == 1.0)
+    dense = Interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
+    change = Interval(row["change"], row["change_low"], row["change_high"])
+    counted = clips if len(runs) == 1 or share is not None else None
+    chance = statistics.fmean(run.chance for run in runs)
+    why = within_margin(change, counted, share) or near_chance(dense, chance)
+    said = CANNOT_SAY if why else "yes" if change.low > -MARGIN else "no" if change.high < -MARGIN else "unclear"
+    return {"discordance": share, "under_one_point": said, "why": why}
+
+
+def _times(runs: Sequence[Run], point: Pruning, dense: Pruning) -> dict[str, float | None]:
+    """Median over the runs."""
+    times = [run.scored.milliseconds[point] for run in runs]
+    whole = [run.scored.milliseconds[dense] for run in runs]
+    known = [(ours, theirs) for ours, theirs in zip(times, whole, strict=True) if ours is not None and theirs]
+    if not known:
+        return {"ms_per_clip": None, "speed_up": None}
+    return {
+        "ms_per_clip": statistics.median(ours for ours, _ in known),
+        "speed_up": statistics.median(theirs / ours for ours, theirs in known),
+    }
+
+
+def class_rows(runs: Sequence[Run], points: Mapping[Pruning, Pruning]) -> list[dict[str, Any]]:
+    """A row a point and label: its positives, and means over the runs in which a value is defined."""
+    each_fold = {run.job.fold: run for run in runs}.values()
+    rows = []
+    for shown, point in points.items():
+        found = [run.labels[point] for run in runs]
+        positives = np.sum([run.labels[point].positives for run in each_fold], axis=0)
+        columns = {
+            "average_precision": _defined_mean([one.average_precision for one in found]),
+            "AUC": _defined_mean([one.roc_area for one in found]),
+        }
+        recalls = [one.recall for one in found if one.recall is not None]
+        if recalls:
+            columns["recall"] = _defined_mean(recalls)
+        for number, label in enumerate(runs[0].job.part.labels):
+            values = {name: plain(float(column[number])) for name, column in columns.items()}
+            head = {"keep_rate": shown.keep_rate, "criterion": shown.criterion, "label": label}
+            rows.append({**head, "positives": int(positives[number]), **values})
+    return rows
+
+
+def _defined_mean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean over runs of what is not NaN, (labels,); NaN where all are."""
+    stack = np.stack(values)
+    known = (~np.isnan(stack)).sum(axis=0)
+    return np.divide(np.nansum(stack, axis=0), known, out=np.full(stack.shape[1], np.nan), where=known > 0)
+
+
+def facts_of(runs: Sequence[Run], resamples: int) -> dict[str, Any]:
+    """What all rows stand on: folds, seeds, clips, what is left out, and how the intervals were made."""
+    part = runs[0].job.part
+    each_fold = list({run.job.fold: run for run in runs}.values())
+    clips = sum(len(run.scored.ids) for run in each_fold)
+    undefined: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for metric, numbers in next(iter(run.labels.values())).undefined.items():
+            undefined.setdefault(metric, {}).update(dict.fromkeys(run.job.part.labels[number] for number in numbers))
+    if len(runs) > 1:
+        interval = f"95 %, Student's t over {len(runs)} runs"
+    elif part.metric == "accuracy":
+        interval = f"95 %, percentiles of {resamples} bootstrap resamples of the {clips} clips"
+    else:
+        interval = f"95 %, 1.96 standard errors by {resamples} bootstrap resamples of the {clips} clips"
+    return {
+        "folds": [run.job.fold for run in each_fold if run.job.fold is not None],
+        "seeds": list(dict.fromkeys(run.job.seed for run in runs if run.job.seed is not None)),
+        "runs": len(runs),
+        "metric": part.metric,
+        "labels": len(part.labels),
+        "clips": clips,
+        "unreadable": [name for run in each_fold for name in run.scored.unreadable],
+        "missing": [name for run in each_fold for name in run.job.part.missing],
+        "undefined": {metric: list(labels) for metric, labels in undefined.items()},
+        "interval": interval,
+    }
+
+
+def run_row(run: Run, points: Mapping[Pruning, Pruning]) -> dict[str, Any]:
+    """A run by itself, with a row a point."""
+    rows = [
+        {
+            **{"keep_rate": shown.keep_rate, "criterion": shown.criterion},
+            **run.metrics[point],
+            "ms_per_clip": run.scored.milliseconds[point],
+        }
+        for shown, point in points.items()
+    ]
+    job = run.job
+    return {"model": str(job.model), "fold": job.fold, "seed": job.seed, "clips": len(run.scored.ids), "rows": rows}
+
+
+def plain(value: Any) -> Any:
+    """A value for JSON: None for floats that are not finite."""
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

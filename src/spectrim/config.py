@@ -100,6 +100,11 @@ class SpectrimConfig(PreTrainedConfig):
 
     Raises:
         InvalidSetting: naming the field, its value and what is allowed.
+
+    Examples:
+        >>> config = spectrim.SpectrimConfig(max_length=128, keep_rate=0.7)
+        >>> config.grid, config.pruning.rates
+        ((8, 8), {3: 0.7, 6: 0.7, 9: 0.7})
     """
 
     model_type = "spectrim"

@@ -70,7 +70,15 @@ def _written_out(character: str) -> str:
 
 
 class SpectrimError(Exception):
-    """Base class: the command line prints its text in one line and exits with 1."""
+    """Base class: the command line prints its text in one line and exits with 1.
+
+    Examples:
+        >>> try:
+        ...     spectrim.Pruning(keep_rate=0).check(12)
+        ... except spectrim.SpectrimError as error:
+        ...     print(error)
+        keep_rate is 0; allowed: a number in (0, 1]; 1 keeps every patch
+    """
 
     def __str__(self) -> str:
         return printable(super().__str__())

@@ -40,6 +40,19 @@ def test_one_path_gives_one_prediction_and_several_an_iterator(model: spectrim.A
     assert [found.top(2) for found in several] == [found.top(2) for found in expected]
     assert [found.path for found in spectrim.predict((path for path in paths[:1]), model)] == paths[:1]
     assert list(spectrim.predict([], model)) == []
+    assert [found.path for found in spectrim.predict([paths[1], paths[1]], model)] == [paths[1], paths[1]]
+
+
+def test_several_may_be_folders_and_patterns(model: spectrim.AudioTransformer, tmp_path: Path) -> None:
+    _, samples, rate = clip()
+    (tmp_path / "none").mkdir()
+    for name in ("b.wav", "a.wav", "x[1].wav"):
+        soundfile.write(tmp_path / name, samples, rate)
+    named = [tmp_path / "x[1].wav", tmp_path, tmp_path / "?.wav"]
+    found = [Path(prediction.path).name for prediction in spectrim.predict(named, model)]
+    assert found == ["x[1].wav", "a.wav", "b.wav", "x[1].wav", "a.wav", "b.wav"]
+    with pytest.raises(InvalidSetting, match="no audio file in this folder"):
+        spectrim.predict([tmp_path / "none"], model)
 
 
 def test_an_array_is_heard_as_its_file(model: spectrim.AudioTransformer) -> None:

@@ -96,6 +96,12 @@ class Frontend(nn.Module):
 
     Raises:
         InvalidSetting: naming the setting and what is allowed.
+
+    Examples:
+        >>> frontend = spectrim.Frontend(max_length=128, mean=-4.27, std=4.57)
+        >>> features = frontend([np.zeros(16000, np.float32), np.ones(8000, np.float32)])
+        >>> features.input_values.shape, features.num_frames.tolist()
+        (torch.Size([2, 128, 128]), [98, 48])
     """
 
     window: Tensor
@@ -377,6 +383,11 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
 
     Raises:
         InvalidSetting: naming the setting and what is allowed.
+
+    Examples:
+        >>> extractor = spectrim.SpectrimFeatureExtractor(max_length=128, mean=-4.27, std=4.57)
+        >>> extractor(np.zeros(16000, np.float32), sampling_rate=16000, return_tensors="pt").input_values.shape
+        torch.Size([1, 128, 128])
     """
 
     model_input_names: ClassVar[list[str]] = ["input_values", "num_frames"]

@@ -107,6 +107,11 @@ def from_pretrained(
         InvalidSetting: a setting is out of range; before any weight is read, as far as it can be told.
         CheckpointError: unknown layout, missing or unexpected weights, wrong shapes, or a file that cannot be
             read or would run code.
+
+    Examples:
+        >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
+        >>> model.config.pruning.rates, model.config.num_labels
+        ({3: 0.7, 6: 0.7, 9: 0.7}, 35)
     """
     settings |= {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
     flat, given = check_given(pruning, settings)

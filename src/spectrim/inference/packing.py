@@ -50,6 +50,12 @@ def pack_weights(model: _Module) -> _Module:
     Returns:
         The frozen form, in evaluation mode. The model itself where there is nothing to pack: on other processors, where
         PyTorch was built without oneDNN, for other types of weights.
+
+    Examples:
+        >>> model = spectrim.from_pretrained("spectrim-mini")
+        >>> values = torch.zeros(1, 128, 128)
+        >>> torch.allclose(spectrim.pack_weights(model)(values).logits, model(values).logits, atol=1e-4)
+        True
     """
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and _pays(layer)]
     if not linear:

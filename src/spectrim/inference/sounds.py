@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectrim.audio.decoding import Event
 from spectrim.audio.files import Samples, Window, cut, frame_samples, resampled, window_samples
-from spectrim.audio.finding import Selection
+from spectrim.audio.finding import Selection, select_files
 from spectrim.audio.waveforms import as_clips, check_clips
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 from spectrim.inference.backend import KeepRate
@@ -131,7 +131,7 @@ def predict(
     for index, path in enumerate(paths):
         if not isinstance(path, PATHS):
             raise InvalidSetting("sound", type(path).__name__, f"a path, as the first (this is number {index})")
-    return predict_files(paths, model, workers=workers, **options)
+    return predict_files(Selection(_files(paths)), model, workers=workers, **options)
 
 
 PATHS = (str, os.PathLike)
@@ -141,6 +141,19 @@ ARRAYS = (np.ndarray, Tensor, Mapping)
 def _refuse_rate(sampling_rate: int | None) -> None:
     if sampling_rate is not None:
         raise InvalidSetting("sampling_rate", sampling_rate, "None with files, which know their own")
+
+
+def _files(paths: list[PathLike]) -> list[str]:
+    """The files that are meant, in their order, as often as they are named.
+
+    Raises:
+        InvalidSetting: there is no sound in a folder or under a pattern.
+    """
+    files: list[str] = []
+    for path in (os.fspath(path) for path in paths):
+        several = Path(path).is_dir() or (any(mark in path for mark in "*?[") and not Path(path).exists())
+        files += select_files([path]).files if several else [path]
+    return files
 
 
 def _only(predictions: Iterator[FilePrediction]) -> FilePrediction:

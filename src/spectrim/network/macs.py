@@ -67,6 +67,11 @@ def macs(
 
     Raises:
         InvalidSetting: ``frames`` is shorter than one patch, or a keep rate is out of range.
+
+    Examples:
+        >>> model = spectrim.from_pretrained("spectrim-mini")
+        >>> round(spectrim.macs(model, keep_rate=0.7).executed / spectrim.macs(model, keep_rate=1.0).executed, 2)
+        0.68
     """
     config = model_or_config.config if isinstance(model_or_config, AudioTransformer) else model_or_config
     frames = config.max_length if frames is None else frames

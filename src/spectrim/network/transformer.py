@@ -36,6 +36,12 @@ class AudioTransformerOutput(ModelOutput):
         hidden_states: if asked for, the tokens before block 0 and after each block, (batch, tokens alive, width).
         attentions: if asked for, per block the map (batch, heads, tokens computed, tokens entering) in float32.
         token_trace: if asked for, scores and survivors per block.
+
+    Examples:
+        >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
+        >>> out = model(torch.zeros(2, 128, 128), labels=torch.tensor([0, 1]))
+        >>> out.logits.shape, out.loss.shape
+        (torch.Size([2, 35]), torch.Size([]))
     """
 
     loss: Tensor | None = None
@@ -68,7 +74,9 @@ class AudioTransformer(PreTrainedModel):
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
-        >>> logits = model(frontend(waveforms).input_values).logits
+        >>> frontend = spectrim.Frontend.from_config(model.config)
+        >>> model(frontend([np.zeros(16000, np.float32)]).input_values).logits.shape
+        torch.Size([1, 35])
     """
 
     config: SpectrimConfig

@@ -21,6 +21,12 @@ class TokenTrace(NamedTuple):
         source: one (batch, F, T) int64 tensor a block: the place in the block's output sequence, extra tokens first, of
             the token that carries the patch on, its own or one that stands for several; −1 for none. Empty where it is
             not known.
+
+    Examples:
+        >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
+        >>> trace = model(torch.zeros(1, 128, 128), output_token_trace=True).token_trace
+        >>> trace.kept[3].shape, int(trace.kept[3].sum())
+        (torch.Size([1, 8, 8]), 45)
     """
 
     scores: tuple[Tensor, ...]

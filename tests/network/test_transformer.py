@@ -283,3 +283,15 @@ def test_a_wrong_input_is_named() -> None:
     for wrong in (None, torch.tensor(64), torch.tensor([64, 64, 64]), torch.tensor([[64, 64]])):
         with pytest.raises(InputShapeError, match="num_frames"):
             model(right, num_frames=wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0), (1, 50, 3), (1, 127, 127)])
+def test_one_value_that_is_not_finite_is_refused(value: float, dtype: torch.dtype, place: tuple[int, ...]) -> None:
+    model = small_model("ast", dtype=dtype)
+    values = clips(model.config, dtype=dtype)
+    values[place] = value
+    with pytest.raises(InputShapeError, match="NaN or infinite"):
+        model(values)
+    assert model(values[:0]).logits.shape == (0, 5)

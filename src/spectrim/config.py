@@ -247,10 +247,20 @@ class SpectrimConfig(PreTrainedConfig):
             pruning: instead of the configured operating point.
             full_output: compute every token in the last block too.
         """
-        own = BACKBONE_CRITERIA[self.backbone]
-        encoder = Encoder(self.num_hidden_layers, self.extra_tokens, self.head_reads, own)
         chosen = self.pruning if pruning is None else pruning
-        return chosen.plan(self.num_patches if patches is None else patches, encoder, full_output=full_output)
+        return chosen.plan(self.num_patches if patches is None else patches, self.encoder, full_output=full_output)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What a plan has to know of the model."""
+        return Encoder(
+            depth=self.num_hidden_layers,
+            extra=self.extra_tokens,
+            head_reads=self.head_reads,
+            own_criterion=BACKBONE_CRITERIA[self.backbone],
+            width=self.hidden_size,
+            heads=self.num_attention_heads,
+        )
 
     def check(self) -> None:
         """Raise `InvalidSetting` for the first field that is out of range."""

@@ -11,6 +11,7 @@ import soundfile
 from command_line import run
 from exported import exported, noise, tiny_model
 
+from spectrim import Pruning
 from spectrim.audio.frontend import SpectrimFeatureExtractor
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import MissingExtra
@@ -67,7 +68,7 @@ def test_table_and_progress(checkpoint: str, here: Path, monkeypatch: pytest.Mon
     def export(network: Any, output: Path, **options: Any) -> Any:
         from spectrim.inference.onnx_export import Exported, Parity, Tie
 
-        seen.update(keep_rate=network.config.keep_rate, output=output, **options)
+        seen.update(pruning=network.config.pruning, output=output, **options)
         options["on_step"]("check", 1, 2)
         return Exported(
             output,
@@ -79,14 +80,11 @@ def test_table_and_progress(checkpoint: str, here: Path, monkeypatch: pytest.Mon
         )
 
     monkeypatch.setattr("spectrim.inference.onnx_export.export", export)
-    code, out, err = run("export", "model.onnx", "-m", checkpoint, "--precision", "int8", "--progress")
+    point = ["--keep-rate", "0.6", "--prune-at", "0", "--reducer", "merge"]
+    code, out, err = run("export", "model.onnx", "-m", checkpoint, *point, "--precision", "int8", "--progress")
     assert code == 0
-    assert (seen["keep_rate"], seen["output"], seen["precision"], seen["front_end"]) == (
-        1.0,
-        Path("model.onnx"),
-        "int8",
-        False,
-    )
+    assert seen["pruning"] == Pruning(0.6, at=(0,), reducer="merge")
+    assert (seen["output"], seen["precision"], seen["front_end"]) == (Path("model.onnx"), "int8", False)
     rows = {line[:20].strip(): line[20:].strip() for line in out.splitlines()}
     assert rows["patches"] == "32, 20"
     assert rows["kept shared"] == "0.9"

@@ -167,6 +167,12 @@ def _plain_block(
     if left:
         tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in left]]])
         alive = [alive[place] for place in left]
+    return plain_mlp(config, weights, name, tokens), alive, scores
+
+
+def plain_mlp(config: SpectrimConfig, weights: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:
+    """The second half of a block: (tokens, width) → the same shape."""
+    eps, before = config.layer_norm_eps, config.norm_first
     hidden = layer_norm(tokens, weights, f"{name}.norm2", eps) if before else tokens
     hidden = linear(hidden, weights, f"{name}.mlp.up")
     if config.hidden_act == "gelu_pytorch_tanh":
@@ -174,7 +180,7 @@ def _plain_block(
     else:
         hidden = hidden * 0.5 * (1.0 + torch.erf(hidden / math.sqrt(2.0)))
     tokens = tokens + linear(hidden, weights, f"{name}.mlp.down")
-    return tokens if before else layer_norm(tokens, weights, f"{name}.norm2", eps), alive, scores
+    return tokens if before else layer_norm(tokens, weights, f"{name}.norm2", eps)
 
 
 def plain_scores(

@@ -67,6 +67,7 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("schedule.final=1", ["schedule.final", "1.0", "highest learning rate, 0.001"]),
         ("evaluation.first_epoch=11", ["evaluation.first_epoch", "11", "optimiser.epochs=10"]),
         ("evaluation.test_keep_rates=[0.5, 0]", ["evaluation.test_keep_rates.1", "greater than 0"]),
+        ("pruning={reducer: merge, keep_rate: 0.7}", ["evaluation.test_keep_rates", "0.4", "from 0.5 to 1", "merge"]),
         ("optimiser.accumulate=5", ["optimiser.accumulate", "5", "divisor of optimiser.batch_size=64"]),
         ("optimiser.name=sgd", ["optimiser.name", "sgd", "adamw"]),
         ("seed", ["seed", "field=value"]),

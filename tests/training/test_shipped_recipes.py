@@ -141,9 +141,10 @@ def test_the_recipes_are_those_of_the_paper_and_their_miniatures() -> None:
     experiments = [f"ast-{data}" for data in ("as20k", "esc50", "spc2")]
     experiments += [f"audiomae-{data}" for data in ("as20k", "esc50", "spc2", "vox1")]
     experiments_on_all = ["ast-as2m", "audiomae-as2m"]
+    merging = ["ast-esc50-merge", "audiomae-esc50-merge"]
     inside = ["spoken-commands-mini", "spoken-commands-mini-pruned", "spoken-commands-mini-settled"]
     assert sorted(RECIPES) == sorted(
-        [*experiments, *(f"{name}-mini" for name in experiments), *experiments_on_all, *inside]
+        [*experiments, *(f"{name}-mini" for name in experiments), *experiments_on_all, *merging, *inside]
     )
 
 

@@ -87,7 +87,7 @@ DENSE = Condition("dense")
 
 
 def criterion_conditions(config: SpectrimConfig, keep_rates: Sequence[float]) -> list[Condition]:
-    """Every ranking at every keep rate, attention first; without those that the public code cannot run.
+    """Every ranking at every keep rate, attention first; without those that the public code or the reducer cannot.
 
     Raises:
         InvalidSetting: a keep rate is out of range.
@@ -102,9 +102,7 @@ def criterion_conditions(config: SpectrimConfig, keep_rates: Sequence[float]) ->
 
 
 def _can_run(config: SpectrimConfig, fields: Mapping[str, Any], keep_rate: float) -> bool:
-    """Whether a ranking works: the public gather knows no padding, and must leave the head a token."""
-    if not fields["reference_compat"]:
-        return True
+    """Whether a ranking works: the public gather knows no padding, and must leave the head a token; so for reducers."""
     try:
         config.plan(pruning=config.pruning.changed({**fields, "keep_rate": keep_rate}))
     except InvalidSetting:

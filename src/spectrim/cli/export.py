@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import ModelOption, ProgressOption, StrideOption, named_model, plainly, put
+from spectrim.cli.common import ModelOption, ProgressOption, StrideOption, named_model, numbers, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 
@@ -17,6 +17,10 @@ def export(
     model: ModelOption = "spectrim-mini",
     stride: StrideOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    prune_at: Annotated[str | None, typer.Option(help="Blocks, from 0, separated by commas.")] = None,
+    reducer: Annotated[
+        str | None, typer.Option(help="drop, fuse (EViT) or merge (ToMe): what becomes of the others.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of 10 ms that the graph takes.")] = None,
     front_end: Annotated[bool, typer.Option("--front-end", help="Take waveforms, not log-mel spectrograms.")] = False,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
@@ -38,7 +42,10 @@ def export(
     from spectrim.inference.onnx_export import export as write
 
     check_settings(output, precision)
-    network = from_pretrained(named_model(model, stride, None), keep_rate=keep_rate, frames=frames)
+    blocks = None if prune_at is None else numbers("prune-at", prune_at, int)
+    network = from_pretrained(
+        named_model(model, stride, None), keep_rate=keep_rate, prune_at=blocks, reducer=reducer, frames=frames
+    )
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         exported = write(network, output, front_end=front_end, precision=precision, on_step=tell)
     facts = asdict(exported)

@@ -22,6 +22,7 @@ from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
 from spectrim.explain.window_pictures import printable
 from spectrim.pictures.spectrograms import COLOURS, LABELS_SHOWN, Clip, hertz_ticks, paint, prepare
+from spectrim.pruning.reducers import REDUCERS
 
 PLOT_PIXELS = {True: (560, 400), False: (840, 230)}
 """Width and height of a plot that is about square, and of a wide one, before the page scales it."""
@@ -79,7 +80,11 @@ def facts(explanation: Explanation) -> str:
     rates = [stage.keep_rate for stage in explanation.stages]
     shown = f"{rates[0]:g}" if len(set(rates)) == 1 else ", ".join(f"{rate:g}" for rate in rates)
     blocks = ", ".join(str(stage.block) for stage in explanation.stages)
-    pruning = f"Keep rate {shown} at blocks {blocks}, ranked by {config.resolved_criterion.replace('_', ' ')}"
+    reducer = REDUCERS[config.pruning.reducer]
+    chosen = f"ranked by {config.resolved_criterion.replace('_', ' ')}" if reducer.reads == "scores" else "not ranked"
+    pruning = f"Keep rate {shown} at blocks {blocks}, {chosen}"
+    if reducer.attends_first:
+        pruning += f". What is shown as dropped went on in other tokens (reducer {config.pruning.reducer})"
     return (
         f"{explanation.seconds:.2f} s, {len(explanation.windows)} window{'s' * (len(explanation.windows) > 1)}. "
         f"Model: {explanation.model or config.backbone}. {pruning if rates else 'No block prunes'}."

@@ -193,10 +193,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **_: Any) -> Any:
-    """Attention without a mask, the softmax in float32: one transposition of the keys, one scaling, no shapes."""
+    """Attention, the softmax in float32: one transposition of the keys, one scaling, no shapes."""
     scale = op.CastLike(op.Constant(value_float=1.0 / math.sqrt(query.shape[-1])), query)
     logits = op.MatMul(op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2]))
-    shares = op.Softmax(op.Cast(logits, to=onnx.TensorProto.FLOAT), axis=-1)
+    logits = op.Cast(logits, to=onnx.TensorProto.FLOAT)
+    if attn_mask is not None:
+        logits = op.Add(logits, op.Cast(attn_mask, to=onnx.TensorProto.FLOAT))
+    shares = op.Softmax(logits, axis=-1)
     return op.MatMul(op.CastLike(shares, value), value)
 
 

@@ -142,7 +142,7 @@ class Seen(NamedTuple):
     Attributes:
         keys: (batch, heads, extra + n, head_dim).
         values: likewise.
-        mask: additive, (batch, 1, 1, extra + n), or None.
+        mask: added to the attention logits, (batch, 1, 1, extra + n), or None.
         scores: (batch, n) of the patches that entered, or None where nobody reads them.
         finish: what makes the attention output (batch, q, width) of `Tokens.asking`.
         queries: what makes the queries (batch, q, width) of it, for the attention map.
@@ -198,11 +198,12 @@ class Block(GradientCheckpointingLayer):
             wanted: what else to return.
         """
         tokens, seen = self.score(tokens._replace(values=values), plan, wanted)
+        read = seen.keys if plan.reducer.reads == "keys" else seen.scores
         if plan.reducer.attends_first:
             tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
-            tokens = plan.reducer.reduce(tokens, seen.scores, plan)
+            tokens = plan.reducer.reduce(tokens, read, plan)
         else:
-            tokens = plan.reducer.reduce(tokens, seen.scores, plan)
+            tokens = plan.reducer.reduce(tokens, read, plan)
             tokens, shown = self.attend(tokens, seen, wanted)
         tokens = self.feed_forward(tokens)
         return BlockOutput(tokens.values, tokens, seen.scores if wanted.scores and tokens.rank is None else None, shown)
@@ -222,11 +223,11 @@ class Block(GradientCheckpointingLayer):
 
         seen = Seen(keys, values, mask, tokens.rank, projected, attention.query)
         tokens = tokens._replace(asking=normed)
-        if not criterion.reads_attention or not (plan.prunes or wanted.scores):
+        if not criterion.reads_attention or not (plan.ranks or wanted.scores):
             return tokens, seen
         queries = attention.query(normed if criterion.reads == "all" else normed[:, :1])
         heads, extra = attention.split(queries), tokens.extra
-        together = criterion.together if plan.prunes and not plan.reducer.weighs_by_score else None
+        together = criterion.together if plan.ranks and not plan.reducer.weighs_by_score else None
         if together is not None and together_pays(heads, keys, values, mask, plan.tokens_attended(extra)):
             mixed, scores = together(heads, keys, values, extra)
             seen = seen._replace(scores=scores, finish=attention.output)
@@ -235,7 +236,7 @@ class Block(GradientCheckpointingLayer):
             scores = criterion.score(heads, keys, extra, mask)
         else:
             scores = criterion.score(heads.detach(), keys.detach(), extra, mask)
-        if criterion.reads == "all" and plan.prunes:
+        if criterion.reads == "all" and plan.ranks:
             same = nn.Identity()
             return tokens._replace(asking=queries), seen._replace(scores=scores, finish=attended, queries=same)
         return tokens, seen._replace(scores=scores)

@@ -113,9 +113,9 @@ def _executed(config: SpectrimConfig, plan: BlockPlan) -> int:
     entering = plan.patches_in + extra
     attending, computed = plan.tokens_attended(extra), plan.tokens_computed(extra)
     queries, scores = attending, 0
-    if plan.prunes:
+    if plan.ranks:
         queries, scores = CRITERIA[plan.criterion].cost(plan.patches_in, extra, attending, width)
     projections = (2 * entering + queries + attending) * width**2
     attention = 2 * attending * entering * width
     mlp = 2 * computed * width * config.intermediate_size
-    return projections + scores + attention + plan.reducer.macs(plan, width) + mlp
+    return projections + scores + attention + plan.reducer.macs(plan, config.encoder) + mlp

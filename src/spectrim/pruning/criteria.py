@@ -144,7 +144,8 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
         queries: (batch, heads, extra + n, head_dim).
         keys: (batch, heads, extra + n, head_dim).
         extra: number of extra tokens.
-        mask: additive mask over the keys, or None; a masked patch does not count as a query either.
+        mask: additive mask over the keys, or None; a masked patch does not count as a query either, and a token that is
+            the mean of several counts as so many.
 
     Returns:
         (batch, n) float32.
@@ -159,7 +160,7 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
         number: Tensor | int = patches
         rows_count = None
     else:
-        rows_count = (mask[:, :, 0, extra:] == 0).to(received.dtype).unsqueeze(-1)
+        rows_count = mask[:, :, 0, extra:].to(received.dtype).exp().unsqueeze(-1)
         number = rows_count.sum(dim=2).squeeze(1)
     for start in range(0, patches, QUERY_CHUNK):
         stop = min(start + QUERY_CHUNK, patches)

@@ -19,12 +19,16 @@ class Encoder(NamedTuple):
         extra: number of extra tokens ([CLS], [DIST]).
         head_reads: the tokens that the head reads: ``"extra"`` or ``"patches"``.
         own_criterion: the attention score with which the paper prunes this backbone.
+        width: of a token.
+        heads: of attention.
     """
 
     depth: int
     extra: int
     head_reads: str
     own_criterion: str
+    width: int
+    heads: int
 
 
 class Reducer(Protocol):
@@ -33,6 +37,14 @@ class Reducer(Protocol):
     @property
     def attends_first(self) -> bool:
         """Whether it needs the attention output of every token; if not, a block computes that of the survivors only."""
+
+    @property
+    def reads(self) -> str:
+        """What it chooses by: ``"scores"`` of the criterion, ``"keys"`` of the block's attention, or ``"nothing"``."""
+
+    @property
+    def least_rate(self) -> float:
+        """The lowest keep rate that it can reach in one block."""
 
     @property
     def weighs_by_score(self) -> bool:
@@ -45,15 +57,16 @@ class Reducer(Protocol):
     def alive_after(self, patches: int, rate: float, encoder: Encoder) -> int:
         """Patch tokens after the block, of ``patches`` that enter it with this keep rate."""
 
-    def macs(self, plan: BlockPlan, width: int) -> int:
-        """Multiply-accumulates of the reduction itself, for one clip and tokens of this width."""
+    def macs(self, plan: BlockPlan, encoder: Encoder) -> int:
+        """Multiply-accumulates of the reduction itself, for one clip."""
 
-    def reduce(self, tokens: Tokens, scores: Tensor | None, plan: BlockPlan) -> Tokens:
+    def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Replace the tokens by those that go on.
 
         Args:
             tokens: those of the block; with ``attends_first`` after attention, else before it.
-            scores: (batch, n) of the patches that entered, higher is kept; None where nothing is pruned.
+            read: what `reads` names, of the tokens that entered: scores (batch, n) of the patches, higher is kept, None
+                where nothing is pruned; or keys (batch, heads, extra + n, head_dim).
             plan: of the block.
         """
 
@@ -83,8 +96,13 @@ class BlockPlan:
 
     @property
     def prunes(self) -> bool:
-        """Whether patches are selected in this block."""
+        """Whether tokens become fewer in this block."""
         return self.keep_rate < 1.0
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the criterion's scores decide in this block."""
+        return self.prunes and self.reducer.reads == "scores"
 
     def tokens_attended(self, extra: int) -> int:
         """Number of tokens whose attention output the block computes, with this many extra tokens."""

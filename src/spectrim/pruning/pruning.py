@@ -6,6 +6,7 @@ Imports neither torch nor transformers, so that the command line can name and ch
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,32 @@ class Pruning:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidSetting(name, getattr(self, name), "True or False")
 
+    @classmethod
+    def merging(cls, patches: int, each: int, depth: int = 12) -> Pruning:
+        """ToMe's own setting, and FastAST's: in every block the same number of tokens is merged into others.
+
+        Args:
+            patches: of a clip, e.g. 512 for 10 s.
+            each: tokens that every block merges away; half of those that are left, where that is less.
+            depth: number of blocks.
+
+        Raises:
+            InvalidSetting: a number is no whole number, or negative.
+
+        Examples:
+            >>> Pruning.merging(512, 16).keep_rate[:2]
+            (0.96875, 0.967741935483871)
+        """
+        rates, left = [], _whole("patches", patches)
+        for _ in range(_whole("depth", depth)):
+            kept = left - min(_whole("each", each), left // 2)
+            rate = kept / left
+            while count_kept(left, rate) > kept:
+                rate = math.nextafter(rate, 0.0)
+            rates.append(rate)
+            left = kept
+        return cls(tuple(rates), at=tuple(range(depth)), reducer="merge")
+
     @property
     def rates(self) -> dict[int, float]:
         """Pruning block → its keep rate.
@@ -96,8 +123,15 @@ class Pruning:
                 raise InvalidSetting("drop_padding", True, allowed)
             if self.reducer != "drop":
                 raise InvalidSetting("reducer", self.reducer, "'drop' with reference_compat")
-        weighs = REDUCERS[self.reducer].weighs_by_score
-        if weighs and self.criterion != AUTO and not CRITERIA[self.criterion].reads_attention:
+        reducer = REDUCERS[self.reducer]
+        if reducer.reads != "scores" and self.criterion != AUTO:
+            allowed = f"{AUTO!r} with reducer={self.reducer!r}, which compares {reducer.reads} and reads no scores"
+            raise InvalidSetting("criterion", self.criterion, allowed)
+        for block, rate in self.rates.items():
+            if rate < reducer.least_rate:
+                allowed = f"from {reducer.least_rate:g} to 1 at block {block} with reducer={self.reducer!r}"
+                raise InvalidSetting("keep_rate", rate, f"{allowed}: each token merges with one other at most")
+        if reducer.weighs_by_score and self.criterion != AUTO and not CRITERIA[self.criterion].reads_attention:
             with_attention = [name for name, criterion in CRITERIA.items() if criterion.reads_attention]
             names = one_of((AUTO, *with_attention))
             allowed = f"{names} with reducer={self.reducer!r}, which weighs tokens by attention"

@@ -125,3 +125,21 @@ def renumbered(source: Tensor, length: int, index: Tensor, stays: Tensor | None,
     table = torch.full((index.shape[0], length), -1, dtype=torch.int64, device=index.device)
     table = table.scatter(1, index + extra, places)
     return torch.where(source >= 0, table.gather(1, source.clamp(min=0)), source)
+
+
+def summed(rows: Tensor, target: Tensor, weight: Tensor, length: int) -> Tensor:
+    """Weighted sums of the rows that go to the same place.
+
+    Args:
+        rows: (batch, n, width).
+        target: (batch, n) int64: the place that each row goes to.
+        weight: (batch, n).
+        length: number of places.
+
+    Returns:
+        (batch, length, width), 0 where nothing goes.
+    """
+    batch, _, width = rows.shape
+    index = target + length * torch.arange(batch, device=target.device).unsqueeze(1)
+    weighted = (rows * weight.unsqueeze(-1)).flatten(0, 1)
+    return rows.new_zeros(batch * length, width).index_add(0, index.flatten(), weighted).unflatten(0, (batch, length))

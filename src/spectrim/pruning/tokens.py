@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from spectrim.pruning.select import (
     renumbered,
+    summed,
     take_patches,
     take_tokens,
     top_patches,
@@ -28,6 +29,8 @@ class Tokens(NamedTuple):
         extra: number of extra tokens.
         rank: (batch, n) ranks of the patches by a criterion that reads no attention; None for one that does.
         valid: (batch, n) bool, False for empty slots, which nobody attends to and no mean counts; None: no empty slot.
+        size: (batch, n) float, the number of patches whose mean each patch token is: it is attended to and counted in
+            means as so many; None: one each.
         asking: (batch, extra + n, width) what becomes of the queries in this block, cut as ``values`` is; None between
             blocks.
         source: (batch, F·T) int64: for every patch of the grid the place in the sequence of the token that carries it,
@@ -40,6 +43,7 @@ class Tokens(NamedTuple):
     extra: int
     rank: Tensor | None = None
     valid: Tensor | None = None
+    size: Tensor | None = None
     asking: Tensor | None = None
     source: Tensor | None = None
     holds: str = "all"
@@ -90,6 +94,7 @@ class Tokens(NamedTuple):
             rank=None if self.rank is None else take_patches(self.rank, index),
             asking=None if self.asking is None else self._picked(self.asking, index),
             valid=stays,
+            size=None if self.size is None else take_patches(self.size, index),
             source=source,
         )
         return following if stays is None else following._marked(stays)
@@ -152,13 +157,57 @@ class Tokens(NamedTuple):
         patches = functional.pad(patches, (0, 1), value=-1)
         return self._replace(values=values, patches=patches, source=source, valid=valid)
 
+    def merge(self, destination: Tensor, patches: int, stays: Tensor | None = None) -> Tokens:
+        """Replace tokens with the same destination by their mean, weighted by size; it carries their patches.
+
+        Args:
+            destination: (batch, extra + n) int64: the place in the new sequence, where the extra tokens keep theirs; −1
+                for empty slots.
+            patches: number of patch tokens in the new sequence.
+            stays: (batch, patches) bool, False for slots of it to which nothing goes; None where there are none.
+        """
+        length, spare = self.extra + patches, int(stays is not None)
+        target = destination.masked_fill(destination < 0, length) if spare else destination
+        size = self.size
+        if size is None:
+            size = self.values.new_ones(self.alive.shape, dtype=torch.promote_types(self.values.dtype, torch.float32))
+        size = functional.pad(size, (self.extra, 0), value=1.0)
+        total = size.new_zeros(size.shape[0], length + spare).scatter_add(1, target, size)
+        values, share = self.values, (size / take_patches(total, target)).to(self.values.dtype)
+        if self.holds == "all":
+            values = summed(values, target, share, length + spare)[:, :length]
+        elif self.holds == "patches":
+            index = target[:, self.extra :] - self.extra
+            values = summed(values, index, share[:, self.extra :], patches + spare)[:, :patches]
+        total = total[:, :length]
+        origin = torch.zeros(total.shape[0], length + spare, dtype=torch.int64, device=total.device)
+        origin = origin.scatter_add(1, target, self.patches + 1)[:, :length] - 1
+        source = self.source
+        if source is not None:
+            source = torch.where(source >= 0, take_patches(destination, source.clamp(min=0)), source)
+        return self._replace(
+            values=values,
+            patches=origin.masked_fill(total > 1.0, -1),
+            valid=stays,
+            size=total[:, self.extra :],
+            source=source,
+        )
+
     def key_mask(self, dtype: torch.dtype) -> Tensor | None:
-        """(batch, 1, 1, extra + n): 0 where attention may look, −inf at empty slots; None where there are none."""
-        if self.valid is None:
+        """What is added to the attention logits, (batch, 1, 1, extra + n); None where that is nothing.
+
+        −inf at empty slots; else the logarithm of a token's size (proportional attention: Bolya et al., 2023, section
+        3), so that a mean of s tokens is attended to as they would be.
+        """
+        if self.valid is None and self.size is None:
             return None
-        keys = functional.pad(self.valid, (self.extra, 0), value=True)
-        mask = torch.zeros(keys.shape, dtype=dtype, device=keys.device)
-        return mask.masked_fill(~keys, -torch.inf)[:, None, None]
+        if self.size is None:
+            mask = torch.zeros(self.patches.shape, dtype=dtype, device=self.patches.device)
+        else:
+            mask = functional.pad(self.size.log().to(dtype), (self.extra, 0))
+        if self.valid is not None:
+            mask = mask.masked_fill(functional.pad(~self.valid, (self.extra, 0), value=False), -torch.inf)
+        return mask[:, None, None]
 
     def pool(self, norm: Callable[[Tensor], Tensor], head_reads: str) -> Tensor:
         """What the head reads, (batch, width).
@@ -170,9 +219,12 @@ class Tokens(NamedTuple):
         if head_reads == "extra":
             return norm(self.values[:, : self.extra]).mean(dim=1)
         patches = self.values if self.holds == "patches" else self.values[:, self.extra :]
-        if self.valid is None:
+        if self.valid is None and self.size is None:
             return norm(patches.mean(dim=1))
-        weight = self.valid.unsqueeze(-1).to(patches.dtype)
+        weight = torch.ones_like(patches[..., 0]) if self.size is None else self.size.to(patches.dtype)
+        if self.valid is not None:
+            weight = weight * self.valid
+        weight = weight.unsqueeze(-1)
         return norm((patches * weight).sum(dim=1) / weight.sum(dim=1))
 
     def _picked(self, rows: Tensor, index: Tensor) -> Tensor:

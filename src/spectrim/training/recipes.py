@@ -317,6 +317,12 @@ class Recipe(StrictSettings):
             allowed = f"a start and a length that end within optimiser.epochs={epochs:g}"
             raise InvalidSetting("pruning.shrink_start + pruning.shrink_epochs", end, allowed)
         evaluation = self.evaluation
+        for rate in evaluation.test_keep_rates:
+            point = pruning.operating_point.changed({"keep_rate": rate})
+            try:
+                point.check(max(point.at, default=0) + 1)
+            except InvalidSetting as error:
+                raise InvalidSetting("evaluation.test_keep_rates", rate, error.allowed) from error
         if evaluation.choose == "average" and evaluation.average_last * evaluation.every_epochs > epochs:
             allowed = f"as many as there are checkpoints in {epochs:g} epochs, one every {evaluation.every_epochs:g}"
             raise InvalidSetting("evaluation.average_last", evaluation.average_last, allowed)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,9 @@ import onnxruntime
 import pytest
 import torch
 from exported import noise, tiny_model
-from plain import BACKBONES, clips, layer_norm, linear, small_config, small_model
-from seeded import seeded_state, uniform
+from plain import BACKBONES, clips, small_config, small_model
+from reduced import EXACT, Plain, Step, Token, agree, indices, plain_reduced, seeded_blocks
+from seeded import uniform
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,42 +23,14 @@ from spectrim.errors import InvalidSetting
 from spectrim.inference.onnx_export import export
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.tokens import Tokens
-from spectrim.pruning.trace import grid_order
 
 EVIT = np.load(Path(__file__).parents[2] / "reference" / "evit.npz")
-EXACT = {"rtol": 1e-9, "atol": 1e-9}
 RATES = {2: 0.7, 5: 0.4, 8: 0.5}
-
-
-def evit_blocks(seed: int = 7) -> AudioTransformer:
-    """A model whose blocks have the weights that were recorded with, under our names."""
-    model = AudioTransformer(small_config("ast", extra_tokens=1)).double().eval()
-    theirs = {"attn.proj": "attention.output", "mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
-    shapes = {
-        "norm1": (64,),
-        "norm2": (64,),
-        "attn.qkv": (192, 64),
-        "attn.proj": (64, 64),
-        "mlp.fc1": (128, 64),
-        "mlp.fc2": (64, 128),
-    }
-    names = {f"{n}.{part}.weight": shape for n in range(12) for part, shape in shapes.items()}
-    names |= {name.replace("weight", "bias"): shape[:1] for name, shape in names.items()}
-    state = {}
-    for name, weight in seeded_state(names, seed).items():
-        if "qkv" in name:
-            state[name.replace("attn.qkv", "attention.query")] = weight[:64]
-            state[name.replace("attn.qkv", "attention.key_value")] = weight[64:]
-        else:
-            part = name.split(".", 1)[1].rsplit(".", 1)[0]
-            state[name.replace(part, theirs.get(part, part))] = weight
-    model.blocks.load_state_dict(state)
-    return model
 
 
 @pytest.mark.parametrize("rate", [0.7, 0.5])
 def test_tokens_and_gradients_are_those_of_the_public_code(rate: float) -> None:
-    model = evit_blocks()
+    model = seeded_blocks(extra=1)
     plans = model.config.plan(64, Pruning(rate, criterion="cls_attention", reducer="fuse"), full_output=True)
     entering = uniform("tokens", (2, 65, 64), 7).double().requires_grad_()
     tokens = Tokens(entering, torch.arange(-1, 64).expand(2, -1), extra=1)
@@ -81,65 +52,17 @@ def test_tokens_and_gradients_are_those_of_the_public_code(rate: float) -> None:
         torch.testing.assert_close(value.detach(), torch.from_numpy(EVIT[f"{rate}/{name}"]), **EXACT)
 
 
-@dataclass
-class PlainFused:
-    """One clip, with loops; a fused token is named by −1 − the block that made it."""
+def fused(step: Step) -> tuple[list[Token], dict[int, int]]:
+    """The definition: the best go on as they are, the weighted sum of the others as one more token."""
+    best = sorted(range(len(step.tokens)), key=lambda place: -step.scores[place].item())
+    kept, lost = best[: step.count], best[step.count :]
+    name = -1 - step.block
+    token = Token(name, sum(step.scores[place] * step.tokens[place].values for place in lost))
+    return [*(step.tokens[place] for place in kept), token], {step.tokens[place].name: name for place in lost}
 
-    logits: Tensor
-    tokens: list[dict[int, Tensor]] = field(default_factory=list)
-    carriers: list[dict[int, int]] = field(default_factory=list)
 
-
-def plain_fused(
-    model: AudioTransformer,
-    clip: Tensor,
-    rates: Mapping[int, float],
-    visible: set[int] | None = None,
-    removed: Mapping[int, set[int]] | None = None,
-) -> PlainFused:
-    """The definition: attend with every token; the best go on as they are, the weighted sum of the others as one."""
-    config, weights = model.config, dict(model.named_parameters())
-    extra, width, heads = config.extra_tokens, config.hidden_size, config.num_attention_heads
-    sequence = grid_order(config.grid, config.patch_order).tolist()
-    places = [place for place, patch in enumerate(sequence) if visible is None or patch in visible]
-    rows = model.embeddings(clip.unsqueeze(0))[0]
-    tokens, alive = rows[[*range(extra), *(extra + place for place in places)]], [sequence[place] for place in places]
-    carrier = {patch: patch for patch in alive}
-    result = PlainFused(rows)
-    for block in range(config.num_hidden_layers):
-        name = f"blocks.{block}"
-        normed = layer_norm(tokens, weights, f"{name}.norm1", config.layer_norm_eps)
-        query = linear(normed, weights, f"{name}.attention.query")
-        key, value = linear(normed, weights, f"{name}.attention.key_value").split(width, dim=1)
-        parts = [slice(h * width // heads, (h + 1) * width // heads) for h in range(heads)]
-        maps = [(query[:, p] @ key[:, p].T / math.sqrt(width // heads)).softmax(dim=1) for p in parts]
-        attended = torch.cat([m @ value[:, p] for m, p in zip(maps, parts, strict=True)], dim=1)
-        tokens = tokens + linear(attended, weights, f"{name}.attention.output")
-        mean = torch.stack(maps).mean(dim=0)
-        scores = mean[0, extra:] if config.resolved_criterion == "cls_attention" else mean[extra:, extra:].mean(dim=0)
-        count = math.ceil(rates.get(block, 1.0) * len(alive))
-        if count < len(alive):
-            best = sorted(range(len(alive)), key=lambda place: -scores[place].item())
-            sums = [scores[place] * tokens[extra + place] for place in best[count:]]
-            tokens = torch.stack([*tokens[:extra], *(tokens[extra + place] for place in best[:count]), sum(sums)])
-            lost = {alive[place] for place in best[count:]}
-            carrier = {patch: -1 - block if at in lost else at for patch, at in carrier.items()}
-            alive = [*(alive[place] for place in best[:count]), -1 - block]
-        left = [place for place, patch in enumerate(alive) if patch not in (removed or {}).get(block, set())]
-        if left:
-            tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in left]]])
-            alive = [alive[place] for place in left]
-            carrier = {patch: at for patch, at in carrier.items() if at in alive}
-        hidden = linear(layer_norm(tokens, weights, f"{name}.norm2", config.layer_norm_eps), weights, f"{name}.mlp.up")
-        tokens = tokens + linear(torch.nn.functional.gelu(hidden), weights, f"{name}.mlp.down")
-        result.tokens.append(dict(zip(alive, tokens[extra:], strict=True)))
-        result.carriers.append(carrier)
-    pooled = tokens[:extra] if config.pooling == "extra_tokens" else tokens[extra:].mean(dim=0, keepdim=True)
-    pooled = layer_norm(pooled, weights, "norm", config.layer_norm_eps).mean(dim=0)
-    if config.head_norm:
-        pooled = layer_norm(pooled, weights, "head.norm", config.head_norm_eps)
-    result.logits = linear(pooled, weights, "head.linear")
-    return result
+def plain_fused(model: AudioTransformer, clip: Tensor, rates: Mapping[int, float], **fields) -> Plain:
+    return plain_reduced(model, clip, rates, fused, **fields)
 
 
 def fusing(backbone: str, **fields: object) -> AudioTransformer:
@@ -148,25 +71,8 @@ def fusing(backbone: str, **fields: object) -> AudioTransformer:
     return small_model(backbone, **{**given, **fields})
 
 
-def indices(flags: Tensor) -> set[int]:
-    return set(flags.flatten().nonzero().flatten().tolist())
-
-
-def agree(found, item: int, plain: PlainFused) -> None:
-    """Logits, which patches live, and the very token that carries each patch."""
-    torch.testing.assert_close(found.logits[item], plain.logits, **EXACT)
-    trace = found.token_trace
-    for block, (tokens, carriers) in enumerate(zip(plain.tokens, plain.carriers, strict=True)):
-        source = trace.source[block][item].flatten()
-        assert indices(source >= 0) == set(carriers)
-        assert indices(trace.kept[block][item]) == {patch for patch, at in carriers.items() if patch == at}
-        for patch, at in carriers.items():
-            carried = found.hidden_states[block + 1][item, source[patch]]
-            torch.testing.assert_close(carried, tokens[at], **EXACT)
-
-
 @pytest.mark.parametrize("criterion", ["cls_attention", "mean_attention"])
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, "kwt"])
 def test_every_token_is_that_of_the_definition(backbone: str, criterion: str) -> None:
     model = fusing(backbone, criterion=criterion)
     values = clips(model.config)

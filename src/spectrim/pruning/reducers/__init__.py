@@ -9,8 +9,9 @@ from __future__ import annotations
 from spectrim.pruning.plan import Reducer
 from spectrim.pruning.reducers.drop import Drop, Keep, ReferenceDrop
 from spectrim.pruning.reducers.fuse import Fuse
+from spectrim.pruning.reducers.merge import Merge
 
-REDUCERS: dict[str, Reducer] = {"drop": Drop(), "fuse": Fuse()}
+REDUCERS: dict[str, Reducer] = {"drop": Drop(), "fuse": Fuse(), "merge": Merge()}
 """The reducers, by the name that `spectrim.Pruning` calls them."""
 
-__all__ = ["REDUCERS", "Drop", "Fuse", "Keep", "Reducer", "ReferenceDrop"]
+__all__ = ["REDUCERS", "Drop", "Fuse", "Keep", "Merge", "Reducer", "ReferenceDrop"]

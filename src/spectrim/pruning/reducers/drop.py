@@ -20,6 +20,8 @@ class Keep:
     """A block that prunes nothing."""
 
     attends_first: bool = False
+    reads: str = "nothing"
+    least_rate: float = 0.0
     weighs_by_score: bool = False
     help: str = "keep every patch"
 
@@ -27,11 +29,11 @@ class Keep:
         """All of them."""
         return patches
 
-    def macs(self, plan: BlockPlan, width: int) -> int:
+    def macs(self, plan: BlockPlan, encoder: Encoder) -> int:
         """None."""
         return 0
 
-    def reduce(self, tokens: Tokens, scores: Tensor | None, plan: BlockPlan) -> Tokens:
+    def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Leave out only what the head does not read, in the last block."""
         return tokens.only(plan.emits)
 
@@ -41,6 +43,8 @@ class Drop:
     """Patches with low scores are gone (Lee & Lee, 2025, section 3)."""
 
     attends_first: bool = False
+    reads: str = "scores"
+    least_rate: float = 0.0
     weighs_by_score: bool = False
     help: str = "drop the patches that are not kept"
 
@@ -48,13 +52,13 @@ class Drop:
         """The survivors, ceil(r·n)."""
         return count_kept(patches, rate)
 
-    def macs(self, plan: BlockPlan, width: int) -> int:
+    def macs(self, plan: BlockPlan, encoder: Encoder) -> int:
         """None: picking rows multiplies nothing."""
         return 0
 
-    def reduce(self, tokens: Tokens, scores: Tensor | None, plan: BlockPlan) -> Tokens:
+    def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Keep the patches with the highest scores; of a clip with padding, ceil(r·its own number)."""
-        index, stays = tokens.choose(scores, plan.survivors, plan.keep_rate)
+        index, stays = tokens.choose(read, plan.survivors, plan.keep_rate)
         return tokens.only(plan.emits).take(index, stays)
 
 
@@ -63,6 +67,8 @@ class ReferenceDrop:
     """What the paper's public code takes when it ranks by intensity or variation; see `Pruning.reference_compat`."""
 
     attends_first: bool = False
+    reads: str = "scores"
+    least_rate: float = 0.0
     weighs_by_score: bool = False
     help: str = "take tokens as the paper's public code does"
 
@@ -80,11 +86,11 @@ class ReferenceDrop:
             raise InvalidSetting("keep_rate", rate, allowed)
         return survivors - encoder.extra
 
-    def macs(self, plan: BlockPlan, width: int) -> int:
+    def macs(self, plan: BlockPlan, encoder: Encoder) -> int:
         """None."""
         return 0
 
-    def reduce(self, tokens: Tokens, scores: Tensor | None, plan: BlockPlan) -> Tokens:
+    def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Use the places of patches on the whole sequence, best first: the head reads the first tokens by position."""
-        index, _ = tokens.choose(scores, plan.survivors, plan.keep_rate, ordered=True)
+        index, _ = tokens.choose(read, plan.survivors, plan.keep_rate, ordered=True)
         return tokens.take_of_all(index).only(plan.emits)

@@ -23,6 +23,8 @@ class Fuse:
     """
 
     attends_first: bool = True
+    reads: str = "scores"
+    least_rate: float = 0.0
     weighs_by_score: bool = True
     help: str = "add one token, the score-weighted sum of those that are not kept (EViT)"
 
@@ -31,14 +33,14 @@ class Fuse:
         survivors = count_kept(patches, rate)
         return survivors + (survivors < patches)
 
-    def macs(self, plan: BlockPlan, width: int) -> int:
+    def macs(self, plan: BlockPlan, encoder: Encoder) -> int:
         """One product of the scores with all tokens that entered, where there are values to sum."""
-        return plan.patches_in * width if plan.survivors < plan.patches_in and plan.emits != "extra" else 0
+        return plan.patches_in * encoder.width if plan.survivors < plan.patches_in and plan.emits != "extra" else 0
 
-    def reduce(self, tokens: Tokens, scores: Tensor | None, plan: BlockPlan) -> Tokens:
+    def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Keep the patches with the highest scores and append the fused token."""
-        index, stays = tokens.choose(scores, plan.survivors, plan.keep_rate)
+        index, stays = tokens.choose(read, plan.survivors, plan.keep_rate)
         kept = tokens.take(index, stays)
-        if scores is None or plan.survivors == plan.patches_in:
+        if read is None or plan.survivors == plan.patches_in:
             return kept
-        return kept.append_sum(tokens, tokens.dropped(index, stays), scores)
+        return kept.append_sum(tokens, tokens.dropped(index, stays), read)

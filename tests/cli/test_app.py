@@ -237,6 +237,20 @@ def test_explain(checkpoint: str, clips: list[str]) -> None:
     assert names == sorted(["clip [0].wav.png", *(f"clip [1].wav{window}.png" for window in windows)])
 
 
+def test_tracks_of_events(checkpoint: str, clips: list[str], tmp_path: Path) -> None:
+    options = ["--model", checkpoint, "--events", tmp_path / "tracks", "--threshold", "0", "--format", "csv"]
+    code, out, _ = run("predict", *clips, *options)
+    assert code == 1 and out == run("predict", *clips, "--model", checkpoint, "--format", "csv")[1]
+    heard = {row["file"] for row in rows_of(out) if not row["error"]}
+    tracks = sorted((tmp_path / "tracks").rglob("*.txt"))
+    assert {track.name for track in tracks} == {f"{Path(path).name}.txt" for path in heard}
+    assert all(track.read_text().count("\t") == 2 * len(track.read_text().splitlines()) > 0 for track in tracks)
+    code, _, said = run("predict", *clips, "--model", checkpoint, "--label", "dog")
+    assert code == 2 and "events is None" in said
+    code, _, said = run("predict", *clips, *options, "--label", "nothing at all")
+    assert code == 2 and "label is 'nothing at all'" in said
+
+
 def test_resume_of_a_complete_file(checkpoint: str, clips: list[str]) -> None:
     options = ["--model", checkpoint, "--output", "out.csv", "--resume"]
     assert run("predict", *clips[1:3], *options)[0] == 0

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spectrim.cli.prediction_output import Sink
     from spectrim.cli.terminal import FileProgress
     from spectrim.inference.backend import Backend
+    from spectrim.inference.events import EventTracks
     from spectrim.inference.results import FilePrediction
     from spectrim.inference.tagger import Paint
 
@@ -113,6 +114,11 @@ def predict(
     aggregate: Annotated[str, typer.Option(help="Of a file's windows: mean, max or none.")] = "mean",
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes.")] = None,
     explain: Annotated[Path | None, typer.Option(help="Folder for pictures of what is kept.")] = None,
+    events: Annotated[Path | None, typer.Option(help="Folder for tracks of when labels are heard.")] = None,
+    events_as: Annotated[str, typer.Option(help="Of --events: audacity or raven.")] = "audacity",
+    label: Annotated[list[str] | None, typer.Option(help="Of --events: only this one; repeat for more.")] = None,
+    threshold: Annotated[list[str] | None, typer.Option(help="Of --events: score, or LABEL=SCORE; repeat.")] = None,
+    min_duration: Annotated[float, typer.Option(help="Of --events: seconds of the shortest event.")] = 0.0,
     progress: ProgressOption = None,
 ) -> None:
     """Tag audio files of any format, rate and length, with a checkpoint or an exported .onnx file.
@@ -121,7 +127,7 @@ def predict(
     """
     form = predict_form(form, output, resume)
     from spectrim.audio.finding import select_files
-    from spectrim.cli.prediction_output import open_sink
+    from spectrim.cli.prediction_output import WithTracks, open_sink
     from spectrim.cli.terminal import FileProgress, complain, error_console
     from spectrim.inference.opening import open_model
     from spectrim.inference.predict import predict_files
@@ -129,6 +135,7 @@ def predict(
     console = error_console(progress)
     selection = select_files(paths)
     network = open_model(named_model(model, stride, frames), keep_rate, precision, device)
+    tracks = _tracks(network, selection, events, events_as, label or [], threshold or [], min_duration)
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
     if left is None:
@@ -137,6 +144,8 @@ def predict(
         raise typer.Exit(FAILURE if failed else 0)
     count = len(left.files) + len(left.errors)
     paint = None if explain is None else _painter(network, explain, left)
+    if tracks is not None:
+        sink = WithTracks(sink, tracks)
     with FileProgress(console, count, progress) as bar:
         predictions = predict_files(
             left,
@@ -162,6 +171,26 @@ def predict(
         raise typer.Exit(FAILURE)
     if output is not None:
         complain(console, f"{total} file{'s are' if total > 1 else ' is'} in {output}")
+
+
+def _tracks(
+    network: Backend,
+    selection: Selection,
+    folder: Path | None,
+    kind: str,
+    labels: list[str],
+    thresholds: list[str],
+    min_duration: float,
+) -> EventTracks | None:
+    """What writes a track of every file, where a folder is named."""
+    if folder is None:
+        if labels or thresholds or min_duration:
+            raise InvalidSetting("events", None, "a folder, with --label, --threshold or --min-duration")
+        return None
+    from spectrim.inference.events import EventTracks, thresholds_of
+
+    chosen = thresholds_of(network.labels, thresholds, labels)
+    return EventTracks(folder, kind, selection.files, chosen, min_duration, network.config.sampling_rate)
 
 
 def _painter(network: Backend, folder: Path, selection: Selection) -> Paint:

@@ -11,6 +11,7 @@ from spectrim.audio.finding import Selection
 from spectrim.cli.terminal import out_console, prediction_table
 from spectrim.errors import InvalidSetting, printable
 from spectrim.inference.backend import Backend
+from spectrim.inference.events import EventTracks
 from spectrim.inference.output_file import ENCODING, RENDERERS, OutputFile
 from spectrim.inference.results import FilePrediction
 
@@ -71,6 +72,21 @@ class TableOut:
         out_console().print(prediction_table(self._predictions, self._top))
 
     close = finish
+
+
+class WithTracks:
+    """Predictions to another sink, and a track of events beside each, before its rows say that the file is done."""
+
+    def __init__(self, sink: Sink, tracks: EventTracks) -> None:
+        self._sink = sink
+        self._tracks = tracks
+        self.finish = sink.finish
+        self.close = sink.close
+
+    def write(self, prediction: FilePrediction) -> None:
+        """Write the track, then the rows."""
+        self._tracks.write(prediction)
+        self._sink.write(prediction)
 
 
 def open_sink(

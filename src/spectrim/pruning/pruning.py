@@ -78,7 +78,7 @@ class Pruning:
             InvalidSetting: a number is no whole number, or negative.
 
         Examples:
-            >>> Pruning.merging(512, 16).keep_rate[:2]
+            >>> spectrim.Pruning.merging(512, 16).keep_rate[:2]
             (0.96875, 0.967741935483871)
         """
         rates, left = [], _whole("patches", patches)

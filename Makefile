@@ -62,6 +62,8 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/export.py --models spectrim-mini --json benchmarks/results/export.json
 	$(BIN)/python benchmarks/kendall.py --rows 1 12 96 1536 --json benchmarks/results/kendall.json
 	$(BIN)/python benchmarks/pretraining.py --json benchmarks/results/pretraining.json
+	$(if $(wildcard ../shared/data/kwt-1),$(BIN)/python benchmarks/kwt.py --data ../shared/data/arabic-speech-commands \
+		--weights ../shared/data/kwt-1/kwt1.tflite --json benchmarks/results/kwt.json)
 	$(BIN)/python benchmarks/tables.py
 
 # On a machine with an NVIDIA GPU and a build of torch for it; less than ten minutes.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import kwt_table
 import targets
 from cases import CASES
 from targets import PEER, Outcome, row_of
@@ -26,7 +27,7 @@ from spectrim.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
-PAGES = tuple(ROOT / page for page in ("docs/results.md", "docs/performance.md", "docs/export.md", "docs/analysis.md"))
+PAGES = tuple(ROOT / f"docs/{page}.md" for page in ("results", "performance", "export", "analysis", "kwt"))
 FIGURES = ROOT / "docs/performance"
 MARK = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NONE = "–"
@@ -353,6 +354,11 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "recordings": ("long_recording", recordings),
     "kendall": ("kendall", kendall),
     "accuracy": ("export_accuracy", accuracy),
+    "kwt-origin": ("kwt", kwt_table.origin),
+    **{
+        f"kwt-{name}": ("kwt", lambda results, make=make: table(*make(results)))
+        for name, make in kwt_table.GRIDS.items()
+    },
 }
 """Name → file of results, and what makes the table of it."""
 

@@ -29,7 +29,7 @@ SMALL = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, 
 def scripts() -> Iterator[dict[str, ModuleType]]:
     sys.path.insert(0, str(FOLDER))
     try:
-        names = ("peers.tome", "peers.reference", "targets", "tables", "figures")
+        names = ("peers.tome", "peers.reference", "targets", "kwt_table", "tables", "figures")
         yield {name: importlib.import_module(name) for name in names}
     finally:
         sys.path.remove(str(FOLDER))

@@ -177,7 +177,7 @@ def test_times_begin_with_the_first_window_and_the_median_of_the_passes_counts(
 
     model = make_model(SINGLE)
     monkeypatch.setattr(module, "time", Clock())
-    monkeypatch.setattr(module, "predict", fake_predict)
+    monkeypatch.setattr(module, "predict_files", fake_predict)
     monkeypatch.setattr(module, "decoded_windows", fake_windows)
     monkeypatch.setattr(TorchModel, "prepare", fake_prepare)
     monkeypatch.setattr(AudioTransformer, "forward", fake_forward)
@@ -214,7 +214,7 @@ def test_the_untimed_batch_is_one_batch(folder: Path, monkeypatch: pytest.Monkey
         return true_forward(model, values, pruning=pruning, **rest)
 
     monkeypatch.setattr(AudioTransformer, "forward", fake_forward)
-    monkeypatch.setattr(module, "predict", None)
+    monkeypatch.setattr(module, "predict_files", None)
     with pytest.raises(TypeError):
         compare([folder], make_model(SINGLE), (1.0, 0.5, 0.3), batch_size=4)
     assert heard == [(1.0, 4), (0.5, 4), (0.3, 4)]

@@ -160,7 +160,7 @@ class Frontend(nn.Module):
             InputShapeError: the batch is empty, or a waveform has more than one dimension.
         """
         clips = as_clips(waveforms, self.window.device)
-        check_clips(clips, self._shortest, self.sampling_rate)
+        check_clips(clips, self.shortest, self.sampling_rate)
         longest = (self.max_length - 1) * self.frame_shift + self.frame_length
         clips = [clip[:longest] for clip in clips]
         slots = [math.ceil(len(clip) / self.frame_shift) for clip in clips]
@@ -219,7 +219,7 @@ class Frontend(nn.Module):
             num_samples: (batch,) int64: where each clip ends; one frame at least is taken to be there.
         """
         length, shift = self.frame_length, self.frame_shift
-        samples = num_samples.clamp(self._shortest, waveforms.shape[1])
+        samples = num_samples.clamp(self.shortest, waveforms.shape[1])
         if self.padding != "silence":
             return self.normalise(self.log_mel(waveforms), (samples - length) // shift + 1)
         inside = torch.arange(waveforms.shape[1], device=waveforms.device) < samples[:, None]
@@ -240,7 +240,7 @@ class Frontend(nn.Module):
         return self._assemble(rows, starts, num_frames)
 
     @property
-    def _shortest(self) -> int:
+    def shortest(self) -> int:
         """Samples of the shortest clip: a frame, which silence fills up to any length from 25 ms on."""
         return frame_length_and_shift(self.sampling_rate)[0] if self.padding == "silence" else self.frame_length
 

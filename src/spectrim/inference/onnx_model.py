@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from spectrim.audio.files import Samples
-from spectrim.audio.filterbank import frame_length_and_shift
 from spectrim.audio.waveforms import as_clips, check_clips
 from spectrim.checkpoints.files import refuse_pointer
 from spectrim.checkpoints.untrusted import one_line
@@ -120,8 +119,7 @@ class OnnxModel(Backend):
             with torch.inference_mode():
                 return self.frontend(waveforms)
         clips = as_clips(waveforms, torch.device("cpu"))
-        length, _ = frame_length_and_shift(self.config.sampling_rate, self.config.features)
-        check_clips(clips, length, self.config.sampling_rate)
+        check_clips(clips, self.frontend.shortest, self.config.sampling_rate)
         rows = torch.zeros(len(clips), *self.input_shape)
         lengths = [min(len(clip), rows.shape[1]) for clip in clips]
         for row, clip, count in zip(rows, clips, lengths, strict=True):

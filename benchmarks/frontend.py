@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from transformers import ASTFeatureExtractor
 from transformers.utils import is_speech_available
 
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.machine import environment
 from spectrim.measure.benchmark import interleaved, spread
 

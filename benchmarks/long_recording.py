@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import soundfile
 
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.config import ast_base
 from spectrim.files import write_json
 from spectrim.machine import environment

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from spectrim.network.auto_classes import register_when_needed
 
 if TYPE_CHECKING:
-    from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
+    from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
+    from spectrim.audio.frontend import Frontend
     from spectrim.checkpoints import from_pretrained, prune
     from spectrim.config import SpectrimConfig
     from spectrim.errors import SpectrimError
@@ -50,7 +51,7 @@ _HOMES = {
     "Pruning": "pruning.pruning",
     "SpectrimConfig": "config",
     "SpectrimError": "errors",
-    "SpectrimFeatureExtractor": "audio.frontend",
+    "SpectrimFeatureExtractor": "audio.feature_extractor",
     "TokenTrace": "pruning.trace",
     "from_pretrained": "checkpoints",
     "macs": "network.macs",

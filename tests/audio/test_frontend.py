@@ -16,13 +16,8 @@ from scipy import signal
 from torch.autograd import gradcheck
 from transformers import ASTFeatureExtractor, AutoFeatureExtractor
 
-from spectrim.audio.frontend import (
-    Frontend,
-    SpectrimFeatureExtractor,
-    count_frames,
-    frame_seconds,
-    mel_frequencies,
-)
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
+from spectrim.audio.frontend import Frontend, count_frames, frame_seconds, mel_frequencies
 from spectrim.config import ast_base
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 

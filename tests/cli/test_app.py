@@ -16,7 +16,7 @@ import torch
 from command_line import rows_of, run
 
 from spectrim import __version__
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.cli import app as cli
 from spectrim.config import ast_base
 from spectrim.data.speech_commands import WORDS

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.config import ast_base
 from spectrim.network.transformer import AudioTransformer
 

@@ -12,7 +12,7 @@ from command_line import run
 from exported import exported, noise, tiny_model
 
 from spectrim import Pruning
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import MissingExtra
 from spectrim.inference.onnx_model import OnnxModel

@@ -14,8 +14,9 @@ from PIL import Image
 
 import spectrim.inference.predict
 from spectrim.audio import files as audio
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.audio.finding import Selection
-from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
+from spectrim.audio.frontend import Frontend
 from spectrim.config import ast_base, audiomae_base
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.explain.window_pictures import window_painter

@@ -23,7 +23,8 @@ from transformers import (
     set_seed,
 )
 
-from spectrim.audio.frontend import Frontend, SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
+from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
 from spectrim.errors import AudioError, InvalidSetting

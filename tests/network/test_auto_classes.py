@@ -12,7 +12,7 @@ import pytest
 from plain import small_model
 
 import spectrim
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 
 ORDERS = {
     "all Auto classes, then spectrim": "from transformers import pipeline\nimport spectrim",

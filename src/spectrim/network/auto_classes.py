@@ -23,7 +23,7 @@ from types import ModuleType
 
 REGISTERS_ITSELF = {
     "transformers.models.auto.configuration_auto": "spectrim.config",
-    "transformers.models.auto.feature_extraction_auto": "spectrim.audio.frontend",
+    "transformers.models.auto.feature_extraction_auto": "spectrim.audio.feature_extractor",
 }
 """Module of an Auto class → module of ours that registers itself with it when it is imported."""
 

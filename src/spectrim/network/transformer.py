@@ -14,7 +14,7 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.network.blocks import Block, BlockOutput, Embeddings, Head, Wanted

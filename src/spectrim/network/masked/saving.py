@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from spectrim.audio.frontend import SpectrimFeatureExtractor
+from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.files import folder_beside
 from spectrim.network.masked.model import MaskedAutoencoder
 from spectrim.network.transformer import AudioTransformer

@@ -123,9 +123,10 @@ def test_another_layout_exits_with_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [";", "|", "\t", ":"])
 def test_punctuation_needs_no_yaml(tmp_path: Path, delimiter: str) -> None:
     make_folder(tmp_path, {"a": 2})
-    (tmp_path / "labels.csv").write_text(f"path{delimiter}label{delimiter}fold\n" + "".join(
-        delimiter.join([f"a/{take}.wav", "a", str(take)]) + "\n" for take in range(2)
-    ))  # fmt: skip
+    (tmp_path / "labels.csv").write_text(
+        f"path{delimiter}label{delimiter}fold\n"
+        + "".join(delimiter.join([f"a/{take}.wav", "a", str(take)]) + "\n" for take in range(2))
+    )
     code, out, _ = run("check", "csv", tmp_path, "--set", f"delimiter={delimiter}", "--format", "json")
     assert (code, json.loads(out)["parts"]["train"]["clips"]) == (0, 1)
 

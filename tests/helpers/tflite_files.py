@@ -62,9 +62,10 @@ def kwt_constants(
         if block == 0:
             gelu = f"{encoder}/transformer_block_1/sequential_1/dense_11"
             for name, value in zip(
-                ("Pow/y", "Cast/x", "mul_2/x", "add_1/x", "mul/x"), (3.0, 0.044715, (2 / np.pi) ** 0.5, 1.0, 0.5),
+                ("Pow/y", "Cast/x", "mul_2/x", "add_1/x", "mul/x"),
+                (3.0, 0.044715, (2 / np.pi) ** 0.5, 1.0, 0.5),
                 strict=True,
-            ):  # fmt: skip
+            ):
                 found[f"{gelu}/{name}"] = _narrow(np.array(value))
         found |= _dense(f"{mlp}/dense_{6 * block + 6}", (width, 2 * width))
         found |= _norm(inside, 2 * block + 1, width)

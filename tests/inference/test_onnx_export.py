@@ -141,12 +141,18 @@ def test_one_file_with_labels_and_settings_and_no_traces_of_where_it_was_made() 
     settings = json.loads(facts["config"])
     for name in ("backbone", "keep_rate", "prune_at", "criterion", "mean", "std", "padding", "max_length"):
         assert settings[name] == getattr(model.config, name)
-    shapes = {given.name: [size.dim_param or size.dim_value for size in given.type.tensor_type.shape.dim]
-              for given in (*graph.graph.input, *graph.graph.output)}  # fmt: skip
+    shapes = {
+        given.name: [size.dim_param or size.dim_value for size in given.type.tensor_type.shape.dim]
+        for given in (*graph.graph.input, *graph.graph.output)
+    }
     batch = shapes["input_values"][0]
     assert isinstance(batch, str)
-    assert shapes == {"input_values": [batch, 64, 128], "logits": [batch, 5], "scores": [batch, 5],
-                      "kept": [batch, 8, 4]}  # fmt: skip
+    assert shapes == {
+        "input_values": [batch, 64, 128],
+        "logits": [batch, 5],
+        "scores": [batch, 5],
+        "kept": [batch, 8, 4],
+    }
     assert not any(weight.HasField("data_location") and weight.data_location for weight in graph.graph.initializer)
     content = path.read_bytes()
     for trace in (b"site-packages", b"spectrim/", b"stack_trace", str(Path.cwd()).encode(), str(Path.home()).encode()):

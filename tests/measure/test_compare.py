@@ -108,9 +108,14 @@ def test_what_was_heard_and_what_was_not(folder: Path) -> None:
     named: list[AudioError] = []
     told: list[tuple[str, int, int]] = []
     found = compare(
-        [folder], model, [0.5], passes=2, workers=2, on_error=named.append,
+        [folder],
+        model,
+        [0.5],
+        passes=2,
+        workers=2,
+        on_error=named.append,
         on_progress=lambda *how_far: told.append(how_far),
-    )  # fmt: skip
+    )
     assert [(Path(error.source).name, error.reason.split(":")[0]) for error in named] == [
         ("4 empty.wav", "empty file (0 bytes)"),
         ("7 text.wav", "cannot be read as audio"),

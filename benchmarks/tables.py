@@ -355,6 +355,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "kendall": ("kendall", kendall),
     "accuracy": ("export_accuracy", accuracy),
     "kwt-origin": ("kwt", kwt_table.origin),
+    "kwt-block3": ("kwt_block3", lambda results: table(*kwt_table.accuracy(results))),
     **{
         f"kwt-{name}": ("kwt", lambda results, make=make: table(*make(results)))
         for name, make in kwt_table.GRIDS.items()

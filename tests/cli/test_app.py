@@ -16,6 +16,7 @@ import torch
 from command_line import rows_of, run
 
 from spectrim import __version__
+from spectrim.assets import packaged_clips
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.cli import app as cli
 from spectrim.config import ast_base
@@ -249,6 +250,12 @@ def test_tracks_of_events(checkpoint: str, clips: list[str], tmp_path: Path) -> 
     assert code == 2 and "events is None" in said
     code, _, said = run("predict", *clips, *options, "--label", "nothing at all")
     assert code == 2 and "label is 'nothing at all'" in said
+
+
+def test_the_embedded_model_says_what_it_knows() -> None:
+    code, _, said = run("predict", packaged_clips()[0][0])
+    known = f"spectrim-mini knows {len(WORDS)} spoken English words and nothing else"
+    assert (code, said) == (0, f"spectrim: {known}; --model names another\n")
 
 
 def test_resume_of_a_complete_file(checkpoint: str, clips: list[str]) -> None:

@@ -126,6 +126,7 @@ def predict(
     Files that cannot be used get an error instead of labels, and the exit code becomes 1.
     """
     form = predict_form(form, output, resume)
+    from spectrim.assets import EMBEDDED
     from spectrim.audio.finding import select_files
     from spectrim.cli.prediction_output import WithTracks, open_sink
     from spectrim.cli.terminal import FileProgress, complain, error_console
@@ -135,6 +136,8 @@ def predict(
     console = error_console(progress)
     selection = select_files(paths)
     network = open_model(named_model(model, stride, frames), keep_rate, precision, device)
+    if model == EMBEDDED:
+        complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
     tracks = _tracks(network, selection, events, events_as, label or [], threshold or [], min_duration)
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)

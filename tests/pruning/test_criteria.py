@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -18,6 +19,7 @@ from spectrim.pruning.criteria import (
     intensity,
     mean_attention,
     random_scores,
+    regular,
     variation,
 )
 
@@ -152,6 +154,19 @@ def test_the_random_table_is_copied_to_its_device_once() -> None:
     assert drawn(1, 50, 4).data_ptr() != first.data_ptr()
     with torch.inference_mode():
         assert not drawn(1, 60, 3).is_inference()
+
+
+@pytest.mark.parametrize("rate", [0.7, 0.5, 0.3])
+def test_the_regular_pattern_is_the_same_for_all_and_leaves_no_gaps(rate: float) -> None:
+    scores = regular(Spectrogram(torch.zeros(2, 40 * 16, 12 * 16), (16, 16), 16, 16))
+    assert scores.shape == (2, 12, 40) and torch.equal(scores[0], scores[1])
+    golden = [[(f / 1.324717957244746 + t / 1.324717957244746**2) % 1 for t in range(40)] for f in range(12)]
+    torch.testing.assert_close(scores[0], torch.tensor(golden), atol=1e-5, rtol=0)
+    kept = scores[0] >= scores[0].flatten().sort(descending=True).values[math.ceil(rate * 480) - 1]
+    drawn = random_scores(Spectrogram(torch.zeros(1, 40 * 16, 12 * 16), (16, 16), 16, 16))[0]
+    by_chance = drawn >= drawn.flatten().sort(descending=True).values[math.ceil(rate * 480) - 1]
+    windows = [mask.float().unfold(0, 4, 1).unfold(1, 4, 1).mean(dim=(-2, -1)) for mask in (kept, by_chance)]
+    assert (windows[0] - rate).abs().max() < 0.2 < (windows[1] - rate).abs().max()
 
 
 def test_fresh_random_scores_follow_torch_and_differ_from_clip_to_clip() -> None:

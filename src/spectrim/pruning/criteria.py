@@ -10,7 +10,7 @@ import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """Stands for the attention score with which the paper prunes the backbone: `BACKBONE_CRITERIA`."""
+
+PLASTIC = 1.324717957244746
+"""The plastic number, the real root of p³ = p + 1."""
 
 QUERY_CHUNK = 128
 """Query rows whose attention map is held at once, so that memory grows with n and not with n²."""
@@ -201,25 +204,58 @@ def random_scores(spectrogram: Spectrogram) -> Tensor:
     batch, frequency, time = spectrogram.patches.shape[:3]
     if spectrogram.training:
         return torch.rand(batch, frequency * time, device=values.device).unflatten(1, (frequency, time))
-    table = _random_table if torch.compiler.is_compiling() else _cached_random_table
-    scores = table(frequency * time, spectrogram.seed, values.device)
-    return scores.unflatten(0, (frequency, time)).expand(batch, -1, -1)
+    return _fixed_scores(_random_table, spectrogram)
 
 
-def _random_table(patches: int, seed: int, device: torch.device) -> Tensor:
+def regular(spectrogram: Spectrogram) -> Tensor:
+    """The same even pattern for every clip: a baseline that leaves no gaps at any keep rate, (batch, F, T) in [0, 1).
+
+    The score of patch (f, t) is the fractional part of f/p + t/p², p the plastic number: the lattice of the R2 sequence
+    (Roberts, 2018), whose places above any threshold lie far from each other.
+    """
+    return _fixed_scores(_regular_table, spectrogram)
+
+
+Table: TypeAlias = Callable[[int, int, int, "torch.device"], "Tensor"]
+"""Makes scores (F, T) of F, T, a seed and a device."""
+
+
+def _fixed_scores(make: Table, spectrogram: Spectrogram) -> Tensor:
+    """(batch, F, T) scores that are the same for all clips."""
+    import torch
+
+    values = spectrogram.input_values
+    batch, frequency, time = spectrogram.patches.shape[:3]
+    table = _made if torch.compiler.is_compiling() else _made_once
+    return table(make, frequency, time, spectrogram.seed, values.device).expand(batch, -1, -1)
+
+
+def _random_table(frequency: int, time: int, seed: int, device: torch.device) -> Tensor:
     import torch
 
     generator = random.Random(seed)
-    return torch.tensor([generator.random() for _ in range(patches)], device=device)
+    scores = torch.tensor([generator.random() for _ in range(frequency * time)], device=device)
+    return scores.unflatten(0, (frequency, time))
+
+
+def _regular_table(frequency: int, time: int, seed: int, device: torch.device) -> Tensor:
+    import torch
+
+    scores = [(row / PLASTIC + column / PLASTIC**2) % 1.0 for row in range(frequency) for column in range(time)]
+    return torch.tensor(scores, device=device).unflatten(0, (frequency, time))
+
+
+def _made(make: Table, frequency: int, time: int, seed: int, device: torch.device) -> Tensor:
+    return make(frequency, time, seed, device)
 
 
 @functools.lru_cache(maxsize=8)
-def _cached_random_table(patches: int, seed: int, device: torch.device) -> Tensor:
+def _made_once(make: Table, frequency: int, time: int, seed: int, device: torch.device) -> Tensor:
     """Keep the table on its device: a CUDA graph cannot capture a copy from the host."""
     import torch
 
     with torch.inference_mode(mode=False):
-        return _random_table(patches, seed, device)
+        return make(frequency, time, seed, device)
 
 
 CRITERIA = {
@@ -230,6 +266,7 @@ CRITERIA = {
     "intensity": Criterion("spectrogram", intensity, "mean of the patch's log-mel values", wrong_gather=True),
     "variation": Criterion("spectrogram", variation, "their standard deviation", wrong_gather=True),
     "random": Criterion("nothing", random_scores, "the baseline that knows nothing"),
+    "regular": Criterion("nothing", regular, "a fixed pattern without gaps, a second baseline that knows nothing"),
 }
 """The criteria, by the name that configuration, recipes and the command line call them."""
 

@@ -10,11 +10,13 @@ from scipy import stats
 
 from spectrim.stats.ground import (
     Interval,
+    beats,
     clips_needed,
     discordance,
     near_chance,
     no_interval,
     too_few_clips,
+    under_one_point,
     within_margin,
 )
 
@@ -61,3 +63,37 @@ def test_a_loss_beyond_the_margin_needs_no_more_clips() -> None:
     assert within_margin(Interval(0.02, 0.005, 0.035), 100)
     assert within_margin(Interval(-0.2, -0.3, -0.1), 20)
     assert within_margin(Interval(0.0, -0.005, 0.005), None) is None
+
+
+DENSE = Interval(0.9, 0.88, 0.92)
+
+
+@pytest.mark.parametrize(
+    ("change", "clips", "said", "why"),
+    [
+        ((0.03, 0.01, 0.05), 400, "better", None),
+        ((-0.03, -0.05, -0.01), 400, "worse", None),
+        ((-0.012, -0.030, 0.006), 400, "no better", None),
+        ((0.004, -0.020, 0.028), 400, "cannot say", "400 clips were seen, and a margin of one point takes about"),
+        ((0.004, -0.004, 0.012), 9000, "cannot say", "the interval holds both nought and one point"),
+        ((0.03, 0.01, 0.05), 29, "cannot say", "29 clips were seen, and it takes 30 at least"),
+        ((0.0, 0.0, 0.0), 400, "cannot say", "the interval has no width"),
+        ((0.0, math.nan, math.nan), 400, "cannot say", "there is no interval"),
+    ],
+)
+def test_better_than_a_baseline(change: tuple[float, float, float], clips: int, said: str, why: str | None) -> None:
+    found, reason = beats(Interval(*change), clips, DENSE, 0.1, 0.05 if clips == 9000 else None)
+    assert found == said
+    assert (reason is None) if why is None else str(reason).startswith(why)
+
+
+def test_a_model_near_chance_ranks_nothing() -> None:
+    said, why = beats(Interval(0.05, 0.02, 0.08), 400, Interval(0.12, 0.10, 0.14), 0.1)
+    assert said == "cannot say" and "near chance" in str(why)
+
+
+def test_whether_less_than_a_point_is_lost() -> None:
+    for change, said in (((-0.001, -0.004, 0.002), "yes"), ((-0.05, -0.07, -0.03), "no")):
+        assert under_one_point(Interval(*change), 5000, 0.01, DENSE, 0.1) == (said, None)
+    assert under_one_point(Interval(-0.01, -0.012, -0.008), 5000, 0.01, DENSE, 0.1) == ("unclear", None)
+    assert under_one_point(Interval(-0.001, -0.004, 0.002), 50, 0.01, DENSE, 0.1)[0] == "cannot say"

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from spectrim.errors import InputShapeError
-from spectrim.stats.paired import bootstrap_difference, paired_intervals
+from spectrim.stats.paired import bootstrap_difference, contrast_intervals, paired_intervals
 from spectrim.stats.ratios import clip_mean
 
 
@@ -57,3 +57,35 @@ def test_paired_intervals_are_scipys_with_the_same_seed(percentile: bool) -> Non
         expected = value - reach, value + reach
     assert_allclose([*found.low, *found.change_low], expected[0], atol=1e-14)
     assert_allclose([*found.high, *found.change_high], expected[1], atol=1e-14)
+
+
+def test_contrasts_are_sums_of_paired_means() -> None:
+    runs = np.random.default_rng(3).exponential(size=(3, 60))
+    contrasts = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 1.0], [1.0, -0.5, -0.5]])
+    found = contrast_intervals(lambda counts: runs @ counts.T / 60, 60, contrasts, resamples=400, seed=6)
+    for row, values in enumerate(contrasts @ runs):
+        drawn = resampled_means(values, 6, 400)
+        assert (found.low[row], found.high[row]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("percentile", [True, False])
+def test_the_luck_of_the_draw_is_in_the_interval(percentile: bool) -> None:
+    """Draws that differ while all clips are alike: the variance of their mean is that of the textbook, s²/D."""
+    draws = np.array([0.70, 0.76, 0.71, 0.79, 0.74])
+    values = np.repeat(draws[:, None], 40, axis=1)
+    found = contrast_intervals(
+        lambda counts: values @ counts.T / 40,
+        40,
+        np.full((1, 5), 0.2),
+        draws=[range(5)],
+        resamples=20000,
+        percentile=percentile,
+    )
+    error = stats.sem(draws)
+    assert (found.high[0] - found.low[0]) / (2 * 1.96) == pytest.approx(error, rel=0.1)
+    assert (found.high[0] + found.low[0]) / 2 == pytest.approx(draws.mean(), abs=0.1 * error)
+
+
+def test_one_draw_tells_nothing_of_others() -> None:
+    with pytest.raises(InputShapeError, match="two or more"):
+        contrast_intervals(lambda counts: np.ones((1, len(counts))), 5, np.eye(1), draws=[[0]], resamples=10)

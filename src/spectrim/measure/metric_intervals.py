@@ -6,14 +6,14 @@ drawn: one sort of the scores serves all draws, where scikit-learn would sort an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.measure.metrics import METRICS, right_clips
-from spectrim.stats.paired import PairedIntervals, paired_intervals
+from spectrim.stats.paired import Ends, PairedIntervals, contrast_intervals, paired_intervals
 
 RESAMPLES = 1000
 """Half of `spectrim.stats.bootstrap.RESAMPLES`: average precision of many labels takes its time."""
@@ -43,20 +43,53 @@ def clip_intervals(
     Raises:
         InvalidSetting: unknown metric, or fewer than two resamples.
     """
+    metric_of = _resampled_metric(scores, targets, metric, resamples)
+    return paired_intervals(metric_of, len(targets), resamples=resamples, seed=seed, percentile=metric == "accuracy")
+
+
+def clip_contrasts(
+    scores: Sequence[Scores],
+    targets: Scores,
+    metric: str,
+    contrasts: NDArray[np.float64],
+    *,
+    draws: Sequence[Sequence[int]] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Ends:
+    """The same intervals of weighted sums of the metric of several sets of scores.
+
+    Args:
+        scores, targets, metric, resamples, seed: as for `clip_intervals`.
+        contrasts, draws: see `spectrim.stats.paired.contrast_intervals`; a run is a set of scores.
+
+    Raises:
+        InvalidSetting, InputShapeError: as these two.
+    """
+    metric_of = _resampled_metric(scores, targets, metric, resamples)
+    percentile = metric == "accuracy"
+    return contrast_intervals(
+        metric_of, len(targets), contrasts, draws=draws, resamples=resamples, seed=seed, percentile=percentile
+    )
+
+
+def _resampled_metric(
+    scores: Sequence[Scores], targets: Scores, metric: str, resamples: int
+) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+    """From how often each clip counts, (draws, clips), to the metric of each set of scores, (sets, draws)."""
     if metric not in METRICS:
         raise InvalidSetting("metric", metric, one_of(METRICS))
     if resamples < 2:
         raise InvalidSetting("resamples", resamples, "2 or more")
-    clips = len(targets)
     right = np.stack([right_clips(each, targets) for each in scores]).astype(np.float32)
 
     def metric_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         weights = counts.T.astype(np.float32, order="C")
         if metric == "accuracy":
-            return (right @ weights).astype(np.float64) / clips
+            return (right @ weights).astype(np.float64) / len(targets)
         return _resampled_map(scores, targets, weights)
 
-    return paired_intervals(metric_of, clips, resamples=resamples, seed=seed, percentile=metric == "accuracy")
+    return metric_of
 
 
 def _resampled_map(scores: Sequence[Scores], targets: Scores, counts: Counts) -> NDArray[np.float64]:

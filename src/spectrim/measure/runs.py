@@ -19,7 +19,7 @@ from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, 
 from spectrim.measure.scoring import Scored
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
-from spectrim.stats.ground import CANNOT_SAY, MARGIN, Interval, near_chance, within_margin
+from spectrim.stats.ground import Interval, under_one_point
 from spectrim.stats.t_intervals import mean_over_runs
 
 
@@ -147,8 +147,7 @@ def _judgement(
     change = Interval(row["change"], row["change_low"], row["change_high"])
     counted = clips if len(runs) == 1 or share is not None else None
     chance = statistics.fmean(run.chance for run in runs)
-    why = within_margin(change, counted, share) or near_chance(dense, chance)
-    said = CANNOT_SAY if why else "yes" if change.low > -MARGIN else "no" if change.high < -MARGIN else "unclear"
+    said, why = under_one_point(change, counted, share, dense, chance)
     return {"discordance": share, "under_one_point": said, "why": why}
 
 

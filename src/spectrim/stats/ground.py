@@ -106,6 +106,56 @@ def within_margin(change: Interval, clips: int | None, share: float | None = Non
     return too_few_clips(clips, None if beyond else discordance(change, clips) if share is None else share)
 
 
+def under_one_point(
+    change: Interval, clips: int | None, share: float | None, dense: Interval, chance: float
+) -> tuple[str, str | None]:
+    """Whether less than one point is lost against the dense model, and why that cannot be said.
+
+    Args:
+        change, clips, share: as for `within_margin`.
+        dense: metric of the dense model.
+        chance: what the metric comes to by chance.
+
+    Returns:
+        ``"yes"``, ``"no"``, ``"unclear"`` or `CANNOT_SAY`, and the reason for the last.
+    """
+    why = within_margin(change, clips, share) or near_chance(dense, chance)
+    if why:
+        return CANNOT_SAY, why
+    return "yes" if change.low > -MARGIN else "no" if change.high < -MARGIN else "unclear", None
+
+
+def beats(
+    change: Interval, clips: int, dense: Interval, chance: float, share: float | None = None
+) -> tuple[str, str | None]:
+    """Whether something is better than a baseline on the same clips, and why that cannot be said.
+
+    An interval on one side of nought is an answer, however few the clips are, from `FEWEST_CLIPS` on. "No better" takes
+    more: that a difference of one point would have shown, so that the whole interval lies below one.
+
+    Args:
+        change: of the metric, minus the baseline's, with its paired interval.
+        clips: how many were seen.
+        dense: metric of the dense model.
+        chance: what the metric comes to by chance.
+        share: discordance of the two; None to take it from the interval.
+
+    Returns:
+        ``"better"``, ``"worse"``, ``"no better"`` or `CANNOT_SAY`, and the reason for the last.
+    """
+    why = no_interval(change) or near_chance(dense, chance) or too_few_clips(clips)
+    if why:
+        return CANNOT_SAY, why
+    if change.low > 0:
+        return "better", None
+    if change.high < 0:
+        return "worse", None
+    if change.high < MARGIN:
+        return "no better", None
+    why = too_few_clips(clips, discordance(change, clips) if share is None else share)
+    return CANNOT_SAY, why or "the interval holds both nought and one point"
+
+
 def over_runs(
     lost: Mean, losses: Sequence[float], *, clips: int, dense: Mean | None = None, chance: float | None = None
 ) -> str | None:

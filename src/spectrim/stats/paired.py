@@ -5,7 +5,7 @@ So what makes a clip hard for all runs does not widen the interval of the differ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,21 +87,64 @@ def paired_intervals(
         percentile: percentiles of the resamples (Efron & Tibshirani, 1993, §13.3); else the value itself ± the normal
             quantile times the standard error of the resamples (§12.4), for metrics whose resamples are biased.
     """
+    runs = len(metric_of(np.ones((1, clips), dtype=np.int64)))
+    each = np.eye(runs)
+    contrasts = np.concatenate([each, each - each[:1]])
+    ends = contrast_intervals(
+        metric_of, clips, contrasts, resamples=resamples, seed=seed, confidence=confidence, percentile=percentile
+    )
+    return PairedIntervals(ends.low[:runs], ends.high[:runs], ends.low[runs:], ends.high[runs:])
+
+
+class Ends(NamedTuple):
+    """Ends of intervals, (quantities,) each; NaN where there is only one clip."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def contrast_intervals(
+    metric_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    clips: int,
+    contrasts: NDArray[np.float64],
+    *,
+    draws: Sequence[Sequence[int]] = (),
+    resamples: int,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    percentile: bool = True,
+) -> Ends:
+    """Bootstrap intervals of weighted sums of a metric of several runs over the same clips.
+
+    A row of ``contrasts`` is one quantity: a run itself, the difference of two, or of one and the mean of several.
+
+    Where some runs are random draws of one thing, and all clips see the same draw, clips alone would not tell how much
+    it matters which draws were made. So the draws are resampled too: of D, D − 1 with replacement, which leaves the
+    variance of their mean unbiased (Rao & Wu, 1988, with n − 1 of n).
+
+    Args:
+        metric_of, clips, resamples, seed, confidence, percentile: as for `paired_intervals`.
+        contrasts: (quantities, runs), weights of the runs' metrics in each quantity.
+        draws: groups of runs, by number, that are draws of one thing; two at least in each, equally weighted.
+
+    Raises:
+        InputShapeError: a group of draws has fewer than two runs.
+    """
+    if any(len(group) < 2 for group in draws):
+        raise InputShapeError("one random draw does not tell how much draws differ; wanted: two or more in a group")
     if clips < 2:
-        runs = len(metric_of(np.ones((1, clips), dtype=np.int64)))
-        return PairedIntervals(*np.full((4, runs), np.nan))
-
-    def with_changes(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(2 · runs, draws): the metrics, then their changes."""
+        return Ends(*np.full((2, len(contrasts)), np.nan))
+    generator = np.random.default_rng([seed, 1])
+    drawn = []
+    for counts in draw_counts(clips, resamples, seed):
         values = metric_of(counts)
-        return np.concatenate([values, values - values[:1]])
-
-    drawn = np.concatenate([with_changes(counts) for counts in draw_counts(clips, resamples, seed)], axis=1)
+        for group in draws:
+            some = generator.multinomial(len(group) - 1, np.full(len(group), 1 / len(group)), size=len(counts))
+            values[list(group)] *= some.T * (len(group) / (len(group) - 1))
+        drawn.append(contrasts @ values)
+    found = np.concatenate(drawn, axis=1)
     if percentile:
-        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
-    else:
-        values = with_changes(np.ones((1, clips), dtype=np.int64))[:, 0]
-        reach = norm.ppf((1 + confidence) / 2) * np.std(drawn, axis=1, ddof=1)
-        low, high = values - reach, values + reach
-    runs = len(drawn) // 2
-    return PairedIntervals(low[:runs], high[:runs], low[runs:], high[runs:])
+        return Ends(*np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1))
+    middle = contrasts @ metric_of(np.ones((1, clips), dtype=np.int64))[:, 0]
+    reach = norm.ppf((1 + confidence) / 2) * np.std(found, axis=1, ddof=1)
+    return Ends(middle - reach, middle + reach)

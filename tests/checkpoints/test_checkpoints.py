@@ -14,7 +14,7 @@ import torch
 from checkpoint_files import SMALL, audiomae, check_same_logits, hf_model, official_ast, save
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-from spectrim.checkpoints import LicenceNotice, describe, from_pretrained
+from spectrim.checkpoints import LicenceNotice, UntrainedPruning, describe, from_pretrained
 from spectrim.checkpoints.labels import SPEECH_COMMANDS, audioset_labels
 from spectrim.config import ast_tiny, audiomae_tiny
 from spectrim.errors import CheckpointError, InvalidSetting
@@ -248,6 +248,20 @@ def test_audiomae_s_licence_is_mentioned_and_ast_s_is_not(tmp_path: Path) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         from_pretrained(save(tmp_path, official_ast(labels=527)))
+
+
+def test_pruning_that_nothing_was_trained_with_is_warned_of(tmp_path: Path) -> None:
+    path = save(tmp_path, official_ast(labels=527))
+    with pytest.warns(UntrainedPruning, match="spectrim compare"):
+        model = from_pretrained(path, keep_rate=0.5, prune_at=[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UntrainedPruning)
+        from_pretrained(path)
+        from_pretrained(path, keep_rate=0.5, prune_at=[1], criterion="random")
+        from_pretrained(path, keep_rate=0.5, prune_at=[1], labels=["a", "b"])
+        model.save_pretrained(tmp_path / "pruned")
+        from_pretrained(tmp_path / "pruned", keep_rate=0.3)
+        from_pretrained("spectrim-mini", keep_rate=0.5)
 
 
 def test_statistics_that_nothing_says_are_warned_of(tmp_path: Path) -> None:

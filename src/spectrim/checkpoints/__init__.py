@@ -3,7 +3,16 @@
 from spectrim.checkpoints.autoencoder import load_autoencoder
 from spectrim.checkpoints.files import DescribedSource
 from spectrim.checkpoints.in_memory import prune
-from spectrim.checkpoints.layouts import LAYOUTS, LicenceNotice
+from spectrim.checkpoints.layouts import LAYOUTS, LicenceNotice, UntrainedPruning
 from spectrim.checkpoints.loading import describe, from_pretrained
 
-__all__ = ["LAYOUTS", "DescribedSource", "LicenceNotice", "describe", "from_pretrained", "load_autoencoder", "prune"]
+__all__ = [
+    "LAYOUTS",
+    "DescribedSource",
+    "LicenceNotice",
+    "UntrainedPruning",
+    "describe",
+    "from_pretrained",
+    "load_autoencoder",
+    "prune",
+]

@@ -91,7 +91,7 @@ def prune(
         settings=given,
         pruning=given_pruning(checkpoint.config.pruning, pruning, flat),
     )
-    warn_about(checkpoint, given, fresh_head=labels is not None)
+    warn_about(checkpoint, given, pruned.config.pruning, fresh_head=labels is not None)
     first = next(model.parameters())
     pruned = pruned.to(device=first.device, dtype=first.dtype)
     _share(model, checkpoint.names, pruned)

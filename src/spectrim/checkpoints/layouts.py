@@ -24,6 +24,10 @@ AUDIOMAE_LICENCE = (
 )
 
 
+class UntrainedPruning(UserWarning):
+    """Patches are dropped by a ranking, in a model that nothing says was trained so."""
+
+
 class LicenceNotice(UserWarning):
     """The weights just loaded may not be used for everything."""
 

@@ -8,14 +8,16 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
 from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_place, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
-from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice
+from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice, UntrainedPruning
 from spectrim.checkpoints.settings import MALFORMED
 from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
 from spectrim.checkpoints.untrusted import one_line
@@ -130,7 +132,7 @@ def from_pretrained(
         settings={**({"max_length": frames} if frames else {}), **given},
         pruning=given_pruning(checkpoint.config.pruning, pruning, flat),
     )
-    warn_about(checkpoint, given, fresh_head=names is not None)
+    warn_about(checkpoint, given, model.config.pruning, fresh_head=names is not None)
     return model
 
 
@@ -353,9 +355,29 @@ def _fresh(names: set[str], shapes: Mapping[str, tuple[int, ...]], config: Spect
     return state
 
 
-def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], *, fresh_head: bool) -> None:
-    """Say what a user would not find out otherwise."""
+def _is_embedded(name: str) -> bool:
+    """Whether this is the model in the package, which is saved dense and was trained with pruning."""
+    return name == EMBEDDED or Path(name).absolute() == EMBEDDED_MODEL
+
+
+def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pruning, *, fresh_head: bool) -> None:
+    """Say what a user would not find out otherwise.
+
+    Args:
+        checkpoint: what was read.
+        settings: that the caller gave.
+        pruning: the operating point of the model.
+        fresh_head: the model is still to be trained.
+    """
     source, layout = checkpoint.source, checkpoint.layout
+    trained = checkpoint.config.pruning.prunes or _is_embedded(source.name)
+    if pruning.prunes and not trained and not fresh_head and pruning.criterion != "random":
+        warnings.warn(
+            f"nothing says that {checkpoint.title} was trained with pruning; without that, a ranking by attention can "
+            "be worse than dropping patches at random: check on labelled clips with spectrim compare",
+            UntrainedPruning,
+            stacklevel=3,
+        )
     if layout.licence:
         warnings.warn(f"{source.name}: {layout.licence}", LicenceNotice, stacklevel=3)
     said = layout.front_end or "mean" in settings or not {"mean", "do_normalize"}.isdisjoint(source.extractor)

@@ -224,6 +224,9 @@ def _print_facts(console: Console, found: Evaluation) -> None:
         lines.append(
             "The best of several keep rates on these clips flatters: choose one on other clips, e.g. validation."
         )
+    rankings = {row["criterion"] for row in found.rows if row["keep_rate"] < 1.0}
+    if rankings and "random" not in rankings:
+        lines.append("Is a ranking better than dropping patches at random? spectrim compare tells, on the same clips.")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

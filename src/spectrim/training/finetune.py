@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction
 
 from spectrim.audio.frontend import Frontend
-from spectrim.checkpoints import DescribedSource, describe, from_pretrained
+from spectrim.checkpoints import DescribedSource, UntrainedPruning, describe, from_pretrained
 from spectrim.checkpoints.loading import FURTHER_SETTINGS
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
@@ -182,14 +183,16 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     head_std = fields_asked.pop("head_init_std", None)
     fields_asked.pop("initializer_range", None)
     fresh = recipe.model.fresh_head or described["label_names"] != list(part.labels)
-    model = from_pretrained(
-        DescribedSource(init, (described["frequency_stride"], described["time_stride"]), recipe.model.frames),
-        pruning=pruning,
-        labels=part.labels if fresh else None,
-        frames=frames,
-        positions=recipe.model.positions,
-        **further,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrainedPruning)
+        model = from_pretrained(
+            DescribedSource(init, (described["frequency_stride"], described["time_stride"]), recipe.model.frames),
+            pruning=pruning,
+            labels=part.labels if fresh else None,
+            frames=frames,
+            positions=recipe.model.positions,
+            **further,
+        )
     for name, value in fields_asked.items():
         if (there := getattr(model.config, name)) != value:
             raise InvalidSetting(f"model.fields.{name}", value, f"{there!r}, as in the checkpoint {init}")

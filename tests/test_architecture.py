@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "audio": "config data errors machine",
     "checkpoints": "pruning assets audio config errors network tables",
     "cli": (
-        "__init__ analysis assets audio checkpoints data errors explain "
+        "__init__ analysis assets audio checkpoints comparison data errors explain "
         "files inference machine measure network pictures pruning studies tables training"
     ),
+    "comparison": "pruning assets config data errors files inference machine measure network pictures stats tables",
     "config": "pruning audio errors",
     "data": "audio errors files machine tables",
     "explain": "assets audio config errors files inference machine network pictures pruning",

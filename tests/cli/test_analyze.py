@@ -13,8 +13,8 @@ import pytest
 from shared import made_once
 from tone_table import small_model, write_tones
 
-from spectrim.analysis.analyse import evenly
 from spectrim.data import DATA_SETS
+from spectrim.data.dataset import evenly
 from spectrim.errors import InvalidSetting
 
 run = partial(command_line.run, "analyze")

@@ -19,7 +19,7 @@ from spectrim.analysis.record import record
 from spectrim.analysis.summary import overlap
 from spectrim.checkpoints import DescribedSource, from_pretrained
 from spectrim.data import AudioDataset, find_data_set
-from spectrim.data.dataset import spread_places
+from spectrim.data.dataset import evenly
 from spectrim.errors import InvalidSetting
 from spectrim.files import write_json, write_text
 from spectrim.inference.packing import pack_weights
@@ -119,19 +119,6 @@ def _settings(data_set: str, plan: Plan, first: Findings) -> dict[str, Any]:
         "clusters": plan.clusters,
         "left_out": dict(first.left_out),
     }
-
-
-def evenly(part: AudioDataset, limit: int | None) -> AudioDataset:
-    """So many clips of a data set, evenly spread over it.
-
-    Raises:
-        InvalidSetting: ``limit`` is below 2.
-    """
-    if limit is None:
-        return part
-    if limit < 2:
-        raise InvalidSetting("limit", limit, "2 or more: one clip has no interval")
-    return replace(part, recordings=[part.recordings[place] for place in spread_places(limit, len(part))], missing=())
 
 
 def _check_output(target: Path, resume: bool) -> None:

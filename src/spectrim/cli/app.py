@@ -11,6 +11,7 @@ import typer
 from spectrim import __version__
 from spectrim.cli.analyze import analyze
 from spectrim.cli.benchmark import benchmark
+from spectrim.cli.compare import compare
 from spectrim.cli.data import check, manifest, synthesize
 from spectrim.cli.embed import embed
 from spectrim.cli.evaluate import evaluate
@@ -38,6 +39,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     embed,
     explain,
     benchmark,
+    compare,
     train,
     pretrain,
     evaluate,

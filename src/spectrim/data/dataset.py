@@ -203,6 +203,19 @@ def spread_places(number: int, total: int) -> list[int]:
     return np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(int)).tolist()
 
 
+def evenly(part: AudioDataset, limit: int | None) -> AudioDataset:
+    """So many clips of a data set, evenly spread over it.
+
+    Raises:
+        InvalidSetting: ``limit`` is below 2.
+    """
+    if limit is None:
+        return part
+    if limit < 2:
+        raise InvalidSetting("limit", limit, "2 or more: one clip has no interval")
+    return replace(part, recordings=[part.recordings[place] for place in spread_places(limit, len(part))], missing=())
+
+
 def _last(broken: dict[str, str]) -> str:
     name, reason = next(reversed(broken.items()))
     return f"{name}: {reason}"

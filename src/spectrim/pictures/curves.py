@@ -56,12 +56,12 @@ def accuracy_curve(rows: Sequence[Row], *, metric: str = "accuracy", title: str 
     axis = figure.add_subplot()
     unit, letter = next(((size, name) for size, name in UNITS if _most(rows) >= size), (1.0, ""))
     dense = {name: point for name, points in series.items() for point in points if point["keep_rate"] == 1.0}
-    handles = _draw_dense(axis, series, dense, scale) if dense else []
+    handles = draw_dense(axis, series, dense, scale) if dense else []
     wide = max(row["macs"] for row in rows) - min(row["macs"] for row in rows)
     drawn = []
     for number, (name, points) in enumerate(series.items()):
         nudge = NUDGE * wide * (number - (len(series) - 1) / 2)
-        drawn.append(_draw_series(axis, name, points, STYLES[number], (nudge, unit, scale)))
+        drawn.append(draw_series(axis, name, points, STYLES[number], (nudge, unit, scale)))
     axis.set_xlabel(f"MACs of a clip{letter and f' ({letter})'}", fontsize=NORMAL)
     axis.set_ylabel(f"{metric}{' (%)' if share else ''}{_interval_note(rows)}", fontsize=NORMAL)
     axis.tick_params(labelsize=SMALL)
@@ -71,7 +71,7 @@ def accuracy_curve(rows: Sequence[Row], *, metric: str = "accuracy", title: str 
     axis.set_axisbelow(True)
     costs = {(row["keep_rate"], row["macs"]) for row in rows}
     if dense and len(costs) == len({row["keep_rate"] for row in rows}):
-        _draw_savings(axis, costs, next(iter(dense.values()))["macs"], unit)
+        draw_savings(axis, costs, next(iter(dense.values()))["macs"], unit)
     else:
         _name_points(axis, series, unit, scale)
     figure.legend(
@@ -118,9 +118,7 @@ def _interval_note(rows: Sequence[Row]) -> str:
     return ", bars: 95 % interval" if any(low < high for low, high in map(_ends, rows)) else ""
 
 
-def _draw_dense(
-    axis: Axes, series: Mapping[str, Sequence[Row]], dense: Mapping[str, Row], scale: float
-) -> list[Line2D]:
+def draw_dense(axis: Axes, series: Mapping[str, Sequence[Row]], dense: Mapping[str, Row], scale: float) -> list[Line2D]:
     """Lines across at the dense value, and one point below it; returns what the legend shows."""
     values = {name: row["value"] for name, row in dense.items()}
     same_dense = len(set(values.values())) == 1
@@ -137,25 +135,27 @@ def _draw_dense(
     return handles
 
 
-def _draw_series(
+def draw_series(
     axis: Axes,
     name: str,
     points: Sequence[Row],
     style: tuple[str, str, str],
     place: tuple[float, float, float],
+    cost: str = "macs",
 ) -> Line2D:
     """Draw a line with its intervals; returns what the legend shows.
 
     Args:
         axis: to draw on.
         name: of the series.
-        points: ordered by MACs.
+        points: ordered by cost.
         style: colour, marker, dashes.
         place: shift in MACs, MACs of the axis' unit, factor of the values.
+        cost: what the axis shows: a column of the points, drawn with its spread where they have ``_q1`` and ``_q3``.
     """
     colour, marker, dashes = style
     nudge, unit, scale = place
-    along = np.array([row["macs"] + nudge for row in points]) / unit
+    along = np.array([row[cost] + nudge for row in points]) / unit
     values = scale * np.array([row["value"] for row in points])
     ends = scale * np.array([_ends(row) for row in points]).T
     lengths = np.maximum(np.stack([values - ends[0], ends[1] - values]), 0.0)
@@ -165,10 +165,13 @@ def _draw_series(
     bars: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 1.0, "capsize": 2.5, "zorder": 2}
     if barred.any():
         axis.errorbar(along[barred], values[barred], yerr=lengths[:, barred], **bars)
+    if all(f"{cost}_q1" in row for row in points):
+        sideways = np.array([(row[cost] - row[f"{cost}_q1"], row[f"{cost}_q3"] - row[cost]) for row in points]).T
+        axis.errorbar(along, values, xerr=sideways / unit, **{**bars, "capsize": 0.0})
     return Line2D([], [], label=name, **look)
 
 
-def _draw_savings(axis: Axes, costs: Iterable[tuple[float, float]], whole: float, unit: float) -> None:
+def draw_savings(axis: Axes, costs: Iterable[tuple[float, float]], whole: float, unit: float) -> None:
     """Mark on an upper axis each keep rate and the share of the dense model's MACs that it saves.
 
     Args:

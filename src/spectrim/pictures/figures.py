@@ -36,6 +36,13 @@ and two more ways to tell the lines apart without any colour."""
 Row = Mapping[str, Any]
 
 
+def series_style(number: int) -> tuple[str, str, str]:
+    """Colour, marker and dashes of a series by its number; behind the last of `STYLES` markers and dashes move on."""
+    turn, place = divmod(number, len(STYLES))
+    _, marker, dashes = STYLES[(place + turn) % len(STYLES)]
+    return STYLES[place][0], marker, dashes
+
+
 def require_rows(rows: Sequence[Any], name: str) -> None:
     """Raise `InvalidSetting` where there is nothing to draw."""
     if not len(rows):

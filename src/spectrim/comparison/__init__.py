@@ -1,0 +1,1 @@
+"""Ways to spend fewer tokens, side by side: the same clips, the same weights, accuracy against MACs and time."""

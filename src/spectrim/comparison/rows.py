@@ -1,0 +1,167 @@
+"""From what was measured to a table: intervals against the dense model and against random, MACs, times, sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectrim.comparison.measuring import Answers
+from spectrim.comparison.methods import DENSE, RANDOM, Case
+from spectrim.config import SpectrimConfig
+from spectrim.measure.benchmark import spread
+from spectrim.measure.metric_intervals import clip_contrasts
+from spectrim.measure.metrics import METRICS, chance_level
+from spectrim.network.macs import macs
+from spectrim.stats.ground import CANNOT_SAY, Interval, beats, under_one_point
+from spectrim.stats.paired import Ends
+
+Row = dict[str, Any]
+
+SAID = {"better": "better than random", "worse": "worse than random", "no better": "no better than random"}
+
+
+def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resamples: int, seed: int = 0) -> list[Row]:
+    """A row a case, with what can be said of its accuracy.
+
+    The metric of a case with several random draws is their mean, and its intervals hold the luck of the draw too; see
+    `spectrim.stats.paired.contrast_intervals`.
+
+    Args:
+        cases: the dense model first.
+        answers: scores of all of them.
+        metric: name in `spectrim.measure.metrics.METRICS`.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        One row a case: method, keep_rate, criterion, reducer, draws; the metric with ``_low`` and ``_high``; change,
+        its difference from the dense model, with change_low and change_high, and under_one_point (whether less than one
+        point is lost) with why_change; over_random, its difference from random pruning at the same keep rate, likewise,
+        and against_random ("better", "worse", "no better" or "cannot say") with why_random.
+    """
+    means = np.zeros((len(cases), sum(len(case.points) for case in cases)))
+    sets: list[NDArray[np.float32]] = []
+    draws: list[range] = []
+    for number, case in enumerate(cases):
+        places = range(len(sets), len(sets) + len(case.points))
+        means[number, list(places)] = 1 / len(case.points)
+        sets += [answers.scores[case.title, point] for point in case.points]
+        if len(case.points) > 1:
+            draws.append(places)
+    random = {case.keep_rate: number for number, case in enumerate(cases) if case.method == RANDOM}
+    other = [random.get(case.keep_rate, 0) for case in cases]
+    contrasts = np.concatenate([means, means - means[:1], means - means[other]])
+    ends = clip_contrasts(sets, answers.targets, metric, contrasts, draws=draws, resamples=resamples, seed=seed)
+    values = contrasts @ np.array([METRICS[metric](each, answers.targets) for each in sets])
+    found = _intervals(values, ends)
+    chance, clips = chance_level(answers.targets, metric), len(answers.ids)
+    rows = []
+    for number, case in enumerate(cases):
+        value, change, over = (found[number + k * len(cases)] for k in range(3))
+        row = {
+            **{"method": case.method, "keep_rate": case.keep_rate, "fine_tuned": case.run},
+            **{"criterion": case.points[0].criterion, "reducer": case.points[0].reducer, "draws": len(case.points)},
+            **_named(metric, value),
+        }
+        nothing = Interval(math.nan, math.nan, math.nan)
+        if case.method == DENSE:
+            row |= {**_named("change", nothing), "under_one_point": None, "why_change": None}
+        else:
+            said, why = under_one_point(change, clips, None, found[0], chance)
+            row |= {**_named("change", change), "under_one_point": said, "why_change": why}
+        if case.method in (DENSE, RANDOM) or case.keep_rate not in random:
+            row |= {**_named("over_random", nothing), "against_random": None, "why_random": None}
+        else:
+            said, why = beats(over, clips, found[0], chance)
+            row |= {**_named("over_random", over), "against_random": said, "why_random": why}
+        rows.append(row)
+    return rows
+
+
+def _intervals(values: NDArray[np.float64], ends: Ends) -> list[Interval]:
+    return [Interval(*map(float, one)) for one in zip(values, ends.low, ends.high, strict=True)]
+
+
+def _named(name: str, interval: Interval) -> Row:
+    plain = [value if math.isfinite(value) else None for value in interval]
+    return dict(zip((name, f"{name}_low", f"{name}_high"), plain, strict=True))
+
+
+def cost_columns(
+    cases: Sequence[Case],
+    configs: Mapping[str, SpectrimConfig],
+    seconds: Mapping[tuple[int, str], NDArray[np.float64]],
+    batch_sizes: Sequence[int],
+) -> list[Row]:
+    """Further columns of each row: what it costs.
+
+    Args:
+        cases: the dense model first.
+        configs: case → its model's configuration.
+        seconds: (batch size, case) → seconds of each pass, in the order of the rounds.
+        batch_sizes: that were timed.
+
+    Returns:
+        For each case: paper_macs and executed_macs of a clip, macs_saved (share of the dense model's executed_macs);
+        for each batch size B: ms_B, ms_B_q1 and ms_B_q3 (of a clip; median and quartiles of the passes), and
+        speed_up_B, the median over the rounds of the dense model's time over this one's.
+    """
+    columns = []
+    whole = macs(configs[cases[0].title], pruning=cases[0].points[0])
+    for case in cases:
+        count = macs(configs[case.title], pruning=case.points[0])
+        row: Row = {"paper_macs": count.paper, "executed_macs": count.executed}
+        row["macs_saved"] = 1 - count.executed / whole.executed
+        for size in batch_sizes:
+            times = seconds[size, case.title]
+            found = spread((times / size).tolist())
+            row |= {f"ms_{size}": found["median_ms"], f"ms_{size}_q1": found["q1_ms"], f"ms_{size}_q3": found["q3_ms"]}
+            row[f"speed_up_{size}"] = float(np.median(seconds[size, cases[0].title] / times))
+        columns.append(row)
+    return columns
+
+
+def sentences(rows: Sequence[Row], metric: str, batch_size: int) -> list[str]:
+    """One sentence a method: at each keep rate whether it beats random, what it loses, and how fast it is.
+
+    Args:
+        rows: with all columns.
+        metric: the name of its column.
+        batch_size: of the times that are told.
+    """
+    dense = rows[0]
+    methods = dict.fromkeys(row["method"] for row in rows[1:])
+    told = []
+    for method in methods:
+        parts = [_clause(row, metric, batch_size) for row in rows if row["method"] == method]
+        fine_tuned = any(row["fine_tuned"] for row in rows if row["method"] == method)
+        told.append(f"{method}{' (fine-tuned)' if fine_tuned else ''}: {'; '.join(parts)}.")
+    ends = _span(dense, metric, 100, "")
+    return [f"{DENSE}: {metric} {100 * dense[metric]:.1f} %{ends}, {dense[f'ms_{batch_size}']:.2f} ms a clip.", *told]
+
+
+def _clause(row: Row, metric: str, batch_size: int) -> str:
+    """What is said of a method at one keep rate."""
+    rate = f"r={row['keep_rate']:g}"
+    if row["against_random"] is None:
+        start = f"at {rate} {100 * row[metric]:.1f} %"
+    else:
+        said = SAID.get(row["against_random"], f"{CANNOT_SAY} whether better than random")
+        difference = f"difference {100 * row['over_random']:+.1f} points{_span(row, 'over_random')}"
+        why = f": {row['why_random']}" if row["why_random"] else ""
+        start = f"{said} at {rate} ({difference}{why})"
+    loss = f"{abs(100 * row['change']):.1f} points {'below' if row['change'] <= 0 else 'above'} dense"
+    speed = row[f"speed_up_{batch_size}"]
+    fast = f"{speed:.2f}× as fast" if speed > 1 else f"not faster ({speed:.2f}×)"
+    return f"{start}, {loss}, {fast}"
+
+
+def _span(row: Row, name: str, scale: float = 100, sign: str = "+") -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if low is None or high is None:
+        return ", no interval"
+    return f", 95 % interval {scale * low:{sign}.1f} … {scale * high:{sign}.1f}"

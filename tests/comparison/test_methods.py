@@ -1,0 +1,66 @@
+"""Names of methods, and the rows that they give."""
+
+from __future__ import annotations
+
+import pytest
+
+from spectrim.comparison.methods import DEFAULT_METHODS, plan_cases, read_methods
+from spectrim.errors import InvalidSetting
+from spectrim.pruning.pruning import Pruning
+
+OWN = Pruning(0.9, (1, 2), drop_padding=True)
+
+
+def cases_of(*names: str, rates: tuple[float, ...] = (0.7, 0.4), draws: int = 3) -> tuple[dict, dict]:
+    cases, left_out = plan_cases(read_methods(names), rates, OWN, 4, "cls_attention", draws=draws)
+    return {(case.method, case.keep_rate): case for case in cases}, left_out
+
+
+def test_a_name_is_a_criterion_a_reducer_or_both() -> None:
+    read = {method.name: (method.criterion, method.reducer) for method in read_methods(DEFAULT_METHODS)}
+    assert read["attention"] == ("auto", "drop")
+    assert read["variation"] == ("variation", "drop")
+    assert read["fuse"] == ("auto", "fuse")
+    (joined,) = (method for method in read_methods(["mean_attention+fuse"]) if "+" in method.name)
+    assert (joined.criterion, joined.reducer) == ("mean_attention", "fuse")
+
+
+def test_random_is_always_there_with_its_draws_and_dense_comes_first() -> None:
+    found, left_out = cases_of("intensity")
+    assert list(found) == [("dense", 1.0), *((name, r) for name in ("intensity", "random") for r in (0.7, 0.4))]
+    assert [point.seed for point in found["random", 0.4].points] == [0, 1, 2]
+    assert found["intensity", 0.7].points == (Pruning(0.7, (1, 2), "intensity", drop_padding=True),)
+    assert not left_out
+
+
+def test_a_rate_that_a_method_does_not_reach_is_left_out_with_the_reason() -> None:
+    found, left_out = cases_of("merge")
+    assert ("merge", 0.7) in found and ("merge", 0.4) not in found
+    assert "0.5 to 1" in left_out["merge at keep rate 0.4"]
+    assert not found["merge", 0.7].selects and found["random", 0.7].selects
+    found, left_out = cases_of("merge", rates=(0.4,))
+    assert list(found) == [("dense", 1.0), ("random", 0.4)] and len(left_out) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "rates", "message"),
+    [
+        (["atention"], (0.5,), "attention"),
+        (["attention+fus"], (0.5,), "fuse"),
+        (["attention", "attention"], (0.5,), "each method once"),
+        (["attention", "cls_attention"], (0.5,), "'attention' is the same"),
+        (["random+fuse"], (0.5,), "weighs tokens by attention"),
+        (["intensity+merge"], (0.5,), "reads no scores"),
+        (["attention"], (1.0,), "below 1"),
+        (["attention"], (0.0,), "keep_rate"),
+        ([], (0.5,), "methods"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_by_name(names: list[str], rates: tuple[float, ...], message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        cases_of(*names, rates=rates)
+
+
+def test_one_draw_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="2 or more"):
+        cases_of("attention", draws=1)

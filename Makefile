@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What is installed is compiled when it is first imported: all of it at once would take as long as the installation.
+# So it must be kept where it is: without, every process that imports torch and transformers takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test lint types unit kernel full-size audio-campaign reproduce-quick benchmark gpu clean

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "config": "pruning audio errors",
     "data": "audio errors files machine tables",
     "explain": "assets audio config errors files inference machine network pictures pruning",
-    "inference": ("__init__ assets audio checkpoints config data errors files machine network pruning tables"),
+    "inference": "assets audio checkpoints config data errors files machine network pruning tables",
     "machine": "errors",
     "measure": "pruning assets audio checkpoints config data errors inference machine network stats",
     "miniatures": "assets audio data errors machine tables",

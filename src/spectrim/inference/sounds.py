@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrim.audio.decoders import HIGHEST_RATE, LOWEST_RATE
 from spectrim.audio.decoding import Event
 from spectrim.audio.files import Samples, Window, cut, frame_samples, resampled, window_samples
 from spectrim.audio.finding import Selection, select_files
@@ -27,9 +28,6 @@ PathLike: TypeAlias = str | os.PathLike[str]
 Array: TypeAlias = np.ndarray | Tensor | Mapping[str, Any]
 Sound: TypeAlias = PathLike | Array
 """A file, a mono waveform (samples,), or a row of `datasets.Audio`: ``{"array": …, "sampling_rate": …}``."""
-
-RATES = (100, 10_000_000)
-"""Sampling rates in hertz that an array may have."""
 
 
 @overload
@@ -223,8 +221,9 @@ def _array_and_rate(sound: Any, sampling_rate: int | None, index: int) -> tuple[
     if sampling_rate is None:
         raise InvalidSetting("sampling_rate", None, "the rate of the waveforms in hertz, e.g. 16000")
     whole = isinstance(sampling_rate, int | np.integer) and not isinstance(sampling_rate, bool)
-    if not whole or not RATES[0] <= sampling_rate <= RATES[1]:
-        raise InvalidSetting("sampling_rate", sampling_rate, f"a whole number of hertz from {RATES[0]} to {RATES[1]}")
+    if not whole or not LOWEST_RATE <= sampling_rate <= HIGHEST_RATE:
+        allowed = f"a whole number of hertz from {LOWEST_RATE} to {HIGHEST_RATE}"
+        raise InvalidSetting("sampling_rate", sampling_rate, allowed)
     return sound, int(sampling_rate)
 
 

@@ -41,7 +41,7 @@ def noise(count: int = 6, seed: int = 0) -> list[np.ndarray]:
 @functools.cache
 def exported(backbone: str, criterion: str = "auto", front_end: bool = False) -> tuple[AudioTransformer, Path]:
     """A model, and the file that it was exported to; of one block only for the lesser criteria."""
-    lesser: dict[str, Any] = {"num_hidden_layers": 1, "prune_at": [0]} if criterion in ("variation", "random") else {}
+    lesser: dict[str, Any] = {} if criterion in ("auto", "intensity") else {"num_hidden_layers": 1, "prune_at": [0]}
     model = tiny_model(backbone, criterion=criterion, **lesser)
     name = f"{backbone}-{criterion}-{front_end}"
 

@@ -20,7 +20,10 @@ from spectrim.config import BUILDERS, SpectrimConfig, kwt_1
 from spectrim.network.transformer import AudioTransformer
 
 BACKBONES = ("ast", "audiomae")
-CRITERIA = ("cls_attention", "mean_attention", "intensity", "variation", "random")
+CRITERIA = (
+    *("cls_attention", "cls_attention_value_norm", "cls_attention_median", "mean_attention"),
+    *("intensity", "variation", "random"),
+)
 
 
 def small_config(backbone: str, **fields: object) -> SpectrimConfig:
@@ -148,16 +151,17 @@ def _plain_block(
     normed = layer_norm(tokens, weights, f"{name}.norm1", eps) if before else tokens
     query = linear(normed, weights, f"{name}.attention.query")
     key, value = linear(normed, weights, f"{name}.attention.key_value").split(width, dim=1)
-    maps, attended = [], []
+    maps, attended, norms = [], [], []
     for head in range(config.num_attention_heads):
         part = slice(head * head_dim, (head + 1) * head_dim)
         logits = query[:, part] @ key[:, part].T / math.sqrt(head_dim)
         powers = torch.exp(logits - logits.max(dim=1, keepdim=True).values)
         maps.append(powers / powers.sum(dim=1, keepdim=True))
         attended.append(maps[-1] @ value[:, part])
+        norms.append((value[:, part] ** 2).sum(dim=1).sqrt())
     tokens = tokens + linear(torch.cat(attended, dim=1), weights, f"{name}.attention.output")
     tokens = tokens if before else layer_norm(tokens, weights, f"{name}.norm1", eps)
-    scores = plain_scores(config, torch.stack(maps).detach(), alive, patches)
+    scores = plain_scores(config, torch.stack(maps).detach(), torch.stack(norms).detach(), alive, patches)
     if rate < 1.0:
         best = sorted(range(len(alive)), key=lambda place: (-scores[alive[place]], alive[place]))
         stay = sorted(best[: math.ceil(rate * len(alive))])
@@ -184,14 +188,21 @@ def plain_mlp(config: SpectrimConfig, weights: Mapping[str, Tensor], name: str, 
 
 
 def plain_scores(
-    config: SpectrimConfig, maps: Tensor, alive: list[int], patches: Mapping[int, Tensor]
+    config: SpectrimConfig, maps: Tensor, norms: Tensor, alive: list[int], patches: Mapping[int, Tensor]
 ) -> dict[int, float]:
-    """Score of each living patch from the maps (heads, tokens, tokens) or from its own log-mel values."""
+    """Score of each living patch.
+
+    From the maps (heads, tokens, tokens), the norms of the values (heads, tokens) or the patch's own log-mel values.
+    """
     extra, criterion = config.extra_tokens, config.resolved_criterion
     if config.features == "mfcc":
         patches = {patch: log_mel_of(values) for patch, values in patches.items()}
     if criterion == "cls_attention":
         columns = maps[:, 0, extra:].mean(dim=0).tolist()
+    elif criterion == "cls_attention_value_norm":
+        columns = (maps[:, 0] * norms)[:, extra:].mean(dim=0).tolist()
+    elif criterion == "cls_attention_median":
+        columns = np.median(maps[:, 0, extra:].numpy(), axis=0).tolist()
     elif criterion == "mean_attention":
         columns = maps[:, extra:, extra:].mean(dim=(0, 1)).tolist()
     elif criterion == "intensity":

@@ -42,6 +42,8 @@ CASES = [
     ("ast", "intensity", False),
     ("audiomae", "variation", False),
     ("ast", "random", False),
+    ("ast", "cls_attention_value_norm", False),
+    ("audiomae", "cls_attention_median", False),
 ]
 
 

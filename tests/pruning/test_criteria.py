@@ -16,6 +16,8 @@ from spectrim.pruning.criteria import (
     Spectrogram,
     attention_map,
     cls_attention,
+    cls_attention_median,
+    cls_attention_value_norm,
     intensity,
     mean_attention,
     random_scores,
@@ -35,6 +37,11 @@ def projections(patches: int, extra: int, heads: int = 3, batch: int = 2) -> tup
     generator = torch.Generator().manual_seed(patches)
     shape = (batch, heads, extra + patches, 5)
     return tuple(2.0 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+
+
+def value_vectors(keys: Tensor) -> Tensor:
+    """Some of the same shape, of very different lengths."""
+    return keys.flip(2).exp()
 
 
 def whole_map(queries: Tensor, keys: Tensor, seen: Tensor | None = None) -> np.ndarray:
@@ -73,6 +80,30 @@ def test_scores_are_the_unchunked_formula(patches: int, extra: int) -> None:
     np.testing.assert_allclose(mean_attention(queries, keys, extra).numpy(), by_patches, rtol=1e-12)
 
 
+@pytest.mark.parametrize("heads", [1, 2, 3, 4])
+def test_remedies_for_sinks_are_their_formulas(heads: int) -> None:
+    queries, keys = projections(20, 2, heads)
+    values = value_vectors(keys)
+    rows = whole_map(queries, keys)[:, :, 0, 2:]
+    norms = np.linalg.norm(values.numpy()[:, :, 2:], axis=-1)
+    weighted = cls_attention_value_norm(queries[:, :, :1], keys, 2, None, values)
+    np.testing.assert_allclose(weighted.numpy(), (rows * norms).mean(axis=1), rtol=1e-12)
+    found = cls_attention_median(queries[:, :, :1], keys, 2)
+    np.testing.assert_allclose(found.numpy(), np.median(rows, axis=1), rtol=1e-12)
+    with pytest.raises(ValueError, match="value vectors"):
+        cls_attention_value_norm(queries, keys, 2)
+
+
+def test_a_sink_ranks_first_by_the_mean_and_not_by_the_remedies() -> None:
+    """Patch 0 takes nearly all attention of one head of three, and its value vector is next to nothing."""
+    queries, keys = torch.ones(1, 3, 1, 4), torch.rand(1, 3, 9, 4, generator=torch.Generator().manual_seed(0))
+    keys[:, 1, 1], values = 5.0, torch.ones(1, 3, 9, 4)
+    keys[:, [0, 2], 1], values[:, :, 1] = -1.0, 1e-3
+    assert int(cls_attention(queries, keys, 1).argmax()) == 0
+    for score in (cls_attention_value_norm, cls_attention_median):
+        assert int(score(queries, keys, 1, None, values).argmin()) == 0
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
 def test_the_size_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys = projections(150, 1)
@@ -91,10 +122,12 @@ def test_masked_patches_are_neither_keys_nor_queries(name: str) -> None:
     seen = torch.ones(2, 142, dtype=torch.bool)
     seen[0, 60:] = False
     seen[1, 100:130] = False
-    found = score(queries, keys, 2, additive(seen))
+    values = value_vectors(keys)
+    found = score(queries, keys, 2, additive(seen), values)
     for item in range(2):
         places = seen[item].nonzero().flatten()
-        alone = score(queries[item : item + 1, :, places], keys[item : item + 1, :, places], 2, None)[0]
+        part = (slice(item, item + 1), slice(None), places)
+        alone = score(queries[part], keys[part], 2, None, values[part])[0]
         torch.testing.assert_close(found[item, places[2:] - 2], alone, rtol=1e-12, atol=0)
     assert (found[~seen[:, 2:]] == 0).all()
 
@@ -103,9 +136,10 @@ def test_masked_patches_are_neither_keys_nor_queries(name: str) -> None:
 def test_half_precision_projections_give_float32_scores(name: str) -> None:
     score = CRITERIA[name].score
     queries, keys = projections(200, 2)
-    exact = score(queries, keys, 2, None)
+    values = value_vectors(keys)
+    exact = score(queries, keys, 2, None, values)
     for dtype in (torch.bfloat16, torch.float16):
-        found = score(queries.to(dtype), keys.to(dtype), 2, None)
+        found = score(queries.to(dtype), keys.to(dtype), 2, None, values.to(dtype))
         assert found.dtype == torch.float32
         assert ((found - exact).abs() / exact).max() < 0.2
     assert exact.dtype == torch.float64
@@ -117,8 +151,19 @@ def test_the_score_says_truly_which_queries_it_reads(name: str) -> None:
     queries, keys = projections(20, 2)
     changed = queries.clone()
     changed[:, :, 1:] += 1.0
-    same = torch.equal(criterion.score(queries, keys, 2, None), criterion.score(changed, keys, 2, None))
-    assert same == (criterion.reads == "class")
+    values = value_vectors(keys)
+    found = [criterion.score(rows, keys, 2, None, values) for rows in (queries, changed)]
+    assert torch.equal(*found) == (criterion.reads == "class")
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_shares_are_of_all_attention(name: str) -> None:
+    queries, keys = projections(30, 1)
+    total = CRITERIA[name].score(queries, keys, 1, None, value_vectors(keys)).sum(dim=1)
+    whole = whole_map(queries, keys)[:, :, 1:, 1:]
+    rows = whole if CRITERIA[name].reads == "all" else whole_map(queries, keys)[:, :, :1, 1:]
+    shared = np.allclose(total.numpy(), rows.sum(axis=-1).mean(axis=(1, 2)), rtol=1e-9)
+    assert shared == CRITERIA[name].shares
 
 
 @pytest.mark.parametrize(("frequency_stride", "time_stride"), [(16, 16), (10, 10), (12, 7)])

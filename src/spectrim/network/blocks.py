@@ -233,9 +233,9 @@ class Block(GradientCheckpointingLayer):
             seen = seen._replace(scores=scores, finish=attention.output)
             return self._with_queries(tokens._replace(asking=mixed), seen, queries if wanted.attention else None)
         if plan.reducer.weighs_by_score:
-            scores = criterion.score(heads, keys, extra, mask)
+            scores = criterion.score(heads, keys, extra, mask, values)
         else:
-            scores = criterion.score(heads.detach(), keys.detach(), extra, mask)
+            scores = criterion.score(heads.detach(), keys.detach(), extra, mask, values.detach())
         if criterion.reads == "all" and plan.ranks:
             same = nn.Identity()
             return tokens._replace(asking=queries), seen._replace(scores=scores, finish=attended, queries=same)

@@ -34,9 +34,11 @@ class Criterion:
         reads: what it looks at: ``"class"``, the query of [CLS] in the block, or ``"all"``, the queries of all tokens
             there; ``"spectrogram"``, the input once, before block 0; ``"nothing"``.
         score: of ``"class"`` and ``"all"``: a function of queries (batch, heads, q, head_dim), keys (batch, heads,
-            extra + n, head_dim), the number of extra tokens and an additive mask (batch, 1, 1, extra + n) or None, that
-            gives (batch, n) float32. Of the others: a function of a `Spectrogram` that gives (batch, F, T).
+            extra + n, head_dim), the number of extra tokens, an additive mask (batch, 1, 1, extra + n) or None, and
+            values like the keys, that gives (batch, n) float32, 0 for masked patches. Of the others: a function of a
+            `Spectrogram` that gives (batch, F, T).
         help: one line for people.
+        shares: whether scores are shares of attention: none is negative, and the sum of some is what those received.
         together: a function of queries, keys, values and the number of extra tokens that gives the attention output
             (batch, extra + n, width) and the score at once, for where
             `spectrim.pruning.kernels.fused.together_pays`; None where there is none.
@@ -46,6 +48,7 @@ class Criterion:
     reads: str
     score: Callable[..., Tensor]
     help: str
+    shares: bool = False
     together: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None
     wrong_gather: bool = False
 
@@ -122,7 +125,14 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values if values.element_size() >= 4 else values.float()
 
 
-def cls_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None) -> Tensor:
+def _class_rows(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None) -> Tensor:
+    """Attention rows of [CLS] over the patch columns, (batch, heads, n)."""
+    return attention_map(queries[:, :, :1], keys, mask)[:, :, 0, extra:]
+
+
+def cls_attention(
+    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+) -> Tensor:
     """Attention row of [CLS] over the patch columns, mean over heads: the score of AST (paper, section 3).
 
     Args:
@@ -130,14 +140,60 @@ def cls_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None
         keys: (batch, heads, extra + n, head_dim).
         extra: number of extra tokens.
         mask: additive mask over the keys, or None.
+        values: not read.
 
     Returns:
         (batch, n) float32.
     """
-    return attention_map(queries[:, :, :1], keys, mask)[:, :, 0, extra:].mean(dim=1)
+    return _class_rows(queries, keys, extra, mask).mean(dim=1)
 
 
-def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None) -> Tensor:
+def cls_attention_value_norm(
+    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+) -> Tensor:
+    """Attention of [CLS] to the patch times the Euclidean norm of its value vector, mean over heads.
+
+    What a patch adds to [CLS] is its attention times its value (Kobayashi et al., 2020, before the output projection).
+    Attention sinks take much attention and have small values, so they count for little here.
+
+    Args:
+        queries, keys, extra, mask: as for `cls_attention`.
+        values: (batch, heads, extra + n, head_dim).
+
+    Returns:
+        (batch, n) float32.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if values is None:
+        raise ValueError("cls_attention_value_norm needs the value vectors")
+    norms = _at_least_float32(values[:, :, extra:]).norm(dim=-1)
+    return (_class_rows(queries, keys, extra, mask) * norms).mean(dim=1)
+
+
+def cls_attention_median(
+    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+) -> Tensor:
+    """Median over heads of the attention of [CLS] to the patch; of an even number, the mean of the middle two.
+
+    A sink to which less than half of the heads give their attention does not rank by it, as it does in a mean.
+
+    Args:
+        queries, keys, extra, mask: as for `cls_attention`.
+        values: not read.
+
+    Returns:
+        (batch, n) float32.
+    """
+    rows = _class_rows(queries, keys, extra, mask).sort(dim=1).values
+    heads = rows.shape[1]
+    return rows[:, (heads - 1) // 2 : heads // 2 + 1].mean(dim=1)
+
+
+def mean_attention(
+    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+) -> Tensor:
     """Attention that a patch receives, mean over heads and over the patch queries: the score of AudioMAE.
 
     The softmax runs over all tokens. Never holds more than `QUERY_CHUNK` rows of the attention map, and none where
@@ -149,6 +205,7 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | Non
         extra: number of extra tokens.
         mask: additive mask over the keys, or None; a masked patch does not count as a query either, and a token that is
             the mean of several counts as so many.
+        values: not read.
 
     Returns:
         (batch, n) float32.
@@ -259,9 +316,13 @@ def _made_once(make: Table, frequency: int, time: int, seed: int, device: torch.
 
 
 CRITERIA = {
-    "cls_attention": Criterion("class", cls_attention, "attention of [CLS] to the patch, mean over heads (AST)"),
+    "cls_attention": Criterion("class", cls_attention, "attention of [CLS] to the patch, mean over heads (AST)", True),
+    "cls_attention_value_norm": Criterion(
+        "class", cls_attention_value_norm, "the same times the norm of the patch's value vector, per head"
+    ),
+    "cls_attention_median": Criterion("class", cls_attention_median, "attention of [CLS], median over heads"),
     "mean_attention": Criterion(
-        "all", mean_attention, "attention that the patch receives from all patches (AudioMAE)", attend_and_score
+        "all", mean_attention, "attention that the patch receives from all patches (AudioMAE)", True, attend_and_score
     ),
     "intensity": Criterion("spectrogram", intensity, "mean of the patch's log-mel values", wrong_gather=True),
     "variation": Criterion("spectrogram", variation, "their standard deviation", wrong_gather=True),

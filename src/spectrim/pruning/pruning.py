@@ -131,8 +131,8 @@ class Pruning:
             if rate < reducer.least_rate:
                 allowed = f"from {reducer.least_rate:g} to 1 at block {block} with reducer={self.reducer!r}"
                 raise InvalidSetting("keep_rate", rate, f"{allowed}: each token merges with one other at most")
-        if reducer.weighs_by_score and self.criterion != AUTO and not CRITERIA[self.criterion].reads_attention:
-            with_attention = [name for name, criterion in CRITERIA.items() if criterion.reads_attention]
+        if reducer.weighs_by_score and self.criterion != AUTO and not CRITERIA[self.criterion].shares:
+            with_attention = [name for name, criterion in CRITERIA.items() if criterion.shares]
             names = one_of((AUTO, *with_attention))
             allowed = f"{names} with reducer={self.reducer!r}, which weighs tokens by attention"
             raise InvalidSetting("criterion", self.criterion, allowed)

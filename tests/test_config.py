@@ -48,6 +48,8 @@ WRONG = [
     *((field, -1e-6) for field in ("layer_norm_eps", "head_norm_eps", "initializer_range", "head_init_std")),
     *((field, "yes") for field in ("position_trainable", "head_norm", "qkv_bias", "reference_compat", "drop_padding")),
     *(("random_seed", value) for value in (-1, 0.5, "0")),
+    *(("time_segments", value) for value in (0, -1, 2.0, True, 65)),
+    *(("attention_mass", value) for value in (1.0, -0.1, "half", None, float("nan"))),
     ("reference_compat", True),
     ("num_labels", 0),
 ]

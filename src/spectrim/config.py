@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -238,7 +239,12 @@ class SpectrimConfig(PreTrainedConfig):
         return self.problem_type == "multi_label_classification"
 
     def plan(
-        self, patches: int | None = None, pruning: Pruning | None = None, *, full_output: bool = False
+        self,
+        patches: int | None = None,
+        pruning: Pruning | None = None,
+        *,
+        full_output: bool = False,
+        kept: Sequence[int] | None = None,
     ) -> tuple[BlockPlan, ...]:
         """What each block does in a forward pass; see `Pruning.plan`.
 
@@ -246,9 +252,11 @@ class SpectrimConfig(PreTrainedConfig):
             patches: that enter block 0; None for all.
             pruning: instead of the configured operating point.
             full_output: compute every token in the last block too.
+            kept: patches alive after each block, where ``attention_mass`` leaves that to the clip.
         """
         chosen = self.pruning if pruning is None else pruning
-        return chosen.plan(self.num_patches if patches is None else patches, self.encoder, full_output=full_output)
+        entering = self.num_patches if patches is None else patches
+        return chosen.plan(entering, self.encoder, full_output=full_output, kept=kept)
 
     @property
     def encoder(self) -> Encoder:
@@ -260,6 +268,7 @@ class SpectrimConfig(PreTrainedConfig):
             own_criterion=BACKBONE_CRITERIA[self.backbone],
             width=self.hidden_size,
             heads=self.num_attention_heads,
+            columns=self.grid[1],
         )
 
     def check(self) -> None:
@@ -267,7 +276,7 @@ class SpectrimConfig(PreTrainedConfig):
         self._check_names()
         self._check_numbers()
         self._check_sizes()
-        self.pruning.check(self.num_hidden_layers)
+        self.pruning.check(self.num_hidden_layers, self.grid[1])
 
     def _check_names(self) -> None:
         for field, allowed in (

@@ -81,10 +81,11 @@ def test_table_and_progress(checkpoint: str, here: Path, monkeypatch: pytest.Mon
         )
 
     monkeypatch.setattr("spectrim.inference.onnx_export.export", export)
-    point = ["--keep-rate", "0.6", "--prune-at", "0", "--reducer", "merge"]
+    point = ["--keep-rate", "0.6", "--prune-at", "0", "--reducer", "fuse", "--criterion", "mean_attention"]
+    point += ["--time-segments", "2"]
     code, out, err = run("export", "model.onnx", "-m", checkpoint, *point, "--precision", "int8", "--progress")
     assert code == 0
-    assert seen["pruning"] == Pruning(0.6, at=(0,), reducer="merge")
+    assert seen["pruning"] == Pruning(0.6, (0,), "mean_attention", "fuse", time_segments=2)
     assert (seen["output"], seen["precision"], seen["front_end"]) == (Path("model.onnx"), "int8", False)
     rows = {line[:20].strip(): line[20:].strip() for line in out.splitlines()}
     assert rows["patches"] == "32, 20"
@@ -100,6 +101,8 @@ def test_table_and_progress(checkpoint: str, here: Path, monkeypatch: pytest.Mon
         (["none/model.onnx"], "output is 'none/model.onnx'; allowed: a file in a folder that exists"),
         (["model.onnx", "--precision", "int4"], "precision is 'int4'; allowed: one of fp16, fp32, int8"),
         (["model.onnx", "--keep-rate", "0"], "keep_rate is 0.0; allowed: a number in (0, 1]"),
+        (["model.onnx", "--time-segments", "5"], "time_segments is 5; allowed: 1 to 4, the number of patches along"),
+        (["model.onnx", "--criterion", "variaton"], "criterion is 'variaton'"),
         (["model.onnx", "--frames", "8"], "frames is 8; allowed: a whole number of at least 16 frames"),
         (["model.onnx", "--format", "csv"], "format is 'csv'; allowed: one of json, table"),
     ],

@@ -12,7 +12,7 @@ OWN = Pruning(0.9, (1, 2), drop_padding=True)
 
 
 def cases_of(*names: str, rates: tuple[float, ...] = (0.7, 0.4), draws: int = 3) -> tuple[dict, dict]:
-    cases, left_out = plan_cases(read_methods(names), rates, OWN, 4, "cls_attention", draws=draws)
+    cases, left_out = plan_cases(read_methods(names), rates, OWN, 4, "cls_attention", columns=8, draws=draws)
     return {(case.method, case.keep_rate): case for case in cases}, left_out
 
 
@@ -51,6 +51,10 @@ def test_a_rate_that_a_method_does_not_reach_is_left_out_with_the_reason() -> No
         (["attention", "cls_attention"], (0.5,), "'attention' is the same"),
         (["random+fuse"], (0.5,), "weighs tokens by attention"),
         (["intensity+merge"], (0.5,), "reads no scores"),
+        (["intensity/1"], (0.5,), "parts along time from 2"),
+        (["merge/8"], (0.5,), "parts along time from 2"),
+        (["intensity/8", "intensity/8"], (0.5,), "each method once"),
+        (["intensity/9"], (0.5,), "time_segments is 9"),
         (["attention"], (1.0,), "below 1"),
         (["attention"], (0.0,), "keep_rate"),
         ([], (0.5,), "methods"),
@@ -59,6 +63,15 @@ def test_a_rate_that_a_method_does_not_reach_is_left_out_with_the_reason() -> No
 def test_what_cannot_be_compared_is_refused_by_name(names: list[str], rates: tuple[float, ...], message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
         cases_of(*names, rates=rates)
+
+
+def test_a_number_behind_a_criterion_is_a_quota_for_so_many_parts() -> None:
+    found, _ = cases_of("intensity/4", "intensity", "attention/4+fuse", "random/2")
+    assert found["intensity/4", 0.7].points == (Pruning(0.7, (1, 2), "intensity", time_segments=4, drop_padding=True),)
+    assert found["intensity", 0.7].points[0].time_segments == found["random", 0.7].points[0].time_segments == 1
+    joined = found["attention/4+fuse", 0.4].points[0]
+    assert (joined.criterion, joined.reducer, joined.time_segments) == ("auto", "fuse", 4)
+    assert [point.seed for point in found["random/2", 0.4].points] == [0, 1, 2]
 
 
 def test_one_draw_is_refused() -> None:

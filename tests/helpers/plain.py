@@ -6,10 +6,12 @@ an `AudioTransformer` by name and calls none of its code.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 import scipy.fft
@@ -163,8 +165,7 @@ def _plain_block(
     tokens = tokens if before else layer_norm(tokens, weights, f"{name}.norm1", eps)
     scores = plain_scores(config, torch.stack(maps).detach(), torch.stack(norms).detach(), alive, patches)
     if rate < 1.0:
-        best = sorted(range(len(alive)), key=lambda place: (-scores[alive[place]], alive[place]))
-        stay = sorted(best[: math.ceil(rate * len(alive))])
+        stay = sorted(plain_choice(config, alive, scores, rate))
         tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in stay]]])
         alive = [alive[place] for place in stay]
     left = [place for place, patch in enumerate(alive) if patch not in gone]
@@ -172,6 +173,36 @@ def _plain_block(
         tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in left]]])
         alive = [alive[place] for place in left]
     return plain_mlp(config, weights, name, tokens), alive, scores
+
+
+def plain_choice(config: SpectrimConfig, alive: list[int], scores: Mapping[int, float], rate: float) -> list[int]:
+    """Places of the patches that stay: the highest scores, in each part of the clip or for a share of their sum."""
+    best = sorted(range(len(alive)), key=lambda place: (-scores[alive[place]], alive[place]))
+    count, time = math.ceil(rate * len(alive)), config.grid[1]
+    if config.time_segments > 1:
+        columns = [alive[place] % time for place in best]
+        return [best[at] for at in dhondt([t * config.time_segments // time for t in columns], count)]
+    if config.attention_mass > 0.0:
+        held = list(itertools.accumulate(scores[alive[place]] for place in best))
+        count = max(count, 1 + sum(part < config.attention_mass * held[-1] for part in held))
+    return best[:count]
+
+
+def dhondt(parties: list[int], seats: int) -> list[int]:
+    """The candidates elected, best first, of candidates ordered by score, when parties win seats by their size.
+
+    A seat goes to the party with the smallest (seats won + 1) / size, then to that with fewer seats, then to that
+    whose next candidate has the higher score.
+    """
+    members = {party: [at for at, own in enumerate(parties) if own == party] for party in set(parties)}
+    elected: list[int] = []
+    won = dict.fromkeys(members, 0)
+    for _ in range(seats):
+        left = [party for party, candidates in members.items() if won[party] < len(candidates)]
+        party = min(left, key=lambda p: (Fraction(won[p] + 1, len(members[p])), won[p], members[p][won[p]]))
+        elected.append(members[party][won[party]])
+        won[party] += 1
+    return elected
 
 
 def plain_mlp(config: SpectrimConfig, weights: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:

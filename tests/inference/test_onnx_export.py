@@ -321,6 +321,7 @@ def test_batches_of_several_sizes_cover_all_clips(count: int) -> None:
         ("output", {"path": "nowhere/model.onnx"}),
         ("output", {"path": "folder.onnx"}),
         ("drop_padding", {"fields": {"drop_padding": True}}),
+        ("attention_mass", {"fields": {"attention_mass": 0.9}}),
         ("reference_compat", {"fields": {"reference_compat": True, "criterion": "intensity"}}),
     ],
 )

@@ -9,13 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import dhondt
 
 from spectrim.pruning.select import (
     count_kept,
     distinct_ranks,
+    quota_ranks,
     real_first,
     take_patches,
     take_tokens,
+    top_mass,
     top_patches,
     top_valid_patches,
 )
@@ -129,6 +132,70 @@ def test_each_clip_keeps_its_own_share(rows: list[list[float]], keep_rate: float
         assert all(allowed[place] for place in kept)
         best = sorted((value for value, good in zip(row, allowed, strict=True) if good), reverse=True)[:count]
         assert sorted((row[place] for place in kept), reverse=True) == best
+
+
+@st.composite
+def clips_in_segments(draw: st.DrawFn) -> tuple[int, list[list[tuple[float, int, bool]]]]:
+    """A number of segments, and of each clip its patches: score, segment, whether there is one."""
+    segments, patches = draw(st.integers(1, 6)), draw(st.integers(1, 40))
+    numbers = st.integers(-3, 3) | st.floats(-10, 10, width=32)
+    patch = st.tuples(numbers, st.integers(0, segments - 1), st.sampled_from([True, True, True, False]))
+    return segments, draw(st.lists(st.lists(patch, min_size=patches, max_size=patches), min_size=1, max_size=4))
+
+
+@settings(deadline=None)
+@given(drawn=clips_in_segments())
+def test_every_segment_keeps_its_share_of_any_number(drawn: tuple[int, list]) -> None:
+    segments, rows = drawn
+    scores, segment, valid = (torch.tensor([[patch[at] for patch in row] for row in rows]) for at in range(3))
+    scores = scores.float()
+    ranks = quota_ranks(scores, segment, segments, valid)
+    for item in range(len(rows)):
+        real = valid[item].nonzero().flatten()
+        order = real[ranks[item, real].argsort(descending=True)].tolist()
+        best = sorted(real.tolist(), key=lambda place: -scores[item, place])
+        parties = [int(segment[item, place]) for place in best]
+        assert order == [best[at] for at in dhondt(parties, len(best))]
+        for count in range(len(order) + 1):
+            kept = [int(segment[item, place]) for place in order[:count]]
+            assert all(kept.count(s) >= count * parties.count(s) // len(best) for s in set(parties))
+        assert sorted(ranks[item].tolist()) == list(range(len(rows[item])))
+        alone = quota_ranks(scores[item : item + 1, real], segment[item : item + 1, real], segments)
+        assert torch.equal(alone[0].argsort(), ranks[item, real].argsort())
+
+
+@settings(deadline=None)
+@given(columns=st.integers(1, 12), each=st.integers(1, 5), rates=st.lists(RATES, max_size=4), seed=st.integers(0, 99))
+def test_equal_segments_stay_equal_to_one_patch(columns: int, each: int, rates: list[float], seed: int) -> None:
+    segment = torch.arange(columns).repeat_interleave(each).unsqueeze(0)
+    for rate in rates:
+        scores = torch.rand(segment.shape, generator=torch.Generator().manual_seed(seed))
+        ranks = quota_ranks(scores, segment, columns)
+        segment = segment.gather(1, top_patches(ranks, count_kept(segment.shape[1], rate)))
+        counts = torch.bincount(segment[0], minlength=columns)
+        assert counts.max() - counts.min() <= 1
+
+
+@settings(deadline=None)
+@given(rows=SCORES, keep_rate=RATES, mass=st.floats(0.01, 0.99), data=st.data())
+def test_as_few_are_kept_as_hold_the_share(
+    rows: list[list[float]], keep_rate: float, mass: float, data: st.DataObject
+) -> None:
+    scores = torch.tensor(rows, dtype=torch.float32).abs()
+    real = [data.draw(st.lists(st.booleans(), min_size=len(r), max_size=len(r)).filter(any)) for r in rows]
+    for valid in (torch.tensor(real), None):
+        index, stays = top_mass(scores, valid, keep_rate, mass)
+        stays = torch.ones_like(index, dtype=torch.bool) if stays is None else stays
+        for item, places in enumerate(index):
+            kept = places[stays[item]]
+            own = scores[item] if valid is None else scores[item, valid[item]]
+            best = sorted(own.double().tolist(), reverse=True)
+            assert sorted(scores[item, kept].double().tolist(), reverse=True) == best[: len(kept)]
+            floor = math.ceil(keep_rate * len(best))
+            assert len(kept) >= floor and (valid is None or bool(valid[item, kept].all()))
+            total = float(own.double().sum())
+            assert sum(best[: len(kept)]) >= mass * total * (1 - 1e-12)
+            assert len(kept) == floor or sum(best[: len(kept) - 1]) < mass * total * (1 + 1e-12)
 
 
 def test_a_score_of_minus_infinity_goes_first() -> None:

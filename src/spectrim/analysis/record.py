@@ -236,6 +236,10 @@ def _run_facts(model: AudioTransformer, part: AudioDataset, pruning: Pruning | N
     }
 
 
+NEWER_SETTINGS = ("reducer", "time_segments", "attention_mass")
+"""Settings of pruning that the first records did not have."""
+
+
 def config_facts(config: SpectrimConfig, pruning: Pruning | None = None) -> dict[str, Any]:
     """What determines a model beside its weights, as JSON.
 
@@ -244,8 +248,9 @@ def config_facts(config: SpectrimConfig, pruning: Pruning | None = None) -> dict
     own = SpectrimConfig.own_fields(config)
     if pruning is not None:
         own |= pruning.to_flat()
-    if own["reducer"] == Pruning().reducer:
-        del own["reducer"]
+    for name, value in Pruning().to_flat().items():
+        if name in NEWER_SETTINGS and own[name] == value:
+            del own[name]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
 
 

@@ -44,7 +44,10 @@ def compare(
     limit: Annotated[int | None, typer.Option(help="At most so many clips, evenly spread.")] = None,
     methods: Annotated[
         str,
-        typer.Option(help=f"Separated by commas: {', '.join(METHODS)}, or CRITERION+REDUCER, e.g. attention+fuse."),
+        typer.Option(
+            help=f"Separated by commas: {', '.join(METHODS)}, or CRITERION+REDUCER, e.g. attention+fuse; CRITERION/N "
+            "gives each of N parts of a clip a quota."
+        ),
     ] = ",".join(DEFAULT_METHODS),
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = ",".join(
         map(str, KEEP_RATES)

@@ -9,6 +9,7 @@ import typer
 
 from spectrim.cli.common import ModelOption, ProgressOption, StrideOption, named_model, numbers, plainly, put
 from spectrim.errors import InvalidSetting, one_of
+from spectrim.pruning.criteria import AUTO, CRITERIA
 
 
 @plainly
@@ -17,9 +18,15 @@ def export(
     model: ModelOption = "spectrim-mini",
     stride: StrideOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help=f"What ranks the patches: {', '.join((AUTO, *CRITERIA))}.")
+    ] = None,
     prune_at: Annotated[str | None, typer.Option(help="Blocks, from 0, separated by commas.")] = None,
     reducer: Annotated[
         str | None, typer.Option(help="drop, fuse (EViT) or merge (ToMe): what becomes of the others.")
+    ] = None,
+    time_segments: Annotated[
+        int | None, typer.Option(help="Equal parts of a clip along time, of which each keeps its share.")
     ] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of 10 ms that the graph takes.")] = None,
     front_end: Annotated[bool, typer.Option("--front-end", help="Take waveforms, not log-mel spectrograms.")] = False,
@@ -44,7 +51,13 @@ def export(
     check_settings(output, precision)
     blocks = None if prune_at is None else numbers("prune-at", prune_at, int)
     network = from_pretrained(
-        named_model(model, stride, None), keep_rate=keep_rate, prune_at=blocks, reducer=reducer, frames=frames
+        named_model(model, stride, None),
+        keep_rate=keep_rate,
+        criterion=criterion,
+        prune_at=blocks,
+        reducer=reducer,
+        time_segments=time_segments,
+        frames=frames,
     )
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         exported = write(network, output, front_end=front_end, precision=precision, on_step=tell)

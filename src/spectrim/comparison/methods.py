@@ -18,7 +18,7 @@ DENSE, ATTENTION, RANDOM = "dense", "attention", "random"
 
 DROP = "drop"
 METHODS = (ATTENTION, RANDOM, *(name for name in CRITERIA if name != RANDOM), *REDUCERS)
-"""Names of single methods; a criterion and a reducer can also be joined by ``+``."""
+"""Names of single methods; ``/N`` behind a criterion is a quota for N parts along time, ``+`` joins a reducer to it."""
 
 DEFAULT_METHODS = (
     *(ATTENTION, RANDOM),
@@ -39,20 +39,23 @@ class Method:
         name: as it was given.
         criterion: what ranks the patches; `AUTO` where the reducer reads no scores.
         reducer: what becomes of those that are not kept.
+        segments: parts along time, each of which keeps its share.
     """
 
     name: str
     criterion: str
     reducer: str
+    segments: int = 1
 
     def at(self, own: Pruning, keep_rate: float, seed: int | None = None) -> Pruning:
         """Its operating point, with the pruning blocks and the treatment of padding of a model's ``own``."""
         fields = {"keep_rate": keep_rate, "criterion": self.criterion, "reducer": self.reducer}
-        return own.changed({**fields, "reference_compat": False, "random_seed": own.seed if seed is None else seed})
+        usual = {"reference_compat": False, "attention_mass": 0.0, "time_segments": self.segments}
+        return own.changed({**fields, **usual, "random_seed": own.seed if seed is None else seed})
 
 
 def read_methods(names: Sequence[str]) -> list[Method]:
-    """Methods by their names: a criterion, a reducer, or ``CRITERION+REDUCER``.
+    """Methods by their names: a criterion, a reducer, or ``CRITERION+REDUCER``; ``CRITERION/N`` ranks in N parts.
 
     ``attention`` is the backbone's own attention score, a criterion alone drops what it does not keep, and a reducer
     alone reads the backbone's own score, if it reads one. `RANDOM` is always among them, as what the others have to
@@ -74,13 +77,17 @@ def read_methods(names: Sequence[str]) -> list[Method]:
 
 def _read(name: str) -> Method:
     ranking, plus, reducer = name.partition("+")
+    ranking, slash, parts = ranking.partition("/")
+    if slash and not (parts.isdecimal() and int(parts) > 1 and ranking not in REDUCERS):
+        raise InvalidSetting("methods", name, "CRITERION/N, N being a number of parts along time from 2")
     if not plus and ranking in REDUCERS:
         return Method(name, AUTO, ranking)
     if ranking not in (ATTENTION, AUTO, *CRITERIA):
         raise InvalidSetting("methods", name, nearest_of(name, METHODS))
     if plus and reducer not in REDUCERS:
         raise InvalidSetting("methods", name, f"CRITERION+REDUCER, with {nearest_of(reducer, REDUCERS)} behind the +")
-    return Method(name, AUTO if ranking == ATTENTION else ranking, reducer if plus else DROP)
+    segments = int(parts) if slash else 1
+    return Method(name, AUTO if ranking == ATTENTION else ranking, reducer if plus else DROP, segments)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ def plan_cases(
     depth: int,
     own_criterion: str,
     *,
+    columns: int | None = None,
     draws: int = DRAWS,
 ) -> tuple[list[Case], dict[str, str]]:
     """All rows of a comparison: the dense model, then each method at each keep rate below 1.
@@ -132,6 +140,7 @@ def plan_cases(
         own: the model's operating point; its blocks and its treatment of padding hold for all.
         depth: number of the model's blocks.
         own_criterion: what `AUTO` stands for.
+        columns: number of its patches along time; None where no method has a quota.
         draws: tables of random scores, two at least.
 
     Returns:
@@ -151,12 +160,12 @@ def plan_cases(
         raise InvalidSetting("prune_at", list(own.at), "a model with a pruning block at least")
     dense = Method(DENSE, AUTO, DROP).at(own, 1.0)
     dense.check(depth)
-    cases, left_out, known = [Case(DENSE, 1.0, (dense,))], {}, dict[tuple[str, str], str]()
+    cases, left_out, known = [Case(DENSE, 1.0, (dense,))], {}, dict[tuple[str, str, int], str]()
     for method in methods:
         what = own_criterion if method.criterion == AUTO and reads_scores(method.reducer) else method.criterion
-        if (twin := known.setdefault((what, method.reducer), method.name)) != method.name:
+        if (twin := known.setdefault((what, method.reducer, method.segments), method.name)) != method.name:
             raise InvalidSetting("methods", method.name, f"each method once: on this model {twin!r} is the same")
-        method.at(own, 1.0).check(depth)
+        method.at(own, 1.0).check(depth, columns)
         seeds = range(draws) if method.criterion == RANDOM else (None,)
         for rate in rates:
             points = tuple(method.at(own, rate, seed) for seed in seeds)

@@ -132,7 +132,8 @@ def compare(
     check_measurable(clips, part)
     config = backend.config
     own = BACKBONE_CRITERIA[config.backbone]
-    cases, left_out = plan_cases(chosen, keep_rates, config.pruning, config.num_hidden_layers, own, draws=draws)
+    depth, columns = config.num_hidden_layers, config.grid[1]
+    cases, left_out = plan_cases(chosen, keep_rates, config.pruning, depth, own, columns=columns, draws=draws)
     models = {case.title: backend for case in cases}
     for name, folder in (runs or {}).items():
         tuned = _opened(_model_of(folder), f"runs {name}", device)

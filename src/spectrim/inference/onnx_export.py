@@ -181,6 +181,9 @@ def _check_model(model: AudioTransformer, precision: str) -> None:
         raise InvalidSetting("model", "one with packed weights", "the model that pack_weights was given")
     if model.config.drop_padding:
         raise InvalidSetting("drop_padding", True, "False to export: how many patches are padding is not in a graph")
+    if model.config.attention_mass > 0.0:
+        allowed = "0 to export: how many patches a clip keeps is not in a graph"
+        raise InvalidSetting("attention_mass", model.config.attention_mass, allowed)
     if model.config.reference_compat:
         raise InvalidSetting("reference_compat", True, "False to export: it is for studies of the public code only")
     size = sum(weight.numel() for weight in model.parameters()) * (2 if precision == "fp16" else 4)

@@ -54,7 +54,7 @@ class TorchModel(Backend):
         self.name = network.name_or_path or "the model"
         self.device = network.device
         self.pruning = given_pruning(network.config.pruning, pruning, {})
-        self.pruning.check(network.config.num_hidden_layers)
+        self.pruning.check(network.config.num_hidden_layers, network.config.grid[1])
 
     @classmethod
     def load(

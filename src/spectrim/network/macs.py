@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from spectrim.audio.filterbank import FEATURES
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.counts import count_kept
 from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.plan import BlockPlan
 from spectrim.pruning.pruning import Pruning, given_pruning
@@ -25,6 +27,8 @@ class MacCount:
         executed_blocks: of each block as `AudioTransformer` runs it, its scores included.
         patches: patches that each block's MLP sees, as the paper counts.
         scores: of what criteria read that is not the input: log-mel values out of MFCC; in the executed count only.
+        least: with ``attention_mass`` and without ``kept``, this count is that of a clip that keeps every patch, and
+            ``least`` that of one that keeps no more than its keep rate says: each clip lies between. Else None.
     """
 
     embedding: int
@@ -33,6 +37,7 @@ class MacCount:
     executed_blocks: tuple[int, ...]
     patches: tuple[int, ...]
     scores: int = 0
+    least: MacCount | None = None
 
     @property
     def paper(self) -> int:
@@ -51,6 +56,7 @@ def macs(
     *,
     pruning: Pruning | None = None,
     keep_rate: float | list[float] | None = None,
+    kept: Sequence[int] | None = None,
 ) -> MacCount:
     """Count the multiply-accumulates of one clip.
 
@@ -64,9 +70,11 @@ def macs(
         frames: length of the input; None for the configured one.
         pruning: instead of the configured operating point.
         keep_rate: short for the configured operating point with another keep rate.
+        kept: with ``attention_mass``, of one clip: how many patches are alive after each block, as the trace says,
+            ``[int(block.sum()) for block in trace.kept]``. A batch is computed with the largest of each block.
 
     Raises:
-        InvalidSetting: ``frames`` is shorter than one patch, or a keep rate is out of range.
+        InvalidSetting: ``frames`` is shorter than one patch, a keep rate is out of range, or ``kept`` is not possible.
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini")
@@ -80,7 +88,32 @@ def macs(
         raise InvalidSetting("frames", frames, f"a whole number, at least the {least} of a patch")
     frequency, time = config.grid_for(frames)
     patches = frequency * time
-    plans = config.plan(patches, given_pruning(config.pruning, pruning, {"keep_rate": keep_rate}))
+    point = given_pruning(config.pruning, pruning, {"keep_rate": keep_rate})
+    if kept is not None:
+        _check_kept(kept, point, patches, config.num_hidden_layers)
+        return _count(config, frames, config.plan(patches, point, kept=kept))
+    if point.attention_mass > 0.0 and point.prunes:
+        most = _count(config, frames, config.plan(patches, point, kept=[patches] * config.num_hidden_layers))
+        return replace(most, least=_count(config, frames, config.plan(patches, point)))
+    return _count(config, frames, config.plan(patches, point))
+
+
+def _check_kept(kept: Sequence[int], pruning: Pruning, patches: int, depth: int) -> None:
+    """Raise `InvalidSetting` for counts that no clip can have."""
+    if pruning.attention_mass == 0.0:
+        raise InvalidSetting("kept", list(kept), "None without attention_mass: every clip keeps as many")
+    rates, left = pruning.rates, patches
+    if len(kept) != depth:
+        raise InvalidSetting("kept", list(kept), f"a number for each of the {depth} blocks")
+    for block, count in enumerate(kept):
+        least = count_kept(left, rates.get(block, 1.0))
+        if not least <= count <= left:
+            raise InvalidSetting("kept", list(kept), f"from {least} to {left} patches after block {block}")
+        left = count
+
+
+def _count(config: SpectrimConfig, frames: int, plans: Sequence[BlockPlan]) -> MacCount:
+    patches = plans[0].patches_in
     return MacCount(
         embedding=patches * math.prod(config.patch_shape) * config.hidden_size,
         head=config.hidden_size * config.num_labels,

@@ -140,7 +140,7 @@ class AudioTransformer(PreTrainedModel):
             if name not in FLAT_NAMES:
                 raise InvalidSetting(name, fields[name], f"no setting of pruning; there are {one_of(FLAT_NAMES)}")
         chosen = given_pruning(self.config.pruning, pruning, fields)
-        chosen.check(self.config.num_hidden_layers)
+        chosen.check(self.config.num_hidden_layers, self.config.grid[1])
         self.config = copy.deepcopy(self.config)
         self.config.pruning = chosen
         return self

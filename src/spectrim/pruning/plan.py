@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from spectrim.pruning.counts import Choice
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,6 +23,7 @@ class Encoder(NamedTuple):
         own_criterion: the attention score with which the paper prunes this backbone.
         width: of a token.
         heads: of attention.
+        columns: number of patches along time, T.
     """
 
     depth: int
@@ -29,6 +32,7 @@ class Encoder(NamedTuple):
     own_criterion: str
     width: int
     heads: int
+    columns: int
 
 
 class Reducer(Protocol):
@@ -84,6 +88,7 @@ class BlockPlan:
             those that the head reads.
         criterion: what ranks the patches, by its own name.
         reducer: what becomes of the others.
+        columns, time_segments, attention_mass: see `Choice`.
     """
 
     patches_in: int
@@ -93,6 +98,14 @@ class BlockPlan:
     emits: str
     criterion: str
     reducer: Reducer
+    columns: int
+    time_segments: int = 1
+    attention_mass: float = 0.0
+
+    @property
+    def choice(self) -> Choice:
+        """How the survivors are chosen."""
+        return Choice(self.survivors, self.keep_rate, self.columns, self.time_segments, self.attention_mass)
 
     @property
     def prunes(self) -> bool:

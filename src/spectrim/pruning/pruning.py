@@ -31,6 +31,11 @@ class Pruning:
         criterion: what ranks the patches: a name in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``, the attention
             score with which the paper prunes the backbone.
         reducer: what becomes of the patches that are not kept: a name in `spectrim.pruning.reducers.REDUCERS`.
+        time_segments: equal parts along time, of which each keeps its share of the patches, so that no second of a clip
+            goes unheard; 1 ranks the whole clip at once. See `spectrim.pruning.select.quota_ranks`.
+        attention_mass: in [0, 1): each clip keeps further patches of the highest score at each pruning block, until
+            those kept hold this share of the attention that all living patches have; then ``keep_rate`` is only the
+            least share of the patches, and clips of a batch keep different numbers. 0: never more than that.
         drop_padding: remove patches that hold only padding before block 0. Changes logits.
         seed: of ``criterion="random"``; ``random_seed`` in config.json.
         reference_compat: take the tokens that the paper's public code takes when it ranks by intensity or variation:
@@ -49,6 +54,8 @@ class Pruning:
     at: tuple[int, ...] = (3, 6, 9)
     criterion: str = AUTO
     reducer: str = "drop"
+    time_segments: int = 1
+    attention_mass: float = 0.0
     drop_padding: bool = False
     seed: int = 0
     reference_compat: bool = False
@@ -57,6 +64,8 @@ class Pruning:
         object.__setattr__(self, "keep_rate", _rates(self.keep_rate))
         object.__setattr__(self, "at", _blocks(self.at))
         object.__setattr__(self, "seed", _whole("random_seed", self.seed))
+        object.__setattr__(self, "time_segments", _whole("time_segments", self.time_segments, 1))
+        object.__setattr__(self, "attention_mass", _mass(self.attention_mass))
         if not isinstance(self.criterion, str) or self.criterion not in (AUTO, *CRITERIA):
             raise InvalidSetting("criterion", self.criterion, nearest_of(str(self.criterion), (AUTO, *CRITERIA)))
         if not isinstance(self.reducer, str) or self.reducer not in REDUCERS:
@@ -110,8 +119,13 @@ class Pruning:
         """Whether any block drops patches."""
         return any(rate < 1.0 for rate in self.rates.values())
 
-    def check(self, depth: int) -> None:
-        """Raise `InvalidSetting` for what does not go together, or not with a model of ``depth`` blocks."""
+    def check(self, depth: int, columns: int | None = None) -> None:
+        """Raise `InvalidSetting` for what does not go together, or not with a model.
+
+        Args:
+            depth: number of its blocks.
+            columns: number of its patches along time; None where that is not known yet.
+        """
         for block in self.at:
             if block >= depth:
                 raise InvalidSetting("prune_at", block, f"block numbers from 0 to {depth - 1}")
@@ -124,6 +138,14 @@ class Pruning:
             if self.reducer != "drop":
                 raise InvalidSetting("reducer", self.reducer, "'drop' with reference_compat")
         reducer = REDUCERS[self.reducer]
+        if self.time_segments > 1 and (self.reference_compat or reducer.reads != "scores"):
+            other = "reference_compat" if self.reference_compat else f"reducer={self.reducer!r}, which ranks nothing"
+            raise InvalidSetting("time_segments", self.time_segments, f"1 with {other}")
+        if columns is not None and self.time_segments > columns:
+            allowed = f"1 to {columns}, the number of patches along time"
+            raise InvalidSetting("time_segments", self.time_segments, allowed)
+        if self.attention_mass > 0.0:
+            self._check_mass()
         if reducer.reads != "scores" and self.criterion != AUTO:
             allowed = f"{AUTO!r} with reducer={self.reducer!r}, which compares {reducer.reads} and reads no scores"
             raise InvalidSetting("criterion", self.criterion, allowed)
@@ -137,13 +159,27 @@ class Pruning:
             allowed = f"{names} with reducer={self.reducer!r}, which weighs tokens by attention"
             raise InvalidSetting("criterion", self.criterion, allowed)
 
-    def plan(self, patches: int, encoder: Encoder, *, full_output: bool = False) -> tuple[BlockPlan, ...]:
+    def _check_mass(self) -> None:
+        """Raise `InvalidSetting` for what does not go together with ``attention_mass``."""
+        shares = [AUTO, *(name for name, criterion in CRITERIA.items() if criterion.shares)]
+        if self.criterion not in shares:
+            allowed = f"{one_of(shares)} with attention_mass: other scores are no shares of attention"
+            raise InvalidSetting("criterion", self.criterion, allowed)
+        if self.reducer != "drop":
+            raise InvalidSetting("reducer", self.reducer, "'drop' with attention_mass")
+        if self.time_segments > 1:
+            raise InvalidSetting("time_segments", self.time_segments, "1 with attention_mass")
+
+    def plan(
+        self, patches: int, encoder: Encoder, *, full_output: bool = False, kept: Sequence[int] | None = None
+    ) -> tuple[BlockPlan, ...]:
         """Plan every block of a forward pass. The model runs this plan and `spectrim.macs` counts it.
 
         Args:
             patches: patches that enter block 0.
             encoder: what the plan has to know of the model; see `spectrim.SpectrimConfig.plan`.
             full_output: compute every token in the last block too, because the caller asked for hidden states.
+            kept: patches alive after each block, where ``attention_mass`` leaves that to the clip; None for the least.
 
         Returns:
             One plan a block.
@@ -151,16 +187,29 @@ class Pruning:
         Raises:
             InvalidSetting: as `check`; or the keep rate is too low for ``reference_compat`` to leave the head tokens.
         """
-        self.check(encoder.depth)
+        self.check(encoder.depth, encoder.columns)
         criterion = encoder.own_criterion if self.criterion == AUTO else self.criterion
         dropping: Reducer = ReferenceDrop() if self.reference_compat else REDUCERS[self.reducer]
         rates, plans = self.rates, []
         for block in range(encoder.depth):
             rate = rates.get(block, 1.0)
             reducer: Reducer = dropping if rate < 1.0 else Keep()
-            alive = reducer.alive_after(patches, rate, encoder)
-            emits = encoder.head_reads if block == encoder.depth - 1 and not full_output else "all"
-            plans.append(BlockPlan(patches, count_kept(patches, rate), alive, rate, emits, criterion, reducer))
+            alive, survivors = reducer.alive_after(patches, rate, encoder), count_kept(patches, rate)
+            if kept is not None and rate < 1.0:
+                alive = survivors = kept[block]
+            plan = BlockPlan(
+                patches_in=patches,
+                survivors=survivors,
+                patches_kept=alive,
+                keep_rate=rate,
+                emits=encoder.head_reads if block == encoder.depth - 1 and not full_output else "all",
+                criterion=criterion,
+                reducer=reducer,
+                columns=encoder.columns,
+                time_segments=self.time_segments,
+                attention_mass=self.attention_mass,
+            )
+            plans.append(plan)
             patches = alive
         return tuple(plans)
 
@@ -237,8 +286,14 @@ def _blocks(value: Any) -> tuple[int, ...]:
     return blocks
 
 
-def _whole(field: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
-        allowed = "block numbers from 0" if field == "prune_at" else "a whole number, at least 0"
+def _mass(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) < 1.0:
+        raise InvalidSetting("attention_mass", value, "a number in [0, 1); 0 keeps what keep_rate says")
+    return float(value)
+
+
+def _whole(field: str, value: Any, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        allowed = "block numbers from 0" if field == "prune_at" else f"a whole number, at least {least}"
         raise InvalidSetting(field, value, allowed)
     return int(value)

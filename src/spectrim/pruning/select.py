@@ -101,9 +101,66 @@ def top_valid_patches(scores: Tensor, valid: Tensor, keep_rate: float) -> tuple[
         are marked False.
     """
     counts = [count_kept(int(real), keep_rate) for real in valid.sum(dim=1).tolist()]
-    index = top_patches(scores.masked_fill(~valid, -math.inf), max(counts), ordered=True)
+    return _top_counted(scores.masked_fill(~valid, -math.inf), counts)
+
+
+def _top_counted(scores: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+    """`top_patches` with a count of each clip's own: index and valid, (batch, largest count)."""
+    index = top_patches(scores, max(counts), ordered=True)
     rank = torch.arange(index.shape[1], device=index.device)
     return index, rank < torch.tensor(counts, device=index.device).unsqueeze(1)
+
+
+def top_mass(scores: Tensor, valid: Tensor | None, keep_rate: float, mass: float) -> tuple[Tensor, Tensor | None]:
+    """The highest scores of each clip until they hold a share of their sum, and never fewer than ceil(r·n).
+
+    Args:
+        scores: (batch, n), not negative.
+        valid: (batch, n) bool, False for empty slots; None where there are none.
+        keep_rate: r in (0, 1], of each clip's own patches.
+        mass: share of the sum, in (0, 1).
+
+    Returns:
+        index (batch, k) and valid (batch, k) bool as for `top_valid_patches`; None for it where all clips keep as many.
+    """
+    real = [scores.shape[1]] * len(scores) if valid is None else valid.sum(dim=1).tolist()
+    seen = scores if valid is None else scores.masked_fill(~valid, 0.0)
+    held = seen.double().sort(dim=1, descending=True).values.cumsum(dim=1)
+    needed = ((held < mass * held[:, -1:]).sum(dim=1) + 1).tolist()
+    counts = [max(count_kept(own, keep_rate), min(enough, own)) for own, enough in zip(real, needed, strict=True)]
+    index, stays = _top_counted(scores if valid is None else scores.masked_fill(~valid, -math.inf), counts)
+    return index, None if min(counts) == max(counts) else stays
+
+
+def quota_ranks(scores: Tensor, segment: Tensor, segments: int, valid: Tensor | None = None) -> Tensor:
+    """Ranks by which the k highest are a fair share of every segment, for every k.
+
+    The j-th best of the m patches of a segment has the quotient j / m; the lowest quotients rank highest, of equal ones
+    the lower j, then the higher score. So of n patches each segment has at least floor(k·m / n) among the k highest
+    (d'Hondt's method, which satisfies lower quota: Balinski and Young, 1982).
+
+    Args:
+        scores: (batch, n).
+        segment: (batch, n) int64, the number of the segment of each patch, from 0.
+        segments: how many there are.
+        valid: (batch, n) bool, False for empty slots, which rank lowest and are of no segment; None for none.
+
+    Returns:
+        (batch, n) float32, distinct: 0 for the lowest to n − 1 for the highest.
+    """
+    if valid is not None:
+        scores = scores.masked_fill(~valid, -math.inf)
+    best = scores.argsort(dim=1, descending=True, stable=True)
+    part = segment.gather(1, best)
+    counted = torch.ones_like(part, dtype=torch.bool) if valid is None else valid.gather(1, best)
+    member = (part.unsqueeze(2) == torch.arange(segments, device=part.device)) & counted.unsqueeze(2)
+    place = member.cumsum(dim=1).gather(2, part.unsqueeze(2)).squeeze(2)
+    size = member.sum(dim=1).gather(1, part)
+    quotient = (place / size.clamp(min=1)).masked_fill(~counted, math.inf)
+    by_place = place.argsort(dim=1, stable=True)
+    by_quotient = quotient.gather(1, by_place).argsort(dim=1, stable=True)
+    order = best.gather(1, by_place.gather(1, by_quotient))
+    return (scores.shape[1] - 1 - order.argsort(dim=1)).to(torch.float32)
 
 
 def renumbered(source: Tensor, length: int, index: Tensor, stays: Tensor | None, extra: int) -> Tensor:

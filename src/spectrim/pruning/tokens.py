@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spectrim.pruning.counts import Choice
 from spectrim.pruning.select import (
+    quota_ranks,
     renumbered,
     summed,
     take_patches,
     take_tokens,
+    top_mass,
     top_patches,
     top_valid_patches,
 )
@@ -61,15 +64,13 @@ class Tokens(NamedTuple):
         asking = None if self.asking is None else self.asking[:, part]
         return self._replace(values=self.values[:, part], asking=asking, holds=emits)
 
-    def choose(
-        self, scores: Tensor | None, survivors: int, keep_rate: float, *, ordered: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """The patches with the highest scores.
+    def choose(self, scores: Tensor | None, choice: Choice, *, ordered: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The patches that a block's criterion lets go on: those with the highest scores.
 
         Args:
             scores: (batch, n).
-            survivors: how many, where there are no empty slots.
-            keep_rate: else, the share of each clip's own patches.
+            choice: how many, where there are no empty slots; else the share of each clip's own patches. With
+                ``time_segments`` the highest of each part, with ``attention_mass`` as many as hold so much.
             ordered: highest score first.
 
         Returns:
@@ -77,9 +78,22 @@ class Tokens(NamedTuple):
         """
         if scores is None:
             raise ValueError("a block that prunes needs scores")
+        if choice.time_segments > 1:
+            parts = choice.time_segments + 1
+            scores = quota_ranks(scores, self.segments(choice.columns, choice.time_segments), parts, self.valid)
+        if choice.attention_mass > 0.0:
+            return top_mass(scores, self.valid, choice.keep_rate, choice.attention_mass)
         if self.valid is not None:
-            return top_valid_patches(scores, self.valid, keep_rate)
-        return top_patches(scores, survivors, ordered=ordered), None
+            return top_valid_patches(scores, self.valid, choice.keep_rate)
+        return top_patches(scores, choice.survivors, ordered=ordered), None
+
+    def segments(self, columns: int, parts: int) -> Tensor:
+        """(batch, n) int64: in which of so many parts of the ``columns`` along time each patch token stands.
+
+        Tokens that are no single patch have no time; they are a part of their own, with the next number.
+        """
+        part = self.alive % columns * parts // columns
+        return torch.where(self.alive < 0, torch.full_like(part, parts), part)
 
     def take(self, index: Tensor, stays: Tensor | None = None) -> Tokens:
         """Keep the patches at ``index`` (batch, k) and the extra tokens; ``stays`` as `choose` gives it."""

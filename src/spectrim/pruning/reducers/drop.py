@@ -58,7 +58,7 @@ class Drop:
 
     def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Keep the patches with the highest scores; of a clip with padding, ceil(r·its own number)."""
-        index, stays = tokens.choose(read, plan.survivors, plan.keep_rate)
+        index, stays = tokens.choose(read, plan.choice)
         return tokens.only(plan.emits).take(index, stays)
 
 
@@ -92,5 +92,5 @@ class ReferenceDrop:
 
     def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Use the places of patches on the whole sequence, best first: the head reads the first tokens by position."""
-        index, _ = tokens.choose(read, plan.survivors, plan.keep_rate, ordered=True)
+        index, _ = tokens.choose(read, plan.choice, ordered=True)
         return tokens.take_of_all(index).only(plan.emits)

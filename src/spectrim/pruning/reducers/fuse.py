@@ -39,7 +39,7 @@ class Fuse:
 
     def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Keep the patches with the highest scores and append the fused token."""
-        index, stays = tokens.choose(read, plan.survivors, plan.keep_rate)
+        index, stays = tokens.choose(read, plan.choice)
         kept = tokens.take(index, stays)
         if read is None or plan.survivors == plan.patches_in:
             return kept

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "checkpoints": "pruning assets audio config errors network tables",
     "cli": (
         "__init__ analysis assets audio checkpoints comparison data errors explain "
-        "files inference machine measure network pictures pruning studies tables training"
+        "files inference machine measure network pictures pruning studies tables training tuning"
     ),
     "comparison": "pruning assets config data errors files inference machine measure network pictures stats tables",
     "config": "pruning audio errors",
@@ -42,6 +42,10 @@ MAY_IMPORT = {
     "studies": "analysis config data errors files machine miniatures network pictures stats training",
     "tables": "errors",
     "training": ("audio checkpoints config data errors files machine measure network pictures pruning tables"),
+    "tuning": (
+        "checkpoints comparison config data errors files inference machine measure network pictures pruning stats "
+        "tables"
+    ),
 }
 """Package, or module of the root → what it may import besides itself."""
 

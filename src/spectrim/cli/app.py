@@ -22,6 +22,7 @@ from spectrim.cli.predict import demo, predict
 from spectrim.cli.pretrain import pretrain
 from spectrim.cli.reproduce import reproduce
 from spectrim.cli.train import train
+from spectrim.cli.tune import tune
 
 app = typer.Typer(
     name="spectrim",
@@ -39,6 +40,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     embed,
     explain,
     benchmark,
+    tune,
     compare,
     train,
     pretrain,

@@ -25,6 +25,9 @@ from spectrim.pruning.pruning import Pruning
 Progress = Callable[[str, int, int], object]
 """Called with ``"score"``, ``"patches"`` or ``"time"``, how much is done, and how much there is."""
 
+REST = 0.1
+"""Seconds between timed passes where other libraries run models: their threads wait actively for more work."""
+
 Place = tuple[str, Pruning]
 """A case's name, `Case.title`, and one of its points."""
 
@@ -61,19 +64,9 @@ class Measuring:
         self.part = part
         self.store = store
         self.tell = tell
-        prints = {id(model): model.fingerprint() for model in models.values()}
-        machine = environment(str(next(iter(models.values())).device))
-        self.machine = machine
-        self._known = {
-            name: {
-                "model": prints[id(model)],
-                "precision": model.precision,
-                "device": machine["device"],
-                "versions": machine["versions"],
-                "data": data_fingerprint(part),
-            }
-            for name, model in models.items()
-        }
+        known = {id(model): identity(model, part) for model in {id(model): model for model in models.values()}.values()}
+        self.machine = environment(str(next(iter(models.values())).device))
+        self._known = {name: known[id(model)] for name, model in models.items()}
 
     def _settings(self, case: Case, point: Pruning, **further: Any) -> dict[str, Any]:
         return {**self._known[case.title], "point": point.to_flat(), **further}
@@ -152,9 +145,23 @@ class Measuring:
         device = next(iter(self.models.values())).device
         wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
         calls = {key: calls[key] for key in keys}
-        times = interleaved(calls, repeats=repeats, synchronise=wait, on_round=partial(self.tell, "time"), shuffle=0)
+        rest = REST if any(model.packages for model in self.models.values()) else 0.0
+        told = partial(self.tell, "time")
+        times = interleaved(calls, repeats=repeats, synchronise=wait, on_round=told, rest=rest, shuffle=0)
         self.store.save("times", settings, {"seconds": np.array([times[key] for key in keys])})
         return {key: np.array(times[key]) for key in keys}
+
+
+def identity(model: Backend, part: AudioDataset) -> dict[str, Any]:
+    """Tells a model, what runs it, and clips from any others: beside an operating point, what scores follow from."""
+    machine = environment(str(model.device))
+    return {
+        "model": model.fingerprint(),
+        "precision": model.precision,
+        "device": machine["device"],
+        "versions": machine["versions"],
+        "data": data_fingerprint(part),
+    }
 
 
 def _arrays(scored: Scored, point: Pruning) -> dict[str, NDArray[Any]]:

@@ -144,6 +144,26 @@ def sentences(rows: Sequence[Row], metric: str, batch_size: int) -> list[str]:
     return [f"{DENSE}: {metric} {100 * dense[metric]:.1f} %{ends}, {dense[f'ms_{batch_size}']:.2f} ms a clip.", *told]
 
 
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """One sentence a method: at which keep rates it is better than random pruning, worse, no better, or none can say.
+
+    Args:
+        rows: of `accuracy_rows`.
+    """
+    told = []
+    for method in dict.fromkeys(row["method"] for row in rows if row["against_random"] is not None):
+        rates: dict[str, list[float]] = {}
+        for row in rows:
+            if row["method"] == method and row["against_random"] is not None:
+                rates.setdefault(row["against_random"], []).append(row["keep_rate"])
+        parts = [
+            f"{SAID.get(said, f'{CANNOT_SAY} whether better than random')} at r={', '.join(f'{r:g}' for r in found)}"
+            for said, found in sorted(rates.items(), key=lambda item: [*SAID, CANNOT_SAY].index(item[0]))
+        ]
+        told.append(f"{method}: {'; '.join(parts)}.")
+    return told
+
+
 def _clause(row: Row, metric: str, batch_size: int) -> str:
     """What is said of a method at one keep rate."""
     rate = f"r={row['keep_rate']:g}"

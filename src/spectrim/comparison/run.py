@@ -126,8 +126,8 @@ def compare(
     for name in runs or {}:
         _check_run_name(name)
     store = Store(Path(out))
-    backend = _opened(model, "model", device)
-    clips = evenly(_open_part(backend, os.fspath(model), data_set, root, part, dict(options or {})), limit)
+    backend = open_prunable(model, "model", device)
+    clips = evenly(open_part(backend, os.fspath(model), data_set, root, part, options or {}), limit)
     label_columns(backend.labels, clips.labels)
     check_measurable(clips, part)
     config = backend.config
@@ -136,7 +136,7 @@ def compare(
     cases, left_out = plan_cases(chosen, keep_rates, config.pruning, depth, own, columns=columns, draws=draws)
     models = {case.title: backend for case in cases}
     for name, folder in (runs or {}).items():
-        tuned = _opened(_model_of(folder), f"runs {name}", device)
+        tuned = open_prunable(_model_of(folder), f"runs {name}", device)
         label_columns(tuned.labels, clips.labels)
         case = _run_case(name, tuned)
         cases.append(case)
@@ -175,15 +175,21 @@ def _no_progress(stage: str, done: int, total: int) -> None:
     """Ignore progress."""
 
 
-def _opened(model: str | os.PathLike[str], field: str, device: str) -> Backend:
+def open_prunable(model: str | os.PathLike[str], field: str, device: str) -> Backend:
+    """A model that has several operating points; ``field`` is what an error calls it."""
     backend = open_model(model, device=device)
     if not backend.prunable:
         raise InvalidSetting(field, os.fspath(model), "a checkpoint: an exported file has one operating point only")
     return backend
 
 
-def _open_part(
-    backend: Backend, model: str, data_set: str | None, root: str | Path | None, part: str, options: dict[str, Any]
+def open_part(
+    backend: Backend,
+    model: str,
+    data_set: str | None,
+    root: str | Path | None,
+    part: str,
+    options: Mapping[str, Any],
 ) -> AudioDataset:
     """The clips, with targets for all labels of the model where theirs are among these."""
     if root is None:

@@ -26,17 +26,19 @@ class Store:
 
     Args:
         root: folder of the results.
+        folder: name of the one in it that holds the arrays; tells one command's results from another's.
+        command: that writes there, for messages.
 
     Raises:
-        InvalidSetting: the folder holds something else than a comparison.
+        InvalidSetting: the folder holds something else than results of this command.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, folder: str = FOLDER, command: str = "spectrim compare") -> None:
         if root.exists() and not root.is_dir():
             raise InvalidSetting("out", str(root), "a folder, or a name that is still free")
-        self.folder = root / FOLDER
+        self.folder = root / folder
         if root.is_dir() and not self.folder.is_dir() and any(root.iterdir()):
-            raise InvalidSetting("out", str(root), "a new folder, or one in which spectrim compare has run")
+            raise InvalidSetting("out", str(root), f"a new folder, or one in which {command} has run")
 
     def load(self, kind: str, settings: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None:
         """What was saved for the same settings, or None; a damaged file counts as none."""

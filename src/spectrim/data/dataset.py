@@ -49,11 +49,14 @@ class Recording:
         path: where it is.
         labels: numbers of its labels.
         id: its name within the data set.
+        group: what it shares with others of the data set, so that they are not independent: a speaker, or a longer
+            recording that it was cut from; None where that is not known.
     """
 
     path: Path
     labels: tuple[int, ...]
     id: str
+    group: str | None = None
 
 
 @dataclass

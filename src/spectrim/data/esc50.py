@@ -52,7 +52,8 @@ def open_esc50(
                 f"{where}: target {target} is {brief(row['category'])} here and {brief(names[target])} before"
             )
         if in_part(part, its_fold, fold, validation_fold):
-            recordings.append(Recording(root / "audio" / row["filename"], (target,), row["filename"]))
+            name, source = row["filename"], row.get("src_file") or None
+            recordings.append(Recording(root / "audio" / name, (target,), name, source))
     if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):
         raise DataError(f"{root / TABLE}: its targets must count 0, 1, 2, … without gaps, each for another category")
     labels = [names[target] for target in range(len(names))]

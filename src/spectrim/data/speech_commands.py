@@ -45,10 +45,15 @@ def open_speech_commands(root: str | Path, part: str, *, bad_share: float = BAD_
     listed = {name: _read_list(root / file) for name, file in LISTS.items()}
     wanted = sorted(present.difference(*listed.values()) if part == "train" else listed[part])
     numbers = {word: number for number, word in enumerate(WORDS)}
-    recordings = [Recording(root / name, (numbers[name.split("/")[0]],), name) for name in wanted]
+    recordings = [Recording(root / name, (numbers[name.split("/")[0]],), name, _speaker(name)) for name in wanted]
     return open_listed(
         recordings, WORDS, multi_label=False, bad_share=bad_share, present=lambda recording: recording.id in present
     )
+
+
+def _speaker(name: str) -> str:
+    """Who speaks in ``word/speaker_nohash_k.wav``."""
+    return name.rpartition("/")[2].partition("_")[0]
 
 
 def _wav_names(folder: Path) -> list[str]:

@@ -1,13 +1,15 @@
-"""Train, validation and test parts where the data set does not define them: folds, and seeded shares."""
+"""Train, validation and test parts where the data set does not define them: folds, seeded shares, and halves."""
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import sklearn.model_selection
 
-from spectrim.data.dataset import Recording
+from spectrim.data.dataset import AudioDataset, Recording
 from spectrim.errors import DataError, InvalidSetting
 
 NAMES = {"train": "training", "validation": "validation", "test": "test"}
@@ -115,3 +117,33 @@ def _split(
         numbers, test_size=count, random_state=seed, stratify=labels
     )
     return [recordings[number] for number in sorted(rest)], [recordings[number] for number in sorted(held_out)]
+
+
+def halves(part: AudioDataset, seed: int = 0) -> tuple[AudioDataset, AudioDataset]:
+    """Two parts of a data set, about as large, the labels shared out evenly as far as that goes.
+
+    What shares a `Recording.group` (a speaker, a longer recording) goes to one side, so that what is found on one half
+    holds for voices and places on the other that it has not heard. By scikit-learn's ``StratifiedGroupKFold``, or
+    ``GroupKFold`` where clips can have several labels.
+
+    Args:
+        part: what to split.
+        seed: of the split.
+
+    Raises:
+        DataError: all clips are of one group, or there is one clip only.
+    """
+    groups = [f"clip {recording.id}" if recording.group is None else recording.group for recording in part.recordings]
+    if len(set(groups)) < 2:
+        what = f"all of its {len(groups)} clips are of one group, {groups[0]}" if groups[1:] else "there is one clip"
+        raise DataError(f"this part of the data set cannot be halved: {what}")
+    labels = [min(recording.labels, default=-1) for recording in part.recordings]
+    options = {"n_splits": 2, "shuffle": True, "random_state": seed}
+    splitter = sklearn.model_selection.GroupKFold(**options)
+    if not part.multi_label and max(Counter(labels).values()) > 1:
+        splitter = sklearn.model_selection.StratifiedGroupKFold(**options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        first, second = next(splitter.split(labels, labels, groups))
+    one, other = ([part.recordings[place] for place in sorted(places)] for places in (first, second))
+    return replace(part, recordings=one, missing=()), replace(part, recordings=other, missing=())

@@ -1,8 +1,8 @@
-"""A table of clips: CSV with the columns path, label or labels, and perhaps split or fold.
+"""A table of clips: CSV with the columns path, label or labels, and perhaps split or fold, and group or speaker.
 
 ``labels`` holds any number of labels, separated by semicolons and blanks around them; ``label`` exactly one, blanks
-included. A relative path starts at the
-folder of the table.
+included. A relative path starts at the folder of the table. ``group``, or else ``speaker``, says which clips are not
+independent of each other.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class _Row:
     labels: tuple[str, ...]
     split: str | None
     fold: int | None
+    group: str | None
 
 
 def open_table(
@@ -102,7 +103,8 @@ def _labelled(rows: Sequence[_Row], folder: Path) -> tuple[list[str], list[Recor
     labels = sorted({label for row in rows for label in row.labels})
     numbers = {label: number for number, label in enumerate(labels)}
     targets = [tuple(sorted(numbers[label] for label in row.labels)) for row in rows]
-    return labels, [Recording(folder / row.path, own, row.path) for row, own in zip(rows, targets, strict=True)]
+    both = zip(rows, targets, strict=True)
+    return labels, [Recording(folder / row.path, own, row.path, row.group) for row, own in both]
 
 
 def _of_folds(
@@ -149,7 +151,8 @@ def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row],
             raise DataError(f"{where}: split is {brief(split)}; allowed: {', '.join(PARTS)}")
         seen.add(cells["path"])
         number = None if fold is None else whole_number(path, line, "fold", fold)
-        rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number))
+        group = cells.get("group") or cells.get("speaker") or None
+        rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number, group))
     if not rows:
         raise DataError(f"{path} holds no clips")
     return rows, multi_label

@@ -39,7 +39,7 @@ def open_voxceleb1(root: str | Path, part: str, *, bad_share: float = BAD_SHARE)
     speakers = sorted({name.partition("/")[0] for name in listed})
     numbers = {speaker: number for number, speaker in enumerate(speakers)}
     recordings = [
-        Recording(root / FOLDER / name, (numbers[name.partition("/")[0]],), name)
+        Recording(root / FOLDER / name, (numbers[name.partition("/")[0]],), name, name.rpartition("/")[0])
         for name, its_part in listed.items()
         if its_part == part
     ]

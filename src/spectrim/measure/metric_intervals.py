@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.measure.metrics import METRICS, right_clips
+from spectrim.stats.bootstrap import CONFIDENCE
 from spectrim.stats.paired import Ends, PairedIntervals, contrast_intervals, paired_intervals
 
 RESAMPLES = 1000
@@ -56,20 +57,27 @@ def clip_contrasts(
     draws: Sequence[Sequence[int]] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
+    confidence: float = CONFIDENCE,
 ) -> Ends:
     """The same intervals of weighted sums of the metric of several sets of scores.
 
     Args:
         scores, targets, metric, resamples, seed: as for `clip_intervals`.
-        contrasts, draws: see `spectrim.stats.paired.contrast_intervals`; a run is a set of scores.
+        contrasts, draws, confidence: see `spectrim.stats.paired.contrast_intervals`; a run is a set of scores.
 
     Raises:
         InvalidSetting, InputShapeError: as these two.
     """
     metric_of = _resampled_metric(scores, targets, metric, resamples)
-    percentile = metric == "accuracy"
     return contrast_intervals(
-        metric_of, len(targets), contrasts, draws=draws, resamples=resamples, seed=seed, percentile=percentile
+        metric_of,
+        len(targets),
+        contrasts,
+        draws=draws,
+        resamples=resamples,
+        seed=seed,
+        confidence=confidence,
+        percentile=metric == "accuracy",
     )
 
 

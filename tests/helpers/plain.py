@@ -23,9 +23,13 @@ from spectrim.network.transformer import AudioTransformer
 
 BACKBONES = ("ast", "audiomae")
 CRITERIA = (
-    *("cls_attention", "cls_attention_value_norm", "cls_attention_median", "mean_attention"),
+    *("cls_attention", "cls_weighted_norm", "cls_head_median", "value_norm", "mean_attention"),
     *("intensity", "variation", "random"),
 )
+
+
+IN_BLOCKS = CRITERIA[:5]
+"""Those that score anew in every block."""
 
 
 def small_config(backbone: str, **fields: object) -> SpectrimConfig:
@@ -230,10 +234,12 @@ def plain_scores(
         patches = {patch: log_mel_of(values) for patch, values in patches.items()}
     if criterion == "cls_attention":
         columns = maps[:, 0, extra:].mean(dim=0).tolist()
-    elif criterion == "cls_attention_value_norm":
+    elif criterion == "cls_weighted_norm":
         columns = (maps[:, 0] * norms)[:, extra:].mean(dim=0).tolist()
-    elif criterion == "cls_attention_median":
+    elif criterion == "cls_head_median":
         columns = np.median(maps[:, 0, extra:].numpy(), axis=0).tolist()
+    elif criterion == "value_norm":
+        columns = norms[:, extra:].mean(dim=0).tolist()
     elif criterion == "mean_attention":
         columns = maps[:, extra:, extra:].mean(dim=(0, 1)).tolist()
     elif criterion == "intensity":

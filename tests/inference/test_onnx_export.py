@@ -42,8 +42,9 @@ CASES = [
     ("ast", "intensity", False),
     ("audiomae", "variation", False),
     ("ast", "random", False),
-    ("ast", "cls_attention_value_norm", False),
-    ("audiomae", "cls_attention_median", False),
+    ("ast", "cls_weighted_norm", False),
+    ("audiomae", "cls_head_median", False),
+    ("audiomae", "value_norm", False),
 ]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from plain import BACKBONES, CRITERIA, clips, layer_norm, linear, small_config, small_model
+from plain import BACKBONES, CRITERIA, IN_BLOCKS, clips, layer_norm, linear, small_config, small_model
 
 from spectrim.network import blocks
 from spectrim.network.blocks import MLP, Attention, Block, DropPath, Embeddings, Head, Wanted
@@ -76,7 +76,7 @@ def test_a_pruning_block_is_the_dense_block_at_the_survivors(backbone: str, crit
     extra = config.extra_tokens
     plan = config.plan(64)[3]
     dense = dataclasses.replace(plan, patches_kept=64, keep_rate=1.0, reducer=Keep())
-    rank = None if "attention" in criterion else torch.rand(2, 64)
+    rank = None if criterion in IN_BLOCKS else torch.rand(2, 64)
     tokens = entering(torch.randn(2, extra + 64, 64, dtype=torch.float64), extra, rank)
     before = tokens.values.clone()
     out, whole = block(tokens.values, tokens, plan), block(tokens.values, tokens, dense, Wanted(True, True))
@@ -102,7 +102,7 @@ def test_empty_slots_are_as_if_they_were_not_there(criterion: str) -> None:
     config = small_config("ast", criterion=criterion, keep_rate=0.5, prune_at=[0])
     block = small_model("ast").blocks[0]
     values = torch.randn(2, 2 + 20, 64, dtype=torch.float64)
-    rank = None if "attention" in criterion else torch.rand(2, 20)
+    rank = None if criterion in IN_BLOCKS else torch.rand(2, 20)
     valid = torch.ones(2, 20, dtype=torch.bool)
     valid[1, 13:] = False
     out = block(values, entering(values, 2, rank)._replace(valid=valid), config.plan(20)[0])
@@ -120,7 +120,7 @@ def test_empty_slots_are_as_if_they_were_not_there(criterion: str) -> None:
 
 
 def test_scores_send_no_gradient_back() -> None:
-    for criterion in (name for name in CRITERIA if "attention" in name):
+    for criterion in IN_BLOCKS:
         config = small_config("ast", criterion=criterion, keep_rate=0.5, prune_at=[0])
         block = Block(config, 0.0)
         values = torch.randn(1, 22, 64, requires_grad=True)

@@ -16,12 +16,13 @@ from spectrim.pruning.criteria import (
     Spectrogram,
     attention_map,
     cls_attention,
-    cls_attention_median,
-    cls_attention_value_norm,
+    cls_head_median,
+    cls_weighted_norm,
     intensity,
     mean_attention,
     random_scores,
     regular,
+    value_norm,
     variation,
 )
 
@@ -86,12 +87,14 @@ def test_remedies_for_sinks_are_their_formulas(heads: int) -> None:
     values = value_vectors(keys)
     rows = whole_map(queries, keys)[:, :, 0, 2:]
     norms = np.linalg.norm(values.numpy()[:, :, 2:], axis=-1)
-    weighted = cls_attention_value_norm(queries[:, :, :1], keys, 2, None, values)
+    weighted = cls_weighted_norm(queries[:, :, :1], keys, 2, None, values)
     np.testing.assert_allclose(weighted.numpy(), (rows * norms).mean(axis=1), rtol=1e-12)
-    found = cls_attention_median(queries[:, :, :1], keys, 2)
+    np.testing.assert_allclose(value_norm(queries[:, :, :0], keys, 2, None, values).numpy(), norms.mean(axis=1))
+    found = cls_head_median(queries[:, :, :1], keys, 2)
     np.testing.assert_allclose(found.numpy(), np.median(rows, axis=1), rtol=1e-12)
-    with pytest.raises(ValueError, match="value vectors"):
-        cls_attention_value_norm(queries, keys, 2)
+    for score in (cls_weighted_norm, value_norm):
+        with pytest.raises(ValueError, match="value vectors"):
+            score(queries, keys, 2)
 
 
 def test_a_sink_ranks_first_by_the_mean_and_not_by_the_remedies() -> None:
@@ -100,7 +103,7 @@ def test_a_sink_ranks_first_by_the_mean_and_not_by_the_remedies() -> None:
     keys[:, 1, 1], values = 5.0, torch.ones(1, 3, 9, 4)
     keys[:, [0, 2], 1], values[:, :, 1] = -1.0, 1e-3
     assert int(cls_attention(queries, keys, 1).argmax()) == 0
-    for score in (cls_attention_value_norm, cls_attention_median):
+    for score in (cls_weighted_norm, cls_head_median, value_norm):
         assert int(score(queries, keys, 1, None, values).argmin()) == 0
 
 
@@ -153,7 +156,7 @@ def test_the_score_says_truly_which_queries_it_reads(name: str) -> None:
     changed[:, :, 1:] += 1.0
     values = value_vectors(keys)
     found = [criterion.score(rows, keys, 2, None, values) for rows in (queries, changed)]
-    assert torch.equal(*found) == (criterion.reads == "class")
+    assert torch.equal(*found) == (criterion.reads != "all")
 
 
 @pytest.mark.parametrize("name", ATTENTION)

@@ -169,7 +169,7 @@ def test_settings_are_saved_and_found_again(tmp_path: Path) -> None:
         ("time_segments", {"time_segments": 2, "criterion": "intensity", "reference_compat": True}),
         ("time_segments", {"time_segments": 2, "attention_mass": 0.5}),
         ("criterion", {"attention_mass": 0.5, "criterion": "variation"}),
-        ("criterion", {"attention_mass": 0.5, "criterion": "cls_attention_median"}),
+        ("criterion", {"attention_mass": 0.5, "criterion": "cls_head_median"}),
         ("reducer", {"attention_mass": 0.5, "reducer": "fuse"}),
     ],
 )

@@ -10,6 +10,7 @@ import typer
 from spectrim.cli.common import ModelOption, ProgressOption, StrideOption, named_model, numbers, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.pruning.criteria import AUTO, CRITERIA
+from spectrim.pruning.reducers import REDUCERS
 
 
 @plainly
@@ -22,9 +23,7 @@ def export(
         str | None, typer.Option(help=f"What ranks the patches: {', '.join((AUTO, *CRITERIA))}.")
     ] = None,
     prune_at: Annotated[str | None, typer.Option(help="Blocks, from 0, separated by commas.")] = None,
-    reducer: Annotated[
-        str | None, typer.Option(help="drop, fuse (EViT) or merge (ToMe): what becomes of the others.")
-    ] = None,
+    reducer: Annotated[str | None, typer.Option(help=f"What becomes of the others: {', '.join(REDUCERS)}.")] = None,
     time_segments: Annotated[
         int | None, typer.Option(help="Equal parts of a clip along time, of which each keeps its share.")
     ] = None,

@@ -225,7 +225,7 @@ class Block(GradientCheckpointingLayer):
         tokens = tokens._replace(asking=normed)
         if not criterion.reads_attention or not (plan.ranks or wanted.scores):
             return tokens, seen
-        queries = attention.query(normed if criterion.reads == "all" else normed[:, :1])
+        queries = attention.query(normed[:, : {"all": None, "class": 1, "values": 0}[criterion.reads]])
         heads, extra = attention.split(queries), tokens.extra
         together = criterion.together if plan.ranks and not plan.reducer.weighs_by_score else None
         if together is not None and together_pays(heads, keys, values, mask, plan.tokens_attended(extra)):

@@ -31,10 +31,11 @@ class Criterion:
     """A way to rank patches.
 
     Attributes:
-        reads: what it looks at: ``"class"``, the query of [CLS] in the block, or ``"all"``, the queries of all tokens
-            there; ``"spectrogram"``, the input once, before block 0; ``"nothing"``.
-        score: of ``"class"`` and ``"all"``: a function of queries (batch, heads, q, head_dim), keys (batch, heads,
-            extra + n, head_dim), the number of extra tokens, an additive mask (batch, 1, 1, extra + n) or None, and
+        reads: what it looks at: ``"class"``, the query of [CLS] in the block, ``"all"``, the queries of all tokens
+            there, or ``"values"``, its value vectors and no query; ``"spectrogram"``, the input once, before block 0;
+            ``"nothing"``.
+        score: of the first three: a function of queries (batch, heads, q, head_dim), keys (batch, heads, extra + n,
+            head_dim), the number of extra tokens, an additive mask (batch, 1, 1, extra + n) or None, and
             values like the keys, that gives (batch, n) float32, 0 for masked patches. Of the others: a function of a
             `Spectrogram` that gives (batch, F, T).
         help: one line for people.
@@ -54,8 +55,8 @@ class Criterion:
 
     @property
     def reads_attention(self) -> bool:
-        """Whether a block's queries and keys are needed for it, anew in every block."""
-        return self.reads in ("class", "all")
+        """Whether a block's queries, keys or values are needed for it, anew in every block."""
+        return self.reads in ("class", "all", "values")
 
     def cost(self, patches: int, extra: int, asking: int, width: int) -> tuple[int, int]:
         """What scoring adds to a block that prunes, for one clip.
@@ -148,7 +149,7 @@ def cls_attention(
     return _class_rows(queries, keys, extra, mask).mean(dim=1)
 
 
-def cls_attention_value_norm(
+def cls_weighted_norm(
     queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
 ) -> Tensor:
     """Attention of [CLS] to the patch times the Euclidean norm of its value vector, mean over heads.
@@ -167,12 +168,12 @@ def cls_attention_value_norm(
         ValueError: there are no values.
     """
     if values is None:
-        raise ValueError("cls_attention_value_norm needs the value vectors")
+        raise ValueError("cls_weighted_norm needs the value vectors")
     norms = _at_least_float32(values[:, :, extra:]).norm(dim=-1)
     return (_class_rows(queries, keys, extra, mask) * norms).mean(dim=1)
 
 
-def cls_attention_median(
+def cls_head_median(
     queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
 ) -> Tensor:
     """Median over heads of the attention of [CLS] to the patch; of an even number, the mean of the middle two.
@@ -189,6 +190,30 @@ def cls_attention_median(
     rows = _class_rows(queries, keys, extra, mask).sort(dim=1).values
     heads = rows.shape[1]
     return rows[:, (heads - 1) // 2 : heads // 2 + 1].mean(dim=1)
+
+
+def value_norm(
+    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+) -> Tensor:
+    """Euclidean norm of the patch's value vector, mean over heads: how much there is to attend to, not who does.
+
+    Attention sinks have small values (Kobayashi et al., 2020), so they are the first to go.
+
+    Args:
+        queries, keys: not read.
+        extra, mask: as for `cls_attention`.
+        values: (batch, heads, extra + n, head_dim).
+
+    Returns:
+        (batch, n) float32.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if values is None:
+        raise ValueError("value_norm needs the value vectors")
+    norms = _at_least_float32(values[:, :, extra:]).norm(dim=-1).mean(dim=1)
+    return norms if mask is None else norms.masked_fill(mask[:, 0, 0, extra:].isneginf(), 0.0)
 
 
 def mean_attention(
@@ -317,10 +342,11 @@ def _made_once(make: Table, frequency: int, time: int, seed: int, device: torch.
 
 CRITERIA = {
     "cls_attention": Criterion("class", cls_attention, "attention of [CLS] to the patch, mean over heads (AST)", True),
-    "cls_attention_value_norm": Criterion(
-        "class", cls_attention_value_norm, "the same times the norm of the patch's value vector, per head"
+    "cls_weighted_norm": Criterion(
+        "class", cls_weighted_norm, "the same times the norm of the patch's value vector, per head"
     ),
-    "cls_attention_median": Criterion("class", cls_attention_median, "attention of [CLS], median over heads"),
+    "cls_head_median": Criterion("class", cls_head_median, "attention of [CLS], median over heads"),
+    "value_norm": Criterion("values", value_norm, "norm of the patch's value vector, mean over heads"),
     "mean_attention": Criterion(
         "all", mean_attention, "attention that the patch receives from all patches (AudioMAE)", True, attend_and_score
     ),

@@ -7,11 +7,12 @@ others attend first, with every token, and then reduce. Which order a block take
 from __future__ import annotations
 
 from spectrim.pruning.plan import Reducer
+from spectrim.pruning.reducers.cluster import Cluster
 from spectrim.pruning.reducers.drop import Drop, Keep, ReferenceDrop
 from spectrim.pruning.reducers.fuse import Fuse
 from spectrim.pruning.reducers.merge import Merge
 
-REDUCERS: dict[str, Reducer] = {"drop": Drop(), "fuse": Fuse(), "merge": Merge()}
+REDUCERS: dict[str, Reducer] = {"drop": Drop(), "fuse": Fuse(), "merge": Merge(), "cluster": Cluster()}
 """The reducers, by the name that `spectrim.Pruning` calls them."""
 
-__all__ = ["REDUCERS", "Drop", "Fuse", "Keep", "Merge", "Reducer", "ReferenceDrop"]
+__all__ = ["REDUCERS", "Cluster", "Drop", "Fuse", "Keep", "Merge", "Reducer", "ReferenceDrop"]

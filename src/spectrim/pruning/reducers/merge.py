@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,25 +45,40 @@ class Merge:
 
     def reduce(self, tokens: Tokens, read: Tensor | None, plan: BlockPlan) -> Tokens:
         """Merge the most similar pairs; of a clip with empty slots, as many as leave ceil(r·its own number)."""
-        import torch
+        return merged(tokens, read, plan, destinations)
 
-        from spectrim.pruning.select import take_patches, take_tokens
 
-        if read is None:
-            raise ValueError("a block that merges needs keys")
-        if plan.patches_kept == plan.patches_in:
-            return tokens
-        keys, extra, valid = read.detach().mean(dim=1), tokens.extra, tokens.valid
-        if valid is None:
-            where = destinations(keys, extra, plan.patches_in - plan.patches_kept)
-            return tokens.merge(where, plan.patches_kept)
-        real = valid.sum(dim=1)
-        kept = torch.tensor([count_kept(number, plan.keep_rate) for number in real.tolist()], device=real.device)
-        most = int(kept.max())
-        index = valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        keys, valid = take_tokens(keys, index, extra), take_patches(valid, index)
-        where = destinations(keys, extra, (real - kept).unsqueeze(1), valid)
-        return tokens.take(index).merge(where, most, torch.arange(most, device=kept.device) < kept.unsqueeze(1))
+Grouping = Callable[..., "Tensor"]
+"""Says where each token goes; arguments and result as of `destinations`."""
+
+
+def merged(tokens: Tokens, read: Tensor | None, plan: BlockPlan, grouping: Grouping) -> Tokens:
+    """Replace tokens by the means of groups that their keys make, mean over heads.
+
+    Args:
+        tokens: after attention.
+        read: keys (batch, heads, extra + n, head_dim).
+        plan: of the block: how many tokens go on; of a clip with empty slots, ceil(r·its own number).
+        grouping: which tokens become one.
+    """
+    import torch
+
+    from spectrim.pruning.select import take_patches, take_tokens
+
+    if read is None:
+        raise ValueError("a block that merges needs keys")
+    if plan.patches_kept == plan.patches_in:
+        return tokens
+    keys, extra, valid = read.detach().mean(dim=1), tokens.extra, tokens.valid
+    if valid is None:
+        return tokens.merge(grouping(keys, extra, plan.patches_in - plan.patches_kept), plan.patches_kept)
+    real = valid.sum(dim=1)
+    kept = torch.tensor([count_kept(number, plan.keep_rate) for number in real.tolist()], device=real.device)
+    most = int(kept.max())
+    index = valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    keys, valid = take_tokens(keys, index, extra), take_patches(valid, index)
+    where = grouping(keys, extra, (real - kept).unsqueeze(1), valid)
+    return tokens.take(index).merge(where, most, torch.arange(most, device=kept.device) < kept.unsqueeze(1))
 
 
 def destinations(keys: Tensor, extra: int, merged: int | Tensor, valid: Tensor | None = None) -> Tensor:

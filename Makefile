@@ -57,6 +57,7 @@ reproduce-quick: $(VENV)/.installed
 # On a machine that does nothing else; REFERENCE and LIBRARIES: see benchmarks/peers/reference.py.
 benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py --json benchmarks/results/speed.json $(if $(REFERENCE),--reference $(REFERENCE) --libraries $(LIBRARIES))
+	$(BIN)/python benchmarks/methods.py --json benchmarks/results/methods.json
 	$(BIN)/python benchmarks/files.py --json benchmarks/results/files.json
 	$(BIN)/python benchmarks/frontend.py --json benchmarks/results/frontend.json
 	$(BIN)/python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json

@@ -19,6 +19,7 @@ from typing import Any
 
 import figures
 import kwt_table
+import methods_table
 import targets
 from cases import CASES
 from targets import PEER, Outcome, row_of
@@ -354,6 +355,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "recordings": ("long_recording", recordings),
     "kendall": ("kendall", kendall),
     "accuracy": ("export_accuracy", accuracy),
+    "methods-origin": ("methods", methods_table.origin),
+    "methods": ("methods", lambda results: table(*methods_table.times(results))),
     "kwt-origin": ("kwt", kwt_table.origin),
     "kwt-block3": ("kwt_block3", lambda results: table(*kwt_table.accuracy(results))),
     **{

@@ -118,7 +118,7 @@ def judged(setting: Setting, candidates: Sequence[Candidate]) -> list[Row]:
         row["executed_macs"] = macs(setting.backend.config, pruning=one.point).executed
         row["macs_saved"] = 1 - row["executed_macs"] / (rows[0] if rows else row)["executed_macs"]
         rows.append(row | time_columns(seconds[one.name], seconds[candidates[0].name], setting.clips_at_once))
-    best = front([row["ms"] for row in rows], [row["metric"] for row in rows])
+    best = front([-row["speed_up"] for row in rows], [row["metric"] for row in rows])
     return [row | {"on_front": place in best} for place, row in enumerate(rows)]
 
 

@@ -186,7 +186,8 @@ def _beside_random(setting: Setting, dense: Pruning, pick: Candidate, draws: int
     """The chosen point beside random dropping at its blocks and rates, in PyTorch; None where it is random itself."""
     if pick.point.criterion == RANDOM:
         return None
-    points = [pick.point.changed({"criterion": RANDOM, "reducer": DROP, "random_seed": seed}) for seed in range(draws)]
+    baseline = pick.point.changed({"criterion": RANDOM, "reducer": DROP, "time_segments": 1})
+    points = [baseline.changed({"random_seed": seed}) for seed in range(draws)]
     cases = [Case(name, 1.0, (point,)) for name, point in ((DENSE, dense), ("chosen", pick.point))]
     cases.append(Case(RANDOM, 1.0, tuple(points)))
     measuring = Measuring({case.title: setting.backend for case in cases}, setting.held, setting.store, setting.tell)

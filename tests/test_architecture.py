@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "checkpoints": "pruning assets audio config errors network tables",
     "cli": (
         "__init__ analysis assets audio checkpoints comparison data errors explain "
-        "files inference machine measure network pictures pruning studies tables training tuning"
+        "files inference machine measure network pictures pruning stats studies tables training tuning"
     ),
     "comparison": "pruning assets config data errors files inference machine measure network pictures stats tables",
     "config": "pruning audio errors",

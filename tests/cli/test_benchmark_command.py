@@ -77,7 +77,7 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_clips_in_every_form(checkpoints: dict[str, str], clips: Path, kind: str) -> None:
     options = ["--model", checkpoints[kind], "--clips", clips, "--keep-rates", "1,0.3", *QUICK, "--threshold", 0.4]
-    expected = compare([clips], open_model(checkpoints[kind]), [1, 0.3], passes=1, threshold=0.4)
+    expected = compare([clips], open_model(checkpoints[kind]), [1, 0.3], passes=1, threshold=0.4, draws=2)
     code, out, err = run(*options, "--format", "json")
     assert (code, err) == (0, "")
     content = json.loads(out)
@@ -104,6 +104,10 @@ def test_clips_in_every_form(checkpoints: dict[str, str], clips: Path, kind: str
     assert f"{pruned['agreement']:.1%} [{', '.join(ends)}]" in out
     assert ("label overlap" in out, "top5 overlap" in out) == (kind == "multi", kind == "multi")
     assert "4 clips, 4 windows, " in out
+    assert "random agreement" in out and f"{pruned['random_agreement']:.1%}" in out
+    assert "agreement by its own ranking: cannot say whether better than random at r=0.3." in out
+    code, out, _ = run(*options, "--draws", 0)
+    assert code == 0 and "random agreement" not in out and "by its own ranking" not in out
     assert "torch threads" in out
 
 
@@ -139,7 +143,7 @@ def test_limit(checkpoints: dict[str, str], clips: Path) -> None:
         "--format",
         "json",
     )
-    expected = compare([clips / "0.wav", clips / "3.wav"], open_model(checkpoints["single"]), [0.5], passes=1)
+    expected = compare([clips / "0.wav", clips / "3.wav"], open_model(checkpoints["single"]), [0.5], passes=1, draws=2)
     assert code == 0
     [row] = json.loads(out)["clips"]["rows"]
     assert untimed(row) == pytest.approx(untimed(expected.rows[0]))
@@ -199,7 +203,7 @@ def test_threads_are_set_for_the_run_and_restored(checkpoints: dict[str, str], m
 
 
 def test_precision(checkpoints: dict[str, str], clips: Path) -> None:
-    options = ["--clips", clips, "--keep-rates", "0.5", "--precision", "bf16", *QUICK, "--format", "json"]
+    options = ["--clips", clips, "--keep-rates", "0.5", "--precision", "bf16", "--draws", 0, *QUICK, "--format", "json"]
     code, out, err = run("--model", checkpoints["single"], *options)
     assert (code, err) == (0, "")
     rounded, own = open_model(checkpoints["single"], precision="bf16"), open_model(checkpoints["single"])

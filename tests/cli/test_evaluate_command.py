@@ -97,14 +97,29 @@ def test_output_holds_everything_and_the_curve(models: Path, root: Path, tmp_pat
     names = ["curve.png", "curve.svg", "per_class.csv", "results.csv", "results.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     content = json.loads((out / "results.json").read_text())
-    assert [row["keep_rate"] for row in content["rows"]] == [1.0, 0.7, 0.4]
+    assert [(row["keep_rate"], row["criterion"]) for row in content["rows"]] == [
+        *((rate, "cls_attention") for rate in (1.0, 0.7, 0.4)),
+        *((rate, "random") for rate in (0.7, 0.4)),
+    ]
     assert content["facts"]["environment"]["torch_threads"] >= 1
     assert len(content["runs"]) == 1
     table = rows_of((out / "results.csv").read_text())
     assert [float(row["accuracy"]) for row in table] == [row["accuracy"] for row in content["rows"]]
-    assert len(rows_of((out / "per_class.csv").read_text())) == 9
+    assert len(rows_of((out / "per_class.csv").read_text())) == 15
     with Image.open(out / "curve.png") as picture:
         assert picture.size == (1280, 880)
+
+
+def test_random_pruning_stands_beside_each_ranking_and_a_sentence_says_whether_it_is_better(
+    models: Path, root: Path
+) -> None:
+    code, out, _ = run(*on(models, root, "--fold", 2, "--keep-rates", "0.7,0.4", "--criterion", "auto,intensity"))
+    assert code == 0 and "to random, points" in out.splitlines()[0]
+    assert sum("random, 2 draws" in line for line in out.splitlines()) == 2
+    for name in ("cls_attention", "intensity"):
+        assert f"{name}: cannot say whether better than random at r=0.7, 0.4." in out
+    code, out, _ = run(*on(models, root, "--fold", 2, "--keep-rates", "0.4", "--draws", 0))
+    assert code == 0 and "draws" not in out and "spectrim compare tells" in out
 
 
 def test_folds_and_seeds(models: Path, root: Path) -> None:
@@ -165,7 +180,8 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_help_names_every_criterion() -> None:
+def test_help_names_every_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 160)
     code, out, _ = run("--help")
     words = " ".join(out.replace("│", " ").split())
     assert code == 0

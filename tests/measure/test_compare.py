@@ -62,6 +62,31 @@ def exact_interval(successes: int, trials: int) -> tuple[float, float]:
     return low, high
 
 
+def test_random_pruning_stands_beside_the_ranking(folder: Path) -> None:
+    model = make_model(SINGLE)
+    found = compare([folder], model, RATES, passes=1, batch_size=4, draws=3)
+    dense = scores_by_hand(folder, model, 1.0).argmax(axis=1)
+    assert "random_agreement" not in found.rows[0]
+    for row in found.rows[1:]:
+        shares = []
+        for seed in range(3):
+            point = Pruning(row["keep_rate"], (1, 2), "random", seed=seed)
+            drawn = scores_by_hand(folder, make_model(SINGLE).set_pruning(point), row["keep_rate"])
+            shares.append(float((drawn.argmax(axis=1) == dense).mean()))
+        assert row["random_agreement"] == pytest.approx(np.mean(shares))
+        assert row["over_random"] == pytest.approx(row["agreement"] - np.mean(shares))
+        assert row["over_random_low"] <= row["over_random"] <= row["over_random_high"]
+        assert row["against_random"] == "cannot say" and "same best label" in row["why_random"]
+
+
+def test_a_model_that_ranks_at_random_is_compared_with_no_other_draws(folder: Path) -> None:
+    model = make_model(SINGLE, criterion="random")
+    found = compare([folder], model, (1.0, 0.5), passes=1, batch_size=4, draws=2)
+    assert all("random_agreement" not in row for row in found.rows)
+    with pytest.raises(InvalidSetting, match="draws is 1"):
+        compare([folder], model, draws=1)
+
+
 @pytest.mark.parametrize("problem", [SINGLE, MULTIPLE])
 def test_rows_are_what_predict_says_compared_by_hand(folder: Path, problem: str) -> None:
     model = make_model(problem)

@@ -97,6 +97,37 @@ def test_the_dense_model_is_the_same_for_every_criterion(one: Evaluation) -> Non
     assert (first["change"], first["change_low"], first["change_high"], first["macs_saved"]) == (0, 0, 0, 0)
 
 
+def test_random_pruning_is_the_mean_of_its_draws_and_stands_beside_every_ranking(model: str, root: Path) -> None:
+    found = evaluate(model, "csv", root, folds=[2], keep_rates=(0.4,), criteria=("intensity",), draws=3, **QUICK)
+    draws = [Pruning(0.4, (1,), "random", seed=seed) for seed in range(3)]
+    targets, (ranked, *drawn) = scored(model, root, 2, [Pruning(0.4, (1,), "intensity"), *draws])
+    truth = targets.argmax(1)
+    values = [accuracy_score(truth, scores.argmax(1)) for scores in drawn]
+    rows = {(row["criterion"], row["keep_rate"]): row for row in found.rows}
+    assert list(rows) == [("intensity", 1.0), ("intensity", 0.4), ("random", 0.4)]
+    random, ranking = rows["random", 0.4], rows["intensity", 0.4]
+    assert (random["draws"], random["accuracy"]) == (3, pytest.approx(np.mean(values)))
+    assert ranking["over_random"] == pytest.approx(accuracy_score(truth, ranked.argmax(1)) - np.mean(values))
+    assert ranking["over_random_low"] <= ranking["over_random"] <= ranking["over_random_high"]
+    assert ranking["against_random"] == "cannot say" and "near chance" in ranking["why_random"]
+    assert random["against_random"] is None and rows["intensity", 1.0]["over_random"] is None
+
+
+def test_over_folds_the_difference_from_random_is_that_of_each_run(models: str, root: Path) -> None:
+    given = {"folds": [1, 2, 3], "seeds": [12], "keep_rates": (0.4,), "criteria": ("intensity",)}
+    found = evaluate(models, "csv", root, draws=2, **given, **QUICK)
+    differences = []
+    for fold in (1, 2, 3):
+        one = evaluate(
+            models.format(fold=fold, seed=12), "csv", root, draws=2, **{**given, "folds": [fold], "seeds": []}, **QUICK
+        )
+        differences.append(one.rows[1]["over_random"])
+    row = found.rows[1]
+    assert row["over_random"] == pytest.approx(np.mean(differences))
+    reach = stats.t.ppf(0.975, 2) * stats.sem(differences)
+    assert row["over_random_high"] - row["over_random"] == pytest.approx(reach)
+
+
 def test_each_label_has_a_row_at_each_point(one: Evaluation, model: str, root: Path) -> None:
     targets, (_, found) = scored(model, root, 2, [Pruning(1.0, (1,), "auto"), Pruning(0.4, (1,), "auto")])
     assert len(one.per_class) == 4 * len(LABELS)

@@ -47,6 +47,9 @@ def benchmark(
     repeats: Annotated[int, typer.Option(help="Timed passes of each case.")] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many clips, evenly spread.")] = None,
     passes: Annotated[int, typer.Option(min=1, help="Timed passes over the clips at each keep rate.")] = 3,
+    draws: Annotated[
+        int, typer.Option(help="Random tables that stand for random pruning, for --clips; 0 for none.")
+    ] = 2,
     threshold: Annotated[float, typer.Option(help="Score from which a multi-label model's label counts.")] = 0.5,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; default: as torch chooses.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes, for --clips.")] = None,
@@ -70,6 +73,9 @@ def benchmark(
 
     mean change, largest change: of all scores, which lie between 0 and 1.
     clip change: the largest of a clip, mean over the clips.
+
+    random agreement: agreement where patches are dropped at random. A sentence
+    says whether the model's own ranking agrees more often than that.
 
     ms per clip, clips per second, speed up: here from file to labels, that is
     decoding, front end and model. read share: what decoding alone takes of it;
@@ -105,6 +111,7 @@ def benchmark(
                 rates,
                 dense=None if precision is None else _in_own_precision(source, network),
                 passes=passes,
+                draws=draws,
                 device=device,
                 workers=workers,
                 threshold=threshold,
@@ -155,6 +162,8 @@ def show(found: Mapping[str, Any], heard: Comparison | None, form: str) -> None:
         out.print()
         out.print(clips_table(heard.rows))
         out.print(_reading(heard.facts))
+        for line in _beside_random(heard.rows):
+            out.print(line, markup=False, soft_wrap=True)
     environment = facts.pop("environment")
     out.print(facts_table({**facts, **environment}))
 
@@ -187,9 +196,11 @@ def clips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """What `spectrim.measure.compare.compare` found; quartiles and further intervals are in CSV and JSON."""
     from spectrim.cli.terminal import rows_table
 
+    beside = any("random_agreement" in row for row in rows)
     shown = [
         {
             **{name: _with_interval(row, name, write) for name, write in WITH_INTERVALS.items() if name in row},
+            **({"random_agreement": _share(row.get("random_agreement"))} if beside else {}),
             **{name: row[name] for name in ("keep_rate", "mean_change", "largest_change", "read_share") if name in row},
             **{"ms_per_clip": row["files_ms"], "clips_per_second": row["files_per_second"]},
             "speed_up": row["files_speed_up"],
@@ -203,7 +214,12 @@ def clips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         mean_change="{:.4f}".format,
         largest_change="{:.3f}".format,
         read_share="{:.0%}".format,
+        random_agreement=str,
     )
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _with_interval(row: Mapping[str, Any], name: str, write: Callable[[float], str]) -> str:
@@ -211,6 +227,15 @@ def _with_interval(row: Mapping[str, Any], name: str, write: Callable[[float], s
         return "–"
     ends = row[f"{name}_low"], row[f"{name}_high"]
     return write(row[name]) + ("" if None in ends else f" [{write(ends[0]).removesuffix('%')}, {write(ends[1])}]")
+
+
+def _beside_random(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether the model's own ranking agrees with the dense model more often than random pruning, or why none says."""
+    from spectrim.stats.ground import against_random
+
+    judged = [row for row in rows if "against_random" in row]
+    told = against_random(("agreement by its own ranking", row["keep_rate"], row["against_random"]) for row in judged)
+    return told + [f"at r={row['keep_rate']:g}: {row['why_random']}" for row in judged if row["why_random"]]
 
 
 def _reading(facts: Mapping[str, Any]) -> str:

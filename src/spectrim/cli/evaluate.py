@@ -48,6 +48,7 @@ def evaluate(
     criterion: Annotated[
         str, typer.Option(help=f"What ranks the patches; separated by commas: {', '.join((AUTO, *CRITERIA))}.")
     ] = AUTO,
+    draws: Annotated[int, typer.Option(help="Random tables that stand for random pruning beside it; 0 for none.")] = 2,
     change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Give a row for each label instead.")] = False,
     form: FormatOption = "table",
@@ -62,6 +63,7 @@ def evaluate(
     """Score a data set at several keep rates: accuracy or mAP with 95 % intervals, AUC, d-prime, MACs and times.
 
     The change is that from the dense model on the same clips. Several folds or seeds are averaged.
+    Beside each ranking stands random pruning, and a sentence says whether it is better.
     """
     check_form(form)
     held_out = _held_out(fold, folds)
@@ -85,6 +87,7 @@ def evaluate(
             seeds=drawn_by,
             keep_rates=rates,
             criteria=criterion.split(","),
+            draws=draws,
             options=options,
             batch_size=batch_size,
             device=device,
@@ -152,6 +155,11 @@ def _percent(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{100 * value:{sign}.2f}"
 
 
+def _ranking(row: Mapping[str, Any]) -> str:
+    """What ranks, and how often it was drawn."""
+    return f"{row['criterion']}, {row['draws']} draws" if row["draws"] > 1 else row["criterion"]
+
+
 def _with_interval(row: Mapping[str, Any], name: str, sign: str = "") -> str:
     ends = row[f"{name}_low"], row[f"{name}_high"]
     return f"{_percent(row[name], sign)} [{_percent(ends[0], sign)}, {_percent(ends[1], sign)}]"
@@ -164,7 +172,9 @@ def result_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
     from spectrim.cli.terminal import COLUMNS, PLAIN_TABLE
 
     others = [name for name in ("mAP", "AUC", "d_prime") if name != metric]
-    heads = ["keep rate", "criterion", f"{metric}, % [95 %]", "change, points [95 %]", *others]
+    heads = ["keep rate", "criterion", f"{metric}, % [95 %]", "change, points [95 %]"]
+    beside = any(row["against_random"] is not None for row in rows)
+    heads += [*(["to random, points [95 %]"] if beside else []), *others]
     table = Table(*heads, "paper MACs", "saved", "executed MACs", "ms a clip", "speed-up", **PLAIN_TABLE)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -172,8 +182,9 @@ def result_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
         dense = row["keep_rate"] == 1.0
         timed = ["" if row[name] is None else COLUMNS[name](row[name]) for name in ("ms_per_clip", "speed_up")]
         table.add_row(
-            *(COLUMNS["keep_rate"](row["keep_rate"]), row["criterion"], _with_interval(row, metric)),
+            *(COLUMNS["keep_rate"](row["keep_rate"]), _ranking(row), _with_interval(row, metric)),
             "" if dense else _with_interval(row, "change", "+"),
+            *([_with_interval(row, "over_random", "+") if row["against_random"] else ""] if beside else []),
             *(f"{row[name]:.3f}" if name == "d_prime" else f"{row[name]:.4f}" for name in others),
             *(COLUMNS["paper_macs"](row["paper_macs"]), f"{row['macs_saved']:.1%}"),
             *(COLUMNS["executed_macs"](row["executed_macs"]), *timed),
@@ -202,6 +213,8 @@ def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _print_facts(console: Console, found: Evaluation) -> None:
     """Say below the table what its figures stand for."""
+    from spectrim.stats.ground import against_random
+
     facts, machine = found.facts, found.facts["environment"]
     lines = [f"{facts['clips']} clips, {facts['labels']} labels; intervals: {facts['interval']}"]
     for kind in ("unreadable", "missing"):
@@ -224,8 +237,9 @@ def _print_facts(console: Console, found: Evaluation) -> None:
         lines.append(
             "The best of several keep rates on these clips flatters: choose one on other clips, e.g. validation."
         )
-    rankings = {row["criterion"] for row in found.rows if row["keep_rate"] < 1.0}
-    if rankings and "random" not in rankings:
+    judged = [row for row in found.rows if row["against_random"] is not None]
+    lines += against_random((row["criterion"], row["keep_rate"], row["against_random"]) for row in judged)
+    if not judged and {row["criterion"] for row in found.rows if row["keep_rate"] < 1.0} - {"random"}:
         lines.append("Is a ranking better than dropping patches at random? spectrim compare tells, on the same clips.")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

@@ -13,15 +13,12 @@ from spectrim.comparison.measuring import Answers
 from spectrim.comparison.methods import DENSE, RANDOM, Case
 from spectrim.config import SpectrimConfig
 from spectrim.measure.benchmark import spread
-from spectrim.measure.metric_intervals import clip_contrasts
-from spectrim.measure.metrics import METRICS, chance_level
+from spectrim.measure.metric_intervals import standings
+from spectrim.measure.metrics import chance_level
 from spectrim.network.macs import macs
-from spectrim.stats.ground import CANNOT_SAY, Interval, beats, under_one_point
-from spectrim.stats.paired import Ends
+from spectrim.stats.ground import CANNOT_SAY, SAID, Interval, against_random, beats, under_one_point
 
 Row = dict[str, Any]
-
-SAID = {"better": "better than random", "worse": "worse than random", "no better": "no better than random"}
 
 
 def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resamples: int, seed: int = 0) -> list[Row]:
@@ -43,25 +40,14 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
         point is lost) with why_change; over_random, its difference from random pruning at the same keep rate, likewise,
         and against_random ("better", "worse", "no better" or "cannot say") with why_random.
     """
-    means = np.zeros((len(cases), sum(len(case.points) for case in cases)))
-    sets: list[NDArray[np.float32]] = []
-    draws: list[range] = []
-    for number, case in enumerate(cases):
-        places = range(len(sets), len(sets) + len(case.points))
-        means[number, list(places)] = 1 / len(case.points)
-        sets += [answers.scores[case.title, point] for point in case.points]
-        if len(case.points) > 1:
-            draws.append(places)
     random = {case.keep_rate: number for number, case in enumerate(cases) if case.method == RANDOM}
-    other = [random.get(case.keep_rate, 0) for case in cases]
-    contrasts = np.concatenate([means, means - means[:1], means - means[other]])
-    ends = clip_contrasts(sets, answers.targets, metric, contrasts, draws=draws, resamples=resamples, seed=seed)
-    values = contrasts @ np.array([METRICS[metric](each, answers.targets) for each in sets])
-    found = _intervals(values, ends)
+    others = [random.get(case.keep_rate, 0) for case in cases]
+    groups = [[answers.scores[case.title, point] for point in case.points] for case in cases]
+    found = standings(groups, answers.targets, metric, others, resamples=resamples, seed=seed)
     chance, clips = chance_level(answers.targets, metric), len(answers.ids)
     rows = []
     for number, case in enumerate(cases):
-        value, change, over = (found[number + k * len(cases)] for k in range(3))
+        value, change, over = found[number]
         row = {
             **{"method": case.method, "keep_rate": case.keep_rate, "fine_tuned": case.run},
             **{"criterion": case.points[0].criterion, "reducer": case.points[0].reducer, "draws": len(case.points)},
@@ -71,19 +57,15 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
         if case.method == DENSE:
             row |= {**_named("change", nothing), "under_one_point": None, "why_change": None}
         else:
-            said, why = under_one_point(change, clips, None, found[0], chance)
+            said, why = under_one_point(change, clips, None, found[0].value, chance)
             row |= {**_named("change", change), "under_one_point": said, "why_change": why}
         if case.method in (DENSE, RANDOM) or case.keep_rate not in random:
             row |= {**_named("over_random", nothing), "against_random": None, "why_random": None}
         else:
-            said, why = beats(over, clips, found[0], chance)
+            said, why = beats(over, clips, found[0].value, chance)
             row |= {**_named("over_random", over), "against_random": said, "why_random": why}
         rows.append(row)
     return rows
-
-
-def _intervals(values: NDArray[np.float64], ends: Ends) -> list[Interval]:
-    return [Interval(*map(float, one)) for one in zip(values, ends.low, ends.high, strict=True)]
 
 
 def _named(name: str, interval: Interval) -> Row:
@@ -150,18 +132,8 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     Args:
         rows: of `accuracy_rows`.
     """
-    told = []
-    for method in dict.fromkeys(row["method"] for row in rows if row["against_random"] is not None):
-        rates: dict[str, list[float]] = {}
-        for row in rows:
-            if row["method"] == method and row["against_random"] is not None:
-                rates.setdefault(row["against_random"], []).append(row["keep_rate"])
-        parts = [
-            f"{SAID.get(said, f'{CANNOT_SAY} whether better than random')} at r={', '.join(f'{r:g}' for r in found)}"
-            for said, found in sorted(rates.items(), key=lambda item: [*SAID, CANNOT_SAY].index(item[0]))
-        ]
-        told.append(f"{method}: {'; '.join(parts)}.")
-    return told
+    judged = (row for row in rows if row["against_random"] is not None)
+    return against_random((row["method"], row["keep_rate"], row["against_random"]) for row in judged)
 
 
 def _clause(row: Row, metric: str, batch_size: int) -> str:

@@ -187,6 +187,12 @@ def check_amount(batches: Sequence[int], repeats: int) -> None:
         raise InvalidSetting("repeats", repeats, "1 or more")
 
 
+def check_draws(draws: int) -> None:
+    """Raise `InvalidSetting` for a number of random tables that tells nothing."""
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0 or draws == 1:
+        raise InvalidSetting("draws", draws, "0, or 2 or more: one draw does not tell how much draws differ")
+
+
 def peak_memory_mb(call: Callable[[], object], device: str = "cpu") -> float | None:
     """Largest memory of the process (Linux) or of the accelerator while ``call`` runs, in MB; None if unknown."""
     if device.startswith("cuda"):

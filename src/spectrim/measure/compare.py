@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -23,10 +24,16 @@ from spectrim.inference.predict import BATCH_SIZE, decoded_windows, predict_file
 from spectrim.inference.results import Scores
 from spectrim.machine import default_workers
 from spectrim.measure.agreement import THRESHOLD, agreement
-from spectrim.measure.benchmark import rates_of, spread
+from spectrim.measure.benchmark import check_draws, rates_of, spread
+from spectrim.measure.metric_intervals import standings
+from spectrim.measure.metrics import chance_level
 from spectrim.network.macs import macs
+from spectrim.pruning.pruning import Pruning
+from spectrim.stats.ground import ABOVE_CHANCE, CANNOT_SAY, beats
 
 PASSES = 3
+RANDOM, DROP = "random", "drop"
+"""The criterion that knows nothing, and the reducer that any criterion goes with."""
 READ, INPUT = "read", "input"
 """What is timed beside the keep rates: decoding alone, and decoding with the front end."""
 
@@ -40,7 +47,10 @@ class Comparison:
 
     Attributes:
         rows: one a keep rate, in their order: keep_rate, paper_macs and executed_macs (of a window); what
-            `spectrim.measure.agreement.agreement` gives, where the model can run dense; files_ms (from file to labels,
+            `spectrim.measure.agreement.agreement` gives, where the model can run dense; with draws, where it prunes by
+            a ranking: random_agreement, the same share for random pruning, over_random, how much more the ranking has,
+            with over_random_low and over_random_high, against_random ("better", "worse", "no better" or "cannot say")
+            and why_random; files_ms (from file to labels,
             of a clip: the median of the passes), files_q1_ms, files_q3_ms, files_per_second, files_speed_up (against
             the first keep rate), and read_share (of that time, what reading alone takes).
         facts: clips, windows and audio_seconds that were heard, unreadable files, passes, batch_size, workers;
@@ -85,6 +95,7 @@ def compare(
     *,
     dense: ModelSource | None = None,
     passes: int = PASSES,
+    draws: int = 0,
     batch_size: int = BATCH_SIZE,
     device: str = "cpu",
     workers: int | None = None,
@@ -110,6 +121,8 @@ def compare(
         dense: what to compare with in its place, at keep rate 1 in one more pass that is not timed: the same model in
             another precision.
         passes: timed passes over all clips at each keep rate.
+        draws: tables of random scores, two at least, by which the clips are tagged too at each keep rate, untimed: does
+            the model's own ranking agree with the dense model more often than none? 0 for none.
         batch_size: windows in one forward pass.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         workers: decoding processes; None for a few.
@@ -122,7 +135,7 @@ def compare(
         AudioError: a file could be read at first, but not later.
         SpectrimError: no file can be read, or a score is NaN or infinite.
     """
-    _check(passes, batch_size, workers, threshold)
+    _check(passes, batch_size, workers, threshold, draws)
     backend = open_model(model, device=device)
     beside = None if dense is None else open_model(dense, 1.0, device=device)
     rates = rates_of(backend, keep_rates)
@@ -131,16 +144,43 @@ def compare(
     timed = _TimedPasses(backend.frozen(), batch_size, workers, on_progress)
     readable, errors = timed.read_first(selection, on_error)
     timed.warm_up(readable.first_batch, rates)
-    dense_scores, scores, times = timed.take_turns(readable.files, rates, passes, beside)
+    points = _random_points(backend, rates, draws)
+    dense_scores, scores, times = timed.take_turns(readable.files, rates, passes, beside, points)
     per_clip = {case: spread([each.working / len(readable.files) for each in times[case]]) for case in times}
     rows = []
     for rate in rates:
         agreed = _agreement(dense_scores, scores[rate], backend, threshold, itself=rate == 1.0 and dense is None)
+        if dense_scores is not None and rate in points:
+            agreed |= _against_random(dense_scores, scores[rate], timed.at_random[rate])
         rows.append(_costs(backend, rate) | agreed | _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ]))
     facts = _facts(readable, per_clip, [each.starting for passes_of_case in times.values() for each in passes_of_case])
     used_workers = min(workers or default_workers(), len(readable.files))
     facts |= {"unreadable": len(errors), "passes": passes, "batch_size": batch_size, "workers": used_workers}
     return Comparison(rows, facts | _compared_with(backend, beside, threshold), errors)
+
+
+def _random_points(model: Backend, rates: Sequence[float | None], draws: int) -> dict[float | None, list[Pruning]]:
+    """Keep rate → the model's operating points there that rank at random; none for a model that does so anyway."""
+    if not draws or model.pruning.criterion == RANDOM:
+        return {}
+    usual = {"criterion": RANDOM, "reducer": DROP, "time_segments": 1, "attention_mass": 0.0, "reference_compat": False}
+    return {
+        rate: [model.pruning.changed({**usual, "keep_rate": rate, "random_seed": seed}) for seed in range(draws)]
+        for rate in rates
+        if rate is not None and rate < 1.0
+    }
+
+
+def _against_random(dense: Scores, ranked: Scores, draws: Sequence[Scores]) -> dict[str, Any]:
+    """Whether a ranking agrees with the dense model's best label more often than random pruning does."""
+    targets = np.eye(dense.shape[1], dtype=np.float32)[dense.argmax(axis=1)]
+    whole, random, found = standings([[dense], draws, [ranked]], targets, "accuracy", (0, 0, 1))
+    said, why = beats(found.over, len(targets), whole.value, 0.0)
+    if chance_level(targets, "accuracy") > 1 - ABOVE_CHANCE:
+        said, why = CANNOT_SAY, "the dense model gives nearly all of these clips the same best label"
+    names = ("over_random", "over_random_low", "over_random_high")
+    ends = {name: value if math.isfinite(value) else None for name, value in zip(names, found.over, strict=True)}
+    return {"random_agreement": random.value.value, **ends, "against_random": said, "why_random": why}
 
 
 def _compared_with(model: Backend, dense: Backend | None, threshold: float) -> dict[str, Any]:
@@ -165,8 +205,9 @@ def _agreement(
     return agreement(dense_scores, scores, model.config, threshold=threshold, itself=itself)
 
 
-def _check(passes: int, batch_size: int, workers: int | None, threshold: float) -> None:
+def _check(passes: int, batch_size: int, workers: int | None, threshold: float, draws: int) -> None:
     """Raise `InvalidSetting` for what is out of range."""
+    check_draws(draws)
     for name, value in (("passes", passes), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise InvalidSetting(name, value, "1 or more")
@@ -253,6 +294,7 @@ class _TimedPasses:
         self._tell = on_progress
         self._total = 0
         self._done = 0
+        self.at_random: dict[float | None, list[Scores]] = {}
 
     def warm_up(self, waveforms: Sequence[Samples], rates: Sequence[float | None]) -> None:
         """Tag a batch once at each keep rate: first forward passes take longer than later ones."""
@@ -260,14 +302,24 @@ class _TimedPasses:
             self._model.at(keep_rate=rate).scores(waveforms)
 
     def take_turns(
-        self, files: Sequence[str], rates: Sequence[float | None], passes: int, dense: Backend | None
+        self,
+        files: Sequence[str],
+        rates: Sequence[float | None],
+        passes: int,
+        dense: Backend | None,
+        points: Mapping[float | None, Sequence[Pruning]],
     ) -> tuple[Scores | None, dict[float | None, Scores], dict[str | float | None, list[_Times]]]:
-        """Scores to compare with (None for an exported model alone), scores at every keep rate, times of every case."""
+        """Scores to compare with (None for an exported model alone), scores at every keep rate, times of every case.
+
+        Scores at random points go to ``at_random``.
+        """
         scores: dict[float | None, Scores] = {}
         times: dict[str | float | None, list[_Times]] = {case: [] for case in (READ, INPUT, *rates)}
         dense_apart = dense is not None or not {None, 1.0} & set(rates)
-        self._total = len(files) * (passes * len(times) + dense_apart)
+        self._total = len(files) * (passes * len(times) + dense_apart + sum(map(len, points.values())))
         dense_scores = self.tag(files, 1.0, dense)[0] if dense_apart else None
+        for rate, drawn in points.items():
+            self.at_random[rate] = [self.tag(files, None, self._model.at(point))[0] for point in drawn]
         for _ in range(passes):
             times[READ].append(self.read(files))
             times[INPUT].append(self.read(files, self._model.prepare))

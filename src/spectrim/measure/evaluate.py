@@ -14,11 +14,15 @@ from spectrim.data import AudioDataset, DataSet, find_data_set
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.opening import open_model
 from spectrim.machine import default_workers, environment, resolve_device
+from spectrim.measure.benchmark import check_draws
 from spectrim.measure.metric_intervals import RESAMPLES
 from spectrim.measure.runs import Job, Run, class_rows, facts_of, judge, plain, result_rows, run_row
 from spectrim.measure.scoring import Progress, check_measurable, label_columns, score_part
 from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_keep_rate
+
+RANDOM = "random"
+"""The criterion that knows nothing."""
 
 SIZES = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
@@ -42,7 +46,10 @@ class Evaluation:
             executed_macs of a clip, macs_saved (share of the dense model's paper_macs); ms_per_clip and speed_up
             (against the dense model; None where too few batches were timed); discordance, the share of clips on which
             either this point or the dense one is right (accuracy only), under_one_point, whether less than one point
-            is lost ("yes", "no", "unclear" or "cannot say"; None for the dense model), and why it cannot be said.
+            is lost ("yes", "no", "unclear" or "cannot say"; None for the dense model), and why it cannot be said;
+            over_random, the difference of the metric from random pruning at the same keep rate, with over_random_low
+            and over_random_high, against_random ("better", "worse", "no better" or "cannot say") and why_random; None
+            without draws, for the dense model and for random pruning itself.
         per_class: one a criterion, keep rate and label: positives (over all folds), average_precision, AUC, and recall
             where clips have one label; means over the runs in which they are defined, else None.
         runs: one a fold and seed: model, fold, seed, clips, and ``rows`` with keep_rate, criterion, all metrics and
@@ -69,6 +76,7 @@ def evaluate(
     seeds: Sequence[int] = (),
     keep_rates: Sequence[float] = (1.0, 0.7, 0.5),
     criteria: Sequence[str] = ("auto",),
+    draws: int = 0,
     options: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     device: str = "auto",
@@ -93,6 +101,9 @@ def evaluate(
         seeds: that tell the models of a fold apart.
         keep_rates: in (0, 1].
         criteria: names in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``.
+        draws: tables of random scores, two at least, whose mean stands beside every ranking as random pruning, with the
+            luck of the draw in its intervals where there is one run; 0 for none. Metrics of single labels and of single
+            runs, and times, are those of the first.
         options: of the data set's opener.
         batch_size, device: see `spectrim.measure.scoring.score_part`.
         workers: decoding processes; None for a few.
@@ -106,26 +117,29 @@ def evaluate(
         CheckpointError: a model cannot be loaded.
         SpectrimError: a score is NaN or infinite.
     """
-    _check(keep_rates, criteria)
+    _check(keep_rates, criteria, draws)
     resolve_device(device)
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, model, folds, seeds, dict(options or {}))
     jobs = [_with_model_labels(job) for job in jobs]
-    points, dense = _points(*_check_models(jobs), keep_rates, criteria)
+    beside = (RANDOM,) if draws and RANDOM not in criteria and min(keep_rates) < 1.0 else ()
+    points, dense = _points(*_check_models(jobs), keep_rates, (*criteria, *beside))
+    points = {shown: point for shown, point in points.items() if shown.criterion not in beside or point != dense}
     for job in jobs:
         check_measurable(job.part, part)
     workers = default_workers() if workers is None else workers
-    runs, config = _score(jobs, points, dense, batch_size, device, workers, on_progress)
+    drawn = {point: drawn_again(point, draws) for point in points.values()}
+    runs, config = _score(jobs, drawn, dense, batch_size, device, workers, on_progress)
     named = {"model": os.fspath(model), "data_set": data_set, "part": part}
     ran = {"batch_size": batch_size, "workers": workers, "environment": environment(str(resolve_device(device)))}
     facts = {**named, **facts_of(runs, resamples), **ran}
-    rows = result_rows(runs, points, dense, config, resamples)
+    rows = result_rows(runs, points, dense, config, resamples, drawn)
     return Evaluation(facts, rows, class_rows(runs, points), [run_row(run, points) for run in runs])
 
 
 def _score(
     jobs: Sequence[Job],
-    points: Mapping[Pruning, Pruning],
+    drawn: Mapping[Pruning, Sequence[Pruning]],
     dense: Pruning,
     batch_size: int,
     device: str,
@@ -135,7 +149,7 @@ def _score(
     """One job after another, each at all points; gives the runs, and the configuration that the models share."""
     runs = []
     total, done = sum(len(job.part) for job in jobs), 0
-    distinct = list(dict.fromkeys([dense, *points.values()]))
+    distinct = list(dict.fromkeys([dense, *(point for draws in drawn.values() for point in draws)]))
     for job in jobs:
 
         def tell(clips: int, _: int, before: int = done) -> None:
@@ -149,7 +163,15 @@ def _score(
     return runs, network.config
 
 
-def _check(keep_rates: Sequence[float], criteria: Sequence[str]) -> None:
+def drawn_again(point: Pruning, draws: int) -> list[Pruning]:
+    """A point, and where it ranks at random and prunes, the same with other seeds: ``draws`` of them in all."""
+    if point.criterion != RANDOM or not point.prunes:
+        return [point]
+    return [point.changed({"random_seed": point.seed + number}) for number in range(max(draws, 1))]
+
+
+def _check(keep_rates: Sequence[float], criteria: Sequence[str], draws: int) -> None:
+    check_draws(draws)
     if not keep_rates:
         raise InvalidSetting("keep_rates", list(keep_rates), "at least one number in (0, 1]")
     for rate in keep_rates:

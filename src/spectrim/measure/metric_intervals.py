@@ -6,7 +6,9 @@ drawn: one sort of the scores serves all draws, where scikit-learn would sort an
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.measure.metrics import METRICS, right_clips
 from spectrim.stats.bootstrap import CONFIDENCE
+from spectrim.stats.ground import Interval
 from spectrim.stats.paired import Ends, PairedIntervals, contrast_intervals, paired_intervals
 
 RESAMPLES = 1000
@@ -79,6 +82,48 @@ def clip_contrasts(
         confidence=confidence,
         percentile=metric == "accuracy",
     )
+
+
+class Standing(NamedTuple):
+    """A metric with its interval, and its paired differences from the first group and from another one."""
+
+    value: Interval
+    change: Interval
+    over: Interval
+
+
+def standings(
+    groups: Sequence[Sequence[Scores]],
+    targets: Scores,
+    metric: str,
+    others: Sequence[int],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Standing]:
+    """Where each of several ways to score the same clips stands, with 95 % intervals.
+
+    Args:
+        groups: sets of scores (clips, labels) of each way; several where it was drawn several times, and then the mean
+            of their metrics counts, with the luck of the draws in its intervals. The first group is the dense model.
+        targets, metric, resamples, seed: as for `clip_intervals`.
+        others: number of the group that each one is compared with beside the first.
+
+    Raises:
+        InvalidSetting, InputShapeError: as `clip_contrasts`.
+    """
+    sets = [scores for group in groups for scores in group]
+    ends = np.cumsum([0, *(len(group) for group in groups)])
+    places = [range(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
+    means = np.zeros((len(groups), len(sets)))
+    for row, group in zip(means, places, strict=True):
+        row[list(group)] = 1 / len(group)
+    contrasts = np.concatenate([means, means - means[:1], means - means[list(others)]])
+    draws = [group for group in places if len(group) > 1]
+    found = clip_contrasts(sets, targets, metric, contrasts, draws=draws, resamples=resamples, seed=seed)
+    values = contrasts @ np.array([METRICS[metric](each, targets) for each in sets])
+    table = [Interval(*map(float, one)) for one in zip(values, found.low, found.high, strict=True)]
+    return [Standing(*table[number :: len(groups)]) for number in range(len(groups))]
 
 
 def _resampled_metric(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from spectrim.checkpoints import DescribedSource
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
-from spectrim.measure.metric_intervals import clip_intervals
+from spectrim.measure.metric_intervals import Standing, standings
 from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, right_clips, summarise
 from spectrim.measure.scoring import Scored
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
-from spectrim.stats.ground import Interval, under_one_point
+from spectrim.stats.ground import Interval, beats, under_one_point
 from spectrim.stats.t_intervals import mean_over_runs
 
 
@@ -79,7 +79,12 @@ def judge(job: Job, scored: Scored, dense: Pruning, *, keep: bool) -> Run:
 
 
 def result_rows(
-    runs: Sequence[Run], points: Mapping[Pruning, Pruning], dense: Pruning, config: SpectrimConfig, resamples: int
+    runs: Sequence[Run],
+    points: Mapping[Pruning, Pruning],
+    dense: Pruning,
+    config: SpectrimConfig,
+    resamples: int,
+    drawn: Mapping[Pruning, Sequence[Pruning]],
 ) -> list[dict[str, Any]]:
     """A row a point of the table: metrics with intervals, MACs, times, and whether less than one point is lost.
 
@@ -89,66 +94,111 @@ def result_rows(
         dense: where the dense model was.
         config: that all models share.
         resamples: of the bootstrap.
+        drawn: where they were measured → the same with every draw of random scores; itself where there is none.
     """
-    rows = _metric_rows(runs, points, dense, resamples)
+    rows = _metric_rows(runs, points, dense, resamples, drawn)
     whole = macs(config, keep_rate=1.0).paper
     for row, (shown, point) in zip(rows, points.items(), strict=True):
         counted = macs(config, pruning=shown)
         row |= {"paper_macs": counted.paper, "executed_macs": counted.executed, "macs_saved": 1 - counted.paper / whole}
         row |= _times(runs, point, dense)
         nothing = {"discordance": None, "under_one_point": None, "why": None}
-        row |= nothing if point == dense else _judgement(row, point, rows, runs)
+        row |= nothing if point == dense else _judgement(row, drawn[point], rows, runs)
+        row |= _against_random(row, rows, runs)
     return rows
 
 
 def _metric_rows(
-    runs: Sequence[Run], points: Mapping[Pruning, Pruning], dense: Pruning, resamples: int
+    runs: Sequence[Run],
+    points: Mapping[Pruning, Pruning],
+    dense: Pruning,
+    resamples: int,
+    drawn: Mapping[Pruning, Sequence[Pruning]],
 ) -> list[dict[str, Any]]:
-    """Means over the runs, and intervals of the data set's metric and its change."""
+    """Means over the runs and draws, and intervals of the data set's metric and of its differences."""
     metric = runs[0].job.part.metric
-    measured = list(dict.fromkeys([dense, *points.values()]))
-    bounds = {}
+    measured = [[dense], *(drawn[point] for point in points.values())]
+    random = {group[0].keep_rate: place for place, group in enumerate(measured) if len(group) > 1}
+    others = [0 if group == [dense] else random.get(group[0].keep_rate, 0) for group in measured]
     if len(runs) == 1:
         scored = runs[0].scored
-        found = clip_intervals(
-            [scored.scores[point] for point in measured], scored.targets, metric, resamples=resamples
-        )
-        bounds = {point: [float(ends[number]) for ends in found] for number, point in enumerate(measured)}
+        groups = [[scored.scores[point] for point in group] for group in measured]
+        found = standings(groups, scored.targets, metric, others, resamples=resamples)
     else:
-        for point in measured:
-            value = mean_over_runs([run.metrics[point][metric] for run in runs])
-            lost = mean_over_runs([run.metrics[point][metric] - run.metrics[dense][metric] for run in runs])
-            bounds[point] = [value.low, value.high, lost.low, lost.high]
+        found = _over_runs(runs, measured, others, metric)
     rows = []
-    for shown, point in points.items():
-        means = {name: statistics.fmean(run.metrics[point][name] for run in runs) for name in runs[0].metrics[point]}
-        low, high, change_low, change_high = bounds[point]
-        change = statistics.fmean(run.metrics[point][metric] - run.metrics[dense][metric] for run in runs)
+    for shown, group, other, stand in zip(points, measured[1:], others[1:], found[1:], strict=True):
+        means = {
+            name: statistics.fmean(run.metrics[point][name] for run in runs for point in group)
+            for name in runs[0].metrics[group[0]]
+        }
+        del means[metric]
+        over = stand.over if other and group != measured[other] else (None, None, None)
         rows.append(
             {
-                **{"keep_rate": shown.keep_rate, "criterion": shown.criterion},
-                **{metric: means.pop(metric), f"{metric}_low": low, f"{metric}_high": high},
-                **{"change": change, "change_low": change_low, "change_high": change_high, **means},
+                **{"keep_rate": shown.keep_rate, "criterion": shown.criterion, "draws": len(group)},
+                **_ends(metric, stand.value),
+                **_ends("change", stand.change),
+                **means,
+                **_ends("over_random", over),
             }
         )
     return rows
 
 
+def _ends(name: str, interval: Sequence[float | None]) -> dict[str, float | None]:
+    """A value and the ends of its interval as columns."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+
+
+def _over_runs(
+    runs: Sequence[Run], measured: Sequence[Sequence[Pruning]], others: Sequence[int], metric: str
+) -> list[Standing]:
+    """The same over runs: Student's t intervals of what differs from run to run."""
+    values = np.array(
+        [[statistics.fmean(run.metrics[point][metric] for point in group) for run in runs] for group in measured]
+    )
+    found = []
+    for value, other in zip(values, others, strict=True):
+        means = [mean_over_runs(each.tolist()) for each in (value, value - values[0], value - values[other])]
+        found.append(Standing(*(Interval(mean.value, mean.low, mean.high) for mean in means)))
+    return found
+
+
 def _judgement(
-    row: Mapping[str, Any], point: Pruning, rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+    row: Mapping[str, Any], draws: Sequence[Pruning], rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]
 ) -> dict[str, Any]:
-    """Whether a row loses less than one point, or why that cannot be said."""
+    """Whether a row loses less than one point, or why that cannot be said; with the discordance of its draws."""
     metric = runs[0].job.part.metric
     clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
     seen = sum(len(run.scored.ids) for run in runs)
-    share = sum(run.discordant[point] for run in runs) / seen if metric == "accuracy" else None
-    first = next(one for one in rows if one["keep_rate"] == 1.0)
-    dense = Interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
+    share = None
+    if metric == "accuracy":
+        share = sum(run.discordant[point] for run in runs for point in draws) / (seen * len(draws))
+    dense = _dense_interval(rows, metric)
     change = Interval(row["change"], row["change_low"], row["change_high"])
     counted = clips if len(runs) == 1 or share is not None else None
     chance = statistics.fmean(run.chance for run in runs)
     said, why = under_one_point(change, counted, share, dense, chance)
     return {"discordance": share, "under_one_point": said, "why": why}
+
+
+def _dense_interval(rows: Sequence[Mapping[str, Any]], metric: str) -> Interval:
+    first = next(one for one in rows if one["keep_rate"] == 1.0)
+    return Interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
+
+
+def _against_random(
+    row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+) -> dict[str, str | None]:
+    """Whether a row's ranking is better than random pruning, or why that cannot be said."""
+    if row["over_random"] is None:
+        return {"against_random": None, "why_random": None}
+    over = Interval(row["over_random"], row["over_random_low"], row["over_random_high"])
+    clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
+    chance = statistics.fmean(run.chance for run in runs)
+    said, why = beats(over, clips, _dense_interval(rows, runs[0].job.part.metric), chance)
+    return {"against_random": said, "why_random": why}
 
 
 def _times(runs: Sequence[Run], point: Pruning, dense: Pruning) -> dict[str, float | None]:

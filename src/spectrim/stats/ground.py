@@ -9,12 +9,15 @@ point about 785 for each per cent of discordance.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from spectrim.stats.t_intervals import FEWEST, Mean
 
 CANNOT_SAY = "cannot say"
+
+SAID = {"better": "better than random", "worse": "worse than random", "no better": "no better than random"}
+"""What `beats` says of a ranking beside random pruning, in words."""
 
 MARGIN = 0.01
 """One point."""
@@ -154,6 +157,27 @@ def beats(
         return "no better", None
     why = too_few_clips(clips, discordance(change, clips) if share is None else share)
     return CANNOT_SAY, why or "the interval holds both nought and one point"
+
+
+def against_random(found: Iterable[tuple[str, float, str]]) -> list[str]:
+    """One sentence a ranking: at which keep rates it is better than random pruning, worse, no better, or none can say.
+
+    Args:
+        found: name of the ranking, keep rate, and what `beats` says of it beside random pruning at that rate.
+    """
+    rates: dict[str, dict[str, list[str]]] = {}
+    for name, rate, said in found:
+        rates.setdefault(name, {}).setdefault(said, []).append(f"{rate:g}")
+    order = [*SAID, CANNOT_SAY]
+    return [
+        f"{name}: "
+        + "; ".join(
+            f"{SAID.get(said, f'{CANNOT_SAY} whether better than random')} at r={', '.join(told[said])}"
+            for said in sorted(told, key=order.index)
+        )
+        + "."
+        for name, told in rates.items()
+    ]
 
 
 def over_runs(

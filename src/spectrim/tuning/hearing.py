@@ -60,6 +60,11 @@ class Hearing:
             self._tell(len(self._answers))
         return self._answers[point]
 
+    @property
+    def points(self) -> int:
+        """How many points it was asked about."""
+        return len(self._answers)
+
     def _read(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Input, lengths and targets of the clips that can be read, in batches."""
         clips = [clip for clip in map(self._part.__getitem__, range(len(self._part))) if not clip.stand_in]

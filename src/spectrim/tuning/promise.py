@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spectrim.measure.metric_intervals import clip_contrasts
+from spectrim.measure.metric_intervals import clip_contrasts, standings
 from spectrim.measure.metrics import METRICS, chance_level, right_clips
 from spectrim.stats.bounds import CONFIDENCE, clips_for_bound, drop_bound
 from spectrim.stats.ground import Interval, beats
@@ -98,13 +98,7 @@ def against_random(
     dense: Scores, chosen: Scores, draws: Sequence[Scores], targets: Scores, metric: str, resamples: int
 ) -> AgainstRandom:
     """Whether a ranking is better than none, on clips that nothing was chosen on; scores are (clips, labels)."""
-    sets = [dense, chosen, *draws]
-    mean = np.full(len(draws), 1 / len(draws))
-    contrasts = np.stack([np.eye(len(sets))[0], np.concatenate([[0.0, 1.0], -mean])])
-    groups = [range(2, len(sets))]
-    ends = clip_contrasts(sets, targets, metric, contrasts, draws=groups, resamples=resamples)
-    values = contrasts @ np.array([METRICS[metric](each, targets) for each in sets])
-    first, over = (Interval(*map(float, one)) for one in zip(values, ends.low, ends.high, strict=True))
-    said, why = beats(over, len(targets), first, chance_level(targets, metric))
-    random = float(np.mean([METRICS[metric](each, targets) for each in draws]))
-    return AgainstRandom(over, said, why, len(draws), random)
+    first, random, found = standings([[dense], draws, [chosen]], targets, metric, (0, 0, 1), resamples=resamples)
+    over = found.over
+    said, why = beats(over, len(targets), first.value, chance_level(targets, metric))
+    return AgainstRandom(over, said, why, len(draws), random.value.value)

@@ -143,7 +143,7 @@ def tune(
         *(batch_size, workers, clips_at_once, repeats, resamples),
     )
     uniform, rankings = _compared(setting, chosen, draws)
-    found = _searched(setting, _finalists(uniform, chosen, finalists), target, searched)
+    found, tried = _searched(setting, _finalists(uniform, chosen, finalists), target, searched)
     candidates = _candidates(setting, uniform, found, chosen)
     rows = judged(setting, candidates)
     facts = {
@@ -156,7 +156,7 @@ def tune(
         "max_drop": target.max_drop,
         "min_speedup": target.min_speedup,
         **{"speed_of": speed_of, "clips_at_once": clips_at_once, "repeats": repeats, "searched": searched},
-        "points_tried": len({one.point for one in found}),
+        "points_tried": tried,
         "methods": [method.name for method in chosen],
         "searched_methods": list(dict.fromkeys(one.method.name for one in found)),
         "left_out": runtime.left_out,
@@ -248,8 +248,8 @@ def _costs(setting: Setting, finalists: Sequence[Method]) -> Costs:
     return fitted(setting.backend.config, [one.point for one in timed], medians)
 
 
-def _searched(setting: Setting, finalists: Sequence[Method], target: Target, clips: int) -> list[Tried]:
-    """Where a search with each method comes along."""
+def _searched(setting: Setting, finalists: Sequence[Method], target: Target, clips: int) -> tuple[list[Tried], int]:
+    """Where a search with each method comes along, and how many points were tried on the way."""
     config = setting.backend.config
     costs = by_macs(config) if setting.runtime.exports else _costs(setting, finalists)
     expected = 4 * setting.depth * len(finalists)
@@ -267,12 +267,13 @@ def _searched(setting: Setting, finalists: Sequence[Method], target: Target, cli
         far = target.min_speedup is None or whole / here.seconds >= BEYOND * target.min_speedup
         return far and dense.metric - here.answer.metric > lost
 
-    return [
+    found = [
         one
         for method in finalists
         for one in descend(method, config.pruning, setting.depth, ask, costs, enough)
         if one.point.prunes
     ]
+    return found, ask.points
 
 
 def _candidates(

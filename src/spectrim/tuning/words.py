@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectrim.comparison.methods import ATTENTION
-from spectrim.comparison.rows import SAID, Row
-from spectrim.stats.ground import CANNOT_SAY
+from spectrim.comparison.rows import Row
+from spectrim.stats.ground import CANNOT_SAY, SAID
 from spectrim.tuning.promise import AgainstRandom, Bound
 
 
@@ -58,7 +58,7 @@ def _lost(drop: float) -> str:
 
 
 def _bound_in_words(bound: Bound) -> str:
-    wanted = f"{100 * bound.wanted:g} points"
+    wanted = f"{100 * bound.wanted:g} point{'' if bound.wanted == 0.01 else 's'}"
     if bound.most is None:
         return f"What is lost cannot be bounded ({bound.how})."
     start = (

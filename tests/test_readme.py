@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = [README, README.with_name("CONTRIBUTING.md"), *sorted((README.parent / "docs").glob("*.md"))]
@@ -52,3 +53,21 @@ def test_every_name_in_python_that_a_page_gives_is_there(page: Path) -> None:
     text = re.sub("<!-- table: .*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     names = set(re.findall(r"(?<![\w/.])spectrim(?:\.[A-Za-z_]\w*)+", text))
     assert sorted(name for name in names if not exists(name)) == []
+
+
+def pages_of(entries: list[object]) -> list[str]:
+    """The pages of a part of mkdocs.yml's nav."""
+    found = []
+    for entry in entries:
+        assert isinstance(entry, dict)
+        for value in entry.values():
+            found += pages_of(value) if isinstance(value, list) else [value]
+    return found
+
+
+def test_the_site_lists_every_page_once() -> None:
+    docs = README.parent / "docs"
+    site = yaml.safe_load((README.parent / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = [page.relative_to(docs).as_posix() for page in docs.rglob("*.md")]
+    from_the_root = ["start.md", "contributing.md"]  # README and CONTRIBUTING: docs_site.py
+    assert sorted(pages_of(site["nav"])) == sorted(pages + from_the_root)

@@ -88,6 +88,7 @@ class BlockPlan:
             those that the head reads.
         criterion: what ranks the patches, by its own name.
         reducer: what becomes of the others.
+        depth: share of the model's blocks that lie before this one.
         columns, time_segments, attention_mass: see `Choice`.
     """
 
@@ -98,6 +99,7 @@ class BlockPlan:
     emits: str
     criterion: str
     reducer: Reducer
+    depth: float
     columns: int
     time_segments: int = 1
     attention_mass: float = 0.0

@@ -205,6 +205,7 @@ class Pruning:
                 emits=encoder.head_reads if block == encoder.depth - 1 and not full_output else "all",
                 criterion=criterion,
                 reducer=reducer,
+                depth=block / encoder.depth,
                 columns=encoder.columns,
                 time_segments=self.time_segments,
                 attention_mass=self.attention_mass,

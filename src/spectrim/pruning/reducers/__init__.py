@@ -11,8 +11,15 @@ from spectrim.pruning.reducers.cluster import Cluster
 from spectrim.pruning.reducers.drop import Drop, Keep, ReferenceDrop
 from spectrim.pruning.reducers.fuse import Fuse
 from spectrim.pruning.reducers.merge import Merge
+from spectrim.pruning.reducers.pitome import Pitome
 
-REDUCERS: dict[str, Reducer] = {"drop": Drop(), "fuse": Fuse(), "merge": Merge(), "cluster": Cluster()}
+REDUCERS: dict[str, Reducer] = {
+    "drop": Drop(),
+    "fuse": Fuse(),
+    "merge": Merge(),
+    "pitome": Pitome(),
+    "cluster": Cluster(),
+}
 """The reducers, by the name that `spectrim.Pruning` calls them."""
 
-__all__ = ["REDUCERS", "Cluster", "Drop", "Fuse", "Keep", "Merge", "Reducer", "ReferenceDrop"]
+__all__ = ["REDUCERS", "Cluster", "Drop", "Fuse", "Keep", "Merge", "Pitome", "Reducer", "ReferenceDrop"]

@@ -37,6 +37,9 @@ from spectrim.pruning.criteria import BACKBONE_CRITERIA
 from spectrim.pruning.pruning import Pruning
 
 RATES = (0.7, 0.5)
+REPEATS = {1: 7, 8: 3}
+"""Timed rounds by batch size."""
+
 APART = 0.02
 """MACs that differ by more than this share are not equal: the method does not reach them, and is left out."""
 
@@ -48,7 +51,7 @@ def main() -> None:
     """Match the MACs, time, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="file to write")
-    parser.add_argument("--repeats", type=int, default=7, help="timed rounds")
+    parser.add_argument("--repeats", type=int, help="timed rounds; default: by batch size")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, help="of torch; torch's own choice without")
     parser.add_argument("--small", action="store_true", help="a tiny model: shows that it runs; times say nothing")
@@ -61,9 +64,8 @@ def main() -> None:
     points = list(matched(config))
     rows = []
     for batch in options.batch_sizes:
-        rows += measured(model, points, batch, options.repeats)
-        facts = {"environment": environment(), "small": options.small, "repeats": options.repeats}
-        write_json(options.json, {**facts, "rows": rows})
+        rows += measured(model, points, batch, options.repeats or REPEATS.get(batch, 3))
+        write_json(options.json, {"environment": environment(), "small": options.small, "rows": rows})
 
 
 def matched(config: SpectrimConfig) -> Iterator[tuple[str, float | None, Pruning]]:
@@ -116,7 +118,7 @@ def measured(
                 **{"batch_size": batch, "method": name, "macs_of_rate": wanted, "keep_rate": rate, "macs": count},
                 **benchmark.spread(seconds[place]),
                 "rounds_ms": [round(1e3 * taken, 3) for taken in seconds[place]],
-                "promised": dense / count,
+                **{"repeats": rounds, "promised": dense / count},
                 **dict(zip(("speed_up_q1", "speed_up", "speed_up_q3"), quartiles(ratios), strict=True)),
                 "load_average_before": load,
             }

@@ -13,10 +13,12 @@ def origin(results: Results) -> str:
     place, rows = results["environment"], results["rows"]
     versions = ", ".join(f"{name} {place['versions'][name]}" for name in ("spectrim", "torch", "transformers", "numpy"))
     load = max(row["load_average_before"] for row in rows)
+    counts = {row["batch_size"]: row["repeats"] for row in rows}
+    rounds = ", ".join(f"{count} at batch {size}" for size, count in counts.items())
     return (
-        f"{place['processor']} ({place['instructions']}), {place['cores']} cores, {place['torch_threads']} threads; "
-        f"Python {place['python']}; {versions}. {results['repeats']} rounds, in which every case is timed once; load "
-        f"average before, largest: {load:.1f}."
+        f"{place['processor']} ({place['instructions']}), {place['cores']} cores, {place['torch_threads']} thread(s); "
+        f"Python {place['python']}; {versions}. Timed rounds: {rounds}. Load average before, largest: {load:.1f}: "
+        "other programs ran beside, so read the ratios, which are of the same rounds, and not the milliseconds."
     )
 
 

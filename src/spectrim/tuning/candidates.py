@@ -17,9 +17,10 @@ from spectrim.data import AudioDataset
 from spectrim.inference.backend import Backend
 from spectrim.measure.benchmark import spread
 from spectrim.measure.metric_intervals import clip_intervals
-from spectrim.measure.metrics import METRICS
+from spectrim.measure.metrics import METRICS, right_clips
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
+from spectrim.tuning.promise import Scores
 from spectrim.tuning.runtimes import Runtime
 from spectrim.tuning.search import front
 from spectrim.tuning.settings import share_left
@@ -100,9 +101,10 @@ def judged(setting: Setting, candidates: Sequence[Candidate]) -> list[Row]:
 
     Returns:
         Each with name, kind, method, criterion, reducer, prune_at, keep_rate (of each pruning block); metric on the
-        half to choose on, drop, how much less it is than the dense model's, and drop_error, the standard error of that;
-        executed_macs and macs_saved; ms, ms_q1, ms_q3 of a clip; speed_up, the median over the rounds of the dense
-        model's time over this one's, with quartiles; and on_front, whether no other is faster and as good.
+        half to choose on, drop, how much less it is than the dense model's, and drop_error, the standard error of that,
+        over clips or over groups of them, whichever is larger; executed_macs and macs_saved; ms, ms_q1, ms_q3 of a
+        clip; speed_up, the median over the rounds of the dense model's time over this one's, with quartiles; and
+        on_front, whether no other is faster and as good.
     """
     answers = setting.answers(candidates, setting.search)
     seconds = setting.seconds(candidates, setting.repeats)
@@ -114,12 +116,18 @@ def judged(setting: Setting, candidates: Sequence[Candidate]) -> list[Row]:
         found = METRICS[setting.search.metric](scores, answers.targets)
         row: Row = {"name": one.name, "kind": one.kind, "method": one.method, **point_columns(one.point)}
         row |= {"metric": found, "drop": (rows[0]["metric"] if rows else found) - found}
-        row["drop_error"] = error
+        lost = lost_by_group(setting.search, answers.ids, sets[0], scores, answers.targets)
+        row["drop_error"] = max(error, standard_error(list(lost.values())))
         row["executed_macs"] = macs(setting.backend.config, pruning=one.point).executed
         row["macs_saved"] = 1 - row["executed_macs"] / (rows[0] if rows else row)["executed_macs"]
         rows.append(row | time_columns(seconds[one.name], seconds[candidates[0].name], setting.clips_at_once))
     best = front([-row["speed_up"] for row in rows], [row["metric"] for row in rows])
     return [row | {"on_front": place in best} for place, row in enumerate(rows)]
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of some values; 0 of fewer than two."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def point_columns(point: Pruning) -> Row:
@@ -137,3 +145,15 @@ def time_columns(seconds: NDArray[np.float64], dense: NDArray[np.float64], clips
         **{"ms": times["median_ms"], "ms_q1": times["q1_ms"], "ms_q3": times["q3_ms"]},
         **{"speed_up": middle, "speed_up_q1": low, "speed_up_q3": high},
     }
+
+
+def lost_by_group(
+    part: AudioDataset, ids: Sequence[str], dense: Scores, pruned: Scores, targets: Scores
+) -> dict[str, float]:
+    """Group → share of its clips that is lost; empty where there are no groups, or the metric is not accuracy."""
+    groups = {recording.id: recording.group for recording in part.recordings}
+    if part.metric != "accuracy" or None in groups.values():
+        return {}
+    lost = right_clips(dense, targets).astype(float) - right_clips(pruned, targets)
+    named = np.array([groups[name] for name in ids])
+    return {str(group): float(lost[named == group].mean()) for group in np.unique(named)}

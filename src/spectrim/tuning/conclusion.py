@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from spectrim.comparison.measuring import Answers, Measuring
 from spectrim.comparison.methods import ATTENTION, DENSE, DROP, RANDOM, Case
 from spectrim.comparison.rows import Row
-from spectrim.data import AudioDataset
 from spectrim.measure.metric_intervals import clip_intervals
-from spectrim.measure.metrics import METRICS, right_clips
+from spectrim.measure.metrics import METRICS
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
-from spectrim.tuning.candidates import DENSE_KIND, UNIFORM, Candidate, Setting, time_columns
-from spectrim.tuning.promise import AgainstRandom, Bound, Scores, against_random, bound_of
+from spectrim.tuning.candidates import DENSE_KIND, UNIFORM, Candidate, Setting, lost_by_group, time_columns
+from spectrim.tuning.promise import AgainstRandom, Bound, against_random, bound_of
 from spectrim.tuning.settings import MAX_DROP, Target
 from spectrim.tuning.words import told_in_words
 
@@ -82,9 +81,9 @@ def concluded(
         rankings: a sentence a method.
         draws: tables of random scores.
     """
-    chosen = _choice(rows, target)
-    uniform = _choice([row for row in rows if row["kind"] == UNIFORM], target)
-    own = _choice([row for row in rows if row["kind"] == UNIFORM and row["method"] == ATTENTION], target)
+    chosen = choice(rows, target)
+    uniform = choice([row for row in rows if row["kind"] == UNIFORM], target)
+    own = choice([row for row in rows if row["kind"] == UNIFORM and row["method"] == ATTENTION], target)
     named = {one.name: one for one in candidates}
     finals = [named[row["name"]] for row in _each_once((rows[0], chosen, uniform, own))]
     told = {row["name"] for row in rows if row["on_front"]} | {one.name for one in finals}
@@ -100,7 +99,7 @@ def concluded(
     dense, pruned = (answers.scores[one.case.title, one.point] for one in (candidates[0], pick))
     metric, wanted = setting.held.metric, (MAX_DROP if target.max_drop is None else target.max_drop) / 100
     bound = bound_of(dense, pruned, answers.targets, metric, wanted, setting.resamples)
-    facts["lost_by_group"] = _lost_by_group(setting.held, answers.ids, dense, pruned, answers.targets)
+    facts["lost_by_group"] = lost_by_group(setting.held, answers.ids, dense, pruned, answers.targets)
     random = _beside_random(setting, candidates[0].point, pick, draws)
     references = [row["name"] for row in _each_once((uniform, own))]
     words = told_in_words(facts, final, pick.name, references, bound, random)
@@ -114,11 +113,11 @@ def _each_once(rows: Sequence[Row | None]) -> list[Row]:
     return list({row["name"]: row for row in rows if row is not None}.values())
 
 
-def _choice(rows: Sequence[Row], target: Target) -> Row | None:
+def choice(rows: Sequence[Row], target: Target) -> Row | None:
     """The fastest of those that lose no more, or the one that loses least of those that are as fast; None for none.
 
     The best of many points is also the luckiest. So the loss counts with its standard error added (the rule of one
-    standard error; Breiman et al., 1984); only where nothing is left then, without.
+    standard error; Breiman et al., 1984), over clips or over groups; only where nothing is left then, without.
     """
     pruned = [row for row in rows if row["kind"] != DENSE_KIND]
     if target.max_drop is None:
@@ -168,18 +167,6 @@ def _timed_anew(row: Row, seconds: Mapping[str, NDArray[np.float64]], chosen: st
     own = seconds[row["name"]]
     times = time_columns(own, seconds[DENSE], clips)
     return {**row, **times, "chosen_is_faster": float(np.median(own / seconds[chosen]))}
-
-
-def _lost_by_group(
-    part: AudioDataset, ids: Sequence[str], dense: Scores, pruned: Scores, targets: Scores
-) -> dict[str, float]:
-    """Group → share of its clips that is lost; empty where there are no groups, or the metric is not accuracy."""
-    groups = {recording.id: recording.group for recording in part.recordings}
-    if part.metric != "accuracy" or None in groups.values():
-        return {}
-    lost = right_clips(dense, targets).astype(float) - right_clips(pruned, targets)
-    named = np.array([groups[name] for name in ids])
-    return {str(group): float(lost[named == group].mean()) for group in np.unique(named)}
 
 
 def _beside_random(setting: Setting, dense: Pruning, pick: Candidate, draws: int) -> AgainstRandom | None:

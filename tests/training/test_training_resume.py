@@ -273,6 +273,19 @@ def test_a_branch_of_another_run_is_refused(
     assert not (tmp_path / "branch").exists()
 
 
+def test_a_dense_run_is_the_beginning_of_any_course_of_the_keep_rate(words: Path, tmp_path: Path) -> None:
+    dense = {"keep_rate": 1.0, "shrink_start": 0.0, "shrink_epochs": 0.0}
+    train(
+        late(pruning=dense, evaluation={"first_epoch": 0.0}, optimiser={"stop_after_epochs": 1.4}),
+        words,
+        tmp_path / "trunk",
+    )
+    for name, changes in {"pruned": {}, "dense": {"pruning": {"keep_rate": 1.0, "shrink_start": 0.2}}}.items():
+        results = train(late(**changes), words, tmp_path / name, branch_of=tmp_path / "trunk")
+        assert results == train(late(**changes), words, tmp_path / f"{name}-whole")
+        assert_same_weights(tmp_path / name, tmp_path / f"{name}-whole")
+
+
 def edited(trunk: Path, tmp_path: Path, *, epoch: float | None = None, first_epoch: float | None = None) -> Path:
     """A copy of a run with some facts changed, whole again."""
     copy = tmp_path / "edited"

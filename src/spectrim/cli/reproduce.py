@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.cli.common import FormatOption, check_form, plainly, put
+from spectrim.cli.common import FormatOption, check_form, numbers, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @plainly
 def reproduce(
     out: Annotated[Path, typer.Argument(help="Folder for data, runs and report.")],
-    scale: Annotated[str, typer.Option(help="mini: on data made here; full: the paper's data and weights.")] = "mini",
+    scale: Annotated[
+        str,
+        typer.Option(help="mini: on data made here; full: the paper's data and weights; real: on real recordings."),
+    ] = "mini",
     study: Annotated[
         str, typer.Option(help="keep-rates: how few patches do; rankings: what to rank them by. They may share OUT.")
     ] = "keep-rates",
@@ -30,7 +33,14 @@ def reproduce(
     ] = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data sets, for --scale full.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of the checkpoints, for --scale full.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of Arabic Speech Commands with labels.csv, for --scale real.")
+    ] = None,
+    folds: Annotated[str | None, typer.Option(help="Separated by commas, for --scale real; default: all.")] = None,
+    stages: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    backbones: Annotated[str | None, typer.Option(help="Likewise: ast, audiomae.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs side by side; the cores are shared.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Of each run; default: its share of the cores.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List every run, its command, cost and what is missing.")
     ] = False,
@@ -41,13 +51,42 @@ def reproduce(
 ) -> None:
     """Run the paper's experiments and write one report; started again, it goes on where it was.
 
-    --format is of the list that --dry-run prints.
+    --format is of the list that --dry-run prints. --scale real follows
+    docs/study/protocol.md stage by stage, and reports after each.
     """
     check_form(form)
-    _check_scale(scale, quick, data_root, weights)
+    _check_scale(scale, quick, {"data-root": data_root, "weights": weights}, data)
     if dry_run and report_only:
         raise InvalidSetting("report-only", report_only, "only without --dry-run")
+    if report_only and not out.is_dir():
+        raise InvalidSetting("out", str(out), "a folder in which spectrim reproduce has run, for --report-only")
+    chosen = {"folds": folds, "stages": stages, "backbones": backbones}
+    if data is None:
+        for name, value in chosen.items():
+            if value is not None:
+                raise InvalidSetting(name, value, "only with --scale real")
+        planned = _by_the_paper(out, scale, study, quick, data_root, weights)
+    else:
+        planned = _on_recordings(out, data, study, chosen)
 
+    steps, begin, write_report = planned
+    if dry_run:
+        _print_plan(steps[-1], form)
+    elif report_only:
+        put(write_report())
+    else:
+        for some in steps:
+            _run(some, out, jobs, threads, begin, write_report)
+
+
+Study = tuple["list[Sequence[Step]]", Callable[[], object], Callable[[], Path]]
+"""Steps up to the end of each stage, what is done before them, and what writes the report."""
+
+
+def _by_the_paper(
+    out: Path, scale: str, study: str, quick: bool, data_root: Path | None, weights: Path | None
+) -> Study:
+    """The studies on miniatures and on the paper's data, which have one stage."""
     from spectrim.studies import plans as reproduction
     from spectrim.studies import report as study_report
 
@@ -58,19 +97,41 @@ def reproduce(
         place = study_report.report_folder(out, study)
         return study_report.write_report(steps, place, scale=scale, quick=quick, study=study, runs=out)
 
-    if dry_run:
-        _print_plan(steps, form)
-        return
-    if report_only:
-        if not out.is_dir():
-            raise InvalidSetting("out", str(out), "a folder in which spectrim reproduce has run, for --report-only")
-        put(write_report())
-        return
-    _run(steps, out, jobs, partial(reproduction.claim_folder, out, scale=scale, quick=quick), write_report)
+    return [steps], partial(reproduction.claim_folder, out, scale=scale, quick=quick), write_report
+
+
+def _on_recordings(out: Path, data: Path, study: str, chosen: Mapping[str, str | None]) -> Study:
+    """The study on real recordings, in the stages of its protocol."""
+    from spectrim.studies import plans as reproduction
+    from spectrim.studies.recordings import DATA, recordings_plan
+    from spectrim.studies.recordings_report import write_report
+    from spectrim.studies.speakers import folds_of, read_clips, write_folds
+
+    if study != "keep-rates":
+        raise InvalidSetting("study", study, "none with --scale real: it has its own questions")
+    read = {
+        name: numbers(name, text, int) if name != "backbones" else text.split(",")
+        for name, text in chosen.items()
+        if text is not None
+    }
+    plan = recordings_plan(out, **read)
+    folds_of(read_clips(data))
+    reproduction.check_folder(out, scale="real", quick=False, data=data)
+
+    def begin() -> None:
+        reproduction.claim_folder(out, scale="real", quick=False, data=data)
+        write_folds(data, out / DATA)
+
+    return plan.up_to_each_stage, begin, partial(write_report, plan, out, data)
 
 
 def _run(
-    steps: Sequence[Step], out: Path, jobs: int, begin: Callable[[], object], write_report: Callable[[], Path]
+    steps: Sequence[Step],
+    out: Path,
+    jobs: int,
+    threads: int | None,
+    begin: Callable[[], object],
+    write_report: Callable[[], Path],
 ) -> None:
     """Run what is not done yet, and write the report, of a part where a step fails."""
     from spectrim.cli.terminal import complain, error_console
@@ -79,22 +140,22 @@ def _run(
     console = error_console()
     try:
         with _ended_like_ctrl_c():
-            run_plan(steps, out, jobs=jobs, tell=lambda line: complain(console, line), begin=begin)
+            run_plan(steps, out, jobs=jobs, threads=threads, tell=lambda line: complain(console, line), begin=begin)
     except Failed:
         complain(console, f"the report says what is done: {write_report()}")
         raise
     put(write_report())
 
 
-def _check_scale(scale: str, quick: bool, data_root: Path | None, weights: Path | None) -> None:
-    if scale not in ("mini", "full"):
-        raise InvalidSetting("scale", scale, one_of(("mini", "full")))
-    for name, folder in (("data-root", data_root), ("weights", weights)):
-        if scale == "full" and folder is None:
-            raise InvalidSetting(name, None, "a folder, for --scale full")
-        if scale == "mini" and folder is not None:
-            raise InvalidSetting(name, str(folder), "only with --scale full")
-    if scale == "full" and quick:
+def _check_scale(scale: str, quick: bool, full: Mapping[str, Path | None], data: Path | None) -> None:
+    if scale not in ("mini", "full", "real"):
+        raise InvalidSetting("scale", scale, one_of(("mini", "full", "real")))
+    for name, folder, own in (*((name, folder, "full") for name, folder in full.items()), ("data", data, "real")):
+        if scale == own and folder is None:
+            raise InvalidSetting(name, None, f"a folder, for --scale {own}")
+        if scale != own and folder is not None:
+            raise InvalidSetting(name, str(folder), f"only with --scale {own}")
+    if scale != "mini" and quick:
         raise InvalidSetting("quick", quick, "only with --scale mini")
 
 

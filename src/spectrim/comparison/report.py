@@ -27,7 +27,8 @@ CAUTION = (
 
 
 def write(found: Comparison, folder: Path, command: str) -> Path:
-    """Write ``results.json``, ``results.csv``, ``agreement.csv``, and ``report.html``, ``report.md`` with ``figures/``.
+    """Write ``results.json``, ``results.csv``, ``agreement.csv``, ``clips.csv`` where clips have one label each, and last
+    ``report.md`` and ``report.html`` with ``figures/``.
 
     Args:
         found: what to write.
@@ -41,6 +42,8 @@ def write(found: Comparison, folder: Path, command: str) -> Path:
     write_json(folder / "results.json", {"command": command, **found.as_dict()})
     write_text(folder / "results.csv", table_csv(found.rows))
     write_text(folder / "agreement.csv", table_csv(found.agreement))
+    if found.clips:
+        write_text(folder / "clips.csv", table_csv(found.clips))
     facts, metric = found.facts, found.facts["metric"]
     report = Report(f"Ways to spend fewer tokens: {facts['model']}", folder)
     report.text(

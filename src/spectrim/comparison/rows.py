@@ -68,6 +68,31 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
     return rows
 
 
+def clip_rows(cases: Sequence[Case], answers: Answers, labels: Sequence[str]) -> list[Row]:
+    """What every case answers to every clip, for statistics of one's own.
+
+    Args:
+        cases: of `answers`.
+        answers: scores of all of them.
+        labels: in the order of the scores.
+
+    Returns:
+        A row a clip: clip (its name), label, and for each case, by its title and the number of the random draw where
+        there are several, the label with the highest score. Nothing where clips can have several labels, or none.
+    """
+    if not np.array_equal(answers.targets.sum(axis=1), np.ones(len(answers.targets))):
+        return []
+    columns = {"label": answers.targets.argmax(axis=1)}
+    for case in cases:
+        for number, point in enumerate(case.points):
+            draw = f", draw {number}" if len(case.points) > 1 else ""
+            columns[f"{case.title}{draw}"] = answers.scores[case.title, point].argmax(axis=1)
+    return [
+        {"clip": clip, **{name: labels[column[row]] for name, column in columns.items()}}
+        for row, clip in enumerate(answers.ids)
+    ]
+
+
 def _named(name: str, interval: Interval) -> Row:
     plain = [value if math.isfinite(value) else None for value in interval]
     return dict(zip((name, f"{name}_low", f"{name}_high"), plain, strict=True))

@@ -21,7 +21,7 @@ from spectrim.comparison.methods import (
     read_methods,
 )
 from spectrim.comparison.patches import TRACED, agreement_rows
-from spectrim.comparison.rows import accuracy_rows, cost_columns, sentences
+from spectrim.comparison.rows import accuracy_rows, clip_rows, cost_columns, sentences
 from spectrim.comparison.store import Store
 from spectrim.data import AudioDataset, find_data_set
 from spectrim.data.dataset import evenly
@@ -51,16 +51,18 @@ class Comparison:
         rows: the dense model, then one a method and keep rate; see `spectrim.comparison.rows`.
         agreement: see `spectrim.comparison.patches.agreement_rows`.
         sentences: one of the dense model, one a method.
+        clips: see `spectrim.comparison.rows.clip_rows`; not in the JSON.
     """
 
     facts: dict[str, Any]
     rows: list[dict[str, Any]]
     agreement: list[dict[str, Any]]
     sentences: list[str]
+    clips: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it for JSON."""
-        return asdict(self)
+        """All of it for JSON, but for the single clips."""
+        return {name: value for name, value in asdict(self).items() if name != "clips"}
 
 
 def compare(
@@ -168,7 +170,13 @@ def compare(
         "traced": len(entering),
         "environment": environment(str(backend.device)),
     }
-    return Comparison(facts, rows, agreement_rows(cases, kept, entering), sentences(rows, clips.metric, sizes[-1]))
+    return Comparison(
+        facts,
+        rows,
+        agreement_rows(cases, kept, entering),
+        sentences(rows, clips.metric, sizes[-1]),
+        clip_rows(cases, answers, clips.labels),
+    )
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:

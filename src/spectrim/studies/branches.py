@@ -20,6 +20,9 @@ from spectrim.training.recipe_files import load_recipe
 from spectrim.training.recipes import Recipe
 
 
+DROP = "drop"
+
+
 @dataclass(frozen=True)
 class Branch:
     """A way to go on from where the keep rate begins to fall.
@@ -27,23 +30,27 @@ class Branch:
     Attributes:
         keep_rate: to which it falls.
         ranking: what the patches are ranked by, a name in `spectrim.analysis.ablations.RANKINGS`.
+        reducer: what becomes of those that are not kept, a name in `spectrim.pruning.reducers.REDUCERS`.
     """
 
     keep_rate: float
     ranking: str = ATTENTION
+    reducer: str = DROP
 
     @property
     def name(self) -> str:
         """Its part of a step's name and, without the sign, of a folder's."""
         ranking = "" if self.ranking == ATTENTION else f"-{self.ranking.replace(', ', '-').replace(' ', '-')}"
-        return f"r={self.keep_rate:g}{ranking}"
+        reducer = "" if self.reducer == DROP else f"-{self.reducer}"
+        return f"r={self.keep_rate:g}{ranking}{reducer}"
 
     @property
     def changes(self) -> tuple[str, ...]:
         """``field=value`` over the recipe."""
         fields = RANKINGS[self.ranking] if self.ranking != ATTENTION else {}
         own = (f"pruning.{name}={str(value).lower()}" for name, value in fields.items() if value)
-        return (f"pruning.keep_rate={self.keep_rate:g}", *own)
+        reducer = () if self.reducer == DROP else (f"pruning.reducer={self.reducer}",)
+        return (f"pruning.keep_rate={self.keep_rate:g}", *own, *reducer)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class FineTuning:
         init: checkpoint to start from.
         seed: of the runs.
         fold: of the data set, None where it has none.
-        tested: keep rates at which the dense model is tested.
+        tested: keep rates at which the dense model is tested; where there are none, no run is tested.
         changes: ``field=value`` over the recipe.
         needs: names of the steps before.
         inputs: what must be there: files or folders that no step makes.
@@ -98,6 +105,10 @@ class FineTuning:
         """Folder of the beginning that its runs share, from the folder of the study."""
         return self.folder / "trunk"
 
+    def folder_of(self, branch: Branch) -> Path:
+        """Folder of a branch, from the folder of the study."""
+        return self.folder / branch.name.replace("=", "")
+
     @property
     def all_changes(self) -> list[str]:
         """``field=value`` over the recipe, with seed and fold."""
@@ -122,9 +133,9 @@ class FineTuning:
         )
 
     def _branch_step(self, recipe: Recipe, branch: Branch) -> Step:
-        rate, folder = branch.keep_rate, self.folder / branch.name.replace("=", "")
+        rate, folder = branch.keep_rate, self.folder_of(branch)
         pruned = load_recipe(self.recipe, [*self.all_changes, *branch.changes])
-        tested = json.dumps(list(self.tested) if rate == 1.0 else [rate])
+        tested = json.dumps(list(self.tested) if rate == 1.0 else [rate] if self.tested else [])
         changes = set_words((*branch.changes, f"evaluation.test_keep_rates={tested}"))
         return Step(
             f"{self.name} {branch.name}",

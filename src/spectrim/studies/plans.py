@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spectrim.analysis.ablations import ATTENTION
 from spectrim.errors import InvalidSetting, one_of
@@ -311,17 +312,23 @@ def study_plan(
     return (miniature_plan if study == KEEP_RATES_STUDY else miniature_rankings_plan)(out, QUICK if quick else MINI)
 
 
-def claim_folder(out: Path, *, scale: str, quick: bool) -> None:
+def claim_folder(out: Path, *, scale: str, quick: bool, data: Path | None = None) -> None:
     """Write down what a folder is the study of; errors as `check_folder`."""
-    check_folder(out, scale=scale, quick=quick)
-    write_json(out / STUDY, {"scale": scale, "quick": quick})
+    check_folder(out, scale=scale, quick=quick, data=data)
+    write_json(out / STUDY, _claim(scale, quick, data))
 
 
-def check_folder(out: Path, *, scale: str, quick: bool) -> None:
-    """Raise `InvalidSetting` where a folder holds a study of another scale."""
+def check_folder(out: Path, *, scale: str, quick: bool, data: Path | None = None) -> None:
+    """Raise `InvalidSetting` where a folder holds a study of another scale, or of other data."""
     if not (out / STUDY).is_file():
         return
     there = json.loads((out / STUDY).read_text(encoding="utf-8"))
-    if there != {"scale": scale, "quick": quick}:
-        options = f"--scale {there['scale']}{' --quick' if there['quick'] else ''}"
+    if there != _claim(scale, quick, data):
+        of = f" --data {there['data']}" if "data" in there else ""
+        options = f"--scale {there['scale']}{' --quick' if there['quick'] else ''}{of}"
         raise InvalidSetting("out", str(out), f"another folder: this one holds what {options} made")
+
+
+def _claim(scale: str, quick: bool, data: Path | None) -> dict[str, Any]:
+    claim: dict[str, Any] = {"scale": scale, "quick": quick}
+    return claim if data is None else {**claim, "data": str(data.absolute())}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -107,6 +107,7 @@ def run_plan(
     out: Path,
     *,
     jobs: int = 1,
+    threads: int | None = None,
     tell: Tell = lambda line: None,
     begin: Callable[[], object] = lambda: None,
 ) -> None:
@@ -119,23 +120,32 @@ def run_plan(
         steps: all that are needed stand in it.
         out: the folder of the study.
         jobs: steps at a time; the cores are shared between them.
+        threads: of each step; None: what ``OMP_NUM_THREADS`` says, else its share of the cores.
         tell: is told what begins and ends.
         begin: is called once all is checked and nothing else is at work.
 
     Raises:
-        InvalidSetting: jobs is below 1, out is a file, or another call is at work in it.
+        InvalidSetting: jobs or threads is below 1, out is a file, or another call is at work in it.
         DataError: inputs are missing.
         Failed: a step ended badly; what runs beside it is interrupted, and goes on where it was the next time.
     """
     if jobs < 1:
         raise InvalidSetting("jobs", jobs, "1 or more")
+    if threads is not None and threads < 1:
+        raise InvalidSetting("threads", threads, "1 or more")
     if lacking := missing_inputs(steps):
         raise DataError(f"not there: {', '.join(map(str, lacking))}; --dry-run says which runs need what")
     if out.exists() and not out.is_dir():
         raise InvalidSetting("out", str(out), "a folder, or the name of one to make")
     with sole_writer(out, "out"), _left_behind(out, tell) as lock:
         begin()
-        _run(steps, out, jobs, tell, lock)
+        _run(steps, out, jobs, _environment(jobs, threads), tell, lock)
+
+
+def _environment(jobs: int, threads: int | None) -> dict[str, str]:
+    """The environment of a step, with the number of its threads."""
+    share = {"OMP_NUM_THREADS": str(max(1, core_count() // jobs))}
+    return share | os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 @contextmanager
@@ -162,7 +172,7 @@ def _left_behind(out: Path, tell: Tell) -> Iterator[int]:
         yield file.fileno()
 
 
-def _run(steps: Sequence[Step], out: Path, jobs: int, tell: Tell, lock: int) -> None:
+def _run(steps: Sequence[Step], out: Path, jobs: int, environment: Mapping[str, str], tell: Tell, lock: int) -> None:
     done = {step.name for step in steps if step.done.exists()}
     left = [step for step in steps if step.name not in done]
     running: dict[Future[int], tuple[Step, float]] = {}
@@ -173,7 +183,7 @@ def _run(steps: Sequence[Step], out: Path, jobs: int, tell: Tell, lock: int) -> 
                 for step in [step for step in left if set(step.needs) <= done][: jobs - len(running)]:
                     left.remove(step)
                     tell(f"[{len(done)}/{total}] begins: {step.name}")
-                    running[pool.submit(_run_step, step, out, jobs, stop, lock)] = (step, time.monotonic())
+                    running[pool.submit(_run_step, step, out, environment, stop, lock)] = (step, time.monotonic())
                 if not running:
                     raise Failed(f"no step makes what these need: {', '.join(step.name for step in left)}")
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -201,15 +211,13 @@ def _log(step: Step, out: Path) -> Path:
     return out / "logs" / f"{step.name.replace(' ', '-').replace('=', '')}.log"
 
 
-def _run_step(step: Step, out: Path, jobs: int, stop: Event, lock: int) -> int:
+def _run_step(step: Step, out: Path, environment: Mapping[str, str], stop: Event, lock: int) -> int:
     """Run a step to its end, or until it is to stop; returns its exit code, negative for a signal.
 
     It has a session of its own, so that Ctrl-C in a terminal reaches it once, from here.
     """
     for leftover in out.glob(step.leftovers) if step.leftovers else ():
         shutil.rmtree(leftover, ignore_errors=True)
-    threads = max(1, core_count() // jobs)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     command = [sys.executable, "-P", "-m", "spectrim", *step.arguments]
     with _log(step, out).open("ab") as log:
         log.write(f"$ {step.command}\n".encode())
@@ -219,7 +227,7 @@ def _run_step(step: Step, out: Path, jobs: int, stop: Event, lock: int) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=dict(environment),
             cwd=out,
             start_new_session=True,
             pass_fds=(lock,) if os.name == "posix" else (),

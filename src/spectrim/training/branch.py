@@ -16,11 +16,19 @@ MAY_DIFFER = (
     "recipe.description",
     "recipe.pruning.keep_rate",
     "recipe.pruning.criterion",
+    "recipe.pruning.reducer",
     "recipe.pruning.reference_compat",
     "recipe.optimiser.stop_after_epochs",
+    "recipe.evaluation.first_epoch",
     "recipe.evaluation.test_keep_rates",
 )
-"""Settings in which a run may differ from the one whose beginning it shares."""
+"""Settings in which a run may differ from the one whose beginning it shares: none has a part in that beginning.
+
+Evaluations draw nothing that training draws, so that it does not matter when the first one was.
+"""
+
+COURSE = ("recipe.pruning.shrink_start", "recipe.pruning.shrink_epochs", "recipe.pruning.anneal_every")
+"""What it may differ in besides where the other run is dense, whose keep rate never falls."""
 
 
 def branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
@@ -32,18 +40,22 @@ def branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
         trunk: folder of the other run.
 
     Raises:
-        InvalidSetting: the other run differs in more than `MAY_DIFFER`, has gone too far, or has no whole checkpoint.
+        InvalidSetting: the other run differs in more than `MAY_DIFFER` and, if it is dense, `COURSE`; has gone too far;
+            or has no whole checkpoint.
     """
     written = trunk / "run.json"
     if not written.is_file():
         raise InvalidSetting("branch_of", str(trunk), "the folder of a run")
-    refuse_another_run(run, begun_run(written, Recipe), trunk, apart_from=MAY_DIFFER)
+    before = begun_run(written, Recipe)
+    dense = before.get("recipe", {}).get("pruning", {}).get("keep_rate") == 1.0
+    refuse_another_run(run, before, trunk, apart_from=(*MAY_DIFFER, *(COURSE if dense else ())))
     newest = CheckpointFolder(trunk / CHECKPOINTS).newest()
     if newest is None:
         raise InvalidSetting("branch_of", str(trunk), "a run with a whole checkpoint")
     epoch = read_state(newest).epoch or 0.0
     start = recipe.pruning.shrink_start
-    if epoch > start + 1e-9:
+    both_dense = dense and recipe.pruning.keep_rate == 1.0
+    if not both_dense and epoch > start + 1e-9:
         allowed = f"a run that stopped by pruning.shrink_start={start:g}; its newest checkpoint is of epoch {epoch:g}"
         raise InvalidSetting("branch_of", str(trunk), allowed)
     first = recipe.evaluation.first_epoch

@@ -202,9 +202,14 @@ class WholeCheckpoints(TrainerCallback):
         self.folder = folder
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Look for the best checkpoint where the run is now; one that is gone or broken is best no more."""
+        """Look for the best checkpoint where the run is now; one that is gone or broken is best no more.
+
+        Nor is one from before the first evaluation of this run: the run that it branched from had it.
+        """
         if state.is_world_process_zero:
             self.folder.clear_partial()
+        if state.best_global_step and state.best_global_step < args.eval_delay:
+            state.best_global_step = state.best_metric = state.best_model_checkpoint = None
         if state.best_global_step:
             best = self.folder.checkpoint(state.best_global_step)
             wrong = flaw(best)

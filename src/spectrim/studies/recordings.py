@@ -1,0 +1,224 @@
+"""Plan of the study on real recordings: the arms, stages and steps of docs/study/protocol.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectrim.errors import InvalidSetting
+from spectrim.studies.branches import Branch, FineTuning, set_words
+from spectrim.studies.keep_rates import CONTROL
+from spectrim.studies.runner import Step
+from spectrim.studies.speakers import FOLDS, validation_fold
+
+DATA = Path("data")
+"""Folder of the table with the folds, from the folder of the study."""
+
+CONTROL_ARM = Branch(CONTROL)
+FIRST_ARMS = (CONTROL_ARM, Branch(0.7), Branch(0.5), Branch(0.3, "random"))
+RANKED = ("random", "intensity", "variation")
+RANKINGS_ARMS = tuple(Branch(0.5, ranking) for ranking in RANKED)
+FURTHER_ARMS = (
+    *(Branch(0.3), Branch(0.3, "intensity"), Branch(0.3, "variation")),
+    *(Branch(0.5, "intensity, public gather"), Branch(0.5, reducer="fuse")),
+)
+FREE_RATES = (0.9, 0.7, 0.5, 0.3)
+FREE_METHODS = ("attention", *RANKED)
+"""Rankings by which the control's weights are pruned without training, at these rates."""
+
+TRAINED = "trained"
+"""What an arm at its own operating point is called in its answers."""
+
+ANSWERS = "clips.csv"
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the study that is reported as a whole.
+
+    Attributes:
+        number: as in the protocol.
+        title: for the report.
+        backbones: that it is about.
+        arms: branches of every trunk.
+        seed: of its runs.
+    """
+
+    number: int
+    title: str
+    backbones: tuple[str, ...]
+    arms: tuple[Branch, ...]
+    seed: int = SEEDS[0]
+
+
+BOTH = ("ast", "audiomae")
+STAGES = (
+    Stage(1, "AST: control, attention 0.7 and 0.5, random 0.3", ("ast",), FIRST_ARMS),
+    Stage(2, "AudioMAE: the same", ("audiomae",), FIRST_ARMS),
+    Stage(3, "both: random, intensity and variation at 0.5", BOTH, RANKINGS_ARMS),
+    Stage(4, "both: the rest", BOTH, FURTHER_ARMS),
+    Stage(5, "a further seed of stages 1 and 2", BOTH, FIRST_ARMS, SEEDS[1]),
+)
+
+RECIPES = {"ast": "asc-ast"}
+"""Backbone → recipe. AudioMAE's is not written yet."""
+
+STARTS = {"ast": "spectrim-mini"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of a fold.
+
+    Attributes:
+        stage: its number.
+        backbone: of the model.
+        fold: whose speakers are unheard.
+        seed: of the run.
+        branch: what it differs in.
+        folder: of the run, from the folder of the study.
+    """
+
+    stage: int
+    backbone: str
+    fold: int
+    seed: int
+    branch: Branch
+    folder: Path
+
+    @property
+    def answers(self) -> Path:
+        """What it answers to every test clip, from the folder of the study."""
+        return self.folder.with_name(f"{self.folder.name}-test") / ANSWERS
+
+
+@dataclass(frozen=True)
+class RecordingsPlan:
+    """What is to be run, of what there is.
+
+    Attributes:
+        arms: every arm of the protocol, run or not; in its order.
+        steps: stage → its steps, with those before that it needs; of the chosen folds, stages and backbones.
+        not_written: stages or parts of them that cannot be run yet → why.
+    """
+
+    arms: tuple[Arm, ...]
+    steps: dict[int, list[Step]]
+    not_written: dict[str, str]
+
+    @property
+    def up_to_each_stage(self) -> list[list[Step]]:
+        """For each chosen stage, its steps and those of the stages before, each once."""
+        found: dict[str, Step] = {}
+        ends = []
+        for steps in self.steps.values():
+            found |= {step.name: step for step in steps}
+            ends.append(list(found.values()))
+        return ends
+
+
+def recordings_plan(
+    out: Path,
+    *,
+    folds: Sequence[int] = tuple(range(FOLDS)),
+    stages: Sequence[int] = tuple(stage.number for stage in STAGES),
+    backbones: Sequence[str] = BOTH,
+    changes: Sequence[str] = (),
+) -> RecordingsPlan:
+    """The study of docs/study/protocol.md, or a part of it.
+
+    Args:
+        out: where runs and report go.
+        folds: to run.
+        stages: to run, with what they need of those before.
+        backbones: to run.
+        changes: ``field=value`` over every recipe; for trials, whose accuracies are not the study's.
+
+    Raises:
+        InvalidSetting: there is no such fold, stage or backbone.
+    """
+    known = {"folds": range(FOLDS), "stages": [stage.number for stage in STAGES], "backbones": BOTH}
+    for field, chosen in (("folds", folds), ("stages", stages), ("backbones", backbones)):
+        for value in chosen:
+            if value not in known[field]:
+                raise InvalidSetting(field, value, f"some of {', '.join(map(str, known[field]))}")
+    arms, not_written = [], {}
+    steps: dict[int, list[Step]] = {}
+    every: dict[str, Step] = {}
+    for stage in STAGES:
+        own: list[Step] = []
+        for backbone in stage.backbones:
+            if backbone not in RECIPES:
+                not_written[f"stage {stage.number}, {backbone}"] = "its recipe and its pre-training are not written"
+            for fold in range(FOLDS):
+                runs = _tuning(out, backbone, fold, stage.seed, changes)
+                arms += [
+                    Arm(stage.number, backbone, fold, stage.seed, branch, runs.folder_of(branch))
+                    for branch in stage.arms
+                ]
+                if backbone not in RECIPES:
+                    continue
+                made = _steps(runs, stage.arms, fold)
+                every |= {step.name: step for step in made}
+                if fold in folds and backbone in backbones:
+                    own += made
+        if stage.number in stages:
+            steps[stage.number] = _with_needs(own, every)
+    return RecordingsPlan(tuple(arms), steps, not_written)
+
+
+def _tuning(out: Path, backbone: str, fold: int, seed: int, changes: Sequence[str]) -> FineTuning:
+    """The runs of a fold and seed; those that are not written yet have a name all the same."""
+    return FineTuning(
+        backbone,
+        "csv",
+        RECIPES.get(backbone, f"asc-{backbone}"),
+        root=DATA,
+        out=out,
+        init=Path(STARTS.get(backbone, "")),
+        seed=seed,
+        fold=fold,
+        tested=(),
+        changes=(*changes, f"data.options.validation_fold={validation_fold(fold)}"),
+    )
+
+
+def _steps(runs: FineTuning, arms: Sequence[Branch], fold: int) -> list[Step]:
+    """The trunk, and each arm with the test of what it has learnt."""
+    trunk, *branches = runs.steps(arms)
+    steps = [trunk]
+    for branch, step in zip(arms, branches, strict=True):
+        steps += [step, _test(runs, branch, step, fold)]
+    return steps
+
+
+def _test(runs: FineTuning, branch: Branch, trained: Step, fold: int) -> Step:
+    """The step that asks an arm about every test clip, at its own operating point and without training."""
+    run = runs.folder_of(branch)
+    at = run.with_name(f"{run.name}-test")
+    control = branch == CONTROL_ARM
+    methods = FREE_METHODS if control else ("random",)
+    rates = FREE_RATES if control else (branch.keep_rate,)
+    arguments = (
+        *("compare", str(at), "--model", str(run / "model"), "--dataset", "csv", "--data", str(DATA)),
+        *set_words((f"fold={fold}", f"validation_fold={validation_fold(fold)}")),
+        *("--methods", ",".join(methods), "--keep-rates", ",".join(f"{rate:g}" for rate in rates)),
+        *("--runs", f"{TRAINED}={run}", "--traced", "2", "--batch-sizes", "8", "--repeats", "3", "--workers", "0"),
+    )
+    return Step(f"{trained.name} test", arguments, runs.out / at / "report.html", (trained.name,))
+
+
+def _with_needs(steps: Sequence[Step], every: dict[str, Step]) -> list[Step]:
+    """Steps with all that they need, what is needed first."""
+    found: dict[str, Step] = {}
+
+    def add(step: Step) -> None:
+        for name in step.needs:
+            add(every[name])
+        found.setdefault(step.name, step)
+
+    for step in steps:
+        add(step)
+    return list(found.values())

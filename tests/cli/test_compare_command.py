@@ -56,13 +56,19 @@ def made(model: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 def test_it_writes_tables_figure_and_report(made: tuple[Path, str]) -> None:
     out, printed = made
     found = {path.name for path in out.iterdir()}
-    assert found == {"agreement.csv", "cache", "figures", "report.html", "report.md", "results.csv", "results.json"}
+    tables = {"agreement.csv", "clips.csv", "results.csv", "results.json"}
+    assert found == {"cache", "figures", "report.html", "report.md", *tables}
     assert printed.splitlines()[-1] == str(out / "report.md")
     content = json.loads((out / "results.json").read_text())
     named = [(row["method"], row["keep_rate"]) for row in content["rows"]]
     names = ("attention", "intensity", "fuse", "random")
     assert named == [("dense", 1.0), *((name, 0.4) for name in names), ("tuned", 0.9)]
     assert content["facts"]["clips"] == 12 and content["facts"]["traced"] == 4
+    clips = rows_of((out / "clips.csv").read_text())
+    for row in content["rows"]:
+        columns = [name for name in clips[0] if name.startswith(f"{row['method']} at keep rate")]
+        right = sum(clip[column] == clip["label"] for clip in clips for column in columns)
+        assert right / len(columns) / len(clips) == pytest.approx(row["accuracy"])
     assert len(rows_of((out / "results.csv").read_text())) == 6
     report = (out / "report.md").read_text()
     assert "attention: cannot say whether better than random at r=0.4" in report

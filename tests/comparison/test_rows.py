@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from spectrim.comparison.measuring import Answers
 from spectrim.comparison.methods import Case, plan_cases, read_methods
-from spectrim.comparison.rows import accuracy_rows, cost_columns, sentences
+from spectrim.comparison.rows import accuracy_rows, clip_rows, cost_columns, sentences
 from spectrim.config import ast_base
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
@@ -82,6 +82,24 @@ def test_several_labels_are_judged_by_average_precision(cases: list[Case]) -> No
     expected = np.mean([average_precision_score(targets, scores[random.title, point]) for point in random.points])
     assert rows["random"]["mAP"] == pytest.approx(expected)
     assert rows["attention"]["against_random"] == "worse"
+
+
+def test_every_clip_has_the_answer_of_every_case_and_draw(cases: list[Case], answers: Answers) -> None:
+    labels = ["a", "b", "c", "d"]
+    rows = clip_rows(cases, answers, labels)
+    assert [row["clip"] for row in rows] == answers.ids
+    random = next(case for case in cases if case.method == "random")
+    assert list(rows[0]) == [
+        *("clip", "label", *(case.title for case in cases if case is not random)),
+        *(f"{random.title}, draw {draw}" for draw in range(len(random.points))),
+    ]
+    table = {row["method"]: row["accuracy"] for row in accuracy_rows(cases, answers, "accuracy", 20)}
+    for case in cases:
+        columns = [name for name in rows[0] if name.startswith(case.title)]
+        right = np.mean([[row[column] == row["label"] for column in columns] for row in rows])
+        assert right == pytest.approx(table[case.method])
+    several = Answers(answers.ids, answers.targets + 1, answers.scores, [])
+    assert clip_rows(cases, several, labels) == []
 
 
 def test_costs_and_sentences(cases: list[Case], answers: Answers) -> None:

@@ -79,7 +79,7 @@ def reproduce(
             _run(some, out, jobs, threads, begin, write_report)
 
 
-Study = tuple["list[Sequence[Step]]", Callable[[], object], Callable[[], Path]]
+Study = tuple["Sequence[Sequence[Step]]", Callable[[], object], Callable[[], Path]]
 """Steps up to the end of each stage, what is done before them, and what writes the report."""
 
 
@@ -103,18 +103,19 @@ def _by_the_paper(
 def _on_recordings(out: Path, data: Path, study: str, chosen: Mapping[str, str | None]) -> Study:
     """The study on real recordings, in the stages of its protocol."""
     from spectrim.studies import plans as reproduction
-    from spectrim.studies.recordings import DATA, recordings_plan
+    from spectrim.studies.recordings import BOTH, DATA, NUMBERS, recordings_plan
     from spectrim.studies.recordings_report import write_report
-    from spectrim.studies.speakers import folds_of, read_clips, write_folds
+    from spectrim.studies.speakers import FOLDS, folds_of, read_clips, write_folds
 
     if study != "keep-rates":
         raise InvalidSetting("study", study, "none with --scale real: it has its own questions")
-    read = {
-        name: numbers(name, text, int) if name != "backbones" else text.split(",")
-        for name, text in chosen.items()
-        if text is not None
-    }
-    plan = recordings_plan(out, **read)
+    folds, stages, backbones = (chosen[name] for name in ("folds", "stages", "backbones"))
+    plan = recordings_plan(
+        out,
+        folds=range(FOLDS) if folds is None else numbers("folds", folds, int),
+        stages=NUMBERS if stages is None else numbers("stages", stages, int),
+        backbones=BOTH if backbones is None else backbones.split(","),
+    )
     folds_of(read_clips(data))
     reproduction.check_folder(out, scale="real", quick=False, data=data)
 

@@ -27,8 +27,10 @@ CAUTION = (
 
 
 def write(found: Comparison, folder: Path, command: str) -> Path:
-    """Write ``results.json``, ``results.csv``, ``agreement.csv``, ``clips.csv`` where clips have one label each, and last
-    ``report.md`` and ``report.html`` with ``figures/``.
+    """Write the tables of a comparison, and last its report.
+
+    ``results.json``, ``results.csv``, ``agreement.csv``, ``clips.csv`` where clips have one label each; ``report.md``,
+    ``report.html`` and ``figures/``.
 
     Args:
         found: what to write.

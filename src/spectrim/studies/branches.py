@@ -19,7 +19,6 @@ from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipe_files import load_recipe
 from spectrim.training.recipes import Recipe
 
-
 DROP = "drop"
 
 

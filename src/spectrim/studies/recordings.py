@@ -62,6 +62,8 @@ STAGES = (
     Stage(5, "a further seed of stages 1 and 2", BOTH, FIRST_ARMS, SEEDS[1]),
 )
 
+NUMBERS = tuple(one.number for one in STAGES)
+
 RECIPES = {"ast": "asc-ast"}
 """Backbone → recipe. AudioMAE's is not written yet."""
 
@@ -101,12 +103,12 @@ class RecordingsPlan:
     Attributes:
         arms: every arm of the protocol, run or not; in its order.
         steps: stage → its steps, with those before that it needs; of the chosen folds, stages and backbones.
-        not_written: stages or parts of them that cannot be run yet → why.
+        not_written: stage and backbone that cannot be run yet → why.
     """
 
     arms: tuple[Arm, ...]
     steps: dict[int, list[Step]]
-    not_written: dict[str, str]
+    not_written: dict[tuple[int, str], str]
 
     @property
     def up_to_each_stage(self) -> list[list[Step]]:
@@ -123,7 +125,7 @@ def recordings_plan(
     out: Path,
     *,
     folds: Sequence[int] = tuple(range(FOLDS)),
-    stages: Sequence[int] = tuple(stage.number for stage in STAGES),
+    stages: Sequence[int] = NUMBERS,
     backbones: Sequence[str] = BOTH,
     changes: Sequence[str] = (),
 ) -> RecordingsPlan:
@@ -139,19 +141,20 @@ def recordings_plan(
     Raises:
         InvalidSetting: there is no such fold, stage or backbone.
     """
-    known = {"folds": range(FOLDS), "stages": [stage.number for stage in STAGES], "backbones": BOTH}
+    known = {"folds": range(FOLDS), "stages": NUMBERS, "backbones": BOTH}
     for field, chosen in (("folds", folds), ("stages", stages), ("backbones", backbones)):
         for value in chosen:
             if value not in known[field]:
                 raise InvalidSetting(field, value, f"some of {', '.join(map(str, known[field]))}")
-    arms, not_written = [], {}
+    arms: list[Arm] = []
+    not_written: dict[tuple[int, str], str] = {}
     steps: dict[int, list[Step]] = {}
     every: dict[str, Step] = {}
     for stage in STAGES:
         own: list[Step] = []
         for backbone in stage.backbones:
             if backbone not in RECIPES:
-                not_written[f"stage {stage.number}, {backbone}"] = "its recipe and its pre-training are not written"
+                not_written[stage.number, backbone] = "its recipe and its pre-training are not written"
             for fold in range(FOLDS):
                 runs = _tuning(out, backbone, fold, stage.seed, changes)
                 arms += [

@@ -1,8 +1,8 @@
-"""Folds of speakers, so that every speaker is unheard once: the rule of docs/study/protocol.md, and the table it gives."""
+"""Folds of speakers, so that every speaker is unheard once: the rule of docs/study/protocol.md, and its table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def folds_of(clips: Sequence[SpokenClip]) -> dict[str, int]:
     empty = sorted(set(range(FOLDS)) - set(folds.values()))
     if empty:
         raise DataError(
-            f"no speakers for fold {empty[0]}: it takes test, validation and three training speakers at least"
+            f"no speakers for fold {empty[0]}: it takes speakers for test and validation and three for training"
         )
     return {name: folds[name] for name in in_order}
 
@@ -101,13 +101,3 @@ def write_folds(root: Path, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(table, text)
-
-
-def speakers_of(folder: Path) -> tuple[Mapping[str, str], Mapping[str, int]]:
-    """Clip → speaker and speaker → fold, of the table that `write_folds` has written."""
-    speakers: dict[str, str] = {}
-    folds: dict[str, int] = {}
-    for _, cells in read_rows(folder / TABLE, ("path", "speaker", "fold")):
-        speakers[cells["path"]] = cells["speaker"]
-        folds[cells["speaker"]] = int(cells["fold"])
-    return speakers, folds

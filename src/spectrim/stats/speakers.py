@@ -1,0 +1,124 @@
+"""Differences over speakers in folds: bootstrap within folds, Holm's correction, and what a sample can show.
+
+The speaker is the unit: clips of one speaker, and runs on the same speaker, are no independent evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectrim.errors import InputShapeError
+
+DRAWS = 10_000
+CONFIDENCE = 0.95
+TWO_SIDED, WITH_POWER = 1.96, 1.96 + 0.84
+"""Normal quantiles of a two-sided interval of 95 %, and of that with a power of 80 %."""
+
+Accuracies = Mapping[int, Mapping[str, float]]
+"""Fold → speaker → accuracy, or a difference of two, in points; several seeds averaged before."""
+
+
+@dataclass(frozen=True)
+class SpeakerMean:
+    """A mean over speakers with its bootstrap interval, in points.
+
+    Attributes:
+        mean: over the speakers of all folds.
+        low: lower end of the 95 % interval; NaN where no fold has two speakers.
+        high: upper end.
+        p: twice the smaller share of draws on either side of zero, at least one over the number of draws.
+        spread: standard deviation between speakers; NaN for one.
+        speakers: how many.
+        folds: in which they are unheard.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    spread: float
+    speakers: int
+    folds: tuple[int, ...]
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is an interval, and of some width."""
+        return math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval that a normal distribution of this spread has, in points."""
+        return TWO_SIDED * self.spread / math.sqrt(self.speakers)
+
+    def largest_shown(self, margin: float) -> float:
+        """The largest true loss, in points, of which a sample like this shows with 80 % that it is below a margin."""
+        return margin - WITH_POWER * self.spread / math.sqrt(self.speakers)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" [{self.low:.2f}, {self.high:.2f}]" if math.isfinite(self.low) else "")
+
+
+def bootstrap_within_folds(
+    values: Sequence[NDArray[np.floating]], *, draws: int = DRAWS, seed: int = 0
+) -> NDArray[np.float64]:
+    """Means of ``draws`` samples of speakers, drawn with replacement from each fold apart.
+
+    Args:
+        values: of each fold, (speakers,).
+        draws: how many.
+        seed: of the draws.
+
+    Returns:
+        (draws,): mean over the speakers of all folds.
+
+    Raises:
+        InputShapeError: there is no speaker.
+    """
+    if not values or any(len(fold) == 0 for fold in values):
+        raise InputShapeError(f"folds of {[len(fold) for fold in values]} speakers; wanted: at least one in each")
+    generator = np.random.default_rng(seed)
+    total = np.zeros(draws)
+    for fold in values:
+        drawn = generator.integers(len(fold), size=(draws, len(fold)))
+        total += np.asarray(fold, dtype=np.float64)[drawn].sum(axis=1)
+    return total / sum(len(fold) for fold in values)
+
+
+def mean_over_speakers(values: Accuracies, *, draws: int = DRAWS, seed: int = 0) -> SpeakerMean | None:
+    """The mean over speakers with its interval: percentiles of `bootstrap_within_folds`; None without speakers."""
+    folds = tuple(sorted(fold for fold, speakers in values.items() if speakers))
+    if not folds:
+        return None
+    arrays = [np.array([values[fold][name] for name in sorted(values[fold])]) for fold in folds]
+    everyone = np.concatenate(arrays)
+    drawn = bootstrap_within_folds(arrays, draws=draws, seed=seed)
+    several = any(len(fold) > 1 for fold in arrays)
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if several else (math.nan, math.nan)
+    spread = float(np.std(everyone, ddof=1)) if len(everyone) > 1 else math.nan
+    return SpeakerMean(float(everyone.mean()), float(low), float(high), two_sided(drawn), spread, len(everyone), folds)
+
+
+def two_sided(drawn: NDArray[np.floating]) -> float:
+    """p of a difference: twice the smaller share of draws on either side of zero, zero on both; at least 1/draws."""
+    smaller = min(float(np.mean(drawn <= 0)), float(np.mean(drawn >= 0)))
+    return min(1.0, max(2.0 * smaller, 1.0 / len(drawn)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (1979): the p values of a family, to be read against the level as they are.
+
+    The k-th smallest of m is multiplied by m − k + 1, and no corrected value is below one before it. A test that has
+    not been made (None) counts as one of the m.
+    """
+    order = sorted((place for place, p in enumerate(p_values) if p is not None), key=lambda place: p_values[place] or 0)
+    corrected: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * (p_values[place] or 0.0)))
+        corrected[place] = least
+    return corrected

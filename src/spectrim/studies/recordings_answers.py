@@ -1,0 +1,231 @@
+"""From what arms answered to clips to the answers of the protocol: gate, positive control, questions, and when to
+say nothing. Everything here is by docs/study/protocol.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from spectrim.stats.ground import CANNOT_SAY
+from spectrim.stats.speakers import Accuracies, SpeakerMean, holm, mean_over_speakers
+from spectrim.studies.recordings import CONTROL_ARM, FIRST_ARMS, FREE_RATES, RANKED, TRAINED, Arm, RecordingsPlan
+from spectrim.studies.speakers import FOLDS
+from spectrim.tables import read_rows
+
+GATE = 92.0
+"""Accuracy of a fold's control, in points, from which on the fold is interpreted."""
+
+FEWEST_FOLDS = 4
+"""Of five, that an answer needs."""
+
+MARGIN = 1.0
+"""Points that the primary question asks about."""
+
+POSITIVE = 2.0
+"""Points that the positive control must lose."""
+
+LEVEL = 0.05
+FREE = "training-free"
+
+Key = tuple[str, str]
+"""``"fine-tuned"`` and the name of a branch; or `FREE` and a ranking with its keep rate, of the control's weights."""
+
+TUNED = "fine-tuned"
+
+
+def free_key(method: str, keep_rate: float) -> Key:
+    """The key of a ranking of the control's weights."""
+    return FREE, f"r={keep_rate:g}" + ("" if method == "attention" else f"-{method}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a backbone.
+
+    Attributes:
+        backbone: its name.
+        accuracies: key → seed → fold → speaker → accuracy in points, mean over draws of random tables.
+    """
+
+    backbone: str
+    accuracies: Mapping[Key, Mapping[int, Accuracies]]
+
+    def of(self, key: Key) -> dict[int, dict[str, float]]:
+        """Fold → speaker → accuracy, mean over seeds; nothing where it has not been run."""
+        return self._over_seeds(list(self.accuracies.get(key, {}).values()))
+
+    def difference(self, first: Key, second: Key, folds: Collection[int]) -> SpeakerMean | None:
+        """``first − second`` over the speakers of some folds, paired by fold, seed and speaker; None without any."""
+        ours, theirs = (self.accuracies.get(key, {}) for key in (first, second))
+        paired = [
+            {
+                fold: {name: ours[seed][fold][name] - theirs[seed][fold][name] for name in ours[seed][fold]}
+                for fold in folds
+                if fold in ours[seed] and fold in theirs[seed]
+            }
+            for seed in ours
+            if seed in theirs
+        ]
+        return mean_over_speakers(self._over_seeds(paired))
+
+    @staticmethod
+    def _over_seeds(runs: Sequence[Accuracies]) -> dict[int, dict[str, float]]:
+        """Mean over the seeds that a fold has."""
+        values: dict[int, dict[str, list[float]]] = {}
+        for by_fold in runs:
+            for fold, speakers in by_fold.items():
+                for name, value in speakers.items():
+                    values.setdefault(fold, {}).setdefault(name, []).append(value)
+        return {fold: {name: fmean(some) for name, some in speakers.items()} for fold, speakers in values.items()}
+
+    def fold_mean(self, key: Key, fold: int) -> float | None:
+        """Mean over the speakers of a fold, in points."""
+        speakers = self.of(key).get(fold)
+        return fmean(speakers.values()) if speakers else None
+
+    @property
+    def passing(self) -> list[int]:
+        """The folds whose control reaches the gate."""
+        means = {fold: self.fold_mean(CONTROL_KEY, fold) for fold in range(FOLDS)}
+        return [fold for fold, mean in means.items() if mean is not None and mean >= GATE]
+
+
+CONTROL_KEY: Key = (TUNED, CONTROL_ARM.name)
+POSITIVE_KEY: Key = (TUNED, FIRST_ARMS[3].name)
+
+
+def measure(plan: RecordingsPlan, out: Path, speakers: Mapping[str, str]) -> list[Measured]:
+    """Read the answers of all arms that are done, of every backbone of the protocol.
+
+    Args:
+        plan: says what arms there are.
+        out: folder of the study.
+        speakers: clip → speaker.
+    """
+    found = {backbone: Measured(backbone, {}) for backbone in dict.fromkeys(arm.backbone for arm in plan.arms)}
+    for arm in plan.arms:
+        if is_done(arm, out):
+            known: Any = found[arm.backbone].accuracies
+            for key, by_speaker in read_answers(arm, out, speakers).items():
+                known.setdefault(key, {}).setdefault(arm.seed, {})[arm.fold] = by_speaker
+    return list(found.values())
+
+
+def is_done(arm: Arm, out: Path) -> bool:
+    """Whether an arm is trained and tested; the report of its test is written last."""
+    return (out / arm.answers).is_file() and (out / arm.answers.with_name("report.html")).is_file()
+
+
+def read_answers(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    """Key → speaker → accuracy in points of an arm, and of its weights without training where it is the control."""
+    rows = [cells for _, cells in read_rows(out / arm.answers, ("clip", "label"))]
+    own = f"{TRAINED} at keep rate {arm.branch.keep_rate:g}"
+    random = arm.branch.ranking == "random"
+    wanted = {(TUNED, arm.branch.name): f"random at keep rate {arm.branch.keep_rate:g}, draw" if random else own}
+    if arm.branch == CONTROL_ARM:
+        for rate in FREE_RATES:
+            for method in ("attention", *RANKED):
+                draw = ", draw" if method == "random" else ""
+                wanted[free_key(method, rate)] = f"{method} at keep rate {rate:g}{draw}"
+    found = {}
+    for key, title in wanted.items():
+        columns = [name for name in rows[0] if name == title or (title.endswith("draw") and name.startswith(title))]
+        by_speaker: dict[str, list[float]] = {}
+        for row in rows:
+            right = fmean(row[column] == row["label"] for column in columns)
+            by_speaker.setdefault(speakers[row["clip"]], []).append(100.0 * right)
+        found[key] = {name: fmean(values) for name, values in by_speaker.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the protocol.
+
+    Attributes:
+        word: ``"yes"``, ``"no"`` or `CANNOT_SAY`; for a ranking ``"better"``, ``"worse"`` or ``"no difference shown"``.
+        why: why it cannot be said, or None.
+        difference: that it rests on, None where nothing has been run.
+        corrected: p after Holm's correction; None where there is none.
+    """
+
+    word: str
+    why: str | None
+    difference: SpeakerMean | None
+    corrected: float | None = None
+
+    def __str__(self) -> str:
+        return self.word if self.why is None else f"{self.word}: {self.why}"
+
+
+def _lacks(difference: SpeakerMean | None, folds: Sequence[int]) -> str | None:
+    """Why a difference over some folds answers nothing, or None."""
+    if difference is None:
+        return "it has not been run in a fold that passes the gate" if folds else "no fold passes the gate"
+    if len(difference.folds) < FEWEST_FOLDS:
+        return f"{len(difference.folds)} of {FOLDS} folds, and it takes {FEWEST_FOLDS} that pass the gate"
+    return None if difference.answers else "the interval has no width"
+
+
+def positive_control(measured: Measured, folds: Sequence[int]) -> Answer:
+    """Whether this task can tell: random patches at 0.3 lose two points or more, with an interval above nought."""
+    lost = measured.difference(CONTROL_KEY, POSITIVE_KEY, folds)
+    why = _lacks(lost, folds)
+    if why is not None or lost is None:
+        return Answer(CANNOT_SAY, why, lost)
+    return Answer("yes" if lost.low > 0 and lost.mean >= POSITIVE else "no", None, lost)
+
+
+def _cannot_tell(measured: Measured, folds: Sequence[int]) -> str | None:
+    """Why no question is answered on these folds, or None."""
+    control = positive_control(measured, folds)
+    if control.word == "yes":
+        return None
+    return "this task cannot tell" if control.word == "no" else f"the positive control: {control.why}"
+
+
+def primary(measured: Measured, folds: Sequence[int]) -> Answer:
+    """Whether the control minus r = 0.7 by attention is below one point."""
+    lost = measured.difference(CONTROL_KEY, (TUNED, "r=0.7"), folds)
+    why = _lacks(lost, folds) or _cannot_tell(measured, folds)
+    if why is not None or lost is None:
+        return Answer(CANNOT_SAY, why, lost)
+    if lost.high < MARGIN:
+        return Answer("yes", None, lost)
+    if lost.low > MARGIN:
+        return Answer("no", None, lost)
+    return Answer(CANNOT_SAY, "the interval holds one point", lost)
+
+
+FAMILY = tuple((ranking, rate) for rate in (0.5, 0.3) for ranking in RANKED)
+"""The six rankings that are compared with attention: ranking and keep rate."""
+
+
+def secondary(measured: Measured, folds: Sequence[int], how: str) -> dict[tuple[str, float], Answer]:
+    """Each ranking minus attention at the same keep rate, a family of six corrected by Holm.
+
+    Args:
+        measured: of a backbone.
+        folds: to take.
+        how: `TUNED` or `FREE`.
+    """
+    found = {}
+    for ranking, rate in FAMILY:
+        keys = [(how, free_key(name, rate)[1]) for name in (ranking, "attention")]
+        found[ranking, rate] = measured.difference(keys[0], keys[1], folds)
+    corrected = holm([None if one is None else one.p for one in found.values()])
+    task = _cannot_tell(measured, folds)
+    answers = {}
+    for (name, difference), p in zip(found.items(), corrected, strict=True):
+        why = _lacks(difference, folds) or task
+        if why is not None or difference is None or p is None:
+            answers[name] = Answer(CANNOT_SAY, why, difference, p)
+        elif p >= LEVEL:
+            answers[name] = Answer("no difference shown", None, difference, p)
+        else:
+            answers[name] = Answer("better" if difference.mean > 0 else "worse", None, difference, p)
+    return answers

@@ -1,0 +1,122 @@
+"""``spectrim reproduce --scale real`` from clips to report: two folds of two speakers, a few steps of a small model.
+
+The commands of its plan run in this process, which starts none: that they run as processes is tested with the runner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from spectrim.checkpoints import from_pretrained
+from spectrim.cli.app import app
+from spectrim.config import ast_base
+from spectrim.network.transformer import AudioTransformer
+from spectrim.studies import recordings
+from spectrim.studies.runner import Step
+from spectrim.tables import csv_text
+
+WORDS = ("no", "yes")
+PARTS = ("test", "validation", "train", "train", "train")
+SMALL = (
+    *("optimiser.epochs=3", "pruning.shrink_start=2", "pruning.shrink_epochs=0", "schedule.warmup_epochs=0"),
+    *("evaluation.first_epoch=3", "evaluation.every_epochs=1", "tensorboard=false"),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten speakers, of whom each fold has two, say two words twice: tones of their own."""
+    root, rows = tmp_path_factory.mktemp("recordings"), []
+    (root / "clips").mkdir()
+    generator = np.random.default_rng(0)
+    for speaker in range(10):
+        for number, word in enumerate(WORDS):
+            for turn in range(2):
+                path = f"clips/{word}-{speaker}-{turn}.wav"
+                tone = np.sin(2 * np.pi * (300 + 900 * number + 30 * speaker) * np.arange(8000) / 16000)
+                soundfile.write(root / path, 0.3 * tone + 0.02 * generator.standard_normal(8000), 16000)
+                rows.append((path, word, PARTS[speaker // 2], f"{speaker:02d}"))
+    (root / "labels.csv").write_text(csv_text([("path", "label", "split", "speaker"), *rows]))
+    return root
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What is run, in this process; a small model to start from, and a short course."""
+    start = tmp_path / "start"
+    size = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_length": 64}
+    AudioTransformer(ast_base(num_labels=3, **size)).save_pretrained(start)
+    names: list[str] = []
+
+    def run_here(step: Step, out: Path, *_: Any) -> int:
+        names.append(step.name)
+        with contextlib.chdir(out):
+            result = CliRunner().invoke(app, list(step.arguments))
+        (out / "logs" / f"{len(names)}.log").write_text(result.output)
+        return result.exit_code
+
+    monkeypatch.setitem(recordings.STARTS, "ast", str(start))
+    monkeypatch.setattr(recordings, "recordings_plan", partial(recordings.recordings_plan, changes=SMALL))
+    monkeypatch.setattr("spectrim.studies.runner._run_step", run_here)
+    yield names
+
+
+def run(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, ["reproduce", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_two_folds_from_clips_to_the_report(data: Path, commands: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    real = (out, "--scale", "real", "--data", data)
+    assert run(*real, "--folds", 0, "--stages", 1).exit_code == 0, list((out / "logs").glob("*"))
+    assert [name.removeprefix("asc-ast fold 0 seed 0 ") for name in commands] == [
+        "trunk",
+        *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.5", "r=0.3-random") for end in ("", " test")),
+    ]
+    result = run(*real, "--folds", "0,1", "--stages", 1, "--threads", 1)
+    assert result.exit_code == 0
+    assert result.stdout.strip() == str(out / "report.html")
+    assert len(commands) == len(set(commands)) == 18
+    runs = out / "runs" / "asc-ast" / "fold1-seed0"
+    weights = {name: from_pretrained(runs / name / "model").state_dict() for name in ("trunk", "r0.999", "r0.7")}
+    assert any(not np.array_equal(weights["r0.7"][name], value) for name, value in weights["r0.999"].items())
+    text = (out / "report.md").read_text()
+    assert "| 1. AST: control, attention 0.7 and 0.5, random 0.3 | in part | 8 of 20 | 0, 1 |" in text
+    assert "an answer takes 4" in text and "* Stage 1, AST, fold 4: r=0.999, r=0.7, r=0.5, r=0.3-random" in text
+    lines = (out / "speakers.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2 * (4 + 16)
+    assert run(*real, "--report-only").exit_code == 0
+    assert len(commands) == 18
+    assert run(out).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--scale", "real"), "data is None"),
+        (("--data", "."), "only with --scale real"),
+        (("--folds", "1"), "only with --scale real"),
+        (("--scale", "real", "--data", "nowhere"), "it lacks labels.csv"),
+        (("--scale", "real", "--data", "DATA", "--stages", "7"), "stages is 7"),
+        (("--scale", "real", "--data", "DATA", "--study", "rankings"), "none with --scale real"),
+        (("--scale", "real", "--data", "DATA", "--quick"), "only with --scale mini"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words: tuple[str, ...], message: str, data: Path, tmp_path: Path) -> None:
+    result = run(tmp_path / "out", *(str(data) if word == "DATA" else word for word in words))
+    assert result.exit_code != 0
+    assert message in result.stderr.replace("\n", " ")
+    assert not os.path.exists(tmp_path / "out")  # noqa: PTH110

@@ -1,0 +1,97 @@
+"""Intervals over speakers against plain definitions, on numbers of which the answer is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from spectrim.errors import InputShapeError
+from spectrim.stats.speakers import bootstrap_within_folds, holm, mean_over_speakers, two_sided
+
+
+def test_one_fold_has_the_intervals_of_all_its_samples() -> None:
+    values = [1.0, -2.0, 4.0, 0.5]
+    every = [statistics.fmean(drawn) for drawn in itertools.product(values, repeat=4)]
+    drawn = bootstrap_within_folds([np.array(values)], draws=40_000)
+    for share in (0.025, 0.5, 0.975):
+        assert np.quantile(drawn, share) == pytest.approx(np.quantile(every, share), abs=0.13)
+    assert np.mean(drawn <= 0) == pytest.approx(np.mean(np.array(every) <= 0), abs=0.01)
+
+
+def test_speakers_are_drawn_within_their_folds() -> None:
+    """Folds that differ, and speakers that do not: nothing is left to draw."""
+    assert set(bootstrap_within_folds([np.full(3, 10.0), np.full(6, -5.0)], draws=50)) == {0.0}
+    one, other = np.array([0.0, 8.0]), np.array([1.0, 2.0, 9.0])
+    drawn = bootstrap_within_folds([one, other], draws=40_000)
+    variance = (2 * one.var() + 3 * other.var()) / 25
+    assert drawn.var() == pytest.approx(variance, rel=0.03)
+    assert np.array_equal(drawn, bootstrap_within_folds([one, other], draws=40_000))
+
+
+def test_a_mean_says_what_it_rests_on() -> None:
+    found = mean_over_speakers({2: {"a": 1.0, "b": 2.0}, 0: {"c": 6.0}, 1: {}})
+    assert found is not None
+    assert (found.mean, found.speakers, found.folds) == (3.0, 3, (0, 2))
+    assert found.spread == pytest.approx(statistics.stdev([1.0, 2.0, 6.0]))
+    assert found.half_width == pytest.approx(1.96 * found.spread / math.sqrt(3))
+    assert found.largest_shown(1.0) == pytest.approx(1 - 2.8 * found.spread / math.sqrt(3))
+    assert (found.low, found.high) == pytest.approx((8 / 3, 10 / 3))
+    assert mean_over_speakers({0: {}}) is None
+    with pytest.raises(InputShapeError, match="at least one"):
+        bootstrap_within_folds([])
+
+
+def test_the_table_of_the_protocol() -> None:
+    """Half an interval, and the largest loss that 30 speakers show, for three standard deviations."""
+    generator = np.random.default_rng(1)
+    for spread, half, largest in ((1.0, 0.36, 0.49), (1.5, 0.54, 0.23), (2.0, 0.72, -0.02)):
+        drawn = stats.zscore(generator.standard_normal(30), ddof=1) * spread
+        found = mean_over_speakers({0: {str(number): value for number, value in enumerate(drawn)}})
+        assert found is not None
+        assert (round(found.half_width, 2), round(found.largest_shown(1.0), 2)) == (half, largest)
+        assert (found.high - found.low) / 2 == pytest.approx(found.half_width, rel=0.1)
+
+
+def test_no_width_is_no_answer() -> None:
+    same, alone = mean_over_speakers({0: {"a": 1.0, "b": 1.0}}), mean_over_speakers({0: {"a": 1.0}})
+    assert same is not None and alone is not None
+    assert (same.low, same.high, same.answers) == (1.0, 1.0, False)
+    assert math.isnan(alone.low) and not alone.answers and str(alone) == "1.00"
+
+
+def test_p_is_twice_the_smaller_share_and_never_nought() -> None:
+    assert two_sided(np.array([-1.0, 2.0, 3.0, 4.0])) == 0.5
+    assert two_sided(np.arange(1.0, 10_001.0)) == 1e-4
+    assert two_sided(np.array([0.0, 0.0, 1.0, 1.0])) == 1.0
+
+
+def test_a_planted_difference_is_found_and_none_is_not() -> None:
+    generator, found = np.random.default_rng(3), {"planted": 0, "none": 0}
+    for _ in range(200):
+        noise = {fold: {str(one): generator.normal(0, 1.5) for one in range(6)} for fold in range(5)}
+        planted = {fold: {name: value + 1.5 for name, value in own.items()} for fold, own in noise.items()}
+        for name, values in {"planted": planted, "none": noise}.items():
+            mean = mean_over_speakers(values, draws=500)
+            assert mean is not None
+            found[name] += mean.low > 0 or mean.high < 0
+    assert found["planted"] >= 190
+    assert found["none"] <= 24
+
+
+def test_holm_is_the_step_down_of_the_definition() -> None:
+    p_values = [0.01, 0.04, 0.03, 0.005]
+    assert holm(p_values) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    rejected = [p for p, corrected in zip(p_values, holm(p_values), strict=True) if corrected and corrected <= 0.05]
+    expected = []
+    for rank, p in enumerate(sorted(p_values)):
+        if p > 0.05 / (len(p_values) - rank):
+            break
+        expected.append(p)
+    assert sorted(rejected) == expected
+    assert holm([0.01, None, None]) == [pytest.approx(0.03), None, None]
+    assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -1,0 +1,303 @@
+"""The plan of the study on real recordings, and what its report says of accuracies that are made by hand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectrim.data import DATA_SETS
+from spectrim.errors import DataError, InvalidSetting
+from spectrim.studies.recordings import STAGES, TRAINED, Arm, recordings_plan
+from spectrim.studies.recordings_answers import (
+    CONTROL_KEY,
+    FREE,
+    POSITIVE_KEY,
+    TUNED,
+    Key,
+    Measured,
+    free_key,
+    positive_control,
+    primary,
+    read_answers,
+    secondary,
+)
+from spectrim.studies.recordings_report import write_report
+from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips, write_folds
+from spectrim.tables import csv_text, table_csv
+from spectrim.training.recipe_files import load_recipe
+
+TEST, VALIDATION = (3, 4, 10, 14, 26, 28), (2, 7, 8, 12, 21, 25)
+PROTOCOL = {
+    0: TEST,
+    1: VALIDATION,
+    2: (1, 9, 15, 18, 22, 27),
+    3: (5, 11, 16, 19, 23, 29),
+    4: (6, 13, 17, 20, 24, 30),
+}
+WORDS = ("no", "yes")
+SEVENTH = (TUNED, "r=0.7")
+
+
+def official(speaker: int) -> str:
+    return "test" if speaker in TEST else "validation" if speaker in VALIDATION else "train"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The table of thirty speakers who say two words twice, and empty files."""
+    root = tmp_path / "recordings"
+    rows = [
+        (f"clips/{word}/{speaker:08d}_NO_{turn}.flac", word, official(speaker), f"{speaker:08d}")
+        for word in WORDS
+        for speaker in range(1, 31)
+        for turn in range(2)
+    ]
+    for row in rows:
+        (root / row[0]).parent.mkdir(parents=True, exist_ok=True)
+        (root / row[0]).touch()
+    (root / "labels.csv").write_text(csv_text([("path", "label", "split", "speaker"), *rows]))
+    return root
+
+
+def test_folds_are_those_of_the_protocol(data: Path, tmp_path: Path) -> None:
+    folds = folds_of(read_clips(data))
+    assert {fold: tuple(int(name) for name in folds if folds[name] == fold) for fold in range(FOLDS)} == PROTOCOL
+    write_folds(data, tmp_path / "data")
+    write_folds(data, tmp_path / "data")
+    for fold in range(FOLDS):
+        heard = {}
+        for part in ("train", "validation", "test"):
+            opened = DATA_SETS["csv"].open(tmp_path / "data", part, fold=fold, validation_fold=(fold + 1) % 5)
+            heard[part] = {int(recording.path.name[:8]) for recording in opened.recordings}
+        assert heard["test"] == set(PROTOCOL[fold])
+        assert heard["validation"] == set(PROTOCOL[(fold + 1) % 5])
+        assert heard["train"] == set(range(1, 31)) - heard["test"] - heard["validation"]
+
+
+def test_fold_0_is_the_official_split_in_its_order(data: Path, tmp_path: Path) -> None:
+    write_folds(data, tmp_path / "data")
+    for part in ("train", "validation", "test"):
+        theirs = DATA_SETS["csv"].open(data, part)
+        ours = DATA_SETS["csv"].open(tmp_path / "data", part, fold=0, validation_fold=1)
+        assert [one.path for one in ours.recordings] == [one.path for one in theirs.recordings]
+        assert ours.labels == theirs.labels
+
+
+def test_data_that_cannot_be_divided_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"lacks labels\.csv"):
+        read_clips(tmp_path)
+    both = [SpokenClip("a", "no", "train", "1"), SpokenClip("b", "no", "test", "1")]
+    with pytest.raises(DataError, match="speaker '1' is in train and test"):
+        folds_of(both)
+    with pytest.raises(DataError, match="no speakers for fold 1"):
+        folds_of(both[1:])
+    write_folds(data, tmp_path / "data")
+    table = data / "labels.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(InvalidSetting, match="was begun with"):
+        write_folds(data, tmp_path / "data")
+
+
+def test_every_arm_of_the_protocol_is_planned_and_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
+    plan = recordings_plan(tmp_path)
+    assert len({(arm.stage, arm.folder) for arm in plan.arms}) == len(plan.arms) == 5 * (4 + 4 + 6 + 10 + 8)
+    before: set[str] = set()
+    for number, steps in plan.steps.items():
+        names = {step.name for step in steps}
+        for step in steps:
+            assert set(step.needs) <= before | names, step.name
+        assert all(set(step.needs) <= {one.name for one in steps[:place]} for place, step in enumerate(steps)), number
+        before |= names
+    first, *_, last = plan.up_to_each_stage
+    assert len(first) == 5 * (1 + 2 * 4)
+    assert len(last) == len({step.name for step in last}) == 5 * (1 + 2 * (4 + 3 + 5)) + 5 * (1 + 2 * 4)
+    assert set(plan.not_written) == {(stage.number, "audiomae") for stage in STAGES if "audiomae" in stage.backbones}
+    assert [step.name for step in recordings_plan(tmp_path, folds=[3], stages=[3]).up_to_each_stage[0]][:2] == [
+        "asc-ast fold 3 seed 0 trunk",
+        "asc-ast fold 3 seed 0 r=0.5-random",
+    ]
+    for field, value in (("folds", 5), ("stages", 6), ("backbones", "cnn")):
+        with pytest.raises(InvalidSetting, match=f"{field} is"):
+            recordings_plan(tmp_path, **{field: [value]})
+
+
+def test_arms_differ_from_their_trunk_in_keep_rate_and_ranking_alone(tmp_path: Path) -> None:
+    steps = [step for step in recordings_plan(tmp_path, folds=[4]).up_to_each_stage[-1] if step.arguments[0] == "train"]
+    recipes = {}
+    for step in steps:
+        words = shlex.split(step.command)
+        changes = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
+        recipes[step.name.removeprefix("asc-ast fold 4 ")] = load_recipe(words[2], changes).model_dump()
+    trunk = recipes["seed 0 trunk"]
+    assert trunk["data"]["options"] == {"fold": 4, "validation_fold": 0}
+    assert trunk["optimiser"].pop("stop_after_epochs") == trunk["pruning"]["shrink_start"] == 32 == 48 * 2 // 3
+    found = {}
+    for name, recipe in recipes.items():
+        if name.endswith("trunk") or name.startswith("seed 1"):
+            continue
+        assert recipe["optimiser"].pop("stop_after_epochs") is None
+        pruning = recipe.pop("pruning")
+        assert recipe == {key: value for key, value in trunk.items() if key != "pruning"}
+        found[name.removeprefix("seed 0 ")] = {
+            field: value for field, value in pruning.items() if value != trunk["pruning"][field]
+        }
+    assert found.pop("r=0.5-intensity-public-gather") == {
+        "keep_rate": 0.5, "criterion": "intensity", "reference_compat": True,
+    }  # fmt: skip
+    assert found.pop("r=0.5-fuse") == {"keep_rate": 0.5, "reducer": "fuse"}
+    assert found.pop("r=0.999") == {"keep_rate": 0.999}
+    for rate in (0.7, 0.5, 0.3):
+        assert found.pop(f"r={rate}") == {"keep_rate": rate}
+    for name, changed in found.items():
+        rate, criterion = name.removeprefix("r=").split("-")
+        assert changed == {"keep_rate": float(rate), "criterion": criterion}
+    assert len(found) == 6
+
+
+# What accuracies let be said
+
+
+def made(losses: Mapping[Key, float], *, folds: int = 5, control: float = 95.0, noise: float = 0.5) -> Measured:
+    """Six speakers a fold; an arm loses so many points on average, and not alike for all."""
+    generator = np.random.default_rng(0)
+    known = {}
+    for key, lost in {CONTROL_KEY: 0.0, **losses}.items():
+        known[key] = {
+            0: {
+                fold: {
+                    str(speaker): control - lost + (noise * generator.standard_normal() if key != CONTROL_KEY else 0)
+                    for speaker in PROTOCOL[fold]
+                }
+                for fold in range(folds)
+            }
+        }
+    return Measured("ast", known)
+
+
+@pytest.mark.parametrize(("lost", "word"), [(0.3, "yes"), (3.0, "no")])
+def test_the_primary_question_is_answered_on_four_folds(lost: float, word: str) -> None:
+    for folds in (4, 5):
+        measured = made({SEVENTH: lost, POSITIVE_KEY: 5.0}, folds=folds)
+        found = primary(measured, measured.passing)
+        assert (found.word, found.why) == (word, None)
+        assert found.difference is not None and found.difference.mean == pytest.approx(lost, abs=0.3)
+    measured = made({SEVENTH: lost, POSITIVE_KEY: 5.0}, folds=3)
+    assert str(primary(measured, measured.passing)) == ("cannot say: 3 of 5 folds, and it takes 4 that pass the gate")
+
+
+def test_what_cannot_be_said_is_said_with_its_reason() -> None:
+    def why(measured: Measured) -> str | None:
+        found = primary(measured, measured.passing)
+        assert found.word == "cannot say"
+        return found.why
+
+    assert why(made({SEVENTH: 1.0, POSITIVE_KEY: 5.0})) == "the interval holds one point"
+    assert why(made({SEVENTH: 0.3, POSITIVE_KEY: 1.0})) == "this task cannot tell"
+    assert str(why(made({SEVENTH: 0.3}))).startswith("the positive control: it has not been run")
+    assert why(made({POSITIVE_KEY: 5.0})) == "it has not been run in a fold that passes the gate"
+    assert why(made({SEVENTH: 0.0, POSITIVE_KEY: 5.0}, noise=0.0)) == "the interval has no width"
+    assert why(made({SEVENTH: 0.3, POSITIVE_KEY: 5.0}, control=91.9)) == "no fold passes the gate"
+
+
+def test_the_positive_control_needs_two_points() -> None:
+    for lost, word in ((2.5, "yes"), (1.5, "no")):
+        measured = made({POSITIVE_KEY: lost})
+        assert positive_control(measured, measured.passing).word == word
+
+
+def test_a_planted_ranking_is_found_and_a_null_is_not() -> None:
+    losses = {(how, free_key(name, rate)[1]): 6.0 for how in (TUNED, FREE) for rate in (0.5, 0.3)
+              for name in ("attention", "random", "intensity", "variation")}  # fmt: skip
+    losses |= {(TUNED, "r=0.5-variation"): 3.0, (FREE, "r=0.3-intensity"): 12.0}
+    measured = made(losses)
+    tuned, free = (secondary(measured, measured.passing, how) for how in (TUNED, FREE))
+    assert [name for name, answer in tuned.items() if answer.word == "better"] == [("variation", 0.5)]
+    assert [name for name, answer in free.items() if answer.word == "worse"] == [("intensity", 0.3)]
+    for answers in (tuned, free):
+        assert sum(answer.word == "no difference shown" for answer in answers.values()) == 5
+        assert all(answer.corrected >= answer.difference.p for answer in answers.values())
+
+
+def test_seeds_are_averaged_within_a_speaker_and_paired() -> None:
+    known = {
+        CONTROL_KEY: {0: {0: {"a": 90.0, "b": 80.0}}, 1: {0: {"a": 70.0, "b": 70.0}}},
+        SEVENTH: {0: {0: {"a": 89.0, "b": 76.0}}},
+    }
+    measured = Measured("ast", known)
+    assert measured.of(CONTROL_KEY) == {0: {"a": 80.0, "b": 75.0}}
+    found = measured.difference(CONTROL_KEY, SEVENTH, [0, 1])
+    assert found is not None and (found.mean, found.speakers) == (2.5, 2)
+
+
+# The report
+
+
+def answered(arm: Arm, out: Path, data: Path, shares: Mapping[str, float]) -> None:
+    """What an arm answers: in every column so many of the clips of its fold right."""
+    rows = []
+    clips = [clip for clip in read_clips(data) if int(clip.speaker) in PROTOCOL[arm.fold]]
+    for number, clip in enumerate(clips):
+        row = {"clip": str((data / clip.path).absolute()), "label": clip.label}
+        for column, share in shares.items():
+            right = number % 10 < round(10 * share)
+            row[column] = clip.label if right else WORDS[clip.label == WORDS[0]]
+        rows.append(row)
+    place = out / arm.answers
+    place.parent.mkdir(parents=True)
+    place.write_text(table_csv(rows))
+    place.with_name("report.html").touch()
+    (out / arm.folder).mkdir(parents=True)
+    (out / arm.folder / "results.json").write_text('{"chosen": {"epoch": 40.0, "validation_accuracy": 0.9}}')
+
+
+def test_random_arms_are_the_mean_of_their_draws(data: Path, tmp_path: Path) -> None:
+    arm = next(arm for arm in recordings_plan(tmp_path).arms if arm.branch.ranking == "random" and arm.fold == 0)
+    columns = {f"{TRAINED} at keep rate 0.3": 0.0, "dense at keep rate 1": 0.0}
+    columns |= {f"random at keep rate 0.3, draw {draw}": share for draw, share in enumerate((1.0, 0.5))}
+    answered(arm, tmp_path, data, columns)
+    speakers = {str((data / clip.path).absolute()): clip.speaker for clip in read_clips(data)}
+    (found,) = read_answers(arm, tmp_path, speakers).items()
+    assert found[0] == POSITIVE_KEY
+    assert np.mean(list(found[1].values())) == pytest.approx(75.0, abs=5)
+
+
+def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = recordings_plan(out)
+    free = {
+        f"{method} at keep rate {rate:g}{draw}": 0.6
+        for method in ("attention", "random", "intensity", "variation")
+        for rate in (0.9, 0.7, 0.5, 0.3)
+        for draw in ((", draw 0", ", draw 1") if method == "random" else ("",))
+    }
+    for arm in plan.arms:
+        if arm.stage != 1 or arm.fold > 1:
+            continue
+        share = 1.0 if arm.branch.keep_rate > 0.9 and arm.fold == 0 else 0.8
+        own = {f"{TRAINED} at keep rate {arm.branch.keep_rate:g}": share, **free}
+        answered(arm, out, data, own)
+    text = write_report(plan, out, data).with_suffix(".md").read_text()
+    assert text.startswith("# What pruning costs on real recordings: 120 of them, 2 of 10 rounds")
+    assert "| 1. AST: control, attention 0.7 and 0.5, random 0.3 | in part | 8 of 20 | 0, 1 |" in text
+    assert "| 0 | 3, 4, 10, 14, 26, 28 | 100.0 | interpreted |" in text
+    assert "below the gate: not interpreted" in text
+    assert "Descriptive, not an answer: 1 of 5 folds pass the gate" in text
+    assert "cannot say: 1 of 5 folds, and it takes 4 that pass the gate" in text
+    assert "Without fold 0, which earlier trials had looked at: nothing is there yet." in text
+    assert "* Stage 1, AST, fold 4: r=0.999, r=0.7, r=0.5, r=0.3-random" in text
+    assert "* Stage 2, AudioMAE: not run, in any fold: its recipe" in text
+    assert "* Stage 3, AST: not run, in any fold" in text
+    lines = (out / "speakers.csv").read_text().splitlines()
+    assert lines[0] == "backbone,how,arm,seed,fold,speaker,accuracy"
+    assert len(lines) == 1 + 12 * (4 + 16)
+
+
+def test_a_report_of_nothing_says_so(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    text = write_report(recordings_plan(out), out, data).with_suffix(".md").read_text()
+    assert "* Stage 1, AST: not run, in any fold" in text
+    assert "Gate" not in text

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "pictures": "audio config errors files pruning stats",
     "pruning": "errors",
     "stats": "errors",
-    "studies": "analysis config data errors files machine miniatures network pictures stats training",
+    "studies": "analysis config data errors files machine miniatures network pictures stats tables training",
     "tables": "errors",
     "training": ("audio checkpoints config data errors files machine measure network pictures pruning tables"),
     "tuning": (

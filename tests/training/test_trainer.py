@@ -86,13 +86,20 @@ def test_the_best_checkpoint_is_found_where_the_run_is_now_or_forgotten(
 ) -> None:
     best = write_checkpoint(tmp_path, 4)
     state = TrainerState(global_step=8, best_global_step=4, best_metric=0.5, best_model_checkpoint="/elsewhere")
-    checkpoints = WholeCheckpoints(CheckpointFolder(tmp_path))
-    checkpoints.on_train_begin(None, state, None)
+    checkpoints, arguments = WholeCheckpoints(CheckpointFolder(tmp_path)), SimpleNamespace(eval_delay=4)
+    checkpoints.on_train_begin(arguments, state, None)
     assert (state.best_model_checkpoint, state.best_metric) == (str(best), 0.5)
     cut_short(best / "model.safetensors")
-    checkpoints.on_train_begin(None, state, None)
+    checkpoints.on_train_begin(arguments, state, None)
     assert (state.best_model_checkpoint, state.best_metric, state.best_global_step) == (None, None, None)
     assert str(best) in caplog.text
+
+
+def test_a_best_checkpoint_from_before_the_first_evaluation_is_another_run_s(tmp_path: Path) -> None:
+    best = write_checkpoint(tmp_path, 4)
+    state = TrainerState(global_step=4, best_global_step=4, best_metric=0.5, best_model_checkpoint=str(best))
+    WholeCheckpoints(CheckpointFolder(tmp_path)).on_train_begin(SimpleNamespace(eval_delay=5), state, None)
+    assert (state.best_model_checkpoint, state.best_metric, state.best_global_step) == (None, None, None)
 
 
 # TensorBoard

@@ -21,6 +21,7 @@ def test_a_name_is_a_criterion_a_reducer_or_both() -> None:
     assert read["attention"] == ("auto", "drop")
     assert read["variation"] == ("variation", "drop")
     assert read["fuse"] == ("auto", "fuse")
+    assert read["value_norm"] == ("value_norm", "drop") and "cls_head_median" not in read
     (joined,) = (method for method in read_methods(["mean_attention+fuse"]) if "+" in method.name)
     assert (joined.criterion, joined.reducer) == ("mean_attention", "fuse")
 

@@ -22,7 +22,7 @@ METHODS = (ATTENTION, RANDOM, *(name for name in CRITERIA if name != RANDOM), *R
 
 DEFAULT_METHODS = (
     *(ATTENTION, RANDOM),
-    *(name for name, criterion in CRITERIA.items() if name != RANDOM and not criterion.reads_attention),
+    *(name for name, criterion in CRITERIA.items() if name != RANDOM and criterion.reads not in ("class", "all")),
     *(name for name in REDUCERS if name != DROP),
 )
 KEEP_RATES = (1.0, 0.7, 0.5, 0.3)

@@ -6,6 +6,7 @@ The commands of its plan run in this process, which starts none: that they run a
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -67,6 +68,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
 
     monkeypatch.setitem(recordings.STARTS, "ast", str(start))
     monkeypatch.setattr(recordings, "recordings_plan", partial(recordings.recordings_plan, changes=SMALL))
+    for place in ("recordings", "recordings_report"):
+        monkeypatch.setattr(f"spectrim.studies.{place}.BLOCKS", (3,))
     monkeypatch.setattr("spectrim.studies.runner._run_step", run_here)
     yield names
 
@@ -85,21 +88,27 @@ def test_two_folds_from_clips_to_the_report(data: Path, commands: list[str], tmp
     assert [name.removeprefix("asc-ast fold 0 seed 0 ") for name in commands] == [
         "trunk",
         *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.5", "r=0.3-random") for end in ("", " test")),
+        "r=0.999 block 3",
     ]
     result = run(*real, "--folds", "0,1", "--stages", 1, "--threads", 1)
     assert result.exit_code == 0
     assert result.stdout.strip() == str(out / "report.html")
-    assert len(commands) == len(set(commands)) == 18
+    assert len(commands) == len(set(commands)) == 20
     runs = out / "runs" / "asc-ast" / "fold1-seed0"
     weights = {name: from_pretrained(runs / name / "model").state_dict() for name in ("trunk", "r0.999", "r0.7")}
     assert any(not np.array_equal(weights["r0.7"][name], value) for name, value in weights["r0.999"].items())
     text = (out / "report.md").read_text()
     assert "| 1. AST: control, attention 0.7 and 0.5, random 0.3 | in part | 8 of 20 | 0, 1 |" in text
     assert "an answer takes 4" in text and "* Stage 1, AST, fold 4: r=0.999, r=0.7, r=0.5, r=0.3-random" in text
+    assert "| block | attention | random | intensity | variation | strongest patch, % | correlation with" in text
+    assert "\n| 3 | " in text
+    alone = json.loads((runs / "r0.999-block3" / "results.json").read_text())
+    assert alone["facts"]["prune_at"] == [3]
+    assert [(row["method"], row["keep_rate"]) for row in alone["rows"][1:3]] == [("attention", 0.7), ("random", 0.7)]
     lines = (out / "speakers.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 2 * (4 + 16)
     assert run(*real, "--report-only").exit_code == 0
-    assert len(commands) == 18
+    assert len(commands) == 20
     assert run(out).exit_code == 2
 
 

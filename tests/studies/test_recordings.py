@@ -113,8 +113,8 @@ def test_every_arm_of_the_protocol_is_planned_and_every_step_comes_after_what_it
         assert all(set(step.needs) <= {one.name for one in steps[:place]} for place, step in enumerate(steps)), number
         before |= names
     first, *_, last = plan.up_to_each_stage
-    assert len(first) == 5 * (1 + 2 * 4)
-    assert len(last) == len({step.name for step in last}) == 5 * (1 + 2 * (4 + 3 + 5)) + 5 * (1 + 2 * 4)
+    assert len(first) == 5 * (1 + 2 * 4 + 12)
+    assert len(last) == len({step.name for step in last}) == 5 * (1 + 2 * (4 + 3 + 5) + 12) + 5 * (1 + 2 * 4 + 12)
     assert set(plan.not_written) == {(stage.number, "audiomae") for stage in STAGES if "audiomae" in stage.backbones}
     assert [step.name for step in recordings_plan(tmp_path, folds=[3], stages=[3]).up_to_each_stage[0]][:2] == [
         "asc-ast fold 3 seed 0 trunk",

@@ -52,6 +52,9 @@ def compare(
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = ",".join(
         map(str, KEEP_RATES)
     ),
+    prune_at: Annotated[
+        str | None, typer.Option(help="Pruning blocks, from 0, separated by commas; default: the model's.")
+    ] = None,
     run: Annotated[
         list[str] | None, typer.Option("--runs", help="NAME=FOLDER of a fine-tuned model; may be given several times.")
     ] = None,
@@ -94,6 +97,7 @@ def compare(
             limit=limit,
             methods=methods.split(","),
             keep_rates=rates,
+            prune_at=None if prune_at is None else numbers("prune-at", prune_at, int),
             runs=runs,
             draws=draws,
             traced=traced,

@@ -76,6 +76,7 @@ def compare(
     limit: int | None = None,
     methods: Sequence[str] = DEFAULT_METHODS,
     keep_rates: Sequence[float] = KEEP_RATES,
+    prune_at: Sequence[int] | None = None,
     runs: Mapping[str, str | os.PathLike[str]] | None = None,
     draws: int = DRAWS,
     traced: int = TRACED,
@@ -103,6 +104,7 @@ def compare(
         limit: at most so many clips, evenly spread.
         methods: see `spectrim.comparison.methods.read_methods`.
         keep_rates: in (0, 1], one at least below 1.
+        prune_at: pruning blocks, in place of the model's; not of ``runs``.
         runs: name → a fine-tuned model, or the folder of its training run, measured at its own operating point.
         draws: tables of random scores.
         traced: clips whose kept patches are compared, at most.
@@ -135,7 +137,8 @@ def compare(
     config = backend.config
     own = BACKBONE_CRITERIA[config.backbone]
     depth, columns = config.num_hidden_layers, config.grid[1]
-    cases, left_out = plan_cases(chosen, keep_rates, config.pruning, depth, own, columns=columns, draws=draws)
+    pruning = config.pruning if prune_at is None else config.pruning.changed({"prune_at": list(prune_at)})
+    cases, left_out = plan_cases(chosen, keep_rates, pruning, depth, own, columns=columns, draws=draws)
     models = {case.title: backend for case in cases}
     for name, folder in (runs or {}).items():
         tuned = open_prunable(_model_of(folder), f"runs {name}", device)
@@ -163,7 +166,7 @@ def compare(
         "unreadable": answers.unreadable,
         "missing": list(clips.missing),
         "left_out": left_out,
-        "prune_at": list(config.prune_at),
+        "prune_at": list(pruning.at),
         "interval": f"95 %, {resamples} paired bootstrap resamples of the clips, and of the random draws",
         "batch_sizes": sizes,
         "repeats": repeats,

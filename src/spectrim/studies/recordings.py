@@ -31,6 +31,12 @@ TRAINED = "trained"
 """What an arm at its own operating point is called in its answers."""
 
 ANSWERS = "clips.csv"
+
+BLOCKS = tuple(range(12))
+ALONE_RATE = 0.7
+ALONE_CLIPS = 400
+"""The control is also pruned at one block alone, to this keep rate, on so many test clips."""
+
 SEEDS = (0, 1)
 
 
@@ -89,6 +95,10 @@ class Arm:
     seed: int
     branch: Branch
     folder: Path
+
+    def alone(self, block: int) -> Path:
+        """Results of pruning it at one block alone, from the folder of the study."""
+        return self.folder.with_name(f"{self.folder.name}-block{block}") / "results.json"
 
     @property
     def answers(self) -> Path:
@@ -164,6 +174,8 @@ def recordings_plan(
                 if backbone not in RECIPES:
                     continue
                 made = _steps(runs, stage.arms, fold)
+                if CONTROL_ARM in stage.arms:
+                    made += [_alone(runs, block, fold) for block in BLOCKS]
                 every |= {step.name: step for step in made}
                 if fold in folds and backbone in backbones:
                     own += made
@@ -211,6 +223,19 @@ def _test(runs: FineTuning, branch: Branch, trained: Step, fold: int) -> Step:
         *("--runs", f"{TRAINED}={run}", "--traced", "2", "--batch-sizes", "8", "--repeats", "3", "--workers", "0"),
     )
     return Step(f"{trained.name} test", arguments, runs.out / at / "report.html", (trained.name,))
+
+
+def _alone(runs: FineTuning, block: int, fold: int) -> Step:
+    """The step that prunes a control at one block alone, without training."""
+    run, name = runs.folder_of(CONTROL_ARM), f"{runs.name} {CONTROL_ARM.name}"
+    at = run.with_name(f"{run.name}-block{block}")
+    arguments = (
+        *("compare", str(at), "--model", str(run / "model"), "--dataset", "csv", "--data", str(DATA)),
+        *set_words((f"fold={fold}", f"validation_fold={validation_fold(fold)}")),
+        *("--methods", ",".join(FREE_METHODS), "--keep-rates", f"{ALONE_RATE:g}", "--prune-at", str(block)),
+        *("--limit", str(ALONE_CLIPS), "--traced", "2", "--batch-sizes", "8", "--repeats", "3", "--workers", "0"),
+    )
+    return Step(f"{name} block {block}", arguments, runs.out / at / "report.html", (name,))
 
 
 def _with_needs(steps: Sequence[Step], every: dict[str, Step]) -> list[Step]:

@@ -6,15 +6,28 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from spectrim.files import write_text
+from spectrim.analysis.depth import profile_of
+from spectrim.files import write_json, write_text
 from spectrim.machine import environment
 from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Report
 from spectrim.stats.speakers import SpeakerMean
 from spectrim.studies.keep_rates import NAMES
-from spectrim.studies.recordings import CONTROL_ARM, DATA, FREE_METHODS, FREE_RATES, STAGES, Arm, RecordingsPlan
+from spectrim.studies.recordings import (
+    ALONE_CLIPS,
+    ALONE_RATE,
+    BLOCKS,
+    CONTROL_ARM,
+    DATA,
+    FREE_METHODS,
+    FREE_RATES,
+    STAGES,
+    Arm,
+    RecordingsPlan,
+)
 from spectrim.studies.recordings_answers import (
     CONTROL_KEY,
     FAMILY,
@@ -34,16 +47,13 @@ from spectrim.studies.recordings_answers import (
     primary,
     secondary,
 )
-from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
+from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips, validation_fold
 from spectrim.tables import table_csv
 
 ROUNDS = 10
 """Recordings of every word by every speaker in all of Arabic Speech Commands."""
 
-ELSEWHERE = (
-    "Where in depth attention goes wrong (pruning at one block alone, attention sinks, correlation with intensity)",
-    "ESC-10 and KWT-1",
-)
+ELSEWHERE = ("ESC-10", "KWT-1", "criteria beside the backbone's own attention", "depth in arms other than the control")
 """Parts of the protocol that this command does not run."""
 
 READING = (
@@ -86,6 +96,7 @@ def write_report(plan: RecordingsPlan, out: Path, data: Path) -> Path:
     for one in measured:
         if one.accuracies:
             _add_backbone(report, one, folds)
+            _add_depth(report, [arm for arm in plan.arms if arm.backbone == one.backbone], out)
     _add_runs(report, plan, out)
     _add_missing(report, plan, out)
     return report.write()
@@ -246,6 +257,47 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
         table.append((f"{ranking}, {rate:g}", *cells))
     columns = [f"{how}{name}" for how in families for name in (", points", ": p by Holm", ": answer")]
     report.table(["ranking, keep rate", *columns], table)
+
+
+def _add_depth(report: Report, arms: Sequence[Arm], out: Path) -> None:
+    """What pruning a control at one block alone costs, and how the scores of that block are spread; descriptive."""
+    controls = [arm for arm in arms if arm.branch == CONTROL_ARM and is_done(arm, out)]
+    costs: dict[int, dict[str, list[float]]] = {}
+    for arm in controls:
+        for block in BLOCKS:
+            if (out / arm.alone(block)).is_file():
+                rows = json.loads((out / arm.alone(block)).read_text(encoding="utf-8"))["rows"]
+                for row in rows:
+                    if row["change"] is not None:
+                        costs.setdefault(block, {}).setdefault(row["method"], []).append(-100.0 * row["change"])
+    if not costs:
+        return
+    profiles = [_profile(arm, out) for arm in controls]
+    table = []
+    for block, by_method in costs.items():
+        cells = [f"{fmean(by_method[name]):.1f}" if name in by_method else "" for name in FREE_METHODS]
+        share, correlation = (
+            fmean(rows[block][name] for rows in profiles) for name in ("strongest_share", "intensity_correlation")
+        )
+        table.append((block, *cells, f"{100 * share:.0f}", f"{correlation:.2f}"))
+    report.heading(f"{NAMES[arms[0].backbone]}: where in depth", 3)
+    report.text(
+        f"Descriptive, training-free, of the control: points that pruning at one block alone to {ALONE_RATE:g} costs, "
+        f"by each ranking, on {ALONE_CLIPS} test clips of a fold, evenly spread; what share of the attention that "
+        "patches get the strongest patch takes; and Pearson's correlation of attention with intensity. Means over "
+        f"clips, then over the folds that are there ({', '.join(str(arm.fold) for arm in controls)})."
+    )
+    report.table(["block", *FREE_METHODS, "strongest patch, %", "correlation with intensity"], table)
+
+
+def _profile(arm: Arm, out: Path) -> list[dict[str, Any]]:
+    """`spectrim.analysis.depth.profile_of` of a control, kept beside its answers."""
+    kept = (out / arm.answers).with_name("profile.json")
+    if not kept.is_file():
+        options = {"fold": arm.fold, "validation_fold": validation_fold(arm.fold)}
+        write_json(kept, profile_of(out / arm.folder / "model", "csv", out / DATA, options, clips=ALONE_CLIPS))
+    found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
 
 
 def _add_runs(report: Report, plan: RecordingsPlan, out: Path) -> None:

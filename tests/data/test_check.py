@@ -175,3 +175,28 @@ def test_wrong_use(tmp_path: Path) -> None:
         check("speech", tmp_path)
     with pytest.raises(DataError, match="it lacks"):
         check("speech-commands", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames", "cut"),
+    [
+        ([1.0] * 9 + [1.2], 128, 0),
+        ([1.0] * 9 + [3.0], 112, 1),
+        ([1.0] * 4 + [3.0], 304, 0),
+        ([1.0] * 98 + [3.0, 3.0], 112, 2),
+        ([1.0] * 97 + [3.0] * 3, 304, 0),
+        ([], 16, 0),
+    ],
+)
+def test_a_length_leaves_out_a_few_that_are_much_longer(seconds: list[float], frames: int, cut: int) -> None:
+    assert checking.fitting_length(seconds) == frames
+    assert checking.cut_clips(seconds, frames) == cut
+
+
+def test_statistics_are_known_for_every_shorter_length() -> None:
+    clips = waveforms([16000, 8000, 400, 20000])
+    long, short = LogMelStatistics(max_length=112), LogMelStatistics(max_length=32)
+    for statistics in (long, short):
+        statistics.add(clips[:2])
+        statistics.add(clips[2:])
+    assert long.within(32) == pytest.approx((short.mean, short.std), abs=1e-5)

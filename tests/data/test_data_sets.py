@@ -31,7 +31,7 @@ def test_the_names() -> None:
     names = "speech-commands spoken-commands esc50 voxceleb1 audioset folder csv"
     assert list(DATA_SETS) == names.split()
     assert find_data_set("esc50") is DATA_SETS["esc50"]
-    with pytest.raises(InvalidSetting, match=r"data\.name is 'esc'; allowed: one of audioset, csv"):
+    with pytest.raises(InvalidSetting, match=r"data\.name is 'esc'; allowed: 'esc50', perhaps; one of audioset, csv"):
         find_data_set("esc", "data.name")
 
 

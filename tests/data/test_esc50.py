@@ -56,7 +56,7 @@ def test_labels_are_in_the_order_of_the_targets(root: Path) -> None:
         ({"fold": 2, "validation_fold": 2}, "validation_fold is 2; .* other than fold=2"),
         ({"fold": 2, "validation_fold": 7}, "validation_fold is 7"),
         ({"bad_share": "few"}, "bad_share is 'few'"),
-        ({"folds": 2}, "option folds is 2; allowed: one of bad_share, fold, validation_fold"),
+        ({"folds": 2}, "option folds is 2; allowed: 'fold', perhaps; one of bad_share, fold, validation_fold"),
     ],
 )
 def test_a_wrong_option(root: Path, options: dict[str, object], words: str) -> None:

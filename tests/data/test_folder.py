@@ -155,3 +155,40 @@ def test_another_folder_is_refused(root: Path, tmp_path: Path) -> None:
         opened(tmp_path / "nowhere", "train")
     with pytest.raises(InvalidSetting, match="part is 'dev'"):
         opened(root, "dev")
+
+
+def test_folds_hold_every_clip_once_and_the_same_share_of_every_class(root: Path) -> None:
+    folds = [ids(root, folds=5, fold=fold, validation_fold="next") for fold in range(1, 6)]
+    for here, after in zip(folds, folds[1:] + folds[:1], strict=True):
+        assert counts(here["test"]) == {"dog": 6, "cat": 4, "bird": 2}
+        assert here["validation"] == after["test"]
+        assert len(set.union(*here.values())) == sum(map(len, here.values())) == 60
+    assert len(set.union(*(fold["test"] for fold in folds))) == 60
+    assert opened(root, "test", folds=5).folds == (1, 2, 3, 4, 5)
+    assert ids(root, folds=5) == ids(root, folds=5, fold=1, seed=0)
+    assert ids(root, folds=5) != ids(root, folds=5, seed=1)
+    assert ids(root, folds=5)["validation"] == ids(root, folds=5)["test"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fold": 1}, "fold is 1; allowed: none without the option folds"),
+        ({"folds": 11}, "folds is 11; allowed: 2 to 10"),
+        ({"folds": 1}, "folds is 1; allowed: a whole number from 2"),
+        ({"folds": 3, "fold": 4}, "fold is 4; allowed: one of 1, 2, 3"),
+        ({"folds": 3, "validation_fold": "last"}, "validation_fold is 'last'; allowed: one of 1, 2, 3, or next"),
+        ({"folds": 3, "validation_fold": 1}, "validation_fold is 1; allowed: one of 1, 2, 3, other than fold=1"),
+        ({"folds": 3, "seed": -1}, "seed is -1"),
+    ],
+)
+def test_folds_that_cannot_be(root: Path, options: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidSetting, match=words):
+        opened(root, "train", **options)
+
+
+def test_folders_of_parts_have_no_folds(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"a": 4, "b": 4})
+    make_folder(tmp_path / "test", {"a": 4, "b": 4})
+    with pytest.raises(InvalidSetting, match=r"folds is 2; allowed: none: .* has folders of parts"):
+        opened(tmp_path, "train", folds=2)

@@ -219,7 +219,7 @@ def test_a_table_that_is_no_text(tmp_path: Path) -> None:
         ({"delimiter": "::"}, "delimiter is '::'"),
         ({"delimiter": 1}, "delimiter is 1"),
         ({"label_separator": ""}, "label_separator is ''"),
-        ({"fold": 1}, "fold is 1; allowed: none: .* has no column fold"),
+        ({"fold": 1}, "fold is 1; allowed: none: .* has no column fold; with the option folds=5"),
         ({"validation_fold": 2}, "has no column fold"),
     ],
 )
@@ -229,3 +229,17 @@ def test_a_wrong_option(tmp_path: Path, options: dict[str, object], words: str) 
         opened(tmp_path, **options)
     with pytest.raises(InvalidSetting, match="part is 'dev'"):
         opened(tmp_path, "dev")
+
+
+def test_clips_are_dealt_out_into_folds_where_no_column_says_it(tmp_path: Path) -> None:
+    write_table(tmp_path, rows("path,label,voice", 30, "{c},{n}"))
+    tested = [ids(opened(tmp_path, "test", folds=3, fold=fold)) for fold in (1, 2, 3)]
+    assert sorted(name for names in tested for name in names) == sorted(f"clips/{n}.wav" for n in range(30))
+    labels = [recording.labels for recording in opened(tmp_path, "test", folds=3).recordings]
+    assert Counter(labels) in ({(0,): 3, (1,): 3, (2,): 4}, {(0,): 3, (1,): 4, (2,): 3}, {(0,): 4, (1,): 3, (2,): 3})
+    for options, words in (
+        ({"folds": 3, "group": "speaker"}, "group is 'speaker'; allowed: a column of .*: path, label, voice"),
+        ({"folds": 31, "group": "voice"}, "folds is 31; allowed: 2 to 10"),
+    ):
+        with pytest.raises(InvalidSetting, match=words):
+            opened(tmp_path, **options)

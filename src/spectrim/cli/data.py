@@ -81,6 +81,9 @@ def check(
         int | None, typer.Option(help="Frames of 10 ms a clip that mean and std look at; default: the data set's.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that decode; default: one a core.")] = None,
+    write_recipe: Annotated[
+        Path | None, typer.Option(help="A new YAML file: a recipe that trains on this data set, with its reasons.")
+    ] = None,
     progress: ProgressOption = None,
 ) -> None:
     """Read every file of a data set: what is there, what is missing, lengths, and mean and std for a recipe.
@@ -89,6 +92,12 @@ def check(
     """
     check_form(form)
     options = options_of(change or ())
+    if write_recipe is not None:
+        from spectrim.training.starter import choose_split, refuse_existing, write_starter
+
+        refuse_existing(write_recipe)
+        split = choose_split(name, root, options)
+        options = split.options
     from spectrim.cli.terminal import as_json, complain, error_console, out_console, rows_csv, stage_progress
     from spectrim.data.check import check as run
 
@@ -102,9 +111,15 @@ def check(
             progress=lambda done, total: tell("files", done, total),
             **options,
         )
-    found = {"data_set": name, "mean": report.mean, "std": report.std, "max_length": report.max_length}
+    found = {
+        "data_set": name,
+        "mean": report.mean,
+        "std": report.std,
+        "max_length": report.max_length,
+        "cut": report.cut,
+    }
     if form == "json":
-        parts = {part: vars(report.parts[part]) for part in report.parts}
+        parts = {part: report.parts[part].as_dict() for part in report.parts}
         put(as_json({**found, "failures": report.failures, "parts": parts}), end="")
     elif form == "csv":
         put(rows_csv([{**files, **labels} for files, labels in _part_rows(report)], found), end="")
@@ -112,6 +127,12 @@ def check(
         _print_report(out_console(), report, found, max_listed)
     for failure in report.failures:
         complain(console, failure)
+    if write_recipe is not None:
+        write_starter(write_recipe, root, report, split)
+        if form == "table":
+            put(
+                f"{write_recipe}: train with spectrim train {write_recipe} --data {root} --init CHECKPOINT --output RUN"
+            )
     if report.failures:
         raise typer.Exit(FAILURE)
 

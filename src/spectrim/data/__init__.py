@@ -20,7 +20,7 @@ from spectrim.data.folder import open_folder
 from spectrim.data.speech_commands import WORDS, open_speech_commands
 from spectrim.data.table import open_table
 from spectrim.data.voxceleb1 import open_voxceleb1
-from spectrim.errors import InvalidSetting, one_of
+from spectrim.errors import InvalidSetting, nearest_of
 
 __all__ = ["DATA_SETS", "PARTS", "AudioDataset", "Clip", "DataSet", "Recording", "find_data_set", "frontend_fields"]
 
@@ -72,7 +72,7 @@ class DataSet:
         """
         for name, value in options.items():
             if name not in self.options:
-                raise InvalidSetting(f"option {name}", value, one_of(self.options))
+                raise InvalidSetting(f"option {name}", value, nearest_of(name, self.options))
         return self.opener(root, part, **options)
 
 
@@ -130,7 +130,7 @@ miniature were measured with `spectrim.data.check` on its 61,250 training clips 
 def find_data_set(name: str, field: str = "data set") -> DataSet:
     """The entry of a name; `InvalidSetting` for ``field`` if there is none."""
     if name not in DATA_SETS:
-        raise InvalidSetting(field, name, one_of(DATA_SETS))
+        raise InvalidSetting(field, name, nearest_of(name, DATA_SETS))
     return DATA_SETS[name]
 
 

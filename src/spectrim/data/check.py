@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +31,10 @@ LONGEST = 1024
 """Frames that the statistics look at where a data set is not known for a length: those of the longest published AST."""
 
 
+OUTLIERS, FEW, OUTLYING = 0.02, 10, 1.25
+"""A length leaves out this share of the clips, the longest, or one of this many, if it saves more than a quarter."""
+
+
 @dataclass
 class PartReport:
     """One part of a data set.
@@ -40,7 +44,7 @@ class PartReport:
         missing: ids of files that the lists name and the disk lacks.
         broken: id → reason of files that cannot be read.
         per_label: label → number of clips.
-        seconds: shortest, mean and longest clip.
+        lengths: seconds of each clip that can be read.
         sampling_rates: rate in hertz → number of files.
     """
 
@@ -48,8 +52,18 @@ class PartReport:
     missing: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     per_label: dict[str, int] = field(default_factory=dict)
-    seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    lengths: list[float] = field(default_factory=list)
     sampling_rates: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """Shortest, mean and longest clip."""
+        lengths = self.lengths or [0.0]
+        return min(lengths), math.fsum(lengths) / len(lengths), max(lengths)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, with ``seconds`` in place of every length."""
+        return {"seconds": self.seconds, **{name: value for name, value in vars(self).items() if name != "lengths"}}
 
     @property
     def empty_labels(self) -> list[str]:
@@ -75,7 +89,8 @@ class Report:
         mean: mean of the log-mel values of the training part over the frames that hold sound, padding left out.
         std: their standard deviation.
         max_length: frames that a model for it looks at, and the statistics looked at. Where nobody said: as many as
-            the longest training clip has, up to `LONGEST`, in whole patches of 16.
+            the longest training clip has that is no outlier (`OUTLIERS`), up to `LONGEST`, in whole patches of 16.
+        cut: training clips that are longer, and lose their ends.
         failures: what keeps training from running, in words; empty if nothing does.
     """
 
@@ -84,11 +99,14 @@ class Report:
     mean: float
     std: float
     max_length: int
+    cut: int
     failures: list[str]
 
 
 class LogMelStatistics:
     """Running mean and standard deviation of log-mel values, over the frames that hold sound.
+
+    Each frame, counted from the beginning of a clip, has its own, so that they are known for every shorter length too.
 
     Args:
         max_length: frames per clip that are looked at, as the model does.
@@ -100,33 +118,44 @@ class LogMelStatistics:
     def __init__(self, max_length: int) -> None:
         self._frontend = Frontend(max_length=max_length, mean=0.0, std=0.5)
         self.longest = (max_length - 1) * self._frontend.frame_shift + self._frontend.frame_length
-        self._count = 0
-        self._mean = 0.0
-        self._squares = 0.0
+        self._count, self._mean, self._squares = np.zeros((3, max_length))
 
     @torch.no_grad()
     def add(self, waveforms: list[Any]) -> None:
         """Take in some waveforms, each (n,) at 16 kHz."""
         features = self._frontend(waveforms)
-        frames = torch.arange(features.input_values.shape[1]) < features.num_frames[:, None]
-        values = features.input_values[frames].double()
-        if values.numel() == 0:
-            return
-        mean, squares = float(values.mean()), float((values - values.mean()).square().sum())
-        total = self._count + values.numel()
-        self._squares += squares + (mean - self._mean) ** 2 * self._count * values.numel() / total
-        self._mean += (mean - self._mean) * values.numel() / total
-        self._count = total
+        values = features.input_values.double().numpy()
+        heard = np.arange(values.shape[1]) < features.num_frames.numpy()[:, None]
+        count = heard.sum(axis=0) * values.shape[2]
+        total = np.maximum(count, 1)
+        mean = (values.sum(axis=2) * heard).sum(axis=0) / total
+        squares = (np.square(values - mean[:, None]).sum(axis=2) * heard).sum(axis=0)
+        self._count, self._mean, self._squares = _merged(
+            np.stack([self._count, count]), np.stack([self._mean, mean]), np.stack([self._squares, squares])
+        )
+
+    def within(self, max_length: int) -> tuple[float, float]:
+        """Mean and standard deviation over the first frames of the clips; NaN before the first clip."""
+        shorter = (part[:max_length] for part in (self._count, self._mean, self._squares))
+        count, mean, squares = _merged(*shorter)
+        return (float(mean), math.sqrt(squares / count)) if count else (math.nan, math.nan)
 
     @property
     def mean(self) -> float:
         """Mean, NaN before the first clip."""
-        return self._mean if self._count else math.nan
+        return self.within(len(self._count))[0]
 
     @property
     def std(self) -> float:
         """Standard deviation, NaN before the first clip."""
-        return math.sqrt(self._squares / self._count) if self._count else math.nan
+        return self.within(len(self._count))[1]
+
+
+def _merged(counts: Any, means: Any, squares: Any) -> tuple[Any, Any, Any]:
+    """Count, mean and sum of squared deviations of groups (along the first axis) taken together (Chan et al., 1983)."""
+    count = counts.sum(axis=0)
+    mean = (counts * means).sum(axis=0) / np.maximum(count, 1)
+    return count, mean, (squares + counts * np.square(means - mean)).sum(axis=0)
 
 
 def check(
@@ -182,8 +211,10 @@ def check(
             reports[part] = _check_part(clips, statistics if part == "train" else None, pool, step_on)
             done += len(clips)
     failures = [f"{part}: {words}" for part in PARTS for words in reports[part].failures(bad_share)]
-    fitting = asked or _whole_patches(reports["train"].seconds[2])
-    return Report(name, reports, statistics.mean, statistics.std, fitting, failures)
+    lengths = reports["train"].lengths
+    fitting = asked or fitting_length(lengths)
+    mean, std = statistics.within(fitting)
+    return Report(name, reports, mean, std, fitting, cut_clips(lengths, fitting), failures)
 
 
 @contextmanager
@@ -205,12 +236,26 @@ def _first_equal(parts: dict[str, AudioDataset], part: str) -> str:
     )
 
 
+def fitting_length(seconds: Sequence[float]) -> int:
+    """Frames for clips of some lengths: of the longest, unless that is one of a few outliers; see `OUTLIERS`."""
+    if not seconds:
+        return 16
+    ordered = sorted(seconds)
+    usual = ordered[-1 - max(int(OUTLIERS * len(ordered)), int(len(ordered) >= FEW))]
+    return _whole_patches(ordered[-1] if ordered[-1] <= OUTLYING * usual else usual)
+
+
+def cut_clips(seconds: Sequence[float], max_length: int) -> int:
+    """How many clips of some lengths have more frames than a model looks at."""
+    return sum(count_frames(round(one * audio.SAMPLING_RATE)) > max_length for one in seconds)
+
+
 def _whole_patches(seconds: float) -> int:
     return min(LONGEST, 16 * max(1, math.ceil(count_frames(round(seconds * audio.SAMPLING_RATE)) / 16)))
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
     """What is in a file: seconds of sound, its own sampling rate, and its first samples at 16 kHz."""
 
     seconds: float
@@ -218,7 +263,7 @@ class _File:
     head: audio.Samples
 
 
-def _examine(recording: Recording, longest: int) -> _File | str:
+def examine(recording: Recording, longest: int) -> File | str:
     """Decode a file block by block, holding up to ``longest`` samples and a block; a text says why it cannot be."""
     head: list[audio.Samples] = []
     held = total = 0
@@ -231,7 +276,7 @@ def _examine(recording: Recording, longest: int) -> _File | str:
     except AudioError as error:
         return error.reason
     rate = audio.own_rate(recording.path)
-    return _File(total / audio.SAMPLING_RATE, rate, np.concatenate(head) if head else np.zeros(0, np.float32))
+    return File(total / audio.SAMPLING_RATE, rate, np.concatenate(head) if head else np.zeros(0, np.float32))
 
 
 def _check_part(
@@ -239,28 +284,25 @@ def _check_part(
 ) -> PartReport:
     report = PartReport(missing=list(part.missing))
     longest = 0 if statistics is None else statistics.longest
-    lengths: list[float] = []
     labels: Counter[int] = Counter()
     rates: Counter[int] = Counter()
     for start in range(0, len(part), AT_ONCE):
         recordings = part.recordings[start : start + AT_ONCE]
         waveforms = []
         for recording, examined in zip(
-            recordings, pool.map(partial(_examine, longest=longest), recordings), strict=True
+            recordings, pool.map(partial(examine, longest=longest), recordings), strict=True
         ):
             if isinstance(examined, str):
                 report.broken[recording.id] = examined
                 continue
-            lengths.append(examined.seconds)
+            report.lengths.append(examined.seconds)
             labels.update(recording.labels)
             rates[examined.sampling_rate] += 1
             waveforms.append(examined.head)
         if statistics is not None and waveforms:
             statistics.add(waveforms)
         step(min(start + AT_ONCE, len(part)))
-    report.clips = len(lengths)
+    report.clips = len(report.lengths)
     report.per_label = {name: labels[number] for number, name in enumerate(part.labels)}
-    if lengths:
-        report.seconds = (min(lengths), math.fsum(lengths) / len(lengths), max(lengths))
     report.sampling_rates = dict(sorted(rates.items()))
     return report

@@ -20,7 +20,12 @@ COLUMNS = ("filename", "fold", "target", "category")
 
 
 def open_esc50(
-    root: str | Path, part: str, *, fold: int = 1, validation_fold: int | None = None, bad_share: float = BAD_SHARE
+    root: str | Path,
+    part: str,
+    *,
+    fold: int = 1,
+    validation_fold: int | str | None = None,
+    bad_share: float = BAD_SHARE,
 ) -> AudioDataset:
     """Open a part of ESC-50, or of a miniature in its layout.
 
@@ -29,7 +34,8 @@ def open_esc50(
         part: ``"test"`` is the held-out fold and ``"train"`` the other four. ``"validation"`` is the held-out fold
             too, as in AST's and the paper's experiments, which choose the epoch on the clips that they report.
         fold: the one that is held out.
-        validation_fold: take this fold from training and choose the epoch on it instead.
+        validation_fold: take this fold from training and choose the epoch on it instead; ``"next"`` is the one after
+            ``fold``.
         bad_share: share of the clips that may be missing or unreadable.
 
     Raises:
@@ -37,7 +43,7 @@ def open_esc50(
         DataError: the folder is not in this layout, its table is wrong somewhere, or too many clips are missing.
     """
     check_part(part)
-    check_folds(fold, validation_fold, FOLDS)
+    validation_fold = check_folds(fold, validation_fold, FOLDS)
     root = Path(root)
     check_layout(root, "ESC-50", folders=["audio"], files=[TABLE])
     recordings = []

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording, some
 from spectrim.data.layout import audio_files, check_layout, check_part
-from spectrim.data.splits import complete
-from spectrim.errors import DataError
+from spectrim.data.splits import check_folds, complete, divide, in_part
+from spectrim.errors import DataError, InvalidSetting
 
 PART_FOLDERS = {
     "train": ("train", "training"),
@@ -21,6 +21,9 @@ def open_folder(
     root: str | Path,
     part: str,
     *,
+    folds: int | None = None,
+    fold: int | None = None,
+    validation_fold: int | str | None = None,
     validation_share: float = 0.1,
     test_share: float = 0.1,
     seed: int = 0,
@@ -36,6 +39,11 @@ def open_folder(
     Args:
         root: the folder.
         part: ``"train"``, ``"validation"`` or ``"test"``.
+        folds: deal the clips out into so many folds by seed, about the same share of each class in each; for a folder
+            without folders of parts.
+        fold: the one that is held out for test; 1 unless given.
+        validation_fold: the one that is held out for validation, or ``"next"`` for that after ``fold``; that for test
+            unless given.
         validation_share: share of the clips that is held out for validation where there is no folder for it.
         test_share: share of the clips that is held out for test where there is no folder for test or validation; 1 for
             clips that are all for test.
@@ -43,13 +51,13 @@ def open_folder(
         bad_share: share of the clips that may be unreadable.
 
     Raises:
-        InvalidSetting: unknown part, or a share that cannot be.
+        InvalidSetting: unknown part, or a fold or share that cannot be.
         DataError: no such folder, no clips in it, or folders of parts and of classes side by side.
     """
     check_part(part)
     root = Path(root)
     check_layout(root, "a folder of classes")
-    places = _places(root)
+    places = parts_of(root)
     classes = sorted({folder.name for place in places.values() for folder in _folders(place)})
     numbers = {name: number for number, name in enumerate(classes)}
     recordings_of = {
@@ -62,6 +70,18 @@ def open_folder(
     }
     if not any(recordings_of.values()):
         raise DataError(f"{root} holds no folders with audio files in them, one folder a class")
+    if folds is not None or fold is not None or validation_fold is not None:
+        if folds is None:
+            allowed = "none without the option folds, e.g. folds=5"
+            raise InvalidSetting("fold", validation_fold if fold is None else fold, allowed)
+        if places != {"train": root}:
+            raise InvalidSetting("folds", folds, f"none: {root} has folders of parts")
+        there = recordings_of["train"]
+        dealt, held_out = divide(there, folds, seed=seed), 1 if fold is None else fold
+        every = tuple(range(1, folds + 1))
+        kept = check_folds(held_out, validation_fold, every)
+        chosen = [one for one, its in zip(there, dealt, strict=True) if in_part(part, its, held_out, kept)]
+        return AudioDataset(chosen, classes, multi_label=False, bad_share=bad_share, folds=every)
     recordings = complete(
         recordings_of, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=True
     )
@@ -72,7 +92,7 @@ def _folders(place: Path) -> list[Path]:
     return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
 
 
-def _places(root: Path) -> dict[str, Path]:
+def parts_of(root: Path) -> dict[str, Path]:
     """Part → its folder; the root alone, as training, where no folders are named for parts."""
     folders = {folder.name: folder for folder in _folders(root)}
     here = {part: [name for name in names if name in folders] for part, names in PART_FOLDERS.items()}

@@ -16,16 +16,69 @@ NAMES = {"train": "training", "validation": "validation", "test": "test"}
 """How a message calls the clips of a part."""
 
 
-def check_folds(fold: int, validation_fold: int | None, folds: Sequence[int]) -> None:
-    """Refuse folds that are not there, and one fold for two purposes."""
+NEXT = "next"
+"""As ``validation_fold``: the fold after the one that is held out, and the first after the last."""
+
+
+def check_folds(fold: int, validation_fold: int | str | None, folds: Sequence[int]) -> int | None:
+    """The number of the validation fold, None where it is the one for test; refuses folds that are not there."""
     allowed = f"one of {', '.join(map(str, folds))}"
+    if validation_fold == NEXT and fold in folds:
+        validation_fold = folds[(folds.index(fold) + 1) % len(folds)]
     for field, value in (("fold", fold), ("validation_fold", validation_fold)):
         if value is None and field == "validation_fold":
             continue
         if isinstance(value, bool) or value not in folds:
-            raise InvalidSetting(field, value, allowed)
+            raise InvalidSetting(field, value, allowed + f", or {NEXT}" * (field == "validation_fold"))
     if validation_fold == fold:
         raise InvalidSetting("validation_fold", validation_fold, f"{allowed}, other than fold={fold}")
+    return None if validation_fold is None else int(validation_fold)
+
+
+def divide(recordings: Sequence[Recording], folds: int, *, seed: int, groups: Sequence[str] | None = None) -> list[int]:
+    """Number of the fold of each recording, from 1: about the same share of each label in every fold.
+
+    By scikit-learn's ``StratifiedKFold``, or ``StratifiedGroupKFold`` where there are groups; of recordings with
+    several labels, the rarest one counts.
+
+    Args:
+        recordings: in an order that does not change, since it decides.
+        folds: how many, 2 or more.
+        seed: of the order in which recordings are dealt out.
+        groups: of each recording: those of one group are in one fold.
+
+    Raises:
+        InvalidSetting: ``folds`` is no such number, or more than a label has recordings, or than there are groups.
+    """
+    check_seed(seed)
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+        raise InvalidSetting("folds", folds, "a whole number from 2")
+    sizes = Counter(label for recording in recordings for label in recording.labels)
+    labels = [min(recording.labels, key=lambda label: (sizes[label], label), default=-1) for recording in recordings]
+    single = all(len(recording.labels) == 1 for recording in recordings)
+    most = min(sizes.values(), default=0) if single else len(recordings)
+    if groups is not None:
+        most = min(most, len(set(groups)))
+    if folds > most:
+        why = "as many as the label with the fewest has clips" if single else "as many as there are clips"
+        raise InvalidSetting(
+            "folds", folds, f"2 to {most}: at most {why}" + ", and as there are groups" * (groups is not None)
+        )
+    kind = sklearn.model_selection.StratifiedKFold if groups is None else sklearn.model_selection.StratifiedGroupKFold
+    splitter = kind(folds, shuffle=True, random_state=seed)
+    numbers = [0] * len(recordings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups), start=1):
+            for place in held_out:
+                numbers[place] = number
+    return numbers
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what seeds no generator."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InvalidSetting("seed", seed, "a whole number from 0 to 2^32 - 1")
 
 
 def in_part(part: str, fold_of_recording: int, fold: int, validation_fold: int | None) -> bool:
@@ -72,8 +125,7 @@ def complete(
         everything = field == "test_share" and share == 1
         if isinstance(share, bool) or not isinstance(share, int | float) or not (0 < share < 1 or everything):
             raise InvalidSetting(field, share, "a share between 0 and 1" + (", or 1" if field == "test_share" else ""))
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InvalidSetting("seed", seed, "a whole number from 0 to 2^32 - 1")
+    check_seed(seed)
     if test_share < 1 <= validation_share + test_share:
         raise InvalidSetting("validation_share + test_share", validation_share + test_share, "less than 1")
     parts = {name: recordings for name, recordings in recordings_of.items() if recordings}

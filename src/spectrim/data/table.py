@@ -7,13 +7,14 @@ independent of each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
-from spectrim.data.splits import check_folds, complete, in_part
+from spectrim.data.splits import check_folds, complete, divide, in_part
 from spectrim.errors import DataError, InvalidSetting, brief, shown
 from spectrim.tables import read_rows, whole_number
 
@@ -36,8 +37,10 @@ def open_table(
     table: str = TABLE,
     delimiter: str = ",",
     label_separator: str = ";",
+    folds: int | None = None,
+    group: str | None = None,
     fold: int | None = None,
-    validation_fold: int | None = None,
+    validation_fold: int | str | None = None,
     validation_share: float = 0.1,
     test_share: float = 0.1,
     seed: int = 0,
@@ -50,8 +53,9 @@ def open_table(
 
     Which part a clip belongs to says the column ``split`` (train, validation, test); or the column ``fold`` (whole
     numbers), of which one is held out as in ESC-50 (see `spectrim.data.splits.in_part`); or neither, and then clips are
-    split by seed, the same share of each label where clips have one. In a table with both columns ``split`` counts,
-    unless a fold is asked for. What is held out where ``split`` lacks a part: see `spectrim.data.splits.complete`.
+    split by seed, the same share of each label where clips have one, or into ``folds``. In a table with both columns
+    ``split`` counts, unless a fold is asked for. What is held out where ``split`` lacks a part: see
+    `spectrim.data.splits.complete`.
 
     Args:
         root: the table, or the folder that holds it.
@@ -59,8 +63,13 @@ def open_table(
         table: the table's name in a folder.
         delimiter: one character that separates the cells.
         label_separator: separates the labels in ``labels``.
+        folds: deal the clips out into so many folds by seed, about the same share of each label in each; for a table
+            without a column ``fold``.
+        group: column that says which clips belong together, e.g. those of one speaker or original recording;
+            ``group`` or ``speaker`` unless given. ``folds`` put them into one fold.
         fold: the one that is held out for test; the lowest unless given.
-        validation_fold: the one that is held out for validation; that for test unless given.
+        validation_fold: the one that is held out for validation, or ``"next"`` for that after ``fold``; that for test
+            unless given.
         validation_share: share of the clips that is held out for validation where no column says so.
         test_share: share of the clips that is held out for test where no column says so; 1 for clips that are all for
             test.
@@ -73,21 +82,24 @@ def open_table(
     """
     check_part(part)
     path = _find(Path(root), table)
-    rows, multi_label = _read(path, delimiter, label_separator)
+    rows, multi_label = _read(path, delimiter, label_separator, group)
     labels, recordings = _labelled(rows, path.parent)
-    folds = tuple(sorted({row.fold for row in rows if row.fold is not None}))
-    by_fold = fold is not None or validation_fold is not None
-    if by_fold and not folds:
-        raise InvalidSetting("fold", fold if fold is not None else validation_fold, f"none: {path} has no column fold")
-    if folds and (by_fold or rows[0].split is None):
-        fold = folds[0] if fold is None else fold
-        check_folds(fold, validation_fold, folds)
+    if folds is not None:
+        rows = _dealt_out(path, rows, recordings, folds, seed)
+    numbers = tuple(sorted({row.fold for row in rows if row.fold is not None}))
+    by_fold = fold is not None or validation_fold is not None or folds is not None
+    if by_fold and not numbers:
+        allowed = f"none: {path} has no column fold; with the option folds=5 its clips are dealt out"
+        raise InvalidSetting("fold", fold if fold is not None else validation_fold, allowed)
+    if numbers and (by_fold or rows[0].split is None):
+        fold = numbers[0] if fold is None else fold
+        validation_fold = check_folds(fold, validation_fold, numbers)
         wanted = _of_folds(rows, recordings, part, fold, validation_fold)
     else:
         parts = _by_split([row.split for row in rows], recordings)
         shares = {"validation_share": validation_share, "test_share": test_share}
         wanted = complete(parts, part, **shares, seed=seed, stratify=not multi_label)
-    return open_listed(wanted, labels, multi_label=multi_label, bad_share=bad_share, folds=folds)
+    return open_listed(wanted, labels, multi_label=multi_label, bad_share=bad_share, folds=numbers)
 
 
 def _find(root: Path, table: str) -> Path:
@@ -98,6 +110,12 @@ def _find(root: Path, table: str) -> Path:
     return root / table
 
 
+def columns_of(root: str | Path, options: Mapping[str, Any]) -> set[str]:
+    """Names of the columns of a table that is opened with some options."""
+    path = _find(Path(root), options.get("table", TABLE))
+    return {name for _, row in read_rows(path, ("path",), delimiter=options.get("delimiter", ",")) for name in row}
+
+
 def _labelled(rows: Sequence[_Row], folder: Path) -> tuple[list[str], list[Recording]]:
     """All labels, sorted, and the clips with the numbers of theirs."""
     labels = sorted({label for row in rows for label in row.labels})
@@ -105,6 +123,17 @@ def _labelled(rows: Sequence[_Row], folder: Path) -> tuple[list[str], list[Recor
     targets = [tuple(sorted(numbers[label] for label in row.labels)) for row in rows]
     both = zip(rows, targets, strict=True)
     return labels, [Recording(folder / row.path, own, row.path, row.group) for row, own in both]
+
+
+def _dealt_out(path: Path, rows: Sequence[_Row], recordings: Sequence[Recording], folds: int, seed: int) -> list[_Row]:
+    """The rows with the numbers of the folds that they are dealt out into."""
+    if rows[0].fold is not None or rows[0].split is not None:
+        has = "fold" if rows[0].fold is not None else "split"
+        raise InvalidSetting("folds", folds, f"none: {path} has a column {has}")
+    named = [row.group for row in rows if row.group is not None]
+    groups = named if len(named) == len(rows) else None
+    numbers = divide(recordings, folds, seed=seed, groups=groups)
+    return [replace(row, fold=number) for row, number in zip(rows, numbers, strict=True)]
 
 
 def _of_folds(
@@ -126,7 +155,7 @@ def _by_split(splits: Sequence[str | None], recordings: Sequence[Recording]) -> 
     }
 
 
-def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row], bool]:
+def _read(path: Path, delimiter: str, label_separator: str, group: str | None) -> tuple[list[_Row], bool]:
     """The rows of a table, and whether a clip can have several labels."""
     if not isinstance(label_separator, str) or not label_separator:
         raise InvalidSetting("label_separator", label_separator, "at least one character")
@@ -139,6 +168,8 @@ def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row],
             raise DataError(f"{path}: its header must have one of the columns label and labels")
         multi_label = "labels" in cells
         split, fold = cells.get("split"), cells.get("fold")
+        if group is not None and group not in cells:
+            raise InvalidSetting("group", group, f"a column of {path}: {', '.join(cells)}")
         if multi_label:
             labels = [label.strip() for label in cells["labels"].split(label_separator) if label.strip()]
         else:
@@ -151,8 +182,8 @@ def _read(path: Path, delimiter: str, label_separator: str) -> tuple[list[_Row],
             raise DataError(f"{where}: split is {brief(split)}; allowed: {', '.join(PARTS)}")
         seen.add(cells["path"])
         number = None if fold is None else whole_number(path, line, "fold", fold)
-        group = cells.get("group") or cells.get("speaker") or None
-        rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number, group))
+        together = cells[group] if group is not None else cells.get("group") or cells.get("speaker") or None
+        rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number, together))
     if not rows:
         raise DataError(f"{path} holds no clips")
     return rows, multi_label

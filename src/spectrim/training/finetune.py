@@ -31,6 +31,7 @@ from spectrim.network.transformer import AudioTransformer
 from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
 from spectrim.training.branch import branching_point
 from spectrim.training.cards import write_card
+from spectrim.training.input_check import InputNotice, check_input
 from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipes import Recipe
 from spectrim.training.resuming import check_weights
@@ -238,6 +239,11 @@ def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | No
     transformers.set_seed(recipe.seed)
     model = build_model(recipe, init, parts["train"])
     model.config.plan()
+    if init is not None:
+        described = describe(recipe.model.start(init))
+        notice = check_input(recipe, init, described, model.config, parts["train"])
+        if notice is not None and is_main_process():
+            warnings.warn(notice, InputNotice, stacklevel=2)
     for name, part in parts.items():
         if (reason := part.not_measurable) is not None and is_main_process():
             logger.warning("%s is not defined on the %s part: %s", part.metric, name, reason)

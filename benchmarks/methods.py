@@ -7,16 +7,17 @@ model's own blocks, a quota of a clip's seconds, and merging in every block as T
 rate whose executed MACs come nearest to those of the paper's way at keep rate 0.7 and 0.5. What MACs promise is the
 dense model's MACs over a method's; what is reached of it is the dense model's time over the method's, as a share of
 that. It says nothing of accuracy: that is `spectrim compare`'s. Round after round, each case once, in an order drawn
-anew.
+anew. A file that is there keeps its rows of other batch sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="file to write")
     parser.add_argument("--repeats", type=int, help="timed rounds; default: by batch size")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="keep rates whose MACs are met")
     parser.add_argument("--threads", type=int, help="of torch; torch's own choice without")
     parser.add_argument("--small", action="store_true", help="a tiny model: shows that it runs; times say nothing")
     options = parser.parse_args()
@@ -61,21 +63,22 @@ def main() -> None:
     torch.manual_seed(0)
     config = ast_base(num_labels=LABELS, max_length=1024, **(SMALL_PRUNED if options.small else {}))
     model = pack_weights(AudioTransformer(config).eval())
-    points = list(matched(config))
-    rows = []
+    points = list(matched(config, options.rates))
+    there = json.loads(options.json.read_text(encoding="utf-8"))["rows"] if options.json.exists() else []
+    rows = [row for row in there if row["batch_size"] not in options.batch_sizes]
     for batch in options.batch_sizes:
         rows += measured(model, points, batch, options.repeats or REPEATS.get(batch, 3))
         write_json(options.json, {"environment": environment(), "small": options.small, "rows": rows})
 
 
-def matched(config: SpectrimConfig) -> Iterator[tuple[str, float | None, Pruning]]:
+def matched(config: SpectrimConfig, rates: Sequence[float]) -> Iterator[tuple[str, float | None, Pruning]]:
     """Name, keep rate of the paper's way whose MACs are met (None: dense), and point of every case."""
     yield DENSE, None, config.pruning.changed({"keep_rate": 1.0})
     usual = BACKBONE_CRITERIA[config.backbone]
     names = [name for name in METHODS if name not in ("drop", usual)]
     methods = read_methods([*names, f"{ATTENTION}/{PARTS}"])
     patches = config.num_patches
-    for wanted in RATES:
+    for wanted in rates:
         target = macs(config, keep_rate=wanted).executed
         for method in methods:
             grid = [method.at(config.pruning, step / 200) for step in range(20, 200)]

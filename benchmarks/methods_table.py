@@ -43,5 +43,6 @@ def times(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def speed(row: Mapping[str, Any]) -> str:
-    """Times as fast as dense; in words too where three quarters of the rounds do not say that it is faster."""
-    return f"{row['speed_up']:.2f}×" + ("" if row["speed_up_q1"] > 1.0 else ", **not faster**")
+    """Times as fast as dense, with quartiles; in words too where three quarters of the rounds do not say so."""
+    ends = f" [{row['speed_up_q1']:.2f}, {row['speed_up_q3']:.2f}]"
+    return f"{row['speed_up']:.2f}×{ends}" + ("" if row["speed_up_q1"] > 1.0 else ", **not faster**")

@@ -33,8 +33,12 @@ def test_what_is_not_faster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = {"batch_size": 1, "keep_rate": 0.7, "q1_ms": 90.0, "q3_ms": 110.0, "load_average_before": 0.5}
     dense = {**usual, "method": "dense", "macs_of_rate": None, "macs": 4e9, "promised": 1.0, "median_ms": 100.0}
     fast = {**usual, "method": "a", "macs_of_rate": 0.7, "macs": 2e9, "promised": 2.0, "median_ms": 60.0}
-    slow = {**fast, "method": "b", "median_ms": 95.0, "speed_up": 1.05, "speed_up_q1": 0.98}
-    rows = [{**dense, "speed_up": 1.0}, {**fast, "speed_up": 1.7, "speed_up_q1": 1.6}, slow]
+    slow = {**fast, "method": "b", "median_ms": 95.0, "speed_up": 1.05, "speed_up_q1": 0.98, "speed_up_q3": 1.1}
+    rows = [{**dense, "speed_up": 1.0}, {**fast, "speed_up": 1.7, "speed_up_q1": 1.6, "speed_up_q3": 1.8}, slow]
     header, lines = methods_table.times({"rows": rows})
     assert header[-3:] == ["batch 1: ms a clip", "speed-up", "reached"]
-    assert [line[-2:] for line in lines] == [["", ""], ["1.70×", "85%"], ["1.05×, **not faster**", "52%"]]
+    assert [line[-2:] for line in lines] == [
+        ["", ""],
+        ["1.70× [1.60, 1.80]", "85%"],
+        ["1.05× [0.98, 1.10], **not faster**", "52%"],
+    ]

@@ -86,6 +86,7 @@ class SpectrimConfig(PreTrainedConfig):
         layer_norm_eps: eps of the encoder's LayerNorms; it differs between checkpoint layouts.
         head_norm_eps: eps of the head's LayerNorm.
         qkv_bias: whether the query, key and value projections have a bias.
+        predictor_blocks: blocks that have a predictor, which ``reducer="dynamicvit"`` asks; None for no block.
         drop_path_rate: stochastic depth, rising linearly from 0 at the first block to this at the last.
         initializer_range: standard deviation of the truncated normal that initialises the weights.
         head_init_std: the same for the head's linear layer (AudioMAE fine-tuning uses 2e-5).
@@ -130,6 +131,7 @@ class SpectrimConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     head_norm_eps: float = 1e-5
     qkv_bias: bool = True
+    predictor_blocks: list[int] | tuple[int, ...] | None = None
     drop_path_rate: float = 0.0
     initializer_range: float = 0.02
     head_init_std: float = 0.02
@@ -269,6 +271,7 @@ class SpectrimConfig(PreTrainedConfig):
             width=self.hidden_size,
             heads=self.num_attention_heads,
             columns=self.grid[1],
+            predictors=tuple(self.predictor_blocks or ()),
         )
 
     def check(self) -> None:
@@ -276,7 +279,11 @@ class SpectrimConfig(PreTrainedConfig):
         self._check_names()
         self._check_numbers()
         self._check_sizes()
-        self.pruning.check(self.num_hidden_layers, self.grid[1])
+        self.check_pruning(self.pruning)
+
+    def check_pruning(self, pruning: Pruning) -> None:
+        """Raise `InvalidSetting` for an operating point that this model cannot have."""
+        pruning.check(self.num_hidden_layers, self.grid[1], self.predictor_blocks or ())
 
     def _check_names(self) -> None:
         for field, allowed in (
@@ -321,6 +328,13 @@ class SpectrimConfig(PreTrainedConfig):
         self._check_patches()
         if self.extra_tokens > 2:
             raise InvalidSetting("extra_tokens", self.extra_tokens, "1 ([CLS]) or 2 ([CLS], [DIST])")
+        blocks = [] if self.predictor_blocks is None else list(self.predictor_blocks)
+        if not all(_is_whole(block) and block in range(self.num_hidden_layers) for block in blocks):
+            raise InvalidSetting("predictor_blocks", blocks, f"block numbers from 0 to {self.num_hidden_layers - 1}")
+        if len(set(blocks)) != len(blocks):
+            raise InvalidSetting("predictor_blocks", blocks, "each block once")
+        if blocks and self.hidden_size % 4:
+            raise InvalidSetting("hidden_size", self.hidden_size, "a multiple of 4 with predictor_blocks")
 
     def _check_patches(self) -> None:
         sides = self.patch_size if isinstance(self.patch_size, list | tuple) else [self.patch_size] * 2

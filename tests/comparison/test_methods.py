@@ -78,3 +78,12 @@ def test_a_number_behind_a_criterion_is_a_quota_for_so_many_parts() -> None:
 def test_one_draw_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="2 or more"):
         cases_of("attention", draws=1)
+
+
+def test_a_reducer_that_asks_predictors_is_for_models_that_have_them() -> None:
+    chosen = read_methods(["dynamicvit"])
+    cases, _ = plan_cases(chosen, [0.5], OWN, 4, "cls_attention", predictors=OWN.at)
+    assert [case.method for case in cases] == ["dense", "dynamicvit", "random"] and cases[1].selects
+    with pytest.raises(InvalidSetting, match="this model has no predictors"):
+        plan_cases(chosen, [0.5], OWN, 4, "cls_attention", predictors=[])
+    assert "dynamicvit" not in DEFAULT_METHODS

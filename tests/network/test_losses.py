@@ -1,4 +1,4 @@
-"""Classification losses against torch's own, and labels that cannot be."""
+"""Losses against torch's own and their definitions, and labels that cannot be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from spectrim.errors import InputShapeError, InvalidSetting
-from spectrim.network.losses import classification_loss
+from spectrim.network.losses import classification_loss, logit_distillation, ratio_loss, token_distillation
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]])
 
@@ -54,3 +54,28 @@ def test_labels_that_cannot_be(labels: Any, words: str) -> None:
 def test_labels_of_another_width(shape: tuple[int, ...], multi_label: bool) -> None:
     with pytest.raises(InputShapeError, match="labels has shape"):
         classification_loss(LOGITS, torch.zeros(shape), multi_label=multi_label)
+
+
+def test_shares_are_of_what_entered_and_rates_multiply() -> None:
+    entered = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]])
+    first, second = torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0]]), torch.tensor([[1.0, 0, 0, 0], [1, 0, 0, 0]])
+    wanted = [(0.75 - 0.5) ** 2 + (0.5 - 0.5) ** 2, (0.25 - 0.4) ** 2 + (0.5 - 0.4) ** 2]
+    assert ratio_loss([entered, first, second], [0.5, 0.8]).item() == pytest.approx(sum(wanted) / 4)
+
+
+def test_distillation_is_torch_s_divergence_and_nothing_between_equals() -> None:
+    teacher = torch.tensor([[1.0, 0.0, -1.0], [3.0, 0.5, 0.0]])
+    one, other = (torch.distributions.Categorical(logits=logits) for logits in (teacher, LOGITS))
+    wanted = torch.distributions.kl_divergence(one, other).mean()
+    torch.testing.assert_close(logit_distillation(LOGITS, teacher, multi_label=False), wanted)
+    one, other = (torch.distributions.Bernoulli(logits=logits) for logits in (teacher, LOGITS))
+    wanted = torch.distributions.kl_divergence(one, other).mean()
+    torch.testing.assert_close(logit_distillation(LOGITS, teacher, multi_label=True), wanted)
+    for several in (False, True):
+        assert logit_distillation(teacher, teacher, multi_label=several).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_tokens_that_are_left_are_compared_and_no_others() -> None:
+    ours, theirs = torch.zeros(1, 3, 2), torch.tensor([[[1.0, 3.0], [9.0, 9.0], [0.0, 2.0]]])
+    assert token_distillation(ours, theirs, torch.tensor([[True, False, True]])).item() == pytest.approx(14.0 / 4)
+    assert token_distillation(ours, theirs, torch.zeros(1, 3, dtype=torch.bool)).item() == 0.0

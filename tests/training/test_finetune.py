@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,10 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.data import DATA_SETS, AudioDataset, Recording, find_data_set
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import DataError, InvalidSetting
+from spectrim.network.transformer import AudioTransformerOutput
 from spectrim.training.augment import apply
-from spectrim.training.finetune import PruningTrainer, annealed_keep_rate, build_model, build_trainer, prepare, train
+from spectrim.training.building import build_model
+from spectrim.training.finetune import PruningTrainer, annealed_keep_rate, build_trainer, prepare, train
 from spectrim.training.recipes import PruningSettings
 
 
@@ -138,9 +139,9 @@ def test_masking_ends_where_the_keep_rate_begins_to_fall(
     trainer.state.epoch = epoch
     seen: dict[str, Any] = {}
 
-    def note(**inputs: Any) -> SimpleNamespace:
+    def note(**inputs: Any) -> AudioTransformerOutput:
         seen.update(inputs)
-        return SimpleNamespace(loss=torch.zeros(()))
+        return AudioTransformerOutput(loss=torch.zeros(()))
 
     batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])
     trainer.compute_loss(type("Model", (), {"training": True, "__call__": lambda _, **inputs: note(**inputs)})(), batch)

@@ -16,6 +16,7 @@ from spectrim.config import SpectrimConfig, ast_base, audiomae_base
 from spectrim.network.transformer import AudioTransformer
 from spectrim.training.finetune import train
 from spectrim.training.optimiser import (
+    annealed_keep_rate,
     build_optimiser,
     build_schedule,
     cosine_from_one,
@@ -24,7 +25,7 @@ from spectrim.training.optimiser import (
     parameter_groups,
     rate_share,
 )
-from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
+from spectrim.training.recipes import OptimiserSettings, PruningSettings, ScheduleSettings
 
 DEPTH = SIZE["num_hidden_layers"]
 
@@ -85,6 +86,17 @@ def test_all_decays_when_told_so_and_without_layer_decay_there_is_one_rate() -> 
     assert {group["weight_decay"] for group in matrices} == {0.0, 5e-7}
 
 
+def test_predictors_begin_at_the_whole_rate_and_the_rest_at_a_share_of_it() -> None:
+    model = a_model(predictor_blocks=[1])
+    plan = OptimiserSettings(learning_rate=1e-3, backbone_rate=0.01, layer_decay=0.5)
+    groups = parameter_groups(model.named_parameters(), plan, DEPTH)
+    predictor = model.blocks[1].predictor
+    for weight in predictor.parameters():
+        assert group_of(groups, weight)["lr"] == 1e-3
+    assert group_of(groups, model.head.linear.weight)["lr"] == pytest.approx(1e-5)
+    assert group_of(groups, model.blocks[1].mlp.up.weight)["lr"] == pytest.approx(1e-5 * 0.5 ** (DEPTH - 1))
+
+
 def test_the_rate_is_for_a_batch_of_so_many_clips() -> None:
     plan = OptimiserSettings(learning_rate=1e-3, per_batch=256, batch_size=32)
     assert plan.peak == pytest.approx(1.25e-4)
@@ -96,6 +108,7 @@ def test_the_rate_is_for_a_batch_of_so_many_clips() -> None:
     ("name", "layer"),
     [
         *(("embeddings.projection.weight", 0), ("blocks.0.norm1.bias", 1), ("blocks.11.mlp.up.weight", 12)),
+        ("blocks.3.predictor.own.weight", 13),
         *(("norm.weight", 13), ("head.linear.weight", 13)),
     ],
 )
@@ -253,6 +266,20 @@ def test_annealing_is_the_cosine_of_evit(progress: float, target: float) -> None
     assert rate == pytest.approx(1.0 - (1.0 - target) * math.sin(math.pi * inside / 2) ** 2, abs=1e-12)
     assert target - 1e-12 <= rate <= 1.0 + 1e-12
     assert cosine_from_one(progress + 0.1, target) <= rate + 1e-12
+
+
+EVIT = (
+    *(1.0, 1.0, 1.0, 1.0, 0.99854021, 0.990953893, 0.977207214, 0.95790097, 0.933878936, 0.906190989, 0.876047227),
+    *(0.844765075, 0.813711716, 0.784244328, 0.757650779, 0.735093334, 0.717557861, 0.705810746, 0.700365392),
+    *(0.7, 0.7, 0.7, 0.7, 0.7),
+)
+"""What `adjust_keep_rate` of EViT's public code (youweiliang/evit at 5ca95a7) returns at every third step of 14 epochs
+of five, with ``warmup_epochs`` 2, ``total_epochs`` 11 and ``base_keep_rate`` 0.7."""
+
+
+def test_the_keep_rate_falls_as_in_the_public_code_of_evit() -> None:
+    settings = PruningSettings(keep_rate=0.7, shrink_start=2, shrink_epochs=9, reducer="fuse")
+    assert [annealed_keep_rate(settings, step / 5) for step in range(0, 70, 3)] == pytest.approx(EVIT, abs=1e-9)
 
 
 def test_annealing_ends_exactly_at_the_rates_it_names() -> None:

@@ -25,6 +25,7 @@ from spectrim.miniatures.spoken_commands import synthesize_spoken_commands
 from spectrim.training.finetune import annealed_keep_rate, prepare, train
 from spectrim.training.optimiser import rate_share
 from spectrim.training.recipe_files import load_recipe, shipped_recipes
+from spectrim.training.recipes import INIT, DistillationSettings, PruningSettings, Recipe
 
 OF_THE_STUDY = ("asc-ast",)
 """They start from weights, and `tests/cli/test_reproduce_real.py` runs them."""
@@ -100,6 +101,13 @@ def miniature(name: str, roots: dict[str, Path]) -> Path:
     return roots[make.__name__]
 
 
+def known_already(plan: Recipe, data: Path, folder: Path) -> str:
+    """A model with the labels of the data, for recipes that go on from one and learn from it."""
+    changes = {"pruning": PruningSettings(), "distillation": DistillationSettings()}
+    prepare(plan.model_copy(update=changes), data, folder).model.save_pretrained(folder / "known")
+    return str(folder / "known")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     plan = load_recipe(name)
@@ -115,7 +123,8 @@ def test_a_recipe_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> Non
         **({"schedule.warmup_steps": 0} if plan.schedule.warmup_form == "stairs" else {}),
     }
     small = load_recipe(name, [f"{field}={json.dumps(value)}" for field, value in changes.items()])
-    train(small, data, tmp_path / "run")
+    init = known_already(small, data, tmp_path) if small.distillation.teacher == INIT else None
+    train(small, data, tmp_path / "run", init=init)
     model = from_pretrained(tmp_path / "run" / "model")
     config, entry = model.config, find_data_set(plan.data.name)
     assert (config.hidden_size, config.num_hidden_layers, config.max_length) == (32, 12, entry.max_length)
@@ -131,8 +140,9 @@ def test_a_recipe_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> Non
     assert logged["learning_rate"] == pytest.approx(course(STEPS - 1) * small.optimiser.peak)
     assert math.isfinite(logged["loss"])
     assert annealed_keep_rate(small.pruning, 0.0) == 1.0
+    assert {"ratio_loss", "logits_loss", "tokens_loss"} <= logged.keys() or init is None
     assert annealed_keep_rate(small.pruning, 1 / per_epoch) == plan.pruning.keep_rate
-    begun, trained = prepare(small, data, tmp_path).model.state_dict(), model.state_dict()
+    begun, trained = prepare(small, data, tmp_path, init).model.state_dict(), model.state_dict()
     moved = {name for name, weight in begun.items() if not torch.equal(weight, trained[name])}
     fixed = {"embeddings.position_table"} if config.backbone == "audiomae" else set()
     still = begun.keys() - moved - fixed
@@ -140,14 +150,19 @@ def test_a_recipe_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_the_recipes_are_those_of_the_paper_and_their_miniatures() -> None:
-    """Three of AST and four of AudioMAE, a miniature of each; two for all of AudioSet; three of the packaged model."""
+    """Three of AST and four of AudioMAE, a miniature of each; two for all of AudioSet; three of the packaged model.
+
+    And three reducers on ESC-50, for both.
+    """
     experiments = [f"ast-{data}" for data in ("as20k", "esc50", "spc2")]
     experiments += [f"audiomae-{data}" for data in ("as20k", "esc50", "spc2", "vox1")]
     experiments_on_all = ["ast-as2m", "audiomae-as2m"]
-    merging = ["ast-esc50-merge", "audiomae-esc50-merge"]
+    reducing = [
+        f"{backbone}-esc50-{kind}" for backbone in ("ast", "audiomae") for kind in ("merge", "fuse", "dynamicvit")
+    ]
     inside = ["spoken-commands-mini", "spoken-commands-mini-pruned", "spoken-commands-mini-settled"]
     assert sorted(RECIPES) == sorted(
-        [*experiments, *(f"{name}-mini" for name in experiments), *experiments_on_all, *merging, *inside]
+        [*experiments, *(f"{name}-mini" for name in experiments), *experiments_on_all, *reducing, *inside]
     )
 
 

@@ -251,6 +251,8 @@ def config_facts(config: SpectrimConfig, pruning: Pruning | None = None) -> dict
     for name, value in Pruning().to_flat().items():
         if name in NEWER_SETTINGS and own[name] == value:
             del own[name]
+    if own["predictor_blocks"] is None:
+        del own["predictor_blocks"]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
 
 

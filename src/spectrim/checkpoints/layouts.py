@@ -104,6 +104,9 @@ def _encoder(config: SpectrimConfig) -> list[str]:
         names += _both(*(f"blocks.{block}.{module}" for module in inside))
         projections = _both(f"blocks.{block}.attention.query", f"blocks.{block}.attention.key_value")
         names += projections if config.qkv_bias else projections[::2]
+    for block in config.encoder.predictors:
+        inside = ("norm", "project", "own", "narrow", "decide")
+        names += [*_both(*(f"blocks.{block}.predictor.{m}" for m in inside)), f"blocks.{block}.predictor.common.weight"]
     return names
 
 

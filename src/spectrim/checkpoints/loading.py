@@ -34,7 +34,7 @@ FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding")
 DESCRIBED = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
     *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "sampling_rate", "features", "mean", "std"),
-    *("padding", "problem_type", *FLAT_NAMES),
+    *("padding", "problem_type", "predictor_blocks", *FLAT_NAMES),
 )
 """Fields of the configuration that `describe` shows."""
 

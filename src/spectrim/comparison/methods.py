@@ -23,7 +23,7 @@ METHODS = (ATTENTION, RANDOM, *(name for name in CRITERIA if name != RANDOM), *R
 DEFAULT_METHODS = (
     *(ATTENTION, RANDOM),
     *(name for name, criterion in CRITERIA.items() if name != RANDOM and criterion.reads not in ("class", "all")),
-    *(name for name in REDUCERS if name != DROP),
+    *(name for name, reducer in REDUCERS.items() if name != DROP and reducer.reads != "predictor"),
 )
 KEEP_RATES = (1.0, 0.7, 0.5, 0.3)
 
@@ -118,8 +118,8 @@ class Case:
 
 
 def reads_scores(reducer: str) -> bool:
-    """Whether a reducer chooses by the criterion's scores."""
-    return REDUCERS[reducer].reads == "scores"
+    """Whether a reducer chooses patches by scores, the criterion's or those of its own predictor."""
+    return REDUCERS[reducer].reads in ("scores", "predictor")
 
 
 def plan_cases(
@@ -130,6 +130,7 @@ def plan_cases(
     own_criterion: str,
     *,
     columns: int | None = None,
+    predictors: Sequence[int] | None = None,
     draws: int = DRAWS,
 ) -> tuple[list[Case], dict[str, str]]:
     """All rows of a comparison: the dense model, then each method at each keep rate below 1.
@@ -141,6 +142,7 @@ def plan_cases(
         depth: number of the model's blocks.
         own_criterion: what `AUTO` stands for.
         columns: number of its patches along time; None where no method has a quota.
+        predictors: its blocks that have a predictor; None where no method asks one.
         draws: tables of random scores, two at least.
 
     Returns:
@@ -165,7 +167,7 @@ def plan_cases(
         what = own_criterion if method.criterion == AUTO and reads_scores(method.reducer) else method.criterion
         if (twin := known.setdefault((what, method.reducer, method.segments), method.name)) != method.name:
             raise InvalidSetting("methods", method.name, f"each method once: on this model {twin!r} is the same")
-        method.at(own, 1.0).check(depth, columns)
+        method.at(own, 1.0).check(depth, columns, predictors)
         seeds = range(draws) if method.criterion == RANDOM else (None,)
         for rate in rates:
             points = tuple(method.at(own, rate, seed) for seed in seeds)

@@ -138,7 +138,10 @@ def compare(
     own = BACKBONE_CRITERIA[config.backbone]
     depth, columns = config.num_hidden_layers, config.grid[1]
     pruning = config.pruning if prune_at is None else config.pruning.changed({"prune_at": list(prune_at)})
-    cases, left_out = plan_cases(chosen, keep_rates, pruning, depth, own, columns=columns, draws=draws)
+    predictors = config.predictor_blocks or ()
+    cases, left_out = plan_cases(
+        chosen, keep_rates, pruning, depth, own, columns=columns, predictors=predictors, draws=draws
+    )
     models = {case.title: backend for case in cases}
     for name, folder in (runs or {}).items():
         tuned = open_prunable(_model_of(folder), f"runs {name}", device)

@@ -81,7 +81,8 @@ def facts(explanation: Explanation) -> str:
     shown = f"{rates[0]:g}" if len(set(rates)) == 1 else ", ".join(f"{rate:g}" for rate in rates)
     blocks = ", ".join(str(stage.block) for stage in explanation.stages)
     reducer = REDUCERS[config.pruning.reducer]
-    chosen = f"ranked by {config.resolved_criterion.replace('_', ' ')}" if reducer.reads == "scores" else "not ranked"
+    ranking = {"scores": config.resolved_criterion.replace("_", " "), "predictor": "trained predictors"}
+    chosen = f"ranked by {ranking[reducer.reads]}" if reducer.reads in ranking else "not ranked"
     pruning = f"Keep rate {shown} at blocks {blocks}, {chosen}"
     if reducer.attends_first:
         pruning += f". What is shown as dropped went on in other tokens (reducer {config.pruning.reducer})"

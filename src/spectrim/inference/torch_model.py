@@ -54,7 +54,7 @@ class TorchModel(Backend):
         self.name = network.name_or_path or "the model"
         self.device = network.device
         self.pruning = given_pruning(network.config.pruning, pruning, {})
-        self.pruning.check(network.config.num_hidden_layers, network.config.grid[1])
+        network.config.check_pruning(self.pruning)
 
     @classmethod
     def load(
@@ -98,7 +98,7 @@ class TorchModel(Backend):
         """See `Backend.at`."""
         other = copy.copy(self)
         other.pruning = given_pruning(self.pruning, pruning, {"keep_rate": keep_rate})
-        other.pruning.check(self.config.num_hidden_layers)
+        self.config.check_pruning(other.pruning)
         return other
 
     def to(self, device: str) -> TorchModel:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spectrim.config import SpectrimConfig
+from spectrim.network.predictor import Predictor, policy_attention
 from spectrim.pruning.criteria import CRITERIA, attention_map
 from spectrim.pruning.kernels.fused import together_pays
 from spectrim.pruning.plan import BlockPlan
@@ -72,9 +73,20 @@ class Attention(nn.Module):
         """(batch, n, width) → (batch, heads, n, head_dim)."""
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend and project: (batch, heads, q, head_dim) → (batch, q, width)."""
-        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, policy: Tensor | None = None
+    ) -> Tensor:
+        """Attend and project: (batch, heads, q, head_dim) → (batch, q, width).
+
+        Args:
+            queries, keys, values: (batch, heads, …, head_dim).
+            mask: as `Tokens.key_mask` gives it.
+            policy: as `Tokens.attended` gives it.
+        """
+        if policy is None:
+            attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        else:
+            attended = policy_attention(queries, keys, policy, mask).to(values.dtype) @ values
         return self.output(attended.transpose(1, 2).flatten(2))
 
 
@@ -143,6 +155,7 @@ class Seen(NamedTuple):
         keys: (batch, heads, extra + n, head_dim).
         values: likewise.
         mask: added to the attention logits, (batch, 1, 1, extra + n), or None.
+        policy: how much each of them may be attended to, (batch, 1, q, extra + n), or None.
         scores: (batch, n) of the patches that entered, or None where nobody reads them.
         finish: what makes the attention output (batch, q, width) of `Tokens.asking`.
         queries: what makes the queries (batch, q, width) of it, for the attention map.
@@ -151,6 +164,7 @@ class Seen(NamedTuple):
     keys: Tensor
     values: Tensor
     mask: Tensor | None
+    policy: Tensor | None
     scores: Tensor | None
     finish: Callable[[Tensor], Tensor]
     queries: Callable[[Tensor], Tensor]
@@ -179,8 +193,9 @@ class Block(GradientCheckpointingLayer):
     block between the tokens that entered it, which there are normalised already, by the block before.
     """
 
-    def __init__(self, config: SpectrimConfig, drop_path: float) -> None:
+    def __init__(self, config: SpectrimConfig, drop_path: float, *, predicts: bool = False) -> None:
         super().__init__()
+        self.predictor = Predictor(config.hidden_size) if predicts else None
         self.norm_first = config.norm_first
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config)
@@ -197,7 +212,10 @@ class Block(GradientCheckpointingLayer):
             plan: what to keep and what to compute.
             wanted: what else to return.
         """
-        tokens, seen = self.score(tokens._replace(values=values), plan, wanted)
+        tokens = tokens._replace(values=values)
+        if plan.predicts:
+            return self._predicted(tokens, plan, wanted)
+        tokens, seen = self.score(tokens, plan, wanted)
         read = seen.keys if plan.reducer.reads == "keys" else seen.scores
         if plan.reducer.attends_first:
             tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
@@ -208,20 +226,31 @@ class Block(GradientCheckpointingLayer):
         tokens = self.feed_forward(tokens)
         return BlockOutput(tokens.values, tokens, seen.scores if wanted.scores and tokens.rank is None else None, shown)
 
+    def _predicted(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted) -> BlockOutput:
+        """The predictor first: what it leaves out is not there for the attention either."""
+        if self.predictor is None:
+            raise ValueError("this block has no predictor")
+        patches = tokens.values[:, tokens.extra :]
+        read = self.predictor(patches, tokens.valid if tokens.policy is None else tokens.policy)
+        tokens, seen = self.score(plan.reducer.reduce(tokens, read, plan), plan, NOTHING)
+        tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
+        tokens = self.feed_forward(tokens)
+        return BlockOutput(tokens.values, tokens, read[..., 0].detach() if wanted.scores else None, shown)
+
     def score(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted) -> tuple[Tokens, Seen]:
         """Keys and values of all tokens, the patches' scores, and what the queries will be made of."""
         attention, criterion = self.attention, CRITERIA[plan.criterion]
         normed = self._before(self.norm1, tokens.values)
         keys, values = attention.keys_values(normed)
-        mask = tokens.key_mask(tokens.values.dtype)
+        mask, policy = tokens.key_mask(tokens.values.dtype), tokens.attended(plan.emits)
 
         def attended(queries: Tensor) -> Tensor:
-            return attention(attention.split(queries), keys, values, mask)
+            return attention(attention.split(queries), keys, values, mask, policy)
 
         def projected(rows: Tensor) -> Tensor:
             return attended(attention.query(rows))
 
-        seen = Seen(keys, values, mask, tokens.rank, projected, attention.query)
+        seen = Seen(keys, values, mask, policy, tokens.rank, projected, attention.query)
         tokens = tokens._replace(asking=normed)
         if not criterion.reads_attention or not (plan.ranks or wanted.scores):
             return tokens, seen
@@ -258,7 +287,12 @@ class Block(GradientCheckpointingLayer):
         asking = tokens.values if tokens.asking is None else tokens.asking
         shown = None
         if wanted.attention:
-            shown = attention_map(self.attention.split(seen.queries(asking)), seen.keys, seen.mask)
+            queries = self.attention.split(seen.queries(asking))
+            shown = (
+                attention_map(queries, seen.keys, seen.mask)
+                if seen.policy is None
+                else policy_attention(queries, seen.keys, seen.policy, seen.mask)
+            )
         values = self._after(self.norm1, tokens.values + self.drop_path(seen.finish(asking)))
         return tokens._replace(values=values, asking=None), shown
 

@@ -1,6 +1,8 @@
-"""Classification losses."""
+"""Losses: of classification, of a dense teacher, and of the share of patches that DynamicViT keeps."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -48,6 +50,51 @@ def classification_loss(logits: Tensor, labels: Tensor, *, multi_label: bool) ->
     if multi_label:
         return functional.binary_cross_entropy_with_logits(logits, targets)
     return functional.cross_entropy(logits, targets)
+
+
+def ratio_loss(decisions: Sequence[Tensor], rates: Sequence[float]) -> Tensor:
+    """How far the shares of patches that predictors keep are from those that they should (Rao et al., 2021, eq. 14).
+
+    Args:
+        decisions: as `spectrim.AudioTransformerOutput` has them: what enters, and what each predictor leaves.
+        rates: keep rate of each predictor; the share that is to be left is the product of those so far.
+
+    Returns:
+        Mean over predictors and clips of the squared difference, a scalar.
+    """
+    entered, share, total = decisions[0].sum(dim=1), 1.0, decisions[0].new_zeros(())
+    for left, rate in zip(decisions[1:], rates, strict=True):
+        share *= rate
+        total = total + ((left.sum(dim=1) / entered - share) ** 2).mean()
+    return total / len(rates)
+
+
+def logit_distillation(logits: Tensor, teacher: Tensor, *, multi_label: bool) -> Tensor:
+    """Kullback-Leibler divergence of a model's labels from those of its teacher, mean over the batch, a scalar.
+
+    Args:
+        logits: (batch, labels).
+        teacher: likewise.
+        multi_label: of one sigmoid a label, mean over labels too; else of one softmax over all (eq. 12).
+    """
+    if multi_label:
+        certain = teacher.sigmoid()
+        entropy = functional.binary_cross_entropy_with_logits(teacher, certain)
+        return functional.binary_cross_entropy_with_logits(logits, certain) - entropy
+    ours, theirs = logits.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
+    return functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def token_distillation(tokens: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
+    """Mean squared difference of the patches that are left from the teacher's (eq. 11), a scalar.
+
+    Args:
+        tokens: (batch, n, width) after the last block.
+        teacher: likewise.
+        kept: (batch, n) bool: which of them count; 0 is returned where none does.
+    """
+    each = ((tokens - teacher) ** 2).mean(dim=-1)
+    return (each * kept).sum() / kept.sum().clamp(min=1)
 
 
 def _check_range(labels: Tensor, least: float, most: float, allowed: str) -> None:

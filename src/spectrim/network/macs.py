@@ -135,7 +135,7 @@ def _spectrogram(config: SpectrimConfig, frames: int) -> int:
 
 def _paper(config: SpectrimConfig, plan: BlockPlan) -> int:
     width = config.hidden_size
-    entering = plan.patches_in + config.extra_tokens
+    entering = plan.patches_seen + config.extra_tokens
     staying = plan.patches_kept + config.extra_tokens
     attention = 4 * entering * width**2 + 2 * entering**2 * width
     return attention + 2 * staying * width * config.intermediate_size
@@ -143,7 +143,7 @@ def _paper(config: SpectrimConfig, plan: BlockPlan) -> int:
 
 def _executed(config: SpectrimConfig, plan: BlockPlan) -> int:
     width, extra = config.hidden_size, config.extra_tokens
-    entering = plan.patches_in + extra
+    entering = plan.patches_seen + extra
     attending, computed = plan.tokens_attended(extra), plan.tokens_computed(extra)
     queries, scores = attending, 0
     if plan.ranks:

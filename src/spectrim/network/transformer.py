@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ from spectrim.network.blocks import Block, BlockOutput, Embeddings, Head, Wanted
 from spectrim.network.entering import check_input, check_removed, entering_tokens, ranked, static_scores
 from spectrim.network.losses import classification_loss
 from spectrim.network.positions import sincos_position_table
+from spectrim.network.predictor import Predictor
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, given_pruning
+from spectrim.pruning.reducers import REDUCERS
 from spectrim.pruning.tokens import Tokens
 from spectrim.pruning.trace import TokenTrace, TraceRecorder
 
@@ -36,6 +38,8 @@ class AudioTransformerOutput(ModelOutput):
         hidden_states: if asked for, the tokens before block 0 and after each block, (batch, tokens alive, width).
         attentions: if asked for, per block the map (batch, heads, tokens computed, tokens entering) in float32.
         token_trace: if asked for, scores and survivors per block.
+        decisions: while training with ``reducer="dynamicvit"``, (batch, n) of 1 or 0 with gradients: which patches are
+            there, which enter block 0 and then which are left after each predictor.
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
@@ -49,6 +53,7 @@ class AudioTransformerOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     token_trace: TokenTrace | None = None
+    decisions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -61,12 +66,14 @@ class Encoded:
         hidden_states: see `AudioTransformerOutput`; so the others.
         attentions: likewise.
         token_trace: likewise.
+        decisions: likewise.
     """
 
     tokens: Tokens
     hidden_states: tuple[Tensor, ...] | None
     attentions: tuple[Tensor, ...] | None
     token_trace: TokenTrace | None
+    decisions: tuple[Tensor, ...] | None
 
 
 class AudioTransformer(PreTrainedModel):
@@ -95,7 +102,8 @@ class AudioTransformer(PreTrainedModel):
         self.embeddings = Embeddings(config)
         depth = config.num_hidden_layers
         rates = [config.drop_path_rate * block / max(depth - 1, 1) for block in range(depth)]
-        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+        asked = config.encoder.predictors
+        self.blocks = nn.ModuleList(Block(config, rate, predicts=n in asked) for n, rate in enumerate(rates))
         # After post-norm blocks there is nothing left to normalise.
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         self.head = Head(config)
@@ -140,9 +148,32 @@ class AudioTransformer(PreTrainedModel):
             if name not in FLAT_NAMES:
                 raise InvalidSetting(name, fields[name], f"no setting of pruning; there are {one_of(FLAT_NAMES)}")
         chosen = given_pruning(self.config.pruning, pruning, fields)
-        chosen.check(self.config.num_hidden_layers, self.config.grid[1])
+        self.config.check_pruning(chosen)
         self.config = copy.deepcopy(self.config)
         self.config.pruning = chosen
+        return self
+
+    def add_predictors(self, at: Sequence[int]) -> AudioTransformer:
+        """Give blocks the predictors that ``reducer="dynamicvit"`` asks, with random weights that are to be trained.
+
+        Args:
+            at: block numbers; a predictor that is there already stays.
+
+        Returns:
+            The model itself, with a new configuration.
+
+        Raises:
+            InvalidSetting: there is no such block, or the width is no multiple of 4.
+        """
+        config = copy.deepcopy(self.config)
+        config.predictor_blocks = sorted({*(config.predictor_blocks or ()), *at})
+        config.check()
+        self.config = config
+        for number in at:
+            block = self.blocks[number]
+            if block.predictor is None:
+                block.predictor = Predictor(config.hidden_size).to(self.device, self.dtype)
+                block.predictor.apply(self._init_weights)
         return self
 
     @can_return_tuple
@@ -206,6 +237,7 @@ class AudioTransformer(PreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             token_trace=encoded.token_trace,
+            decisions=encoded.decisions,
         )
 
     def embed(self, input_values: Tensor, pruning: Pruning | None = None, num_frames: Tensor | None = None) -> Tensor:
@@ -273,12 +305,19 @@ class AudioTransformer(PreTrainedModel):
         static = static_scores(input_values, config, pruning, training=self.training) if scored else None
         tokens = ranked(tokens, static)
         plans = config.plan(tokens.alive.shape[1], pruning, full_output=full_output)
+        if self.training and any(plan.predicts for plan in plans):
+            tokens = tokens.sampled()
+        every = REDUCERS[pruning.reducer].reads != "predictor"
+        policies = [] if tokens.policy is None else [tokens.policy]
         states, maps = [tokens.values] if hidden_states else [], []
-        recorder = TraceRecorder(config.grid, static) if token_trace else None
+        recorder = TraceRecorder(config.grid, static, scored=every) if token_trace else None
         for number, (block, plan) in enumerate(zip(self.blocks, plans, strict=True)):
             entered = tokens
-            out = BlockOutput(*block(entered.values, entered, plan, Wanted(token_trace, attentions)))
+            wanted = Wanted(token_trace and (every or plan.predicts), attentions)
+            out = BlockOutput(*block(entered.values, entered, plan, wanted))
             tokens = out.tokens._replace(values=out.values)
+            if plan.predicts and tokens.policy is not None:
+                policies.append(tokens.policy)
             if number in gone:
                 tokens = tokens.without(gone[number].to(tokens.patches.device).flatten(1))
             if hidden_states:
@@ -292,6 +331,7 @@ class AudioTransformer(PreTrainedModel):
             hidden_states=tuple(states) if hidden_states else None,
             attentions=tuple(maps) if attentions else None,
             token_trace=None if recorder is None else recorder.trace(),
+            decisions=tuple(policies) or None,
         )
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ class Encoder(NamedTuple):
         width: of a token.
         heads: of attention.
         columns: number of patches along time, T.
+        predictors: blocks that have a predictor of their own, see `spectrim.network.predictor`.
     """
 
     depth: int
@@ -33,6 +34,7 @@ class Encoder(NamedTuple):
     width: int
     heads: int
     columns: int
+    predictors: tuple[int, ...] = ()
 
 
 class Reducer(Protocol):
@@ -44,7 +46,10 @@ class Reducer(Protocol):
 
     @property
     def reads(self) -> str:
-        """What it chooses by: ``"scores"`` of the criterion, ``"keys"`` of the block's attention, or ``"nothing"``."""
+        """What it chooses by: ``"scores"`` of the criterion, ``"keys"`` of the block's attention, or ``"nothing"``.
+
+        Or the block's own ``"predictor"``, before anything else is computed: what it leaves out is not a key either.
+        """
 
     @property
     def least_rate(self) -> float:
@@ -70,7 +75,8 @@ class Reducer(Protocol):
         Args:
             tokens: those of the block; with ``attends_first`` after attention, else before it.
             read: what `reads` names, of the tokens that entered: scores (batch, n) of the patches, higher is kept, None
-                where nothing is pruned; or keys (batch, heads, extra + n, head_dim).
+                where nothing is pruned; or keys (batch, heads, extra + n, head_dim); or the predictor's
+                log-probabilities (batch, n, 2), of keeping a patch and of dropping it.
             plan: of the block.
         """
 
@@ -80,7 +86,7 @@ class BlockPlan:
     """What one block is to do.
 
     Attributes:
-        patches_in: patch tokens that enter; all of them and the extra tokens are keys and values.
+        patches_in: patch tokens that enter.
         survivors: patch tokens that the criterion lets go on as they are, ceil(r·n).
         patches_kept: patch tokens alive after the block; with a reducer that makes new tokens, those included.
         keep_rate: the rate of this block; 1 where nothing is pruned.
@@ -118,6 +124,16 @@ class BlockPlan:
     def ranks(self) -> bool:
         """Whether the criterion's scores decide in this block."""
         return self.prunes and self.reducer.reads == "scores"
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the block's predictor decides, before its attention."""
+        return self.reducer.reads == "predictor"
+
+    @property
+    def patches_seen(self) -> int:
+        """Patch tokens that are keys and values, beside the extra tokens."""
+        return self.patches_kept if self.predicts else self.patches_in
 
     def tokens_attended(self, extra: int) -> int:
         """Number of tokens whose attention output the block computes, with this many extra tokens."""

@@ -119,12 +119,13 @@ class Pruning:
         """Whether any block drops patches."""
         return any(rate < 1.0 for rate in self.rates.values())
 
-    def check(self, depth: int, columns: int | None = None) -> None:
+    def check(self, depth: int, columns: int | None = None, predictors: Sequence[int] | None = None) -> None:
         """Raise `InvalidSetting` for what does not go together, or not with a model.
 
         Args:
             depth: number of its blocks.
             columns: number of its patches along time; None where that is not known yet.
+            predictors: its blocks that have a predictor, likewise.
         """
         for block in self.at:
             if block >= depth:
@@ -139,7 +140,7 @@ class Pruning:
                 raise InvalidSetting("reducer", self.reducer, "'drop' with reference_compat")
         reducer = REDUCERS[self.reducer]
         if self.time_segments > 1 and (self.reference_compat or reducer.reads != "scores"):
-            other = "reference_compat" if self.reference_compat else f"reducer={self.reducer!r}, which ranks nothing"
+            other = "reference_compat" if self.reference_compat else f"reducer={self.reducer!r}, which reads no scores"
             raise InvalidSetting("time_segments", self.time_segments, f"1 with {other}")
         if columns is not None and self.time_segments > columns:
             allowed = f"1 to {columns}, the number of patches along time"
@@ -147,8 +148,10 @@ class Pruning:
         if self.attention_mass > 0.0:
             self._check_mass()
         if reducer.reads != "scores" and self.criterion != AUTO:
-            allowed = f"{AUTO!r} with reducer={self.reducer!r}, which compares {reducer.reads} and reads no scores"
+            allowed = f"{AUTO!r} with reducer={self.reducer!r}, which goes by {reducer.reads} and reads no scores"
             raise InvalidSetting("criterion", self.criterion, allowed)
+        if reducer.reads == "predictor" and predictors is not None and not set(self.at) <= set(predictors):
+            self._refuse_predictors(predictors)
         for block, rate in self.rates.items():
             if rate < reducer.least_rate:
                 allowed = f"from {reducer.least_rate:g} to 1 at block {block} with reducer={self.reducer!r}"
@@ -158,6 +161,14 @@ class Pruning:
             names = one_of((AUTO, *with_attention))
             allowed = f"{names} with reducer={self.reducer!r}, which weighs tokens by attention"
             raise InvalidSetting("criterion", self.criterion, allowed)
+
+    def _refuse_predictors(self, there: Sequence[int]) -> None:
+        """Raise `InvalidSetting` for blocks whose predictor the model does not have."""
+        if there:
+            allowed = f"blocks of {list(there)} with reducer={self.reducer!r}: the others have no predictor"
+            raise InvalidSetting("prune_at", list(self.at), allowed)
+        allowed = "another: this model has no predictors; spectrim train ast-esc50-dynamicvit --init MODEL trains them"
+        raise InvalidSetting("reducer", self.reducer, allowed)
 
     def _check_mass(self) -> None:
         """Raise `InvalidSetting` for what does not go together with ``attention_mass``."""
@@ -187,7 +198,7 @@ class Pruning:
         Raises:
             InvalidSetting: as `check`; or the keep rate is too low for ``reference_compat`` to leave the head tokens.
         """
-        self.check(encoder.depth, encoder.columns)
+        self.check(encoder.depth, encoder.columns, encoder.predictors)
         criterion = encoder.own_criterion if self.criterion == AUTO else self.criterion
         dropping: Reducer = ReferenceDrop() if self.reference_compat else REDUCERS[self.reducer]
         rates, plans = self.rates, []

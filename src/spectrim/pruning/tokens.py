@@ -39,6 +39,9 @@ class Tokens(NamedTuple):
         source: (batch, F·T) int64: for every patch of the grid the place in the sequence of the token that carries it,
             −1 for none; None where no trace is kept.
         holds: ``"all"``, ``"extra"`` or ``"patches"``: what ``values`` and ``asking`` have.
+        policy: (batch, n) float, 1 for patches that go on and 0 for those that were drawn to be dropped, with gradients
+            (DynamicViT, while training): nobody but they themselves attends to these, and no mean counts them; None
+            where what is dropped is removed.
     """
 
     values: Tensor
@@ -50,6 +53,7 @@ class Tokens(NamedTuple):
     asking: Tensor | None = None
     source: Tensor | None = None
     holds: str = "all"
+    policy: Tensor | None = None
 
     @property
     def alive(self) -> Tensor:
@@ -110,6 +114,7 @@ class Tokens(NamedTuple):
             valid=stays,
             size=None if self.size is None else take_patches(self.size, index),
             source=source,
+            policy=None if self.policy is None else take_patches(self.policy, index),
         )
         return following if stays is None else following._marked(stays)
 
@@ -125,11 +130,30 @@ class Tokens(NamedTuple):
 
     def empty(self, stay: Tensor) -> Tokens:
         """Turn patches into empty slots; ``stay`` (batch, n) bool says which not. Shapes stay as they are."""
-        source = self.source
-        if source is not None:
-            places = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
-            source = renumbered(source, self.patches.shape[1], places, stay, self.extra)
-        return self._replace(valid=stay, source=source)._marked(stay)
+        return self._left_out(stay)._replace(valid=stay)
+
+    def sampled(self) -> Tokens:
+        """From here on, mask what is dropped by a draw and remove nothing; see `policy`."""
+        alive = self.values.new_ones(self.alive.shape) if self.valid is None else self.valid.to(self.values.dtype)
+        return self._replace(policy=alive)
+
+    def masked(self, keep: Tensor) -> Tokens:
+        """Drop patches by a draw, ``keep`` (batch, n) of 1 or 0 with gradients; what was dropped before stays so."""
+        policy = keep if self.policy is None else keep * self.policy
+        return self._left_out(policy.detach() > 0.5)._replace(policy=policy)
+
+    def attended(self, emits: str) -> Tensor | None:
+        """How much each token may be attended to by those that ``emits`` names; None: by `key_mask` alone.
+
+        Returns:
+            (batch, 1, q, extra + n): the `policy` of each key, and 1 of a token to itself.
+        """
+        if self.policy is None:
+            return None
+        keys = functional.pad(self.policy, (self.extra, 0), value=1.0)[:, None, None]
+        own = torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
+        rows = {"all": own, "extra": own[: self.extra], "patches": own[self.extra :]}[emits]
+        return keys + (1.0 - keys) * rows
 
     def without(self, flags: Tensor) -> Tokens:
         """Empty the slots of flagged patches, (batch, F·T) bool; a clip of which none would be left keeps what it has.
@@ -233,18 +257,29 @@ class Tokens(NamedTuple):
         if head_reads == "extra":
             return norm(self.values[:, : self.extra]).mean(dim=1)
         patches = self.values if self.holds == "patches" else self.values[:, self.extra :]
-        if self.valid is None and self.size is None:
+        if self.valid is None and self.size is None and self.policy is None:
             return norm(patches.mean(dim=1))
         weight = torch.ones_like(patches[..., 0]) if self.size is None else self.size.to(patches.dtype)
         if self.valid is not None:
             weight = weight * self.valid
+        if self.policy is not None:
+            weight = weight * self.policy.to(weight.dtype)
         weight = weight.unsqueeze(-1)
-        return norm((patches * weight).sum(dim=1) / weight.sum(dim=1))
+        total = weight.sum(dim=1)
+        return norm((patches * weight).sum(dim=1) / (total if self.policy is None else total.clamp(min=1.0)))
 
     def _picked(self, rows: Tensor, index: Tensor) -> Tensor:
         if self.holds == "extra":
             return rows
         return take_patches(rows, index) if self.holds == "patches" else take_tokens(rows, index, self.extra)
+
+    def _left_out(self, stay: Tensor) -> Tokens:
+        """Follow no further the patches of slots where ``stay`` (batch, n) is False."""
+        source = self.source
+        if source is not None:
+            places = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
+            source = renumbered(source, self.patches.shape[1], places, stay, self.extra)
+        return self._replace(source=source)._marked(stay)
 
     def _marked(self, stay: Tensor) -> Tokens:
         """Mark the slots as no patch where ``stay`` (batch, n) is False."""

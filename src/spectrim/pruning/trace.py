@@ -80,11 +80,14 @@ class TraceRecorder:
         grid: (F, T).
         static: (batch, F, T) scores of a criterion that reads no attention, the same for every block; None for one that
             does.
+        scored: whether every block gives scores; if not, in one that gives none those of its patches are 0, the
+            log-probability of what is certain: it keeps them all.
     """
 
-    def __init__(self, grid: tuple[int, int], static: Tensor | None) -> None:
+    def __init__(self, grid: tuple[int, int], static: Tensor | None, *, scored: bool = True) -> None:
         self.grid = grid
         self.static = static
+        self.scored = scored
         self.blocks: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, entered: Tokens, scores: Tensor | None, left: Tokens) -> None:
@@ -93,6 +96,8 @@ class TraceRecorder:
             shown = self.static.masked_fill(~alive_on_grid(entered.patches, self.grid), math.nan)
         elif scores is not None:
             shown = scatter_to_grid(scores, entered.alive, self.grid)
+        elif not self.scored:
+            shown = scatter_to_grid(torch.zeros_like(entered.alive, dtype=torch.float32), entered.alive, self.grid)
         else:
             raise ValueError("a block gave no scores to trace")
         source = left.source if left.source is not None else left.patches.new_empty(0)

@@ -18,19 +18,19 @@ from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction
 
 from spectrim.audio.frontend import Frontend
-from spectrim.checkpoints import DescribedSource, UntrainedPruning, describe, from_pretrained
-from spectrim.checkpoints.loading import FURTHER_SETTINGS
-from spectrim.config import BUILDERS, SpectrimConfig
-from spectrim.data import PARTS, AudioDataset, Clip, find_data_set, frontend_fields
-from spectrim.errors import InvalidSetting
+from spectrim.checkpoints import describe
+from spectrim.config import SpectrimConfig
+from spectrim.data import PARTS, AudioDataset, Clip, find_data_set
 from spectrim.files import folder_beside, write_json
 from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
 from spectrim.network.losses import classification_loss
-from spectrim.network.transformer import AudioTransformer
+from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
 from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
 from spectrim.training.branch import branching_point
+from spectrim.training.building import DENSE, build_model
 from spectrim.training.cards import write_card
+from spectrim.training.distillation import added_losses, needs_tokens, open_teacher
 from spectrim.training.input_check import InputNotice, check_input
 from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipes import Recipe
@@ -86,13 +86,16 @@ class Collator:
 class PruningTrainer(RunTrainer):
     """Trainer whose forward passes follow a recipe's keep rate and augmentations.
 
-    Evaluation runs at ``evaluation_rate``, without augmentations.
+    Evaluation runs at ``evaluation_rate``, without augmentations. ``parts`` are the losses beside that of the labels
+    since they were logged.
     """
 
     model: AudioTransformer
 
-    def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, recipe: Recipe, teacher: AudioTransformer | None = None, **kwargs: Any) -> None:
         self.recipe = recipe
+        self.teacher = teacher
+        self.parts: dict[str, list[float]] = {}
         self.evaluation_rate = recipe.pruning.keep_rate
         kept = recipe.evaluation.average_last if recipe.evaluation.choose == "average" else NEWEST
         super().__init__(
@@ -136,79 +139,34 @@ class PruningTrainer(RunTrainer):
                 drawn.pop("stripes", None)
             config = self.model.config
             seen["input_values"] = apply(seen["input_values"], drawn, -config.mean / (2.0 * config.std))
-        outputs = model(**seen, keep_rate=rate)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        states = model.training and needs_tokens(self.recipe)
+        outputs = model(**seen, keep_rate=rate, output_hidden_states=states)
+        loss = outputs.loss
+        if model.training:
+            added = added_losses(self.recipe, self.model, outputs, self.taught(seen, states=states), rate)
+            loss = sum(added.values(), loss)
+            for name, value in added.items():
+                self.parts.setdefault(name, []).append(value.item())
+        return (loss, outputs) if return_outputs else loss
 
+    def taught(self, seen: dict[str, Any], *, states: bool) -> AudioTransformerOutput | None:
+        """What the teacher makes of the same batch, with the same patches."""
+        if self.teacher is None:
+            return None
+        dense = self.recipe.pruning.operating_point.changed(DENSE)
+        with torch.no_grad():
+            asked = {name: value for name, value in seen.items() if name != "labels"}
+            taught: AudioTransformerOutput = self.teacher.to(self.args.device)(
+                **asked, pruning=dense, output_hidden_states=states
+            )
+        return taught
 
-def problem_type(recipe: Recipe, part: AudioDataset) -> str:
-    """The configuration's word for a recipe's loss on a data set."""
-    alone = len(part.labels) == 1
-    several = part.each_label_apart if recipe.loss == "auto" else recipe.loss == "binary_cross_entropy"
-    if alone and not several:
-        raise InvalidSetting("loss", recipe.loss, f"binary_cross_entropy: {part.labels[0]!r} is the only label")
-    if part.multi_label and not several:
-        raise InvalidSetting(
-            "loss", recipe.loss, f"binary_cross_entropy: clips of {recipe.data.name} have several labels"
-        )
-    return "multi_label_classification" if several else "single_label_classification"
-
-
-def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTransformer:
-    """The model to train: a checkpoint with a head for a data set, or a fresh one from the recipe's builder.
-
-    Mean, std and length of the input are the recipe's, else the data set's, else the checkpoint's.
-
-    Args:
-        recipe: says builder, fields, and pruning; the model carries its keep rate, which training overrides.
-        init: what `spectrim.from_pretrained` takes, or None for random weights.
-        part: says the labels; a checkpoint's head is kept where it has the same ones.
-
-    Raises:
-        InvalidSetting: a size, or another field, in the recipe is not that of the checkpoint; or that takes MFCC, for
-            which neither the data sets' statistics nor all augmentations are meant.
-    """
-    problem, pruning = problem_type(recipe, part), recipe.pruning.operating_point
-    if init is None:
-        names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
-        fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
-        fields |= {"pruning": pruning, "problem_type": problem, **names}
-        return initialise_head(AudioTransformer(BUILDERS[recipe.model.builder](**fields)), recipe)
-    described = describe(recipe.model.start(init))
-    if described["features"] != "log_mel":
-        allowed = f"a checkpoint that takes log-mel; {init} takes {described['features']}, which recipes do not know"
-        raise InvalidSetting("init", init, allowed)
-    known = {name: getattr(find_data_set(recipe.data.name), name) for name in ("mean", "std", "max_length")}
-    fields_asked = {**{name: value for name, value in known.items() if value is not None}, **recipe.model.fields}
-    frames = fields_asked.pop("max_length", None)
-    further = {name: fields_asked.pop(name) for name in FURTHER_SETTINGS if name in fields_asked}
-    head_std = fields_asked.pop("head_init_std", None)
-    fields_asked.pop("initializer_range", None)
-    fresh = recipe.model.fresh_head or described["label_names"] != list(part.labels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UntrainedPruning)
-        model = from_pretrained(
-            DescribedSource(init, (described["frequency_stride"], described["time_stride"]), recipe.model.frames),
-            pruning=pruning,
-            labels=part.labels if fresh else None,
-            frames=frames,
-            positions=recipe.model.positions,
-            **further,
-        )
-    for name, value in fields_asked.items():
-        if (there := getattr(model.config, name)) != value:
-            raise InvalidSetting(f"model.fields.{name}", value, f"{there!r}, as in the checkpoint {init}")
-    if fresh and head_std not in (None, model.config.head_init_std):
-        model.config.head_init_std = head_std
-        torch.nn.init.trunc_normal_(model.head.linear.weight, std=head_std)
-    model.config.problem_type = problem
-    return initialise_head(model, recipe) if fresh else model
-
-
-def initialise_head(model: AudioTransformer, recipe: Recipe) -> AudioTransformer:
-    """Give a fresh head the start that the recipe names; see `ModelSettings`."""
-    if recipe.model.head_init == "linear":
-        model.head.linear.reset_parameters()
-    return model
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the means of `parts` beside the loss that they are in."""
+        if "loss" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self.parts.items()}
+            self.parts = {}
+        super().log(logs, *args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -222,6 +180,7 @@ class FineTuningRun:
         metric: by its name in `spectrim.measure.metrics.METRICS`.
         parts: of the data set, by `spectrim.data.PARTS`.
         model: to be trained.
+        teacher: that it learns from beside the labels, or None.
     """
 
     recipe: Recipe
@@ -230,6 +189,7 @@ class FineTuningRun:
     metric: str
     parts: dict[str, AudioDataset]
     model: AudioTransformer
+    teacher: AudioTransformer | None = None
 
 
 def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None) -> FineTuningRun:
@@ -247,7 +207,8 @@ def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | No
     for name, part in parts.items():
         if (reason := part.not_measurable) is not None and is_main_process():
             logger.warning("%s is not defined on the %s part: %s", part.metric, name, reason)
-    return FineTuningRun(recipe, Path(output), init, parts["train"].metric, parts, model)
+    teacher = open_teacher(recipe, init, model)
+    return FineTuningRun(recipe, Path(output), init, parts["train"].metric, parts, model, teacher)
 
 
 def train(
@@ -338,6 +299,7 @@ def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None) -> Pru
         model=model,
         args=arguments,
         recipe=recipe,
+        teacher=job.teacher,
         data_collator=Collator(Frontend.from_config(model.config), recipe, model.config),
         train_dataset=clips,
         eval_dataset=job.parts["validation"],

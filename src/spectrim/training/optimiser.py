@@ -22,11 +22,21 @@ def decays(name: str, weight: Tensor) -> bool:
     return weight.ndim > 1 and not name.endswith(("_token", "position_table"))
 
 
+def is_predictor(name: str) -> bool:
+    """Whether a parameter is of DynamicViT's predictors."""
+    return ".predictor." in name
+
+
 def layer_of(name: str, depth: int) -> int:
-    """The layer of a parameter of an `AudioTransformer`: embeddings 0, block i i + 1, the rest depth + 1."""
+    """The layer of a parameter of an `AudioTransformer`: embeddings 0, block i i + 1, the rest depth + 1.
+
+    Predictors are of the rest: they begin with random weights, as the head does.
+    """
     first, _, rest = name.partition(".")
     if first == "embeddings":
         return 0
+    if is_predictor(name):
+        return depth + 1
     return int(rest.partition(".")[0]) + 1 if first == "blocks" else depth + 1
 
 
@@ -49,6 +59,7 @@ def parameter_groups(
             continue
         decay = settings.weight_decay if settings.decay == "all" or decays(name, weight) else 0.0
         scale = 1.0 if depth is None else settings.layer_decay ** (depth + 1 - layer_of(name, depth))
+        scale *= 1.0 if is_predictor(name) else settings.backbone_rate
         groups.setdefault((decay, scale), []).append(weight)
     return [
         {"params": weights, "weight_decay": decay, "lr": settings.peak * scale}

@@ -11,13 +11,18 @@ from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.errors import InvalidSetting, nearest_of
 from spectrim.network.positions import POSITION_METHODS
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning
+from spectrim.pruning.reducers import REDUCERS
 
 Share = Field(default=0.0, ge=0.0, lt=1.0)
 Factor = Annotated[float, Field(ge=0.5, le=2.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+INIT = "init"
+"""Stands, as a teacher, for the checkpoint that a run starts from."""
+
 SET_ELSEWHERE = {
     **{name: f"pruning.{name}" for name in FLAT_NAMES},
+    "predictor_blocks": "pruning.prune_at",
     "problem_type": "loss",
     "id2label": "data",
     "label2id": "data",
@@ -104,6 +109,7 @@ class OptimiserSettings(StrictSettings):
         decay: ``"matrices"`` decays weight matrices only; ``"all"`` every trained parameter, as AST's code does.
         layer_decay: factor of the rate from a block to the one below it (Bao et al., 2022); the head has 1, block i of
             depth D has ``layer_decay**(D − i)``, the embeddings ``layer_decay**(D + 1)``.
+        backbone_rate: factor of the rate of all weights but DynamicViT's predictors.
         batch_size: clips in a step, over all processes and accumulated batches.
         accumulate: forward passes in a step.
         drop_last: leave out what does not fill the last batch of an epoch.
@@ -121,6 +127,7 @@ class OptimiserSettings(StrictSettings):
     weight_decay: float = Field(default=0.0, ge=0.0)
     decay: Literal["matrices", "all"] = "matrices"
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    backbone_rate: float = Field(default=1.0, gt=0.0, le=1.0)
     batch_size: PositiveInt = 64
     accumulate: PositiveInt = 1
     drop_last: bool = False
@@ -184,11 +191,15 @@ class PruningSettings(OperatingPointSettings):
     The keep rate is 1 until ``shrink_start`` epochs, falls by a cosine over ``shrink_epochs``, and then stays at
     ``keep_rate``, which is one number here. ``anneal_every`` "step" moves it at every step, as EViT does; "epoch" at
     every epoch, as the paper's code does.
+
+    With ``reducer: dynamicvit`` the rate is what `ratio_weight` pulls the share of kept patches to, times the weight of
+    that loss (`spectrim.network.losses.ratio_loss`).
     """
 
     shrink_start: float = Field(default=0.0, ge=0.0)
     shrink_epochs: float = Field(default=0.0, ge=0.0)
     anneal_every: Literal["step", "epoch"] = "step"
+    ratio_weight: float = Field(default=2.0, ge=0.0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -203,6 +214,22 @@ class PruningSettings(OperatingPointSettings):
     def operating_point(self) -> Pruning:
         """Where the model works when training is done."""
         return Pruning().changed({name: getattr(self, name) for name in FLAT_NAMES})
+
+
+class DistillationSettings(StrictSettings):
+    """Learning from a dense model beside the labels (DynamicViT: Rao et al., 2021, section 3.2).
+
+    Attributes:
+        teacher: a checkpoint with the labels of the data, as ``--init`` takes; ``"init"``: what the run starts from;
+            None: no teacher.
+        logits: weight of the divergence from the teacher's labels.
+        tokens: weight of the squared difference from its patches after the last block and norm, of those that are kept;
+            needs ``pruning.reducer: dynamicvit``, which removes none while it trains.
+    """
+
+    teacher: str | None = None
+    logits: float = Field(default=0.5, ge=0.0)
+    tokens: float = Field(default=0.5, ge=0.0)
 
 
 class AugmentSettings(StrictSettings):
@@ -301,6 +328,7 @@ class Recipe(StrictSettings):
     optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     pruning: PruningSettings = Field(default_factory=PruningSettings)
+    distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     workers: int = Field(default=0, ge=0)
@@ -316,6 +344,10 @@ class Recipe(StrictSettings):
         if pruning.keep_rate < 1.0 and end > epochs:
             allowed = f"a start and a length that end within optimiser.epochs={epochs:g}"
             raise InvalidSetting("pruning.shrink_start + pruning.shrink_epochs", end, allowed)
+        taught = self.distillation.teacher is not None and self.distillation.tokens > 0
+        if taught and REDUCERS[pruning.reducer].reads != "predictor" and pruning.keep_rate < 1.0:
+            allowed = f"0 with pruning.reducer={pruning.reducer!r}: the teacher's tokens are others than those left"
+            raise InvalidSetting("distillation.tokens", self.distillation.tokens, allowed)
         evaluation = self.evaluation
         for rate in evaluation.test_keep_rates:
             point = pruning.operating_point.changed({"keep_rate": rate})

@@ -199,7 +199,8 @@ def _compared(setting: Setting, methods: Sequence[Method], draws: int) -> tuple[
     """
     config = setting.backend.config
     own = BACKBONE_CRITERIA[config.backbone]
-    cases, _ = plan_cases(methods, UNIFORM_RATES, config.pruning, setting.depth, own, draws=draws)
+    there = config.predictor_blocks or ()
+    cases, _ = plan_cases(methods, UNIFORM_RATES, config.pruning, setting.depth, own, predictors=there, draws=draws)
     measuring = Measuring({case.title: setting.backend for case in cases}, setting.search, setting.store, setting.tell)
     dense = measuring.answers(cases[:1], setting.batch_size, setting.workers)
     chance = chance_level(dense.targets, setting.search.metric)
@@ -270,7 +271,7 @@ def _searched(setting: Setting, finalists: Sequence[Method], target: Target, cli
     found = [
         one
         for method in finalists
-        for one in descend(method, config.pruning, setting.depth, ask, costs, enough)
+        for one in descend(method, config.pruning, setting.depth, ask, costs, enough, config.predictor_blocks or ())
         if one.point.prunes
     ]
     return found, ask.points

@@ -57,6 +57,7 @@ def descend(
     ask: Callable[[Pruning], Answer],
     costs: Costs,
     enough: Callable[[Tried], bool],
+    predictors: Sequence[int] = (),
 ) -> list[Tried]:
     """From the dense model down: each step lowers the keep rate of one block to its mildest level that saves `STEP`.
 
@@ -70,6 +71,7 @@ def descend(
         ask: tells what comes out at a point.
         costs: of points.
         enough: whether to stop at a point.
+        predictors: blocks that have one, for the reducer that asks them.
 
     Returns:
         The points of the way, the dense model first.
@@ -79,7 +81,7 @@ def descend(
     way, dense_seconds = [here], here.seconds
     likely: dict[int, float] = {}
     while not enough(here) and len(way) <= MOST_STEPS:
-        moves = _moves(here, own, costs, STEP * dense_seconds)
+        moves = _moves(here, own, costs, STEP * dense_seconds, predictors)
         waiting = [(likely.get(block, float("-inf")), block) for block in moves]
         heapq.heapify(waiting)
         seen: dict[int, Tried] = {}
@@ -101,7 +103,7 @@ def _tried(method: Method, own: Pruning, rates: Rates, ask: Callable[[Pruning], 
     return Tried(method, rates, point, costs.seconds(point), ask(point))
 
 
-def _moves(here: Tried, own: Pruning, costs: Costs, least: float) -> dict[int, Rates]:
+def _moves(here: Tried, own: Pruning, costs: Costs, least: float, predictors: Sequence[int]) -> dict[int, Rates]:
     """Block → rates with that block's at its mildest level that saves so many seconds, where there is one."""
     found = {}
     for block, rate in enumerate(here.rates):
@@ -111,7 +113,7 @@ def _moves(here: Tried, own: Pruning, costs: Costs, least: float) -> dict[int, R
             rates = (*here.rates[:block], level, *here.rates[block + 1 :])
             point = point_of(here.method, own, rates)
             try:
-                point.check(len(rates))
+                point.check(len(rates), predictors=predictors)
             except InvalidSetting:
                 break
             if here.seconds - costs.seconds(point) >= least:

@@ -1,0 +1,99 @@
+"""What a run learns beside the labels: from a dense teacher, and to keep the share of patches that it should."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrim.checkpoints import from_pretrained
+from spectrim.errors import InvalidSetting
+from spectrim.network.losses import logit_distillation, ratio_loss, token_distillation
+from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
+from spectrim.training.recipes import INIT, Recipe
+
+SAME = ("hidden_size", "max_length", "num_mel_bins", "frequency_stride", "time_stride", "patch_shape", "patch_order")
+"""Of the configurations of a model and its teacher, where their tokens are compared."""
+
+INPUT = ("features", "mean", "std")
+"""Where they are not: what the input is."""
+
+
+def open_teacher(recipe: Recipe, init: str | None, model: AudioTransformer) -> AudioTransformer | None:
+    """The teacher of a recipe, in evaluation mode and without gradients; None where there is none.
+
+    Args:
+        recipe: names it.
+        init: what the run starts from.
+        model: that learns from it.
+
+    Raises:
+        InvalidSetting: there is no such checkpoint, or it does not have the model's labels, input or tokens.
+        CheckpointError: it cannot be loaded.
+    """
+    settings, field = recipe.distillation, "distillation.teacher"
+    if settings.teacher is None:
+        return None
+    if settings.teacher == INIT and init is None:
+        raise InvalidSetting(field, INIT, "with --init, the checkpoint that is to teach; or another teacher, or null")
+    start: Any = settings.teacher
+    if start == INIT and init is not None:
+        start = recipe.model.start(init)
+    place, ours = (init if settings.teacher == INIT else settings.teacher), model.config
+    teacher = from_pretrained(
+        start,
+        keep_rate=1.0,
+        frames=ours.max_length,
+        positions=recipe.model.positions,
+        mean=ours.mean,
+        std=ours.std,
+        padding=ours.padding,
+    )
+    theirs = teacher.config
+    if [*theirs.id2label.values()] != [*ours.id2label.values()]:
+        allowed = f"a model trained for the data's {ours.num_labels} labels; {place} has {theirs.num_labels} others"
+        raise InvalidSetting(field, settings.teacher, allowed)
+    for name in (*INPUT, *(SAME if settings.tokens else ("max_length", "num_mel_bins"))):
+        if getattr(theirs, name) != getattr(ours, name):
+            allowed = f"a model whose {name} is {getattr(ours, name)!r}; that of {place} is {getattr(theirs, name)!r}"
+            raise InvalidSetting(field, settings.teacher, allowed)
+    return teacher.requires_grad_(False).eval()
+
+
+def needs_tokens(recipe: Recipe) -> bool:
+    """Whether the loss looks at the tokens after the last block."""
+    return recipe.distillation.teacher is not None and recipe.distillation.tokens > 0
+
+
+def added_losses(
+    recipe: Recipe,
+    model: AudioTransformer,
+    outputs: AudioTransformerOutput,
+    taught: AudioTransformerOutput | None,
+    keep_rate: float,
+) -> dict[str, Tensor]:
+    """What is added to the loss of classification, by name, with its weights.
+
+    Args:
+        recipe: says the weights.
+        model: that is trained.
+        outputs: of its forward pass.
+        taught: of the teacher's, on the same input; None without one.
+        keep_rate: of the forward pass.
+    """
+    losses: dict[str, Tensor] = {}
+    if outputs.decisions is not None:
+        rates = [keep_rate] * (len(outputs.decisions) - 1)
+        losses["ratio_loss"] = recipe.pruning.ratio_weight * ratio_loss(outputs.decisions, rates)
+    if taught is None or outputs.logits is None or taught.logits is None:
+        return losses
+    settings, several = recipe.distillation, model.config.multi_label
+    logits = logit_distillation(outputs.logits.float(), taught.logits.float(), multi_label=several)
+    losses["logits_loss"] = settings.logits * logits
+    if outputs.hidden_states is not None and taught.hidden_states is not None:
+        extra = model.config.extra_tokens
+        ours, theirs = (model.norm(states[-1][:, extra:]) for states in (outputs.hidden_states, taught.hidden_states))
+        kept = torch.ones_like(ours[..., 0]) if outputs.decisions is None else outputs.decisions[-1]
+        losses["tokens_loss"] = settings.tokens * token_distillation(ours.float(), theirs.float(), kept.detach() > 0.5)
+    return losses

@@ -1,0 +1,99 @@
+"""What a run learns from a teacher and from the share of patches it keeps, beside what is written out here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from small_runs import recipe, rows_of, write_words
+from torch.nn import functional
+
+from spectrim.checkpoints import from_pretrained
+from spectrim.errors import InvalidSetting
+from spectrim.training.finetune import build_trainer, prepare, train
+
+TAUGHT: dict[str, Any] = {
+    "pruning": {"reducer": "dynamicvit", "keep_rate": 0.6, "shrink_start": 0.0, "shrink_epochs": 0.0},
+    "distillation": {"teacher": "init", "logits": 0.25, "tokens": 0.75},
+    "augment": {"mask_time": 0.0, "mask_frequency": 0.0},
+}
+DENSE = {"pruning": {"keep_rate": 1.0, "shrink_epochs": 0.0}, "optimiser": {"epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_words(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="module")
+def known(words: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dense model of the data."""
+    output = tmp_path_factory.mktemp("dense") / "run"
+    train(recipe(**DENSE), words, output)
+    return str(output / "model")
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_the_loss_is_the_sum_of_its_parts(words: Path, known: str, tmp_path: Path, loss: str) -> None:
+    job = prepare(recipe(**TAUGHT, loss=loss), words, tmp_path, known)
+    trainer = build_trainer(job, progress=False, say=None)
+    batch = next(iter(trainer.get_train_dataloader()))
+    model, teacher = job.model.train(), from_pretrained(known)
+    torch.manual_seed(5)
+    total = trainer.compute_loss(model, dict(batch))
+    torch.manual_seed(5)
+    values = {"input_values": batch["input_values"], "output_hidden_states": True}
+    out = model(**values, labels=batch["labels"], keep_rate=0.6)
+    with torch.no_grad():
+        taught = teacher(**values, keep_rate=1.0)
+    shares = [left.mean(dim=1) for left in out.decisions[1:]]
+    ratio = sum(((share - 0.6**stage) ** 2).mean() for stage, share in enumerate(shares, 1)) / 2
+    if loss == "cross_entropy":
+        wanted, known_labels = out.logits.log_softmax(dim=1), taught.logits.log_softmax(dim=1)
+        labels = functional.kl_div(wanted, known_labels, reduction="batchmean", log_target=True)
+    else:
+        both = (torch.distributions.Bernoulli(logits=one) for one in (taught.logits, out.logits))
+        labels = torch.distributions.kl_divergence(*both).mean()
+    ours, theirs = (model.norm(one.hidden_states[-1][:, 2:]) for one in (out, taught))
+    tokens = ((ours - theirs) ** 2)[out.decisions[-1] > 0.5].mean()
+    torch.testing.assert_close(total, out.loss + 2.0 * ratio + 0.25 * labels + 0.75 * tokens)
+    assert not any(weight.requires_grad for weight in job.teacher.parameters())
+
+
+def test_a_run_logs_its_parts_and_ends_with_a_model_that_loads(words: Path, known: str, tmp_path: Path) -> None:
+    results = train(recipe(**TAUGHT), words, tmp_path / "run", init=known)
+    assert set(results["test"]) >= {"1.0", "0.6"}
+    logged = [row for row in rows_of(tmp_path / "run") if "loss" in row]
+    assert all(0 < sum(row[f"{part}_loss"] for part in ("ratio", "logits", "tokens")) < row["loss"] for row in logged)
+    evaluated = [row for row in rows_of(tmp_path / "run") if "eval_loss" in row]
+    assert evaluated and not any("ratio_loss" in row for row in evaluated)
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert (config["reducer"], config["predictor_blocks"], config["keep_rate"]) == ("dynamicvit", [1, 2], 0.6)
+    again = from_pretrained(tmp_path / "run" / "model")
+    begun = prepare(recipe(**TAUGHT), words, tmp_path, known).model
+    for block in (1, 2):
+        assert not torch.equal(again.blocks[block].predictor.own.weight, begun.blocks[block].predictor.own.weight)
+
+
+def test_a_dense_model_of_any_other_kind_can_learn_from_labels_alone(words: Path, known: str, tmp_path: Path) -> None:
+    plan = recipe(distillation={"teacher": known, "tokens": 0.0}, optimiser={"epochs": 2})
+    train(plan, words, tmp_path / "run", init=known)
+    logged = [row for row in rows_of(tmp_path / "run") if "loss" in row]
+    assert logged and all("logits_loss" in row and "tokens_loss" not in row for row in logged)
+
+
+def test_what_cannot_teach_is_refused_by_name(words: Path, known: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="with --init, the checkpoint that is to teach") as error:
+        prepare(recipe(**TAUGHT), words, tmp_path)
+    assert error.value.field == "distillation.teacher"
+    other = from_pretrained(known, labels=["one", "two"])
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(InvalidSetting, match="35 labels") as error:
+        prepare(recipe(**TAUGHT), words, tmp_path, str(tmp_path / "other"))
+    assert error.value.field == "distillation.teacher"
+    with pytest.raises(ValidationError, match=r"distillation\.tokens is 0\.5; .* the teacher's tokens are others"):
+        recipe(distillation={"teacher": "init"})

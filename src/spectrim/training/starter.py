@@ -101,7 +101,7 @@ def _made(clips: AudioDataset, given: dict[str, Any], group: str | None) -> Spli
         if "group" in given
         else "clips of one recording or speaker may be in several: a table with a column group keeps them together"
     )
-    why = f"{len(clips)} clips: with folds, `--folds all` tests every one of them once; {together}"
+    why = f"{len(clips)} clips: with folds, every one of them is tested on once; {together}"
     return Split(options, why, False)
 
 
@@ -158,7 +158,7 @@ def starter_text(path: Path, root: str | Path, report: Report, split: Split) -> 
 # A first recipe for {_comment(str(root))}, written by `spectrim data check {report.name} DIR --write-recipe`:
 # {kind}, {_counted(report)}.
 # Train:  spectrim train {_comment(path.name)} --data DIR --init CHECKPOINT --output RUN
-{_folds_line(path, split)}# Another value without a change here: --set optimiser.epochs=5
+{_folds_line(report.name, split)}# Another value without a change here: --set optimiser.epochs=5
 name: {_yaml(path.stem)}
 description: {_yaml(f"{len(counts)} labels of {Path(root).name}, {clips} training clips")}
 data:
@@ -216,10 +216,16 @@ def _counted(report: Report) -> str:
     return f"{clips['train']} clips to train on, {clips['validation']} for validation, {clips['test']} for test"
 
 
-def _folds_line(path: Path, split: Split) -> str:
+def _folds_line(dataset: str, split: Split) -> str:
     if "fold" not in split.options:
         return ""
-    return f"# All folds: spectrim train {_comment(path.name)} --data DIR --init CHECKPOINT --output RUN --folds all\n"
+    named = [name for name in ("folds", "group", "seed") if name in split.options]
+    dealt = "".join(f" --set {name}={split.options[name]}" for name in named)
+    return (
+        "# Another fold, each into a folder of its own: --set data.options.fold=2 --output RUN-2\n"
+        f"# All of them together: spectrim evaluate --dataset {dataset} --data DIR{shown(dealt)} --folds all "
+        "--model 'RUN-{fold}/model'\n"
+    )
 
 
 def _comment(text: str) -> str:

@@ -19,6 +19,7 @@ def train(
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from; none: random weights.")] = None,
     stride: StrideOption = None,
     frames: FramesOption = None,
+    fold: Annotated[int | None, typer.Option(help="The held-out fold, as --set data.options.fold=.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or begin it.")] = False,
     branch_of: Annotated[
         Path | None, typer.Option(help="Go on from this run, which stopped where the keep rate begins to fall.")
@@ -36,6 +37,7 @@ def train(
     if init is None and any(value is not None for value in said.values()):
         raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "together with --init")
     told = [f"model.{name}={value}" for name, value in said.items() if value is not None]
+    told += [] if fold is None else [f"data.options.fold={fold}"]
     settings = load_recipe(recipe, [*(change or ()), *told])
     from transformers.utils.logging import disable_progress_bar
 

@@ -155,6 +155,7 @@ def test_a_limit_spreads_over_the_data(root: Path) -> None:
         (["--clusters", "published"], "clusters is 'published'"),
         (["--drop-at", "7"], "blocks is 7"),
         (["--limit", "1"], "limit is 1"),
+        (["--fold", "9"], "fold is 9"),
         (["--format", "xml"], "format is 'xml'"),
         (["--dataset", "birds"], "data set is 'birds'"),
         (["--model", "spectrim-mini"], "labels of the model is '35 labels such as backward"),

@@ -42,6 +42,7 @@ def analyze(
     stride: StrideOption = None,
     frames: FramesOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    fold: Annotated[int | None, typer.Option(help="The held-out fold.")] = None,
     keep_rates: Annotated[
         str, typer.Option(help="Below 1, separated by commas; pictures show the first.")
     ] = "0.7,0.5,0.3",
@@ -66,7 +67,7 @@ def analyze(
     sources = [named_model(one, stride, frames) for one in model]
     rates = tuple(numbers("keep-rates", keep_rates, float))
     blocks = None if drop_at is None else tuple(numbers("drop-at", drop_at, int))
-    options = options_of(change or ())
+    options = options_of([*(change or ()), *([] if fold is None else [f"fold={fold}"])])
 
     from spectrim.analysis.analyse import analyse
     from spectrim.analysis.experiment import Plan

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test lint types unit kernel full-size audio-campaign docs reproduce-quick benchmark gpu clean
+.PHONY: demo test lint types unit kernel full-size audio-campaign app-check docs reproduce-quick benchmark gpu clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
@@ -50,6 +50,11 @@ audio-campaign: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet miniaudio==1.71
 	$(BIN)/python benchmarks/audio_mutants.py --seed 0 --json benchmarks/results/audio_mutants_seed0.json
 	$(BIN)/python benchmarks/audio_mutants.py --seed 1 --json benchmarks/results/audio_mutants_seed1.json
+
+# The page of `spectrim app` in a browser that is installed already: CHROMIUM=... where it is not found by itself.
+app-check: $(VENV)/.installed
+	$(PIP) --editable '.[app]' playwright
+	$(BIN)/python tests/app/browser_check.py $(if $(CHROMIUM),--chromium $(CHROMIUM))
 
 # The documentation as a site: build/site/index.html. Fails on a link to nothing. Search in it needs a server, such as
 # .venv/bin/python -m http.server --directory build/site --bind 127.0.0.1

@@ -20,11 +20,12 @@ MAY_IMPORT = {
     "analysis": (
         "audio checkpoints config data errors files inference machine measure network pictures pruning stats tables"
     ),
+    "app": "audio errors explain inference measure network pictures pruning",
     "assets": "errors tables",
     "audio": "config data errors machine",
     "checkpoints": "pruning assets audio config errors network tables",
     "cli": (
-        "__init__ analysis assets audio checkpoints comparison data errors explain "
+        "__init__ analysis app assets audio checkpoints comparison data errors explain "
         "files inference machine measure network pictures pruning stats studies tables training tuning"
     ),
     "comparison": "pruning assets config data errors files inference machine measure network pictures stats tables",
@@ -49,7 +50,18 @@ MAY_IMPORT = {
 }
 """Package, or module of the root → what it may import besides itself."""
 
-HEAVY = {"torch", "transformers", "matplotlib", "sklearn", "scipy", "accelerate", "onnx", "onnxscript", "onnxruntime"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "gradio",
+}
 FOREIGN = {"torchaudio", "torchvision", "torchcodec", "timm"}
 ENCODER = ("network", "pruning")
 

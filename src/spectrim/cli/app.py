@@ -18,6 +18,7 @@ from spectrim.cli.evaluate import evaluate
 from spectrim.cli.explain import explain
 from spectrim.cli.export import export
 from spectrim.cli.info import info
+from spectrim.cli.page import app as page
 from spectrim.cli.predict import demo, predict
 from spectrim.cli.pretrain import pretrain
 from spectrim.cli.reproduce import reproduce
@@ -39,6 +40,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     predict,
     embed,
     explain,
+    page,
     benchmark,
     tune,
     compare,

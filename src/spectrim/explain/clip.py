@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,13 +52,14 @@ class StageChange:
         removed: (F, T) bool, the patches that go at this stage in the pruned model.
         so_far: this stage and those before it prune, those after it do not. The last stage's are the pruned model's.
         alone: only this stage prunes. It then chooses among all patches, so others may go than in the pruned model.
-        unseen: nothing prunes, but the patches of ``removed`` are hidden from the first block on.
+            None where the stages apart were not asked for.
+        unseen: nothing prunes, but the patches of ``removed`` are hidden from the first block on; None likewise.
     """
 
     removed: NDArray[np.bool_]
     so_far: Scores
-    alone: Scores
-    unseen: Scores
+    alone: Scores | None
+    unseen: Scores | None
 
 
 @dataclass(frozen=True)
@@ -198,24 +200,56 @@ def explain_clip(
         raise InvalidSetting("windows", windows, "0 or more")
     backend = TorchModel(model) if isinstance(model, AudioTransformer) else model
     backend = backend if device is None else backend.to(str(device))
-    rates = backend.at(keep_rate=keep_rate).pruning.rates
-    stages = [Stage(block, rates[block]) for block in sorted(rates)]
-    operating_points = _OperatingPoints(backend, stages)
-    explained: list[ExplainedWindow] = []
+    backend = backend.at(keep_rate=keep_rate)
     with closing(_decoded(clip, backend)) as decoded:
-        while batch := list(islice(decoded, BATCH_SIZE)):
-            features = backend.prepare([window.samples for window in batch])
-            for window in operating_points.explain(batch, features, windows - len(explained)):
-                explained.append(window)
-                if on_window is not None:
-                    on_window(len(explained))
+        return explain_windows(clip, decoded, backend, windows=windows, name=name, on_window=on_window)
+
+
+def explain_windows(
+    clip: str | os.PathLike[str],
+    decoded: Iterable[Window],
+    model: TorchModel,
+    *,
+    windows: int = 8,
+    stages_apart: bool = True,
+    name: str = "",
+    on_window: Callable[[int], object] | None = None,
+) -> Explanation:
+    """As `explain_clip`, of windows that are decoded already, at the model's operating point.
+
+    Args:
+        clip: the file that the windows are from; its sound is read from there.
+        decoded: windows of the clip in the order of time, at the model's sampling rate, `TorchModel.hop_seconds` apart.
+        model: with the operating point to explain.
+        windows: how many windows get a `WindowDetail`, the first ones.
+        stages_apart: also run each stage alone, and without what it removes: two more forward passes a stage.
+        name: what the model is called.
+        on_window: called with the number of windows done after each.
+
+    Raises:
+        AudioError: there is no window.
+    """
+    config, rates = model.config, model.pruning.rates
+    if model.pruning != config.pruning:
+        config = copy.deepcopy(config)
+        config.pruning = model.pruning
+    stages = [Stage(block, rates[block]) for block in sorted(rates)]
+    operating_points = _OperatingPoints(model, config, stages, stages_apart)
+    explained: list[ExplainedWindow] = []
+    remaining = iter(decoded)
+    while batch := list(islice(remaining, BATCH_SIZE)):
+        features = model.prepare([window.samples for window in batch])
+        for window in operating_points.explain(batch, features, windows - len(explained)):
+            explained.append(window)
+            if on_window is not None:
+                on_window(len(explained))
     dense, pruned = (
         aggregated([WindowScores(window.start, window.end, getattr(window, kind)) for window in explained], "mean")
         for kind in ("dense", "pruned")
     )
     if dense is None or pruned is None:
         raise AudioError(str(clip), "has no window")
-    return Explanation(os.fspath(clip), name, backend.config, backend.labels, stages, explained, dense, pruned)
+    return Explanation(os.fspath(clip), name, config, model.labels, stages, explained, dense, pruned)
 
 
 def _decoded(clip: str | os.PathLike[str], model: TorchModel) -> Generator[Window]:
@@ -237,14 +271,16 @@ def _decoded(clip: str | os.PathLike[str], model: TorchModel) -> Generator[Windo
 class _OperatingPoints:
     """The model at the operating points that are compared."""
 
-    def __init__(self, model: TorchModel, stages: Sequence[Stage]) -> None:
+    def __init__(self, model: TorchModel, config: SpectrimConfig, stages: Sequence[Stage], stages_apart: bool) -> None:
         self.model = model
+        self.config = config
         self.stages = stages
+        self.stages_apart = stages_apart
 
     def rates(self, pruning: Sequence[Stage]) -> list[float]:
         """Keep rates in the order of ``prune_at``, 1 at the blocks that are not to prune."""
         chosen = {stage.block: stage.keep_rate for stage in pruning}
-        return [chosen.get(block, 1.0) for block in self.model.config.prune_at]
+        return [chosen.get(block, 1.0) for block in self.model.pruning.at]
 
     def scores(
         self, features: FrontendOutput, pruning: Sequence[Stage], visible: NDArray[np.bool_] | None = None
@@ -269,7 +305,7 @@ class _OperatingPoints:
                 detail = WindowDetail(
                     log_mel=clip_features.input_values[0].float().cpu().numpy(),
                     scores=scores[place],
-                    pictured=kept_stages(output.token_trace, self.model.config, place),
+                    pictured=kept_stages(output.token_trace, self.config, place),
                     changes=self._changes(clip_features, states, pruned[place]),
                 )
             yield ExplainedWindow(
@@ -288,14 +324,15 @@ class _OperatingPoints:
         changes = []
         for number, stage in enumerate(self.stages):
             removed = states[number] & ~states[number + 1]
-            alone = self.scores(features, [stage])[0]
+            alone = self.scores(features, [stage])[0] if self.stages_apart else None
             if number == len(self.stages) - 1:
                 so_far = pruned
-            elif number == 0:
+            elif number == 0 and alone is not None:
                 so_far = alone
             else:
                 so_far = self.scores(features, self.stages[: number + 1])[0]
-            changes.append(StageChange(removed, so_far, alone, self.scores(features, (), ~removed)[0]))
+            unseen = self.scores(features, (), ~removed)[0] if self.stages_apart else None
+            changes.append(StageChange(removed, so_far, alone, unseen))
         return changes
 
     def _index(self, visible: NDArray[np.bool_]) -> Tensor:

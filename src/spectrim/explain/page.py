@@ -21,6 +21,7 @@ from spectrim.config import SpectrimConfig
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
 from spectrim.explain.window_pictures import printable
+from spectrim.explain.words import criterion_words, reducer_words
 from spectrim.pictures.spectrograms import COLOURS, LABELS_SHOWN, Clip, hertz_ticks, paint, prepare
 from spectrim.pruning.reducers import REDUCERS
 
@@ -37,7 +38,7 @@ ROWS_SHOWN = 1000
 
 
 def stages_page(
-    explanation: Explanation, sounds: Sequence[StageSound], kept_energy: float, maps: Sequence[Path]
+    explanation: Explanation, sounds: Sequence[StageSound], kept_energy: float, maps: Sequence[Path] = ()
 ) -> str:
     """The page as HTML that stands alone, but for ``kept.wav`` and ``dropped.wav`` where ``sounds`` is empty.
 
@@ -45,10 +46,11 @@ def stages_page(
         explanation: of a clip.
         sounds: one a state of `Explanation.names`, or none.
         kept_energy: share of the energy of the spectrogram that is kept after the last stage.
-        maps: pictures of the scores of each window with a detail, PNG.
+        maps: pictures of the scores of each window with a detail, PNG; or none.
     """
     names = explanation.names()
-    windows = [_window(explanation, window, path) for window, path in zip(explanation.detailed, maps, strict=True)]
+    pictures: Sequence[Path | None] = maps or [None] * len(explanation.detailed)
+    windows = [_window(explanation, window, path) for window, path in zip(explanation.detailed, pictures, strict=True)]
     shares = [f"{sound.kept_energy:.1%} of the energy of the sound is kept" for sound in sounds]
     if not sounds:
         shares = [""] * (len(names) - 1) + [f"{kept_energy:.1%} of the energy of the sound is kept"]
@@ -81,18 +83,18 @@ def facts(explanation: Explanation) -> str:
     shown = f"{rates[0]:g}" if len(set(rates)) == 1 else ", ".join(f"{rate:g}" for rate in rates)
     blocks = ", ".join(str(stage.block) for stage in explanation.stages)
     reducer = REDUCERS[config.pruning.reducer]
-    ranking = {"scores": config.resolved_criterion.replace("_", " "), "predictor": "trained predictors"}
+    ranking = {"scores": criterion_words(config), "predictor": "trained predictors"}
     chosen = f"ranked by {ranking[reducer.reads]}" if reducer.reads in ranking else "not ranked"
     pruning = f"Keep rate {shown} at blocks {blocks}, {chosen}"
     if reducer.attends_first:
-        pruning += f". What is shown as dropped went on in other tokens (reducer {config.pruning.reducer})"
+        pruning += f". What is shown as dropped went on in other patches ({reducer_words(config.pruning.reducer)})"
     return (
         f"{explanation.seconds:.2f} s, {len(explanation.windows)} window{'s' * (len(explanation.windows) > 1)}. "
         f"Model: {explanation.model or config.backbone}. {pruning if rates else 'No block prunes'}."
     )
 
 
-def _window(explanation: Explanation, window: ExplainedWindow, maps: Path) -> dict[str, Any]:
+def _window(explanation: Explanation, window: ExplainedWindow, maps: Path | None) -> dict[str, Any]:
     detail = window.detail
     if detail is None:
         raise ValueError("this window has no detail")
@@ -133,7 +135,7 @@ def _window(explanation: Explanation, window: ExplainedWindow, maps: Path) -> di
         "scale_ticks": _scale_ticks(clip, height),
         "rows": _label_rows(explanation, window, detail),
         "changes": _change_table(explanation, window),
-        "maps": "data:image/png;base64," + base64.b64encode(maps.read_bytes()).decode(),
+        "maps": maps and "data:image/png;base64," + base64.b64encode(maps.read_bytes()).decode(),
     }
 
 
@@ -147,7 +149,7 @@ def change_rows(explanation: Explanation, window: ExplainedWindow, number: int =
 
     Returns:
         One row a stage and label: stage, removed (patches), label, and the scores dense, so_far, alone and unseen; see
-        `StageChange`.
+        `StageChange`. No row where the stages were not run apart.
     """
     if window.detail is None:
         return []
@@ -163,6 +165,7 @@ def change_rows(explanation: Explanation, window: ExplainedWindow, number: int =
             "unseen": float(change.unseen[label]),
         }
         for stage, change in zip(explanation.stages, window.detail.changes, strict=True)
+        if change.alone is not None and change.unseen is not None
         for label in shown
     ]
 
@@ -279,7 +282,8 @@ def _notes(explanation: Explanation) -> list[str]:
         )
     notes.append(
         f"The clip as the model hears it: mono, {config.sampling_rate} Hz. Time is where a frame begins; "
-        "colour is the power of a mel band; grey is removed; the dashed line is the end of the sound."
+        "colour is the power of a mel band, black where it is quiet; grey is removed. Behind the dashed line the sound "
+        "has ended: hatched is padding, violet where the model keeps it."
     )
     return notes
 

@@ -91,12 +91,16 @@ def clip_parts(explanation: Explanation, state: int) -> Iterator[Parts]:
     )
 
 
-def stage_sounds(explanation: Explanation) -> list[StageSound]:
+def stage_sounds(explanation: Explanation, longest: float = EMBEDDED_SECONDS) -> list[StageSound]:
     """Kept and dropped of every state of `Explanation.names`, for a page; none for a clip that is too long for that.
 
     16 bits are enough to listen to. Where a part is louder than full scale, all of them are turned down alike.
+
+    Args:
+        explanation: of a clip.
+        longest: seconds beyond which a clip is too long.
     """
-    if explanation.seconds > EMBEDDED_SECONDS:
+    if explanation.seconds > longest:
         return []
     states = [join(list(clip_parts(explanation, state))) for state in range(len(explanation.names()))]
     loudest = max(float(np.abs(samples).max()) for parts in states for samples in (parts.kept, parts.dropped))

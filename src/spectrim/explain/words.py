@@ -1,0 +1,41 @@
+"""Criteria and reducers in words for people who do not know the field's."""
+
+from __future__ import annotations
+
+from spectrim.config import SpectrimConfig
+from spectrim.pruning.criteria import CRITERIA
+from spectrim.pruning.reducers import REDUCERS
+
+CRITERION_WORDS = {
+    "cls_attention": "how much the answer looks at a patch",
+    "cls_weighted_norm": "how much the answer takes from a patch",
+    "cls_head_median": "how much most parts of the model look at a patch",
+    "value_norm": "how much a patch has to say",
+    "mean_attention": "how much the other patches look at a patch",
+    "intensity": "loudness",
+    "variation": "how much the sound changes inside a patch",
+    "random": "chance (a fixed draw)",
+    "regular": "an even pattern, whatever the sound",
+}
+"""Criterion → what ranks a patch high. One without an entry is called by its `Criterion.help`."""
+
+REDUCER_WORDS = {
+    "drop": "leave the others out",
+    "fuse": "melt the others into one",
+    "merge": "join patches that are alike",
+    "pitome": "join patches of which there are many alike",
+    "cluster": "put patches into groups",
+    "dynamicvit": "leave out what trained predictors say",
+}
+"""Reducer → what becomes of the patches that are not kept. One without an entry is called by its `Reducer.help`."""
+
+
+def criterion_words(config: SpectrimConfig, name: str | None = None) -> str:
+    """What a criterion ranks by, with its name in brackets; None for the configured one."""
+    name = config.resolved_criterion if name is None else name
+    return f"{CRITERION_WORDS.get(name, CRITERIA[name].help)} ({name})"
+
+
+def reducer_words(name: str) -> str:
+    """What a reducer does, with its name in brackets."""
+    return f"{REDUCER_WORDS.get(name, REDUCERS[name].help)} ({name})"

@@ -1,0 +1,162 @@
+"""What stands on the page is what the model does with that stretch of that sound."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from spectrim.app.page import Updater, choices, is_loopback, numbers_table
+from spectrim.app.showing import Stretch, show, take_stretch
+from spectrim.config import ast_base
+from spectrim.errors import AudioError, InvalidSetting
+from spectrim.explain.words import CRITERION_WORDS, REDUCER_WORDS
+from spectrim.inference.torch_model import TorchModel
+from spectrim.network.macs import macs
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.criteria import CRITERIA
+from spectrim.pruning.pruning import Pruning
+from spectrim.pruning.reducers import REDUCERS
+
+LABELS = {index: f"sound <{index}>" for index in range(6)}
+
+
+@pytest.fixture(scope="module")
+def model() -> TorchModel:
+    torch.manual_seed(0)
+    config = ast_base(
+        hidden_size=32,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        prune_at=[1, 2],
+        max_length=128,
+        mean=-9.0,
+        std=5.0,
+        initializer_range=0.2,
+        head_init_std=1.0,
+        id2label=LABELS,
+        label2id={name: index for index, name in LABELS.items()},
+        problem_type="single_label_classification",
+    )
+    return TorchModel(AudioTransformer(config).eval())
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    return (0.2 * np.random.default_rng(0).standard_normal(64000)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def long_sound(noise: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sounds") / "long.wav"
+    soundfile.write(path, noise, 16000, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture(scope="module")
+def stretch(long_sound: Path, model: TorchModel, tmp_path_factory: pytest.TempPathFactory) -> Stretch:
+    return take_stretch(long_sound, model, tmp_path_factory.mktemp("stretch"), start=1.5)
+
+
+def test_the_stretch_that_holds_a_second(stretch: Stretch, noise: np.ndarray, model: TorchModel) -> None:
+    length = round(model.window_seconds * 16000)
+    np.testing.assert_array_equal(stretch.samples, noise[20480 : 20480 + length])
+    np.testing.assert_array_equal(soundfile.read(stretch.path, dtype="float32")[0], stretch.samples)
+    assert stretch.path.name == "long.wav"
+    [note] = stretch.notes
+    assert note.startswith("Shown: second 1.28 to 2.5") and "the sound goes on" in note
+
+
+def test_labels_are_those_of_the_two_operating_points(stretch: Stretch, model: TorchModel) -> None:
+    pruning = Pruning(0.3, at=(1, 2), criterion="intensity")
+    shown = show(stretch, model, pruning, "<name>")
+    for kind, point in (("dense", model.at(keep_rate=1.0)), ("pruned", model.at(pruning))):
+        scores = point.scores([stretch.samples])[0]
+        for row in shown.labels:
+            index = list(LABELS.values()).index(row["label"])
+            assert row[kind] == pytest.approx(float(scores[index]), abs=1e-6)
+    assert shown.macs["dense"] == macs(model.config, keep_rate=1.0).executed
+    assert shown.macs["pruned"] == macs(model.config, pruning=pruning).executed < shown.macs["dense"]
+    assert min(shown.milliseconds.values()) > 0
+    assert "6 of 64 patches kept" in shown.page
+    assert "ranked by loudness (intensity)" in shown.page and "&lt;name&gt;" in shown.page
+    table = numbers_table(shown)
+    assert "sound &lt;" in table and "sound <" not in table
+
+
+@pytest.mark.parametrize("reducer", [name for name, reducer in REDUCERS.items() if reducer.reads != "predictor"])
+def test_every_reducer_shows_something(stretch: Stretch, model: TorchModel, reducer: str) -> None:
+    pruning = Pruning(0.5, at=(1, 2), reducer=reducer)
+    shown = show(stretch, model, pruning)
+    scores = model.at(pruning).scores([stretch.samples])[0]
+    index = list(LABELS.values()).index(shown.labels[0]["label"])
+    assert shown.labels[0]["pruned"] == pytest.approx(float(scores[index]), abs=1e-6)
+
+
+def test_attention_mass_counts_what_was_kept(stretch: Stretch, model: TorchModel) -> None:
+    shown = show(stretch, model, Pruning(0.1, at=(1, 2), attention_mass=0.9))
+    kept = [int(text) for text in re.findall(r'"counts": \["64 of 64 patches kept", "(\d+) of', shown.page)]
+    assert kept[0] > 7
+    dense, pruned = shown.macs["dense"], shown.macs["pruned"]
+    assert macs(model.config, keep_rate=0.1).executed < pruned < dense
+
+
+def test_short_sounds_are_padded_and_said_to_be(noise: np.ndarray, model: TorchModel, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", noise[:8000], 16000)
+    taken = take_stretch(tmp_path / "short.wav", model, tmp_path)
+    assert taken.notes == ("The sound lasts 0.50 s and the model hears 1.28 s: the rest is padding.",)
+
+
+def test_what_cannot_be_shown_is_one_line(model: TorchModel, long_sound: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    (tmp_path / "text.wav").write_text("no sound at all\n" * 100)
+    with pytest.raises(AudioError, match=r"^silent.wav: is silent from second 0.00 to 1.00"):
+        take_stretch(tmp_path / "silent.wav", model, tmp_path)
+    with pytest.raises(AudioError, match=r"^long.wav: ends at second 4.00, before second 60"):
+        take_stretch(long_sound, model, tmp_path, start=60.0)
+    with pytest.raises(AudioError, match=r"^long.wav: a stretch cannot begin"):
+        take_stretch(long_sound, model, tmp_path, start=-1.0)
+    update = Updater(model, "", Pruning(at=(1, 2)), tmp_path)
+    for name, reason in (("silent.wav", "silent"), ("text.wav", "audio")):
+        known, notes, table, page = update(None, str(tmp_path / name), 0.0, 0.5, "auto", "drop")
+        assert (known, table, page) == (None, "", "")
+        assert notes.startswith('<p class="spectrim-error" role="alert">' + name) and reason in notes
+        assert str(tmp_path) not in notes
+    assert "No sound" in update(None, None, 0.0, 0.5, "auto", "drop")[1]
+
+
+def test_a_stretch_is_decoded_once(model: TorchModel, long_sound: Path, tmp_path: Path) -> None:
+    update = Updater(model, "", Pruning(at=(1, 2)), tmp_path)
+    known, _, table, page = update(None, str(long_sound), None, 0.5, "auto", "drop")
+    assert known is not None and page.startswith("<iframe") and "MACs" in table
+    again, notes, _, _ = update(known, str(long_sound), 0.0, 0.25, "auto", "merge")
+    assert again is known
+    assert "keep_rate" in notes and "0.25" in notes  # one line: merging reaches no less than half
+    assert "not used" in update(known, str(long_sound), 0.0, 0.5, "cls_attention", "merge")[1]
+    assert "no predictors" in update(known, str(long_sound), 0.0, 0.5, "auto", "dynamicvit")[1]
+
+
+def test_an_operating_point_that_the_model_does_not_have(stretch: Stretch, model: TorchModel) -> None:
+    with pytest.raises(InvalidSetting, match="prune_at is 7"):
+        show(stretch, model, Pruning(0.5, at=(7,)))
+
+
+def test_every_criterion_and_reducer_has_words(model: TorchModel) -> None:
+    assert CRITERION_WORDS.keys() <= CRITERIA.keys() and REDUCER_WORDS.keys() <= REDUCERS.keys()
+    criteria, reducers = choices(model)
+    assert criteria[0] == ("how much the answer looks at a patch", "cls_attention")
+    assert sorted(name for _, name in criteria) == sorted(CRITERIA)
+    assert [name for _, name in reducers] == [name for name in REDUCERS if name != "dynamicvit"]
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("machine", False)],
+)
+def test_who_can_reach_an_address(host: str, alone: bool) -> None:
+    assert is_loopback(host) is alone

@@ -1,7 +1,8 @@
 """The page of ``spectrim app`` in headless Chromium: ``make app-check``. It needs Gradio and a browser.
 
-Uploads a sound, moves the slider, looks at labels, sounds and stages, in light and dark, on a wide screen and on a
-phone's. Fails on an error in the console, on what overflows the screen, and on a request that leaves this machine.
+Uploads a sound, moves the slider and the playhead, records, looks at labels, sounds and stages; in light and dark, on
+a wide screen and on a phone's. Fails on an error in the console, on what overflows the screen, and on a request that
+leaves this machine.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ from spectrim.assets import DEMO_CLIPS
 
 WAIT = 90_000
 """Milliseconds until something must have happened."""
+
+MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+PLAYHEAD_MOVED = """() => {
+  const head = document.querySelector("svg .head"), at = document.getElementById("kept").currentTime;
+  return head.style.visibility === "visible" && head.getAttribute("x1") > 100 && at > 0.2 && at < 0.9;
+}"""
 
 SCREENS = {"wide": (1280, 900), "phone": (390, 844)}
 
@@ -99,6 +107,8 @@ def visit(browser: Browser, address: str, theme: str, screen: str, folder: Path,
     frame.locator("button[data-state]").first.click()
     assert "64 of 64 patches kept" in frame.locator("caption").inner_text()
     frame.locator("button[data-state]").last.click()
+    frame.locator("svg[data-start]").click()
+    page.frames[-1].wait_for_function(PLAYHEAD_MOVED)
     for where in (page, page.frames[-1]):
         wide, seen = where.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide <= seen, f"{screen}: {wide} pixels wide on a screen of {seen}"
@@ -115,6 +125,13 @@ def visit(browser: Browser, address: str, theme: str, screen: str, folder: Path,
         said.wait_for(timeout=WAIT)
         tell(f"{theme} {screen}: {said.inner_text()}")
         assert page.locator(".spectrim-table").count() == 0
+    page.get_by_label("Clear").first.click()
+    page.locator(".spectrim-error").wait_for(state="detached")
+    page.get_by_label("Record audio").click()
+    page.get_by_role("button", name="Record").first.click()
+    time.sleep(2)
+    page.get_by_role("button", name="Stop").first.click()
+    page.locator(".spectrim-table").wait_for()
     context.close()
 
 
@@ -139,7 +156,7 @@ def main() -> None:
         soundfile.write(files["silent"], np.zeros(16000), 16000)
         files["text"].write_text("no sound at all\n" * 100)
         with sync_playwright() as playwright, server() as address:
-            browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=options.chromium, args=[*MICROPHONE, "--no-sandbox"])
             for theme in ("light", "dark"):
                 for screen in SCREENS:
                     visit(browser, address, theme, screen, options.output, files)

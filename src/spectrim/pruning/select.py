@@ -185,7 +185,7 @@ def renumbered(source: Tensor, length: int, index: Tensor, stays: Tensor | None,
 
 
 def summed(rows: Tensor, target: Tensor, weight: Tensor, length: int) -> Tensor:
-    """Weighted sums of the rows that go to the same place.
+    """Weighted sums of the rows that go to the same place, added up in float32 or better.
 
     Args:
         rows: (batch, n, width).
@@ -198,5 +198,7 @@ def summed(rows: Tensor, target: Tensor, weight: Tensor, length: int) -> Tensor:
     """
     batch, _, width = rows.shape
     index = target + length * torch.arange(batch, device=target.device).unsqueeze(1)
-    weighted = (rows * weight.unsqueeze(-1)).flatten(0, 1)
-    return rows.new_zeros(batch * length, width).index_add(0, index.flatten(), weighted).unflatten(0, (batch, length))
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    weighted = (rows.to(exact) * weight.unsqueeze(-1)).flatten(0, 1)
+    places = weighted.new_zeros(batch * length, width).index_add(0, index.flatten(), weighted)
+    return places.unflatten(0, (batch, length)).to(rows.dtype)

@@ -72,7 +72,8 @@ def energy_pairs(
 
     from spectrim.pruning.select import take_patches
 
-    unit = functional.normalize(keys[:, extra:], dim=-1)
+    patches = keys[:, extra:]
+    unit = functional.normalize(patches if patches.element_size() >= 4 else patches.float(), dim=-1)
     real = torch.ones_like(unit[:, :, 0], dtype=torch.bool) if valid is None else valid
     alike = unit @ unit.transpose(1, 2)
     energy = functional.elu(alike - margin).masked_fill(~real.unsqueeze(1), 0.0).sum(dim=2) / real.sum(

@@ -107,6 +107,13 @@ def test_a_dense_training_model_in_double_with_many_labels(tmp_path: Path) -> No
         assert torch.equal(weight, before[name])
 
 
+@pytest.mark.parametrize("reducer", ["merge", "pitome"])
+def test_a_file_of_half_precision_that_merges_runs(tmp_path: Path, reducer: str) -> None:
+    model = tiny_model("ast", num_hidden_layers=1, prune_at=[0], keep_rate=0.6, reducer=reducer)
+    written = export(model, tmp_path / "small.onnx", front_end=False, precision="fp16", clips=noise())
+    assert written.parity.relative_difference < 0.2  # two pairs that are alike may merge the other way
+
+
 @pytest.mark.parametrize(("precision", "near"), [("fp16", 0.02), ("int8", 0.3)])
 def test_smaller_weights_come_near_and_say_how_near(tmp_path: Path, precision: str, near: float) -> None:
     model = tiny_model("ast", num_hidden_layers=1, prune_at=[0])

@@ -16,6 +16,7 @@ from spectrim.pruning.select import (
     distinct_ranks,
     quota_ranks,
     real_first,
+    summed,
     take_patches,
     take_tokens,
     top_mass,
@@ -215,3 +216,10 @@ def test_any_float_type_is_ranked(dtype: torch.dtype) -> None:
     scores = torch.tensor([[1.0, 4.0, 2.0, 3.0]], dtype=dtype)
     assert sorted(top_patches(scores, 2)[0].tolist()) == [1, 3]
     assert distinct_ranks(scores).tolist() == [[0, 3, 1, 2]]
+
+
+def test_sums_of_half_precision_are_added_up_in_float32() -> None:
+    rows = torch.full((1, 3000, 2), 1.0, dtype=torch.float16)
+    found = summed(rows, torch.zeros(1, 3000, dtype=torch.long), torch.ones(1, 3000), 1)
+    assert found.dtype == torch.float16
+    assert found.tolist() == [[[3000.0, 3000.0]]]  # added up in float16 it ends at 2048

@@ -62,8 +62,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     config = ast_base(num_labels=LABELS, max_length=1024, **(SMALL_PRUNED if options.small else {}))
-    model = pack_weights(AudioTransformer(config).eval())
-    points = list(matched(config, options.rates))
+    model = pack_weights(AudioTransformer(config).add_predictors(config.pruning.at).eval())
+    points = list(matched(model.config, options.rates))
     there = json.loads(options.json.read_text(encoding="utf-8"))["rows"] if options.json.exists() else []
     rows = [row for row in there if row["batch_size"] not in options.batch_sizes]
     for batch in options.batch_sizes:
@@ -97,8 +97,8 @@ def nearest(config: SpectrimConfig, points: list[Pruning], target: int) -> Pruni
             found[point] = abs(macs(config, pruning=point).executed / target - 1)
         except InvalidSetting:
             continue
-    best = min(found, key=lambda point: found[point])
-    return best if found[best] <= APART else None
+    best = min(found, key=lambda point: found[point], default=None)
+    return best if best is not None and found[best] <= APART else None
 
 
 def measured(

@@ -23,7 +23,8 @@ def test_every_method_is_timed_at_the_same_macs(tmp_path: Path) -> None:
         if rate is not None:
             assert row["macs"] == pytest.approx(wanted[rate], rel=0.03), method
             assert row["promised"] == pytest.approx(rows["dense", None]["macs"] / row["macs"])
-    assert {"attention", "random", "mean_attention", "fuse", "merge in every block"} <= {method for method, _ in rows}
+    named = {method for method, _ in rows}
+    assert {"attention", "random", "mean_attention", "fuse", "dynamicvit", "merge in every block"} <= named
 
 
 def test_what_is_not_faster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

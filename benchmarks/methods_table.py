@@ -31,7 +31,10 @@ def times(results: Results) -> tuple[list[str], list[list[str]]]:
         first = rows[sizes[0], name, wanted]
         line = [name, f"{first['keep_rate']:.3g}", f"{first['macs'] / 1e9:.1f}", f"{first['promised']:.2f}×"]
         for size in sizes:
-            row = rows[size, name, wanted]
+            row = rows.get((size, name, wanted))
+            if row is None:  # these MACs were not met at this batch size
+                line += ["–"] * 3
+                continue
             ms, low, high = (row[key] / size for key in ("median_ms", "q1_ms", "q3_ms"))
             line.append(f"{ms:.0f} [{low:.0f}, {high:.0f}]")
             line += ["", ""] if wanted is None else [speed(row), f"{row['speed_up'] / row['promised']:.0%}"]

@@ -43,3 +43,5 @@ def test_what_is_not_faster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ["1.70× [1.60, 1.80]", "85%"],
         ["1.05× [0.98, 1.10], **not faster**", "52%"],
     ]
+    _, lines = methods_table.times({"rows": [*rows, {**dense, "batch_size": 8, "speed_up": 1.0}]})
+    assert [line[-3] for line in lines] == ["12 [11, 14]", "–", "–"]

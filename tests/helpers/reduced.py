@@ -8,14 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import onnxruntime
 import torch
-from plain import layer_norm, linear, plain_mlp, small_config
+from exported import noise
+from plain import clips, layer_norm, linear, plain_mlp, small_config
 from seeded import seeded_state
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from spectrim.audio.frontend import Frontend
+from spectrim.config import SpectrimConfig
+from spectrim.inference.onnx_export import export
+from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.trace import grid_order
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -155,3 +166,63 @@ def agree(found, item: int, plain: Plain) -> None:
         for patch, at in carriers.items():
             carried = found.hidden_states[block + 1][item, source[patch]]
             torch.testing.assert_close(carried, tokens[at], **EXACT)
+
+
+def assert_executed_is_counted(config: SpectrimConfig, pruning: Pruning) -> None:
+    """Our count of executed MACs is what torch counts while the model runs."""
+    with torch.device("meta"):
+        model = AudioTransformer(config).eval()
+    values = torch.zeros(1, config.max_length, config.num_mel_bins, device="meta")
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(values, pruning=pruning)
+    assert macs(model, pruning=pruning).executed == counter.get_total_flops() / 2
+
+
+def assert_compiles_as_one_graph(model: AudioTransformer) -> None:
+    """`torch.compile` makes one graph of it, with the same logits."""
+    values = clips(model.config)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(values).logits, model(values).logits, **EXACT)
+    torch.compiler.reset()
+
+
+def assert_gradients(model: AudioTransformer, plain: Callable[[Tensor], Plain]) -> None:
+    """Gradients of all weights are those of the definition, ``plain`` of a clip."""
+    values, weights = clips(model.config), [weight for weight in model.parameters() if weight.requires_grad]
+    logits = torch.stack([plain(clip).logits for clip in values])
+    wanted = torch.autograd.grad((logits**2).sum(), weights, allow_unused=True)
+    found = torch.autograd.grad((model.train()(values).logits ** 2).sum(), weights, allow_unused=True)
+    for theirs, ours in zip(wanted, found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def assert_padding_and_removed_patches_are_left_out(model: AudioTransformer, plain: Callable[..., Plain]) -> None:
+    """Clips of a ragged batch, with patches removed, are as the definition has them, and as if alone."""
+    values, frames = clips(model.config, batch=4), torch.tensor([128, 17, 80, 0])
+    removed = torch.zeros(4, 8, 8, dtype=torch.bool)
+    removed[:, 2] = True
+    with torch.no_grad():
+        found = model(
+            values, num_frames=frames, removed={1: removed}, output_token_trace=True, output_hidden_states=True
+        )
+        for item, count in enumerate(frames.tolist()):
+            real = {f * 8 + t for f in range(8) for t in range(8) if t == 0 or 16 * t < count}
+            agree(found, item, plain(values[item], visible=real, removed={1: indices(removed[item])}))
+        alone = model(values[2:3], num_frames=frames[2:3], removed={1: removed[2:3]}).logits[0]
+        torch.testing.assert_close(alone, found.logits[2], **EXACT)
+
+
+def assert_exported(model: AudioTransformer, path: Path, plain: Callable[[Tensor], Plain]) -> None:
+    """ONNX Runtime gives the definition's logits and surviving patches."""
+    export(model, path, clips=noise())
+    values = Frontend.from_config(model.config)(noise()[:3]).input_values
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    logits, kept = session.run(["logits", "kept"], {"input_values": values.numpy()})
+    for item, clip in enumerate(values):
+        with torch.no_grad():
+            wanted = plain(clip)
+        np.testing.assert_allclose(logits[item], wanted.logits, atol=1e-4)
+        survived = [sum(carrier.get(patch) == patch for carrier in wanted.carriers) for patch in range(32)]
+        assert kept[item].flatten().tolist() == survived

@@ -7,23 +7,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from exported import noise, tiny_model
+from exported import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import BACKBONES, clips, small_config, small_model
-from reduced import EXACT, Plain, Step, Token, agree, indices, plain_reduced
+from reduced import (
+    EXACT,
+    Plain,
+    Step,
+    Token,
+    agree,
+    assert_compiles_as_one_graph,
+    assert_executed_is_counted,
+    assert_exported,
+    assert_gradients,
+    assert_padding_and_removed_patches_are_left_out,
+    plain_reduced,
+)
 from scipy.spatial.distance import cdist
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from spectrim import Pruning, macs
-from spectrim.audio.frontend import Frontend
+from spectrim import Pruning
 from spectrim.errors import InvalidSetting
-from spectrim.inference.onnx_export import export
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.reducers.cluster import clusters
 
@@ -109,68 +116,34 @@ def test_every_token_is_that_of_the_definition(backbone: str, rates: dict[int, f
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_gradients_of_all_weights_are_those_of_the_definition(backbone: str) -> None:
     model = clustering(backbone)
-    values, weights = clips(model.config), [weight for weight in model.parameters() if weight.requires_grad]
-    plain = torch.stack([plain_clustered(model, clip, RATES).logits for clip in values])
-    wanted = torch.autograd.grad((plain**2).sum(), weights, allow_unused=True)
-    found = torch.autograd.grad((model.train()(values).logits ** 2).sum(), weights, allow_unused=True)
-    for theirs, ours in zip(wanted, found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+    assert_gradients(model, lambda clip: plain_clustered(model, clip, RATES))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_padding_and_removed_patches_are_in_no_cluster(backbone: str) -> None:
     model = clustering(backbone, drop_padding=True)
-    values, frames = clips(model.config, batch=4), torch.tensor([128, 17, 80, 0])
-    removed = torch.zeros(4, 8, 8, dtype=torch.bool)
-    removed[:, 2] = True
-    with torch.no_grad():
-        found = model(
-            values, num_frames=frames, removed={1: removed}, output_token_trace=True, output_hidden_states=True
-        )
-        for item, count in enumerate(frames.tolist()):
-            real = {f * 8 + t for f in range(8) for t in range(8) if t == 0 or 16 * t < count}
-            gone = {1: indices(removed[item])}
-            agree(found, item, plain_clustered(model, values[item], RATES, visible=real, removed=gone))
-        alone = model(values[2:3], num_frames=frames[2:3], removed={1: removed[2:3]}).logits[0]
-        torch.testing.assert_close(alone, found.logits[2], **EXACT)
+    assert_padding_and_removed_patches_are_left_out(
+        model, lambda clip, **seen: plain_clustered(model, clip, RATES, **seen)
+    )
 
 
 @pytest.mark.parametrize(("at", "rate"), [((3, 6, 9), 0.7), ((0, 11), 0.2), (tuple(range(12)), 0.93)])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, ...], rate: float) -> None:
     pruning = Pruning(rate, at=at, reducer="cluster")
-    with torch.device("meta"):
-        model = AudioTransformer(small_config(backbone)).eval()
-    values = torch.zeros(1, 128, 128, device="meta")
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(values, pruning=pruning)
-    assert macs(model, pruning=pruning).executed == counter.get_total_flops() / 2
+    assert_executed_is_counted(small_config(backbone), pruning)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_compiles_as_one_graph(backbone: str) -> None:
     model = clustering(backbone)
-    values = clips(model.config)
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(values).logits, model(values).logits, **EXACT)
-    torch.compiler.reset()
+    assert_compiles_as_one_graph(model)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_an_exported_file_clusters_too(backbone: str, tmp_path: Path) -> None:
     model = tiny_model(backbone, reducer="cluster", keep_rate=0.4)
-    export(model, tmp_path / "cluster.onnx", clips=noise())
-    values = Frontend.from_config(model.config)(noise()[:3]).input_values
-    session = onnxruntime.InferenceSession(tmp_path / "cluster.onnx", providers=["CPUExecutionProvider"])
-    logits, kept = session.run(["logits", "kept"], {"input_values": values.numpy()})
-    for item, clip in enumerate(values):
-        with torch.no_grad():
-            plain = plain_clustered(model, clip, {0: 0.4, 1: 0.4})
-        np.testing.assert_allclose(logits[item], plain.logits, atol=1e-4)
-        survived = [sum(carrier.get(patch) == patch for carrier in plain.carriers) for patch in range(32)]
-        assert kept[item].flatten().tolist() == survived
+    assert_exported(model, tmp_path / "cluster.onnx", lambda clip: plain_clustered(model, clip, {0: 0.4, 1: 0.4}))
 
 
 @pytest.mark.parametrize(

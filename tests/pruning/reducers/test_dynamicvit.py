@@ -12,14 +12,12 @@ import pytest
 import torch
 from exported import noise, tiny_model
 from plain import BACKBONES, clips, layer_norm, linear, plain_mlp, randomise, small_config, small_model
-from reduced import EXACT, indices, seeded_blocks
+from reduced import EXACT, assert_compiles_as_one_graph, assert_executed_is_counted, indices, seeded_blocks
 from seeded import seeded_state, uniform
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from spectrim import Pruning, from_pretrained, macs
+from spectrim import Pruning, from_pretrained
 from spectrim.audio.frontend import Frontend
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.inference.onnx_export import export
@@ -302,23 +300,13 @@ def test_a_clip_that_loses_every_patch_still_has_an_answer_and_gradients(
 @pytest.mark.parametrize("backbone", [*BACKBONES, "kwt"])
 def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, ...]) -> None:
     pruning = Pruning(0.7, at=at, reducer="dynamicvit")
-    with torch.device("meta"):
-        model = AudioTransformer(small_config(backbone, predictor_blocks=list(at))).eval()
-    values = torch.zeros(1, model.config.max_length, model.config.num_mel_bins, device="meta")
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(values, pruning=pruning)
-    assert macs(model, pruning=pruning).executed == counter.get_total_flops() / 2
+    assert_executed_is_counted(small_config(backbone, predictor_blocks=list(at)), pruning)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_compiles_as_one_graph(backbone: str) -> None:
     model = predicting(backbone)
-    values = clips(model.config)
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(values).logits, model(values).logits, **EXACT)
-    torch.compiler.reset()
+    assert_compiles_as_one_graph(model)
 
 
 def test_gradients_go_through_checkpointed_blocks() -> None:

@@ -6,21 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from exported import noise, tiny_model
+from exported import tiny_model
 from plain import BACKBONES, clips, small_config, small_model
-from reduced import EXACT, Plain, Step, Token, agree, indices, plain_reduced, seeded_blocks
+from reduced import (
+    EXACT,
+    Plain,
+    Step,
+    Token,
+    agree,
+    assert_compiles_as_one_graph,
+    assert_executed_is_counted,
+    assert_exported,
+    assert_gradients,
+    indices,
+    plain_reduced,
+    seeded_blocks,
+)
 from seeded import uniform
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from spectrim import Pruning, macs
-from spectrim.audio.frontend import Frontend
+from spectrim import Pruning
 from spectrim.errors import InvalidSetting
-from spectrim.inference.onnx_export import export
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.tokens import Tokens
 
@@ -97,12 +105,7 @@ def test_the_first_and_the_last_block_can_fuse(backbone: str, block: int) -> Non
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_gradients_of_all_weights_are_those_of_the_definition(backbone: str) -> None:
     model = fusing(backbone)
-    values, weights = clips(model.config), [weight for weight in model.parameters() if weight.requires_grad]
-    plain = torch.stack([plain_fused(model, clip, RATES).logits for clip in values])
-    wanted = torch.autograd.grad((plain**2).sum(), weights, allow_unused=True)
-    found = torch.autograd.grad((model.train()(values).logits ** 2).sum(), weights, allow_unused=True)
-    for theirs, ours in zip(wanted, found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+    assert_gradients(model, lambda clip: plain_fused(model, clip, RATES))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -181,38 +184,19 @@ def test_a_dropped_patch_goes_on_in_the_last_token(backbone: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, ...], rate: float, criterion) -> None:
     pruning = Pruning(rate, at=at, criterion=criterion, reducer="fuse")
-    with torch.device("meta"):
-        model = AudioTransformer(small_config(backbone)).eval()
-    values = torch.zeros(1, 128, 128, device="meta")
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(values, pruning=pruning)
-    assert macs(model, pruning=pruning).executed == counter.get_total_flops() / 2
+    assert_executed_is_counted(small_config(backbone), pruning)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_compiles_as_one_graph(backbone: str) -> None:
     model = fusing(backbone)
-    values = clips(model.config)
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(values).logits, model(values).logits, **EXACT)
-    torch.compiler.reset()
+    assert_compiles_as_one_graph(model)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_an_exported_file_fuses_too(backbone: str, tmp_path: Path) -> None:
     model = tiny_model(backbone).set_pruning(reducer="fuse", keep_rate=0.5)
-    export(model, tmp_path / "fuse.onnx", clips=noise())
-    values = Frontend.from_config(model.config)(noise()[:3]).input_values
-    session = onnxruntime.InferenceSession(tmp_path / "fuse.onnx", providers=["CPUExecutionProvider"])
-    logits, kept = session.run(["logits", "kept"], {"input_values": values.numpy()})
-    for item, clip in enumerate(values):
-        with torch.no_grad():
-            plain = plain_fused(model, clip, {0: 0.5, 1: 0.5})
-        np.testing.assert_allclose(logits[item], plain.logits, atol=1e-4)
-        survived = [sum(carrier.get(patch) == patch for carrier in plain.carriers) for patch in range(32)]
-        assert kept[item].flatten().tolist() == survived
+    assert_exported(model, tmp_path / "fuse.onnx", lambda clip: plain_fused(model, clip, {0: 0.5, 1: 0.5}))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

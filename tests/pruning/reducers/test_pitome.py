@@ -11,14 +11,23 @@ import pytest
 import torch
 from exported import noise, tiny_model
 from plain import BACKBONES, clips, small_config, small_model
-from reduced import EXACT, Plain, Step, Token, agree, indices, plain_reduced
+from reduced import (
+    EXACT,
+    Plain,
+    Step,
+    Token,
+    agree,
+    assert_compiles_as_one_graph,
+    assert_executed_is_counted,
+    assert_gradients,
+    assert_padding_and_removed_patches_are_left_out,
+    plain_reduced,
+)
 from seeded import uniform
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cosine_similarity
-from torch.utils.flop_counter import FlopCounterMode
 
-from spectrim import Pruning, macs
+from spectrim import Pruning
 from spectrim.errors import InvalidSetting
 from spectrim.inference.onnx_export import export
 from spectrim.network.transformer import AudioTransformer
@@ -89,47 +98,22 @@ def test_every_token_is_that_of_the_definition(backbone: str, rates: dict[int, f
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_padding_and_removed_patches_are_merged_with_nobody(backbone: str) -> None:
     model = pairing(backbone, drop_padding=True)
-    values, frames = clips(model.config, batch=4), torch.tensor([128, 17, 80, 0])
-    removed = torch.zeros(4, 8, 8, dtype=torch.bool)
-    removed[:, 2] = True
-    with torch.no_grad():
-        found = model(
-            values, num_frames=frames, removed={1: removed}, output_token_trace=True, output_hidden_states=True
-        )
-        for item, count in enumerate(frames.tolist()):
-            real = {f * 8 + t for f in range(8) for t in range(8) if t == 0 or 16 * t < count}
-            gone = {1: indices(removed[item])}
-            agree(found, item, plain_paired(model, values[item], RATES, visible=real, removed=gone))
-        alone = model(values[2:3], num_frames=frames[2:3], removed={1: removed[2:3]}).logits[0]
-        torch.testing.assert_close(alone, found.logits[2], **EXACT)
+    assert_padding_and_removed_patches_are_left_out(
+        model, lambda clip, **seen: plain_paired(model, clip, RATES, **seen)
+    )
 
 
 @pytest.mark.parametrize(("at", "rate"), [((3, 6, 9), 0.7), ((0, 11), 0.5)])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, ...], rate: float) -> None:
     pruning = Pruning(rate, at=at, reducer="pitome")
-    with torch.device("meta"):
-        model = AudioTransformer(small_config(backbone)).eval()
-    values = torch.zeros(1, 128, 128, device="meta")
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(values, pruning=pruning)
-    assert macs(model, pruning=pruning).executed == counter.get_total_flops() / 2
+    assert_executed_is_counted(small_config(backbone), pruning)
 
 
 def test_it_compiles_as_one_graph_and_trains() -> None:
     model = pairing("ast")
-    values = clips(model.config)
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(values).logits, model(values).logits, **EXACT)
-    torch.compiler.reset()
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    plain = torch.stack([plain_paired(model, clip, RATES).logits for clip in values])
-    wanted = torch.autograd.grad((plain**2).sum(), weights, allow_unused=True)
-    found = torch.autograd.grad((model.train()(values).logits ** 2).sum(), weights, allow_unused=True)
-    for theirs, ours in zip(wanted, found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+    assert_compiles_as_one_graph(model)
+    assert_gradients(model, lambda clip: plain_paired(model, clip, RATES))
 
 
 def test_an_exported_file_merges_too(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectrim.cli.common import (
+    DatasetOption,
     FormatOption,
     FramesOption,
     ProgressOption,
+    SetOption,
     StrideOption,
     check_form,
     named_model,
@@ -35,7 +37,7 @@ def analyze(
             help="A model; several are compared. Directory, file or hub id; --stride and --frames are of all.",
         ),
     ],
-    dataset: Annotated[str, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")],
+    dataset: DatasetOption,
     data: Annotated[Path, typer.Option(help="Root of the data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for report, tables and figures.")],
     name: Annotated[list[str] | None, typer.Option(help="Of each model in the report, in their order.")] = None,
@@ -52,7 +54,7 @@ def analyze(
     padding: Annotated[str, typer.Option(help="with or without patches that hold only padding.")] = "without",
     clusters: Annotated[str, typer.Option(help="fit to these clips, or published (intensity only).")] = "fit",
     limit: Annotated[int | None, typer.Option(help="So many clips, evenly spread over the part.")] = None,
-    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    change: SetOption = None,
     record: Annotated[bool, typer.Option("--record", help="Also keep scores and log-mel of every clip.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Use what the folder holds of the same analysis.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips in a forward pass.")] = 16,

@@ -40,6 +40,14 @@ PrecisionOption = Annotated[
 ProgressOption = Annotated[
     bool | None, typer.Option("--progress/--no-progress", help="Draw progress; by default on a terminal.")
 ]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")
+]
+OptionalDatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Its name in recipes, e.g. esc50, speech-commands or csv; by default folder."),
+]
 FormatOption = Annotated[str, typer.Option("--format", help="table, csv or json.")]
 
 

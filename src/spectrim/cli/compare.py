@@ -14,7 +14,9 @@ from spectrim.cli.common import (
     FormatOption,
     FramesOption,
     ModelOption,
+    OptionalDatasetOption,
     ProgressOption,
+    SetOption,
     StrideOption,
     check_form,
     named_model,
@@ -36,11 +38,9 @@ def compare(
     data: Annotated[
         Path | None, typer.Option(help="Root of the data set; for spectrim-mini without it, the clips in the package.")
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands or csv; by default folder.")
-    ] = None,
+    dataset: OptionalDatasetOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    change: SetOption = None,
     limit: Annotated[int | None, typer.Option(help="At most so many clips, evenly spread.")] = None,
     methods: Annotated[
         str,

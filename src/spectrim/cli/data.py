@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.cli.common import FAILURE, FormatOption, ProgressOption, check_form, options_of, plainly, put
+from spectrim.cli.common import FAILURE, FormatOption, ProgressOption, SetOption, check_form, options_of, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def synthesize(
 def check(
     name: Annotated[str, typer.Argument(help="A data set by its name in recipes, e.g. esc50, folder or csv.")],
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is.")],
-    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    change: SetOption = None,
     form: FormatOption = "table",
     max_listed: MaxListedOption = 10,
     max_length: Annotated[

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from spectrim.cli.common import (
+    DatasetOption,
     FormatOption,
     FramesOption,
     ModelOption,
     ProgressOption,
+    SetOption,
     StrideOption,
     check_form,
     named_model,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 @plainly
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")],
+    dataset: DatasetOption,
     data: Annotated[Path, typer.Option(help="Root of the data set.")],
     model: ModelOption = "spectrim-mini",
     stride: StrideOption = None,
@@ -49,7 +51,7 @@ def evaluate(
         str, typer.Option(help=f"What ranks the patches; separated by commas: {', '.join((AUTO, *CRITERIA))}.")
     ] = AUTO,
     draws: Annotated[int, typer.Option(help="Random tables that stand for random pruning beside it; 0 for none.")] = 2,
-    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    change: SetOption = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Give a row for each label instead.")] = False,
     form: FormatOption = "table",
     output: Annotated[

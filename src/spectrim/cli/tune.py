@@ -14,7 +14,9 @@ from spectrim.cli.common import (
     FormatOption,
     FramesOption,
     ModelOption,
+    OptionalDatasetOption,
     ProgressOption,
+    SetOption,
     StrideOption,
     check_form,
     named_model,
@@ -36,13 +38,11 @@ def tune(
         Path | None,
         typer.Option(help="Root of the calibration clips; for spectrim-mini without it, the clips in the package."),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Its name in recipes, e.g. esc50, speech-commands or csv; by default folder.")
-    ] = None,
+    dataset: OptionalDatasetOption = None,
     part: Annotated[
         str | None, typer.Option(help="train, validation or test; by default validation, and test of the package.")
     ] = None,
-    change: Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")] = None,
+    change: SetOption = None,
     limit: Annotated[int | None, typer.Option(help="At most so many clips, evenly spread, before halving.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Points of accuracy or mAP that may be lost; 1 where no target is given.")

@@ -134,7 +134,7 @@ def test_arms_differ_from_their_trunk_in_keep_rate_and_ranking_alone(tmp_path: P
         recipes[step.name.removeprefix("asc-ast fold 4 ")] = load_recipe(words[2], changes).model_dump()
     trunk = recipes["seed 0 trunk"]
     assert trunk["data"]["options"] == {"fold": 4, "validation_fold": 0}
-    assert trunk["optimiser"].pop("stop_after_epochs") == trunk["pruning"]["shrink_start"] == 32 == 48 * 2 // 3
+    assert trunk["optimiser"].pop("stop_after_epochs") == trunk["pruning"]["shrink_start"] == 24 == 36 * 2 // 3
     found = {}
     for name, recipe in recipes.items():
         if name.endswith("trunk") or name.startswith("seed 1"):

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "stats": "errors",
     "studies": "analysis config data errors files machine miniatures network pictures stats tables training",
     "tables": "errors",
-    "training": ("audio checkpoints config data errors files machine measure network pictures pruning tables"),
+    "training": "audio checkpoints config data errors files machine measure network pictures pruning stats tables",
     "tuning": (
         "checkpoints comparison config data errors files inference machine measure network pictures pruning stats "
         "tables"

@@ -288,7 +288,7 @@ def test_a_data_set_without_folds_or_clips_is_refused(model: str, tmp_path: Path
     root = write_tones(tmp_path / "set", per_fold=30, folds=1)
     table = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join(line.rpartition(",")[0] for line in table))
-    with pytest.raises(InvalidSetting, match=r"folds is 'all'; allowed: nothing: csv in .* has no folds"):
+    with pytest.raises(InvalidSetting, match=r"folds is 'all'; allowed: none: csv in .* is not divided into folds; "):
         evaluate(model, "csv", root, folds="all", options={"test_share": 0.5, "validation_share": 0.2}, **QUICK)
     with pytest.raises(DataError):
         evaluate(model, "csv", tmp_path / "nowhere", **QUICK)

@@ -49,7 +49,7 @@ def test_a_run_leaves_a_model_that_loads_with_its_keep_rate_and_labels(finished:
     assert not list(finished.glob("*.partial"))
     results = json.loads((finished / "results.json").read_text())
     assert set(results) == {
-        *("chosen", "metric", "test_clips", "test", "training_clips", "replaced_clips", "missing_clips")
+        *("chosen", "chosen_on", "metric", "test_clips", "test", "training_clips", "replaced_clips", "missing_clips")
     }
     assert set(results["test"]) == {"1.0", "0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3"}
     assert results["training_clips"] == 2 * len(WORDS)

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import click
 import typer
@@ -47,6 +47,9 @@ DatasetOption = Annotated[
 OptionalDatasetOption = Annotated[
     str | None,
     typer.Option("--dataset", help="Its name in recipes, e.g. esc50, speech-commands or csv; by default folder."),
+]
+FoldsOption = Annotated[
+    str | None, typer.Option("--folds", help="all, or several held-out folds separated by commas, one after another.")
 ]
 FormatOption = Annotated[str, typer.Option("--format", help="table, csv or json.")]
 
@@ -133,6 +136,15 @@ def check_form(form: str) -> None:
     """Refuse what is no format of a table."""
     if form not in ("table", "csv", "json"):
         raise InvalidSetting("format", form, one_of(("table", "csv", "json")))
+
+
+def held_out(fold: int | None, folds: str | None) -> Sequence[int] | Literal["all"]:
+    """The folds that --fold or --folds names, none for what the data set opens with."""
+    if folds is None:
+        return [] if fold is None else [fold]
+    if fold is not None:
+        raise InvalidSetting("fold", fold, "one of --fold and --folds")
+    return "all" if folds == "all" else numbers("folds", folds, int)
 
 
 def numbers(field: str, text: str, kind: type) -> list[Any]:

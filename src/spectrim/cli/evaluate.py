@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectrim.cli.common import (
     DatasetOption,
+    FoldsOption,
     FormatOption,
     FramesOption,
     ModelOption,
@@ -17,6 +18,7 @@ from spectrim.cli.common import (
     SetOption,
     StrideOption,
     check_form,
+    held_out,
     named_model,
     numbers,
     options_of,
@@ -42,9 +44,7 @@ def evaluate(
     frames: FramesOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     fold: Annotated[int | None, typer.Option(help="The held-out fold.")] = None,
-    folds: Annotated[
-        str | None, typer.Option(help="all, or several separated by commas; --model then has {fold} in it.")
-    ] = None,
+    folds: FoldsOption = None,
     seeds: Annotated[str | None, typer.Option(help="Separated by commas; --model then has {seed} in it.")] = None,
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
     criterion: Annotated[
@@ -64,11 +64,12 @@ def evaluate(
 ) -> None:
     """Score a data set at several keep rates: accuracy or mAP with 95 % intervals, AUC, d-prime, MACs and times.
 
-    The change is that from the dense model on the same clips. Several folds or seeds are averaged.
+    The change is that from the dense model on the same clips. Several folds or seeds are averaged, and --model has
+    {fold} or {seed} in it.
     Beside each ranking stands random pruning, and a sentence says whether it is better.
     """
     check_form(form)
-    held_out = _held_out(fold, folds)
+    which = held_out(fold, folds)
     source = named_model(model, stride, frames)
     rates, options = numbers("keep-rates", keep_rates, float), options_of(change or ())
     drawn_by = [] if seeds is None else numbers("seeds", seeds, int)
@@ -85,7 +86,7 @@ def evaluate(
             dataset,
             data,
             part=part,
-            folds=held_out,
+            folds=which,
             seeds=drawn_by,
             keep_rates=rates,
             criteria=criterion.split(","),
@@ -101,15 +102,6 @@ def evaluate(
     _print(found, form, per_class=per_class)
     if output is not None and form == "table":
         put(output)
-
-
-def _held_out(fold: int | None, folds: str | None) -> Sequence[int] | Literal["all"]:
-    """The folds that --fold or --folds names, none for what the data set opens with."""
-    if folds is None:
-        return [] if fold is None else [fold]
-    if fold is not None:
-        raise InvalidSetting("fold", fold, "one of --fold and --folds")
-    return "all" if folds == "all" else numbers("folds", folds, int)
 
 
 def _print(found: Evaluation, form: str, *, per_class: bool) -> None:

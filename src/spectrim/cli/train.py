@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.cli.common import FramesOption, ProgressOption, StrideOption, plainly, put
+from spectrim.cli.common import FoldsOption, FramesOption, ProgressOption, StrideOption, held_out, plainly, put
 from spectrim.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectrim.training.cross_validation import CrossValidation
+    from spectrim.training.recipes import Recipe
 
 
 @plainly
@@ -20,6 +27,7 @@ def train(
     stride: StrideOption = None,
     frames: FramesOption = None,
     fold: Annotated[int | None, typer.Option(help="The held-out fold, as --set data.options.fold=.")] = None,
+    folds: FoldsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or begin it.")] = False,
     branch_of: Annotated[
         Path | None, typer.Option(help="Go on from this run, which stopped where the keep rate begins to fall.")
@@ -29,6 +37,7 @@ def train(
 ) -> None:
     """Train a model by a recipe, and test it dense and pruned.
 
+    --folds all trains and tests a cross-validation: a run a fold in OUTPUT/fold1 and so on, and one table.
     Several processes: torchrun --nproc-per-node N -m spectrim train ...
     """
     from spectrim.training.recipe_files import load_recipe
@@ -37,33 +46,66 @@ def train(
     if init is None and any(value is not None for value in said.values()):
         raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "together with --init")
     told = [f"model.{name}={value}" for name, value in said.items() if value is not None]
+    several = held_out(fold, folds) if folds is not None else None
     told += [] if fold is None else [f"data.options.fold={fold}"]
     settings = load_recipe(recipe, [*(change or ()), *told])
     from transformers.utils.logging import disable_progress_bar
 
-    from spectrim.cli.terminal import complain, error_console, out_console, rows_table
+    from spectrim.cli.terminal import complain, error_console
     from spectrim.files import sole_writer
     from spectrim.machine import is_main_process
+    from spectrim.training.cross_validation import cross_validate
+    from spectrim.training.cross_validation_report import write
     from spectrim.training.finetune import train as run
 
     console = error_console(progress)
     bar = console.is_terminal
     disable_progress_bar()  # of each file that is written; training has its own
+    shown: dict[str, Any] = {"progress": bar, "say": None if bar else lambda line: complain(console, line)}
     with sole_writer(output if is_main_process() else None):
-        results = run(
-            settings,
-            data,
-            output,
-            init=init,
-            resume=resume,
-            branch_of=branch_of,
-            progress=bar,
-            say=None if bar else lambda line: complain(console, line),
-        )
-    if not is_main_process():
-        return
+        if several is not None:
+            trunk = None if branch_of is None else str(branch_of)
+            found = cross_validate(
+                settings, data, output, folds=several, init=init, resume=resume, branch_of=trunk, **shown
+            )
+            if is_main_process():
+                _print_folds(found, write(found, output))
+            return
+        results = run(settings, data, output, init=init, resume=resume, branch_of=branch_of, **shown)
+    if is_main_process():
+        _print(settings, results, output, console)
+
+
+def _print(recipe: Recipe, results: Mapping[str, Any], output: Path, console: Console) -> None:
+    """The metric at each keep rate, and where the model is."""
+    from spectrim.cli.terminal import complain, out_console, rows_table
+    from spectrim.training.cross_validation import epoch_choice
+
     metric = results["metric"]
     rows = [{"keep_rate": float(rate), metric: value} for rate, value in results["test"].items()]
     if rows:
         out_console().print(rows_table(rows, **{metric: "{:.4f}".format}))
+    if rows and results["chosen_on"] == "test":
+        complain(console, f"the epoch was {epoch_choice(recipe, 'test')}")
     put(f"model: {output / 'model'}")
+
+
+def _print_folds(found: CrossValidation, folder: Path) -> None:
+    """The table of a cross-validation, what it stands on, and where all of it is."""
+    from rich.table import Table
+
+    from spectrim.cli.terminal import PLAIN_TABLE, out_console
+    from spectrim.training.cross_validation_report import notes, table_cells
+
+    head, *rows = table_cells(found)
+    table = Table(*head, **PLAIN_TABLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console = out_console()
+    console.print(table, markup=False)
+    for line in notes(found):
+        console.print(line, markup=False, soft_wrap=True)
+    put(f"models: {found.facts['models']}")
+    put(f"tables: {folder}")

@@ -7,10 +7,11 @@ in `DATA_SETS`, and a recipe. What openers have in common is in `spectrim.data.l
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.data.audioset import open_audioset
@@ -22,7 +23,17 @@ from spectrim.data.table import open_table
 from spectrim.data.voxceleb1 import open_voxceleb1
 from spectrim.errors import InvalidSetting, nearest_of
 
-__all__ = ["DATA_SETS", "PARTS", "AudioDataset", "Clip", "DataSet", "Recording", "find_data_set", "frontend_fields"]
+__all__ = [
+    "DATA_SETS",
+    "PARTS",
+    "AudioDataset",
+    "Clip",
+    "DataSet",
+    "Recording",
+    "find_data_set",
+    "folds_of",
+    "frontend_fields",
+]
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,39 @@ def find_data_set(name: str, field: str = "data set") -> DataSet:
     if name not in DATA_SETS:
         raise InvalidSetting(field, name, nearest_of(name, DATA_SETS))
     return DATA_SETS[name]
+
+
+def folds_of(
+    name: str, root: str | Path, folds: Sequence[int] | Literal["all"], options: Mapping[str, Any], how: str
+) -> tuple[int, ...]:
+    """The folds that are asked for, each once.
+
+    Args:
+        name: of the data set, in `DATA_SETS`.
+        root: where it is.
+        folds: ``"all"``, or their numbers, which the opener checks.
+        options: of the opener; those that name single folds do not matter.
+        how: how its clips are dealt out into folds, as the user would type it.
+
+    Raises:
+        InvalidSetting: all folds are asked for of a data set without folds; says what to do.
+        DataError: it cannot be opened.
+    """
+    if folds != "all":
+        return tuple(dict.fromkeys(folds))
+    entry = find_data_set(name)
+    options = {name: value for name, value in options.items() if name not in ("fold", "validation_fold")}
+    with suppress(InvalidSetting):  # of shares too small for a split that nobody asks for; others come back below
+        if known := entry.folds or entry.open(root, "test", **options).folds:
+            return known
+    why = f"none: {name} in {root} is not divided into folds"
+    if "folds" not in entry.options:
+        raise InvalidSetting("folds", folds, f"{why}, but into training, validation and test")
+    try:
+        entry.open(root, "test", **options, folds=2)
+    except InvalidSetting as error:
+        raise InvalidSetting("folds", folds, f"{why}, and cannot be ({error})") from error
+    raise InvalidSetting("folds", folds, f"{why}; {how} deals its clips out into five")
 
 
 def frontend_fields(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

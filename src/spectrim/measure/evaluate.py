@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from spectrim.checkpoints import DescribedSource, describe
 from spectrim.config import SpectrimConfig
-from spectrim.data import AudioDataset, DataSet, find_data_set
+from spectrim.data import AudioDataset, DataSet, find_data_set, folds_of
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.opening import open_model
 from spectrim.machine import default_workers, environment, resolve_device
@@ -197,11 +197,7 @@ def _jobs(
     model = os.fspath(source)
     if folds and "fold" in options:
         raise InvalidSetting("option fold", options["fold"], "nothing where folds are named beside it")
-    if folds == "all":
-        folds = entry.folds or entry.open(root, part, **options).folds
-        if not folds:
-            raise InvalidSetting("folds", "all", f"nothing: {name} in {root} has no folds")
-    numbers = tuple(dict.fromkeys(folds))
+    numbers = folds_of(name, root, folds, options, "the option folds=5")
     for field, given in (("fold", numbers), ("seed", tuple(dict.fromkeys(seeds)))):
         named = f"{{{field}}}" in model
         if len(given) > 1 and not named:

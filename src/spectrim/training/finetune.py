@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
 from spectrim.network.losses import classification_loss
 from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
+from spectrim.training.answers import ANSWERS, Answers
 from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
 from spectrim.training.branch import branching_point
 from spectrim.training.building import DENSE, build_model
@@ -330,34 +331,51 @@ def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
             "epoch": state.best_global_step / per_epoch,
             f"validation_{job.metric}": state.best_metric,
         }
+    tested, answers = test_at_keep_rates(trainer, parts["test"], job.metric)
     results = {
         "chosen": best or {"step": state.global_step, "epoch": state.global_step / per_epoch},
-        **test_at_keep_rates(trainer, parts["test"], job.metric),
+        "chosen_on": chosen_on(job.recipe, parts),
+        **tested,
         "training_clips": len(parts["train"]),
         "replaced_clips": {name: part.broken for name, part in parts.items() if part.broken},
         "missing_clips": {name: list(part.missing) for name, part in parts.items() if part.missing},
     }
     if is_main_process():
         save_model(job.model, job.output / "model", card=(job.recipe, job.init, results))
+        if answers is not None:
+            answers.save(job.output / ANSWERS)
         write_json(job.output / "results.json", results)
     trainer.accelerator.wait_for_everyone()
     return results
 
 
-def test_at_keep_rates(trainer: PruningTrainer, part: Any, metric: str) -> dict[str, Any]:
-    """The metric on a data set part at the recipe's test keep rates and the trained one; nothing where it has none.
+def chosen_on(recipe: Recipe, parts: Mapping[str, AudioDataset]) -> str | None:
+    """The clips that the epoch is chosen on: "validation", "test" where some of those are tested too, None for none."""
+    if recipe.evaluation.choose != "best":
+        return None
+    tested = {clip.id for clip in parts["test"].recordings}
+    return "test" if any(clip.id in tested for clip in parts["validation"].recordings) else "validation"
 
-    It is None where it is not defined.
+
+def test_at_keep_rates(
+    trainer: PruningTrainer, part: AudioDataset, metric: str
+) -> tuple[dict[str, Any], Answers | None]:
+    """The metric on a data set part at the recipe's test keep rates and the trained one, and the answers behind it.
+
+    Nothing where the recipe has no such rates. The metric is None where it is not defined.
     """
-    recipe, rows, clips = trainer.recipe, {}, 0
+    recipe, rows, logits, clips = trainer.recipe, {}, {}, 0
     rates = recipe.evaluation.test_keep_rates
     for rate in sorted({*rates, recipe.pruning.keep_rate} if rates else (), reverse=True):
         trainer.evaluation_rate = rate
-        metrics = trainer.predict(part).metrics
-        value, clips = metrics[f"test_{metric}"], metrics["test_clips"]
+        found = trainer.predict(part)
+        value, clips = found.metrics[f"test_{metric}"], found.metrics["test_clips"]
         rows[str(rate)] = value if math.isfinite(value) else None
+        logits[rate] = np.asarray(found.predictions)
+        targets, counted = (np.asarray(each) for each in found.label_ids)
     trainer.evaluation_rate = recipe.pruning.keep_rate
-    return {"metric": metric, "test_clips": clips, "test": rows}
+    answers = Answers.of(part, targets, counted, logits) if logits else None
+    return {"metric": metric, "test_clips": clips, "test": rows}, answers
 
 
 def save_model(

@@ -158,7 +158,7 @@ def starter_text(path: Path, root: str | Path, report: Report, split: Split) -> 
 # A first recipe for {_comment(str(root))}, written by `spectrim data check {report.name} DIR --write-recipe`:
 # {kind}, {_counted(report)}.
 # Train:  spectrim train {_comment(path.name)} --data DIR --init CHECKPOINT --output RUN
-{_folds_line(report.name, split)}# Another value without a change here: --set optimiser.epochs=5
+{_folds_line(path.name, split)}# Another value without a change here: --set optimiser.epochs=5
 name: {_yaml(path.stem)}
 description: {_yaml(f"{len(counts)} labels of {Path(root).name}, {clips} training clips")}
 data:
@@ -216,15 +216,13 @@ def _counted(report: Report) -> str:
     return f"{clips['train']} clips to train on, {clips['validation']} for validation, {clips['test']} for test"
 
 
-def _folds_line(dataset: str, split: Split) -> str:
+def _folds_line(recipe: str, split: Split) -> str:
     if "fold" not in split.options:
         return ""
-    named = [name for name in ("folds", "group", "seed") if name in split.options]
-    dealt = "".join(f" --set {name}={split.options[name]}" for name in named)
     return (
-        "# Another fold, each into a folder of its own: --set data.options.fold=2 --output RUN-2\n"
-        f"# All of them together: spectrim evaluate --dataset {dataset} --data DIR{shown(dealt)} --folds all "
-        "--model 'RUN-{fold}/model'\n"
+        "# Another fold, into a folder of its own: --fold 2 --output RUN-2\n"
+        f"# All of them, with one table: spectrim train {_comment(recipe)} --data DIR --init CHECKPOINT --output RUNS "
+        "--folds all\n"
     )
 
 

@@ -1,0 +1,275 @@
+"""A recipe trained and tested once for each fold of a data set, and one table of all of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from spectrim.checkpoints.untrusted import read_json
+from spectrim.data import PARTS, AudioDataset, find_data_set, folds_of
+from spectrim.data.dataset import some
+from spectrim.errors import DataError, InvalidSetting, shown
+from spectrim.machine import is_main_process
+from spectrim.measure.metric_intervals import RESAMPLES, standings
+from spectrim.stats.ground import FEWEST_CLIPS, Interval
+from spectrim.training.answers import ANSWERS, Answers
+from spectrim.training.finetune import chosen_on, train
+from spectrim.training.recipes import Recipe
+from spectrim.training.run_folder import check_run
+from spectrim.training.run_log import Say
+
+FOLD = "{fold}"
+"""Stands for the number of a fold in a name."""
+
+DEAL_OUT = "folds: 5 under data.options in the recipe, or --set data.options.folds=5,"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What the runs of all folds found; all values are plain, for JSON and CSV.
+
+    Attributes:
+        facts: recipe, data_set, metric, folds, models (where they are, with ``{fold}``), clips (over all folds),
+            labels, chosen_on (see `spectrim.training.finetune.chosen_on`), epoch (how it was chosen, in words),
+            interval (what the intervals are, or why there are none).
+        folds: one a fold and keep rate: fold, keep_rate, the metric by its name, test_clips, training_clips, epoch and
+            step of the weights.
+        keep_rates: one a keep rate: mean, sd (standard deviation, of n − 1), lowest and highest of the folds' metrics;
+            pooled, the metric over the clips of all folds, each answered by the model that has not heard it, with
+            pooled_low and pooled_high; change, its paired difference from keep rate 1, with change_low and change_high.
+            None where a value is not defined.
+    """
+
+    facts: dict[str, Any]
+    folds: list[dict[str, Any]]
+    keep_rates: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A run that is to be: number of the fold, recipe, folder, start, run that it branches from."""
+
+    number: int
+    recipe: Recipe
+    folder: Path
+    init: str | None
+    branch_of: str | None
+
+
+def cross_validate(
+    recipe: Recipe,
+    data: str | Path,
+    output: str | Path,
+    *,
+    folds: Sequence[int] | Literal["all"] = "all",
+    init: str | None = None,
+    resume: bool = False,
+    branch_of: str | None = None,
+    progress: bool = False,
+    say: Say | None = None,
+) -> CrossValidation:
+    """Train and test a recipe once for each fold: each is a run like any other, in ``fold1``, ``fold2`` and so on.
+
+    Args:
+        recipe: its ``data.options.fold`` does not matter.
+        data: root of the data set.
+        output: folder around the runs' folders.
+        folds: numbers of the held-out folds, or ``"all"``.
+        init: see `spectrim.training.finetune.train`; ``{fold}`` in it stands for the number of the fold.
+        resume: go on with what is in ``output``; runs that are done are not run again.
+        branch_of: as ``init``; with ``{fold}`` in it.
+        progress, say: see `spectrim.training.finetune.train`.
+
+    Raises:
+        InvalidSetting: the data set has no folds, or no such; a fold's folder holds a run already, or another one; or
+            as `spectrim.training.finetune.train`. Folds, folders and clips are looked at before the first run begins.
+        DataError, CheckpointError, TrainingDiverged: see `spectrim.training.finetune.train`.
+    """
+    runs = _planned(recipe, data, Path(output), folds, init, branch_of)
+    on = _check(runs, data, resume=resume)
+    found = []
+    for place, fold in enumerate(runs, start=1):
+        results = _done(fold.folder) if resume else None
+        if results is None:
+            results = train(
+                fold.recipe,
+                data,
+                fold.folder,
+                init=fold.init,
+                resume=resume,
+                branch_of=fold.branch_of,
+                progress=progress,
+                say=None if say is None else _prefixed(say, f"fold {fold.number} ({place} of {len(runs)}), "),
+            )
+        elif say is not None:
+            say(f"fold {fold.number} ({place} of {len(runs)}) is done already")
+        found.append(results)
+    return _summary(recipe, Path(output), runs, found, on)
+
+
+def _prefixed(say: Say, prefix: str) -> Say:
+    return lambda line: say(prefix + line)
+
+
+def _planned(
+    recipe: Recipe,
+    data: str | Path,
+    output: Path,
+    folds: Sequence[int] | Literal["all"],
+    init: str | None,
+    branch_of: str | None,
+) -> list[_Fold]:
+    """The runs, one a fold."""
+    if not recipe.evaluation.test_keep_rates:
+        raise InvalidSetting("evaluation.test_keep_rates", [], "at least one with folds, to test them at")
+    if branch_of is not None and FOLD not in branch_of:
+        raise InvalidSetting("branch_of", branch_of, f"a name with {FOLD} in it: each fold has its own")
+    options = recipe.data.options
+    numbers = folds_of(recipe.data.name, data, folds, options, DEAL_OUT)
+    if not numbers:
+        raise InvalidSetting("folds", [], "all, or at least one number")
+    runs = []
+    for number in numbers:
+        told = recipe.data.model_copy(update={"options": {**options, "fold": number}})
+        of_fold = recipe.model_copy(update={"data": told})
+        start, trunk = (None if name is None else name.replace(FOLD, str(number)) for name in (init, branch_of))
+        runs.append(_Fold(number, of_fold, output / f"fold{number}", start, trunk))
+    return runs
+
+
+def _check(runs: Sequence[_Fold], data: str | Path, *, resume: bool) -> str | None:
+    """Look at folders and clips of all folds before the first run; gives the clips that epochs are chosen on."""
+    entry, on = find_data_set(runs[0].recipe.data.name, "data.name"), None
+    for fold in runs:
+        run = {"recipe": fold.recipe.model_dump(mode="json"), "data": str(data), "init": fold.init}
+        check_run(run, fold.folder, resume=resume, kind=Recipe)
+        try:
+            parts = {part: entry.open(data, part, **fold.recipe.data.options) for part in PARTS}
+        except DataError as error:
+            raise DataError(f"fold {fold.number}: {error}") from error
+        on = chosen_on(fold.recipe, parts)
+        if is_main_process():
+            _warn_of_unheard(fold.number, parts)
+    return on
+
+
+def _warn_of_unheard(fold: int, parts: Mapping[str, AudioDataset]) -> None:
+    """Name the labels that a model is asked for and never hears."""
+    heard, asked = (Counter(k for one in parts[part].recordings for k in one.labels) for part in ("train", "test"))
+    names = [shown(parts["test"].labels[number]) for number in asked if number not in heard]
+    if names:
+        logger.warning(
+            "fold %d: no training clip has the label of %d test clips, which its model cannot get right: %s",
+            fold,
+            sum(count for number, count in asked.items() if number not in heard),
+            some(names),
+        )
+
+
+def _done(folder: Path) -> dict[str, Any] | None:
+    """The results of a run that came to its end, None of another."""
+    written = folder / "results.json"
+    if not (written.is_file() and (folder / ANSWERS).is_file() and (folder / "model").is_dir()):
+        return None
+    try:
+        results = read_json(written)
+    except ValueError:
+        return None
+    wanted = {"metric", "test", "test_clips", "training_clips", "chosen"}
+    return results if isinstance(results, dict) and wanted <= results.keys() else None
+
+
+def _summary(
+    recipe: Recipe, output: Path, runs: Sequence[_Fold], found: Sequence[Mapping[str, Any]], on: str | None
+) -> CrossValidation:
+    """The tables."""
+    metric = found[0]["metric"]
+    rows = [
+        {
+            **{"fold": fold.number, "keep_rate": float(rate), metric: value, "test_clips": results["test_clips"]},
+            **{"training_clips": results["training_clips"]},
+            **{name: results["chosen"][name] for name in ("epoch", "step")},
+        }
+        for fold, results in zip(runs, found, strict=True)
+        for rate, value in results["test"].items()
+    ]
+    answers = Answers.together([Answers.load(fold.folder / ANSWERS) for fold in runs])
+    pooled, interval = _pooled(answers)
+    facts = {
+        **{"recipe": recipe.name, "data_set": recipe.data.name, "metric": metric},
+        **{"folds": [fold.number for fold in runs], "models": str(output / f"fold{FOLD}" / "model")},
+        **{"clips": len(answers.ids), "labels": len(answers.labels), "chosen_on": on},
+        **{"epoch": epoch_choice(runs[0].recipe, on), "interval": interval},
+    }
+    return CrossValidation(facts, rows, [_over_folds(rows, metric, rate) | pooled[rate] for rate in answers.scores])
+
+
+def _over_folds(rows: Sequence[Mapping[str, Any]], metric: str, rate: float) -> dict[str, Any]:
+    """Mean and spread of the folds at a keep rate; none where a fold's metric is not defined."""
+    values = [row[metric] for row in rows if row["keep_rate"] == rate]
+    head = {"keep_rate": rate}
+    if None in values:
+        return {**head, **dict.fromkeys(("mean", "sd", "lowest", "highest"))}
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return {**head, "mean": statistics.fmean(values), "sd": spread, "lowest": min(values), "highest": max(values)}
+
+
+def _pooled(answers: Answers) -> tuple[dict[float, dict[str, Any]], str]:
+    """Keep rate → the metric over all clips and its change from keep rate 1, with intervals; and what those are."""
+    rates, clips = list(answers.scores), len(answers.ids)
+    found = standings([[answers.scores[rate]] for rate in rates], answers.targets, answers.metric, [0] * len(rates))
+    few = clips < FEWEST_CLIPS
+    rows = {}
+    for rate, stand in zip(rates, found, strict=True):
+        rows[rate] = _ends("pooled", stand.value, few=few)
+        change = stand.change if rate < 1.0 in rates else Interval(math.nan, math.nan, math.nan)
+        rows[rate] |= _ends("change", change, few=few)
+    if few:
+        return rows, f"none: {clips} clips are too few for one, it takes {FEWEST_CLIPS}"
+    how = "percentiles of" if answers.metric == "accuracy" else "1.96 standard errors by"
+    return rows, (
+        f"95 %, {how} {RESAMPLES} bootstrap resamples of the {clips} clips of all folds: what other clips would "
+        "change, not what training again would; none where it has no width"
+    )
+
+
+def _ends(name: str, found: Interval, *, few: bool) -> dict[str, float | None]:
+    """A value and the ends of its interval as columns; no ends where there are too few clips or no width."""
+    value, low, high = (each if math.isfinite(each) else None for each in found)
+    if few or low == high:
+        low = high = None
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def epoch_choice(recipe: Recipe, on: str | None) -> str:
+    """How the epoch is chosen, in words.
+
+    Args:
+        recipe: of the run.
+        on: see `spectrim.training.finetune.chosen_on`.
+    """
+    data, evaluation = recipe.data, recipe.evaluation
+    if on == "test":
+        in_folds = "fold" in data.options or find_data_set(data.name).folds
+        apart = "data.options.validation_fold=next chooses it on another fold, " if in_folds else ""
+        return (
+            f"chosen on the clips that are tested, which flatters the result; {apart}evaluation.choose=last takes the "
+            "last"
+        )
+    if on == "validation":
+        return "chosen on validation clips that are neither trained nor tested on"
+    if evaluation.choose == "average":
+        return f"none chosen: the mean of the weights of the last {evaluation.average_last} checkpoints"
+    return "none chosen: the last one"

@@ -71,6 +71,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
     for place in ("recordings", "recordings_report"):
         monkeypatch.setattr(f"spectrim.studies.{place}.BLOCKS", (3,))
     monkeypatch.setattr("spectrim.studies.runner._run_step", run_here)
+    monkeypatch.setattr("spectrim.training.run_pictures.draw_run", lambda folder: [])  # tested elsewhere, and slow
+    monkeypatch.setattr("spectrim.pictures.per_class.save_label_figures", lambda *given, **named: [])
     yield names
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import accuracy_score, average_precision_score, recall_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, recall_score, roc_auc_score
 from tone_table import LABELS, small_model, write_tones
 
 from spectrim.assets import packaged_clips
@@ -139,6 +139,13 @@ def test_each_label_has_a_row_at_each_point(one: Evaluation, model: str, root: P
         assert row["average_precision"] == pytest.approx(average_precision_score(targets[:, number], found[:, number]))
         assert row["AUC"] == pytest.approx(roc_auc_score(targets[:, number], found[:, number]))
         assert row["recall"] == pytest.approx(recalls[number])
+    matrix = confusion_matrix(targets.argmax(1), found.argmax(1))
+    taken = [row for row in one.confusions if (row["keep_rate"], row["criterion"]) == (0.4, "cls_attention")]
+    assert len(taken) == np.count_nonzero(matrix)
+    for row in taken:
+        assert row["clips"] == matrix[LABELS.index(row["label"]), LABELS.index(row["answer"])]
+    wrong = [row["clips"] for row in taken if row["label"] != row["answer"]]
+    assert wrong == sorted(wrong, reverse=True) == [row["clips"] for row in taken[: len(wrong)]]
 
 
 def test_the_facts_say_what_was_done(one: Evaluation, model: str) -> None:
@@ -200,6 +207,7 @@ def test_several_labels_are_judged_by_map(tmp_path: Path) -> None:
     assert found.facts["metric"] == "mAP"
     assert "accuracy" not in row
     assert "recall" not in found.per_class[0]
+    assert found.confusions == []
     assert row["mAP_low"] + row["mAP_high"] == pytest.approx(2 * row["mAP"])
     assert "standard errors" in found.facts["interval"]
     targets, (scores,) = scored(str(tmp_path / "model"), root, 1, [Pruning(0.4, (1,), "auto")])
@@ -317,11 +325,12 @@ def test_the_embedded_model_on_packaged_clips_says_what_predict_says(tmp_path: P
 
 def test_what_json_cannot_say_is_null() -> None:
     found = Evaluation(
-        {"metric": "mAP"}, [{"d_prime": math.inf, "mAP": math.nan, "AUC": 1.0}], [], [{"rows": [math.nan]}]
+        {"metric": "mAP"}, [{"d_prime": math.inf, "mAP": math.nan, "AUC": 1.0}], [], [], [{"rows": [math.nan]}]
     )
     assert found.as_dict() == {
         "facts": {"metric": "mAP"},
         "rows": [{"d_prime": None, "mAP": None, "AUC": 1.0}],
         "per_class": [],
+        "confusions": [],
         "runs": [{"rows": [None]}],
     }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import mannwhitneyu, norm
-from sklearn.metrics import accuracy_score, average_precision_score, recall_score
+from sklearn.metrics import accuracy_score, average_precision_score, precision_score, recall_score
 
 from spectrim.errors import InputShapeError, SpectrimError
 from spectrim.measure.metrics import (
@@ -108,6 +108,12 @@ def test_each_label_of_a_data_set_with_one_label_a_clip() -> None:
     assert found.recall is not None
     np.testing.assert_allclose(found.recall[:7], recall_score(truth, said, average=None, labels=range(7)))
     assert math.isnan(found.recall[7])
+    assert found.precision is not None
+    occur = np.unique(said)
+    np.testing.assert_allclose(
+        found.precision[occur], precision_score(truth, said, average=None, labels=occur, zero_division=0)
+    )
+    assert np.isnan(np.delete(found.precision, occur)).all()
     assert found.undefined == {"mAP": [7], "AUC": [7]}
 
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 from layouts import make_folder
 from safetensors.torch import load_file
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, recall_score
 from small_runs import SIZE, recipe
 from tone_table import write_tones
 
@@ -26,6 +26,7 @@ from spectrim.training.cross_validation import cross_validate
 from spectrim.training.cross_validation_report import notes, table_cells
 from spectrim.training.finetune import PruningTrainer, train
 from spectrim.training.recipes import Recipe
+from spectrim.training.run_pictures import draw_run
 
 RATES = [1.0, 0.5]
 
@@ -101,6 +102,27 @@ def test_the_tables_are_those_of_the_folds_answers(crossed: tuple[Path, str, str
         assert "chosen on the clips that are tested, which flatters the result" in text
     assert "fold 2 (2 of 2), 3/3 steps" in err
     assert [one.ids for one in answers] == [tuple(clip.id for clip in part.recordings) for part in parts]
+
+
+def test_each_fold_and_all_of_them_leave_pictures_and_results_of_labels(
+    crossed: tuple[Path, str, str], tones: Path
+) -> None:
+    output = crossed[0]
+    for folder in (output / "fold1", output / "cross_validation"):
+        pictures = {path.name for path in (folder / "figures").iterdir()}
+        assert pictures == {"confusion.png", "per_class.png"} | ({"training.png"} if folder.name == "fold1" else set())
+    both = Answers.together([Answers.load(output / f"fold{k}" / "answers.npz") for k in (1, 2)])
+    rows = command_line.rows_of((output / "cross_validation" / "per_class.csv").read_text())
+    assert [row["label"] for row in rows] == list(both.labels) * 2
+    for rate in RATES:
+        ours = [row for row in rows if float(row["keep_rate"]) == rate]
+        recalls = recall_score(both.targets.argmax(1), both.scores[rate].argmax(1), average=None)
+        assert [float(row["recall"]) for row in ours] == pytest.approx(recalls)
+        assert [int(row["positives"]) for row in ours] == [12, 12, 12]
+    taken = command_line.rows_of((output / "cross_validation" / "confusions.csv").read_text())
+    assert sum(int(row["clips"]) for row in taken) == len(RATES) * len(both.ids)
+    with pytest.raises(DataError, match="no finished run is there to be drawn"):
+        draw_run(tones)
 
 
 def test_the_models_can_be_evaluated_as_they_lie(crossed: tuple[Path, str, str], tones: Path) -> None:

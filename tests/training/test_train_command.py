@@ -58,6 +58,9 @@ def test_a_run_from_the_command_line(words: Path, plan: Path, tmp_path: Path) ->
     written = json.loads((output / "run.json").read_text())["recipe"]
     assert (written["seed"], written["optimiser"]["learning_rate"]) == (3, 3e-4)
     assert "5/5 steps: epoch 1," in err
+    assert sorted(path.name for path in (output / "figures").iterdir()) == [
+        *("confusion.png", "per_class.png", "training.png")
+    ]
     assert "Writing model shards" not in err
     code, _, err = spectrim("train", plan, "--data", words, "--output", output)
     assert code == 2
@@ -127,7 +130,8 @@ def test_ctrl_c_ends_with_130_and_the_run_can_be_resumed(
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, *args, **kwargs)
 
-    command = ("train", plan, "--data", words, "--set", "evaluation.every_epochs=0.4", "--no-progress", "--output")
+    changes = ("--set", "evaluation.every_epochs=0.4", "--set", "evaluation.test_keep_rates=[]")
+    command = ("train", plan, "--data", words, *changes, "--no-progress", "--output")
     monkeypatch.setattr(PruningTrainer, "training_step", interrupted)
     code, out, err = spectrim(*command, tmp_path / "run")
     assert (code, out) == (130, "")

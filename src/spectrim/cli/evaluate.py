@@ -121,17 +121,24 @@ def _print(found: Evaluation, form: str, *, per_class: bool) -> None:
 
 
 def write(found: Evaluation, folder: Path) -> None:
-    """Write ``results.json``, ``results.csv``, ``per_class.csv`` and the curve as ``curve.png`` and ``curve.svg``."""
+    """Write results as JSON and CSV, the curve as ``curve.png`` and ``curve.svg``, and pictures of single labels.
+
+    Those show the model's first ranking at the first keep rate below 1, beside the dense model.
+    """
     from spectrim.cli.terminal import rows_csv
     from spectrim.files import write_json, write_text
     from spectrim.pictures.curves import accuracy_curve
     from spectrim.pictures.figures import save_figure
+    from spectrim.pictures.per_class import save_label_figures
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", found.as_dict())
     write_text(folder / "results.csv", rows_csv(found.rows, {}))
     write_text(folder / "per_class.csv", rows_csv(found.per_class, {}))
+    if found.confusions:
+        write_text(folder / "confusions.csv", rows_csv(found.confusions, {}))
     facts, metric = found.facts, found.facts["metric"]
+    rates = [row["keep_rate"] for row in found.rows]
     points = [
         {
             **{"series": row["criterion"], "keep_rate": row["keep_rate"], "macs": row["paper_macs"]},
@@ -143,6 +150,15 @@ def write(found: Evaluation, folder: Path) -> None:
     figure = accuracy_curve(points, metric=metric, title=title)
     for ending in ("png", "svg"):
         save_figure(figure, folder / f"curve.{ending}")
+    criterion, rate = found.rows[0]["criterion"], next((rate for rate in rates if rate < 1.0), 1.0)
+    at, dense = (
+        [row for row in found.per_class if (row["criterion"], row["keep_rate"]) == (criterion, one)]
+        for one in (rate, 1.0)
+    )
+    confusions = [row for row in found.confusions if (row["criterion"], row["keep_rate"]) == (criterion, rate)]
+    save_label_figures(
+        folder, at, dense if rate < 1.0 else [], confusions, names=(f"keep rate {rate:g}", "keep rate 1"), title=title
+    )
 
 
 def _percent(value: float | None, sign: str = "") -> str:
@@ -193,7 +209,7 @@ def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
     from spectrim.cli.terminal import PLAIN_TABLE
 
-    values = [name for name in ("recall", "average_precision", "AUC") if name in rows[0]]
+    values = [name for name in ("recall", "precision", "average_precision", "AUC") if name in rows[0]]
     heads = ["keep rate", "criterion", "label", "positives", *(name.replace("_", " ") for name in values)]
     table = Table(*heads, **PLAIN_TABLE)
     for column in table.columns[3:]:

@@ -33,6 +33,7 @@ def pretrain(
     from spectrim.files import sole_writer
     from spectrim.machine import is_main_process
     from spectrim.training.pretrain import pretrain as run
+    from spectrim.training.run_pictures import draw_run
 
     console = error_console(progress)
     bar = console.is_terminal
@@ -46,7 +47,8 @@ def pretrain(
             progress=bar,
             say=None if bar else lambda line: complain(console, line),
         )
-    if not is_main_process():
-        return
+        if not is_main_process():
+            return
+        draw_run(output)
     out_console().print(facts_table(results))
     put(f"model: {output / 'model'}")

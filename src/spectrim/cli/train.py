@@ -57,6 +57,7 @@ def train(
     from spectrim.training.cross_validation import cross_validate
     from spectrim.training.cross_validation_report import write
     from spectrim.training.finetune import train as run
+    from spectrim.training.run_pictures import draw_run
 
     console = error_console(progress)
     bar = console.is_terminal
@@ -69,11 +70,14 @@ def train(
                 settings, data, output, folds=several, init=init, resume=resume, branch_of=trunk, **shown
             )
             if is_main_process():
+                for number in found.facts["folds"]:
+                    draw_run(output / f"fold{number}")
                 _print_folds(found, write(found, output))
             return
         results = run(settings, data, output, init=init, resume=resume, branch_of=branch_of, **shown)
-    if is_main_process():
-        _print(settings, results, output, console)
+        if is_main_process():
+            draw_run(output)
+            _print(settings, results, output, console)
 
 
 def _print(recipe: Recipe, results: Mapping[str, Any], output: Path, console: Console) -> None:

@@ -16,7 +16,7 @@ from spectrim.inference.opening import open_model
 from spectrim.machine import default_workers, environment, resolve_device
 from spectrim.measure.benchmark import check_draws
 from spectrim.measure.metric_intervals import RESAMPLES
-from spectrim.measure.runs import Job, Run, class_rows, facts_of, judge, plain, result_rows, run_row
+from spectrim.measure.runs import Job, Run, class_rows, facts_of, judge, plain, point_confusions, result_rows, run_row
 from spectrim.measure.scoring import Progress, check_measurable, label_columns, score_part
 from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_keep_rate
@@ -51,7 +51,9 @@ class Evaluation:
             and over_random_high, against_random ("better", "worse", "no better" or "cannot say") and why_random; None
             without draws, for the dense model and for random pruning itself.
         per_class: one a criterion, keep rate and label: positives (over all folds), average_precision, AUC, and recall
-            where clips have one label; means over the runs in which they are defined, else None.
+            and precision where clips have one label; means over the runs in which they are defined, else None.
+        confusions: one a criterion, keep rate, label and answer that occurs: clips, over all runs; none where clips can
+            have several labels.
         runs: one a fold and seed: model, fold, seed, clips, and ``rows`` with keep_rate, criterion, all metrics and
             ms_per_clip.
     """
@@ -59,6 +61,7 @@ class Evaluation:
     facts: dict[str, Any]
     rows: list[dict[str, Any]]
     per_class: list[dict[str, Any]]
+    confusions: list[dict[str, Any]]
     runs: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -134,7 +137,13 @@ def evaluate(
     ran = {"batch_size": batch_size, "workers": workers, "environment": environment(str(resolve_device(device)))}
     facts = {**named, **facts_of(runs, resamples), **ran}
     rows = result_rows(runs, points, dense, config, resamples, drawn)
-    return Evaluation(facts, rows, class_rows(runs, points), [run_row(run, points) for run in runs])
+    return Evaluation(
+        facts,
+        rows,
+        class_rows(runs, points),
+        point_confusions(runs, points),
+        [run_row(run, points) for run in runs],
+    )
 
 
 def _score(

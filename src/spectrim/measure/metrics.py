@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
-from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, top_k_accuracy_score
 
 from spectrim.errors import InputShapeError, SpectrimError
 
@@ -74,6 +74,25 @@ def right_clips(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> 
     return np.asarray(scores.argmax(axis=1) == targets.argmax(axis=1))
 
 
+def confusion_counts(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> NDArray[np.int64]:
+    """How many clips of each label are given each answer.
+
+    Args:
+        scores: (clips, labels).
+        targets: (clips, labels); the label of a clip is that of its highest target.
+
+    Returns:
+        (labels, labels): a row a label, a column an answer, the label of the highest score.
+
+    Raises:
+        InputShapeError, SpectrimError: see `check_scores`.
+    """
+    check_scores(scores, targets)
+    every = np.arange(targets.shape[1])
+    counts = confusion_matrix(targets.argmax(axis=1), scores.argmax(axis=1), labels=every)
+    return np.asarray(counts, dtype=np.int64)
+
+
 def mean_average_precision(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
     """Average precision (scikit-learn) per label, mean over the labels that some clips have and some do not, else NaN.
 
@@ -133,6 +152,8 @@ class LabelMetrics:
         roc_area: not defined without positives or without negatives.
         recall: share of the label's clips whose highest score it has, the per-class accuracy; None where clips can have
             several labels, and not defined without positives.
+        precision: share of the clips whose highest score the label has that are its own; None likewise, and not defined
+            where it has no clip's highest score.
     """
 
     positives: NDArray[np.int64]
@@ -140,6 +161,7 @@ class LabelMetrics:
     average_precision: NDArray[np.float64]
     roc_area: NDArray[np.float64]
     recall: NDArray[np.float64] | None
+    precision: NDArray[np.float64] | None
 
     @property
     def undefined(self) -> dict[str, list[int]]:
@@ -152,7 +174,8 @@ def label_metrics(scores: NDArray[np.floating], targets: NDArray[np.floating], *
     """Metrics of each label against all others.
 
     Args:
-        scores: (clips, labels); only their order within a label counts, and for ``recall`` within a clip.
+        scores: (clips, labels); only their order within a label counts, and for ``recall`` and ``precision`` that
+            within a clip.
         targets: (clips, labels) of 0 and 1.
         multi_label: whether a clip can have several labels.
 
@@ -161,16 +184,20 @@ def label_metrics(scores: NDArray[np.floating], targets: NDArray[np.floating], *
     """
     check_scores(scores, targets)
     positives = np.count_nonzero(targets, axis=0).astype(np.int64)
-    recall = None
+    recall = precision = None
     if not multi_label:
         found = np.bincount(targets.argmax(axis=1)[right_clips(scores, targets)], minlength=targets.shape[1])
-        recall = np.divide(found, positives, out=np.full(len(positives), np.nan), where=positives > 0)
+        answers = np.bincount(scores.argmax(axis=1), minlength=targets.shape[1])
+        recall, precision = (
+            np.divide(found, clips, out=np.full(len(clips), np.nan), where=clips > 0) for clips in (positives, answers)
+        )
     return LabelMetrics(
         positives,
         len(targets) - positives,
         average_precisions(scores, targets),
         roc_areas(scores, targets),
         recall,
+        precision,
     )
 
 

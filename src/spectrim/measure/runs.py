@@ -15,7 +15,14 @@ from spectrim.checkpoints import DescribedSource
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
 from spectrim.measure.metric_intervals import Standing, standings
-from spectrim.measure.metrics import LabelMetrics, chance_level, label_metrics, right_clips, summarise
+from spectrim.measure.metrics import (
+    LabelMetrics,
+    chance_level,
+    confusion_counts,
+    label_metrics,
+    right_clips,
+    summarise,
+)
 from spectrim.measure.scoring import Scored
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
@@ -49,6 +56,7 @@ class Run:
         labels: where it was measured → metrics of each label.
         metrics: likewise → metric → value.
         discordant: likewise → clips on which either this or the dense model is right; empty but for accuracy.
+        confusions: likewise → `spectrim.measure.metrics.confusion_counts`; empty but for accuracy.
         chance: what the data set's metric is for scores that know nothing.
     """
 
@@ -57,6 +65,7 @@ class Run:
     labels: Mapping[Pruning, LabelMetrics]
     metrics: Mapping[Pruning, Mapping[str, float]]
     discordant: Mapping[Pruning, int]
+    confusions: Mapping[Pruning, NDArray[np.int64]]
     chance: float
 
 
@@ -67,15 +76,16 @@ def judge(job: Job, scored: Scored, dense: Pruning, *, keep: bool) -> Run:
     for point, scores in scored.scores.items():
         labels[point] = label_metrics(scores, scored.targets, multi_label=multi_label)
         metrics[point] = summarise(scores, scored.targets, labels[point], multi_label=multi_label)
-    discordant = {}
+    discordant, confusions = {}, {}
     if job.part.metric == "accuracy":
         right = {point: right_clips(scores, scored.targets) for point, scores in scored.scores.items()}
         discordant = {point: int(np.count_nonzero(hits != right[dense])) for point, hits in right.items()}
+        confusions = {point: confusion_counts(scores, scored.targets) for point, scores in scored.scores.items()}
     chance = chance_level(scored.targets, job.part.metric)
     if not keep:
         empty = np.empty((0, 0), dtype=np.float32)
         scored = Scored(scored.ids, empty, {}, scored.milliseconds, scored.unreadable)
-    return Run(job, scored, labels, metrics, discordant, chance)
+    return Run(job, scored, labels, metrics, discordant, confusions, chance)
 
 
 def result_rows(
@@ -219,19 +229,61 @@ def class_rows(runs: Sequence[Run], points: Mapping[Pruning, Pruning]) -> list[d
     each_fold = {run.job.fold: run for run in runs}.values()
     rows = []
     for shown, point in points.items():
-        found = [run.labels[point] for run in runs]
         positives = np.sum([run.labels[point].positives for run in each_fold], axis=0)
-        columns = {
-            "average_precision": _defined_mean([one.average_precision for one in found]),
-            "AUC": _defined_mean([one.roc_area for one in found]),
+        found = label_rows(runs[0].job.part.labels, positives, [run.labels[point] for run in runs])
+        rows += [{"keep_rate": shown.keep_rate, "criterion": shown.criterion, **row} for row in found]
+    return rows
+
+
+def label_rows(
+    labels: Sequence[str], positives: NDArray[np.int64], found: Sequence[LabelMetrics]
+) -> list[dict[str, Any]]:
+    """A row a label: label, positives, average_precision, AUC, and recall and precision where clips have one label.
+
+    Args:
+        labels: names.
+        positives: (labels,) clips of each.
+        found: of each run, over whose defined values the mean is taken; None where there are none.
+    """
+    columns = {
+        "average_precision": _defined_mean([one.average_precision for one in found]),
+        "AUC": _defined_mean([one.roc_area for one in found]),
+    }
+    for name in ("recall", "precision"):
+        values = [value for one in found if (value := getattr(one, name)) is not None]
+        if values:
+            columns[name] = _defined_mean(values)
+    return [
+        {
+            **{"label": label, "positives": int(positives[number])},
+            **{name: plain(float(column[number])) for name, column in columns.items()},
         }
-        recalls = [one.recall for one in found if one.recall is not None]
-        if recalls:
-            columns["recall"] = _defined_mean(recalls)
-        for number, label in enumerate(runs[0].job.part.labels):
-            values = {name: plain(float(column[number])) for name, column in columns.items()}
-            head = {"keep_rate": shown.keep_rate, "criterion": shown.criterion, "label": label}
-            rows.append({**head, "positives": int(positives[number]), **values})
+        for number, label in enumerate(labels)
+    ]
+
+
+def confusion_rows(labels: Sequence[str], counts: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """A row a label and answer that occurs: label, answer, clips; wrong answers first, the commonest first.
+
+    Args:
+        labels: names.
+        counts: see `spectrim.measure.metrics.confusion_counts`.
+    """
+    pairs = sorted(np.argwhere(counts).tolist(), key=lambda pair: (pair[0] == pair[1], -counts[tuple(pair)], pair))
+    return [
+        {"label": labels[label], "answer": labels[answer], "clips": int(counts[label, answer])}
+        for label, answer in pairs
+    ]
+
+
+def point_confusions(runs: Sequence[Run], points: Mapping[Pruning, Pruning]) -> list[dict[str, Any]]:
+    """The same at each point, over all runs; none where each label is a question of its own."""
+    rows = []
+    for shown, point in points.items():
+        if all(point in run.confusions for run in runs):
+            counts = np.sum([run.confusions[point] for run in runs], axis=0)
+            head = {"keep_rate": shown.keep_rate, "criterion": shown.criterion}
+            rows += [{**head, **row} for row in confusion_rows(runs[0].job.part.labels, counts)]
     return rows
 
 

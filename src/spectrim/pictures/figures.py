@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from spectrim.errors import InvalidSetting
+from spectrim.errors import InvalidSetting, printable
 from spectrim.files import file_beside
 
 FORMATS = ("pdf", "png", "svg")
@@ -56,6 +56,12 @@ def error_bar_lengths(
     middle = np.array([row[mean] for row in rows], dtype=float)
     low, high = (np.array([row[mean] if row[end] is None else row[end] for row in rows], dtype=float) for end in ends)
     return np.maximum(np.nan_to_num(np.stack([middle - low, high - middle])), 0.0)
+
+
+def short_name(name: str, longest: int = 28) -> str:
+    """A label as it fits beside an axis: printable, and cut."""
+    name = printable(" ".join(name.split()))
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def legend_below(figure: Figure, axis: Axes, columns: int = 3) -> None:

@@ -37,9 +37,9 @@ class CrossValidation:
     """What the runs of all folds found; all values are plain, for JSON and CSV.
 
     Attributes:
-        facts: recipe, data_set, metric, folds, models (where they are, with ``{fold}``), clips (over all folds),
-            labels, chosen_on (see `spectrim.training.finetune.chosen_on`), epoch (how it was chosen, in words),
-            interval (what the intervals are, or why there are none).
+        facts: recipe, data_set, metric, keep_rate (that it was trained for), folds, models (where they are, with
+            ``{fold}``), clips (over all folds), labels, chosen_on (see `spectrim.training.finetune.chosen_on`), epoch
+            (how it was chosen, in words), interval (what the intervals are, or why there are none).
         folds: one a fold and keep rate: fold, keep_rate, the metric by its name, test_clips, training_clips, epoch and
             step of the weights.
         keep_rates: one a keep rate: mean, sd (standard deviation, of n − 1), lowest and highest of the folds' metrics;
@@ -205,15 +205,21 @@ def _summary(
         for fold, results in zip(runs, found, strict=True)
         for rate, value in results["test"].items()
     ]
-    answers = Answers.together([Answers.load(fold.folder / ANSWERS) for fold in runs])
+    answers = answers_of(output, [fold.number for fold in runs])
     pooled, interval = _pooled(answers)
     facts = {
         **{"recipe": recipe.name, "data_set": recipe.data.name, "metric": metric},
+        "keep_rate": recipe.pruning.keep_rate,
         **{"folds": [fold.number for fold in runs], "models": str(output / f"fold{FOLD}" / "model")},
         **{"clips": len(answers.ids), "labels": len(answers.labels), "chosen_on": on},
         **{"epoch": epoch_choice(runs[0].recipe, on), "interval": interval},
     }
     return CrossValidation(facts, rows, [_over_folds(rows, metric, rate) | pooled[rate] for rate in answers.scores])
+
+
+def answers_of(output: Path, folds: Sequence[int]) -> Answers:
+    """The answers of the runs of some folds, each to its own clips, as one."""
+    return Answers.together([Answers.load(output / f"fold{number}" / ANSWERS) for number in folds])
 
 
 def _over_folds(rows: Sequence[Mapping[str, Any]], metric: str, rate: float) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from spectrim.files import folder_beside, write_json, write_text
 from spectrim.machine import environment
 from spectrim.pictures.markdown import code_span, plain_markdown
 from spectrim.tables import table_csv
-from spectrim.training.cross_validation import CrossValidation
+from spectrim.training.cross_validation import CrossValidation, answers_of
+from spectrim.training.run_pictures import draw_answers
 
 FOLDER = "cross_validation"
 """Where they are, beside the runs' folders."""
@@ -61,11 +62,13 @@ def notes(found: CrossValidation) -> list[str]:
 
 
 def write(found: CrossValidation, output: Path) -> Path:
-    """Write ``cross_validation/`` with ``results.json``, ``folds.csv``, ``keep_rates.csv`` and ``results.md``.
+    """Write ``cross_validation/``: ``results.json``, ``folds.csv``, ``keep_rates.csv``, ``results.md``, and the labels.
+
+    The latter are what `spectrim.training.run_pictures.draw_answers` writes, over the clips of all folds.
 
     Args:
         found: the results.
-        output: folder around it.
+        output: folder around it, and around those of the runs.
 
     Returns:
         The folder, which appears whole or not at all.
@@ -77,6 +80,9 @@ def write(found: CrossValidation, output: Path) -> Path:
         write_text(beside / "folds.csv", table_csv(found.folds))
         write_text(beside / "keep_rates.csv", table_csv(found.keep_rates))
         write_text(beside / "results.md", as_markdown(found))
+        facts = found.facts
+        title = f"{facts['recipe']}: {len(facts['folds'])} folds"
+        draw_answers(answers_of(output, facts["folds"]), beside, facts["keep_rate"], title)
     return place
 
 

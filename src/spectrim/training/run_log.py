@@ -50,7 +50,9 @@ class RunLog(TrainerCallback):
         """Keep the rows up to the step that training starts from."""
         self.begun = (state.epoch or 0.0, time.monotonic())
         if state.is_world_process_zero and self.rows.exists():
-            kept = [row for row in self._read() if row["step"] <= state.global_step and "train_runtime" not in row]
+            kept = [
+                row for row in read_log(self.rows) if row["step"] <= state.global_step and "train_runtime" not in row
+            ]
             write_text(self.rows, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -86,21 +88,26 @@ class RunLog(TrainerCallback):
     def _tabulate(self, state: Any) -> None:
         if not state.is_world_process_zero or not self.rows.exists():
             return
-        write_text(self.table, table_csv(self._read()))
+        write_text(self.table, table_csv(read_log(self.rows)))
 
-    def _read(self) -> list[dict[str, Any]]:
-        """The rows that are there, a last one apart that was not finished."""
-        whole, _, _ = self.rows.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        rows = []
-        for number, line in enumerate(whole.split("\n") if whole else (), 1):
-            try:
-                row = parse_json(line)
-                if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                    raise ValueError("it has no step")
-            except ValueError as error:
-                raise DataError(f"{self.rows}: line {number} is no row of a run's log ({error}); remove it") from error
-            rows.append(row)
-        return rows
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``, a last one apart that was not finished.
+
+    Raises:
+        DataError: a line is no such row; names it.
+    """
+    whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    rows = []
+    for number, line in enumerate(whole.split("\n") if whole else (), 1):
+        try:
+            row = parse_json(line)
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError("it has no step")
+        except ValueError as error:
+            raise DataError(f"{path}: line {number} is no row of a run's log ({error}); remove it") from error
+        rows.append(row)
+    return rows
 
 
 def _defined(value: Any) -> Any:

@@ -100,7 +100,7 @@ def test_the_tables_are_those_of_the_folds_answers(crossed: tuple[Path, str, str
     for text in (out, page):
         assert f"{100 * right[1.0].mean():.2f}" in text
         assert "chosen on the clips that are tested, which flatters the result" in text
-    assert "fold 2 (2 of 2), 3/3 steps" in err
+    assert "fold 2 (2/2), 3/3 steps" in err
     assert [one.ids for one in answers] == [tuple(clip.id for clip in part.recordings) for part in parts]
 
 
@@ -156,7 +156,7 @@ def test_ctrl_c_in_the_second_fold_and_resume(
     monkeypatch.setattr(PruningTrainer, "training_step", step)
     lines: list[str] = []
     found = cross_validate(plan(), tones, output, resume=True, say=lines.append)
-    assert lines[0] == "fold 1 (1 of 2) is done already"
+    assert lines[0] == "fold 1 (1/2) is done already"
     assert (output / "fold1" / "results.json").stat().st_mtime_ns == written
     before = json.loads((crossed[0] / "cross_validation" / "results.json").read_text())
     assert (found.folds, found.keep_rates) == (before["folds"], before["keep_rates"])

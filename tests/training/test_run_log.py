@@ -41,22 +41,24 @@ def test_rows_are_written_once_and_the_table_equals_them(tmp_path: Path) -> None
     assert [{name: float(value) for name, value in row.items() if value} for row in table] == rows
 
 
-def test_each_line_says_how_far_it_is_and_how_long_it_will_take(
+def test_evaluations_and_now_and_then_the_loss_are_said_with_the_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
-    clock = iter([0.0, 100.0, 220.0, 400.0, 0.0, 600.0, 660.0])
+    clock = iter([0.0, 100.0, 220.0, 225.0, 280.0, 340.0, 0.0, 600.0, 660.0])
     monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     course = SimpleNamespace(num_train_epochs=4.0)
-    log = RunLog(tmp_path, lambda epoch: {"keep_rate": 0.5}, lines.append)
+    log = RunLog(tmp_path, lambda epoch: {"keep_rate": 0.5}, lines.append, title="fold 2 (2/5)")
     log.on_train_begin(course, state_at(5, 1.0), None)
-    log.on_log(course, state_at(10, 2.0), None, {"loss": 0.25, "eval_samples_per_second": 3.0})
-    log.on_log(course, state_at(15, 3.0), None, {"loss": 0.2})
-    log.on_log(course, state_at(20, 4.0), None, {"loss": 0.1})
+    log.on_log(course, state_at(10, 2.0), None, {"loss": 0.25, "grad_norm": 2.0})
+    log.on_log(course, state_at(12, 2.5), None, {"loss": 0.22})
+    log.on_log(course, state_at(15, 3.0), None, {"eval_loss": 0.2, "eval_accuracy": 0.625, "eval_runtime": 3.0})
+    log.on_log(course, state_at(20, 4.0), None, {"eval_mAP": None, "eval_samples_per_second": 3.0})
     assert lines == [
-        "10/20 steps: epoch 2, keep_rate 0.5, loss 0.25, 0:04:00 left",
-        "15/20 steps: epoch 3, keep_rate 0.5, loss 0.2, 0:02:30 left",
-        "20/20 steps: epoch 4, keep_rate 0.5, loss 0.1",
+        "fold 2 (2/5), 10/20 steps: epoch 2, keep rate 0.5, loss 0.25, 0:04:00 left",
+        "fold 2 (2/5), 15/20 steps: epoch 3, keep rate 0.5, loss 0.22, validation loss 0.2, "
+        "validation accuracy 62.5 %, 0:01:30 left",
+        "fold 2 (2/5), 20/20 steps: epoch 4, keep rate 0.5, validation mAP not defined",
     ]
     short = RunLog(tmp_path, lambda epoch: {}, lines.append, stop_after_epochs=2)
     short.on_train_begin(course, state_at(0, 0.0), None)

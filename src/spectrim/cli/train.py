@@ -49,8 +49,6 @@ def train(
     several = held_out(fold, folds) if folds is not None else None
     told += [] if fold is None else [f"data.options.fold={fold}"]
     settings = load_recipe(recipe, [*(change or ()), *told])
-    from transformers.utils.logging import disable_progress_bar
-
     from spectrim.cli.terminal import complain, error_console
     from spectrim.files import sole_writer
     from spectrim.machine import is_main_process
@@ -61,7 +59,6 @@ def train(
 
     console = error_console(progress)
     bar = console.is_terminal
-    disable_progress_bar()  # of each file that is written; training has its own
     shown: dict[str, Any] = {"progress": bar, "say": None if bar else lambda line: complain(console, line)}
     with sole_writer(output if is_main_process() else None):
         if several is not None:

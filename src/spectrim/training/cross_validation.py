@@ -111,16 +111,13 @@ def cross_validate(
                 resume=resume,
                 branch_of=fold.branch_of,
                 progress=progress,
-                say=None if say is None else _prefixed(say, f"fold {fold.number} ({place} of {len(runs)}), "),
+                say=say,
+                title=f"fold {fold.number} ({place}/{len(runs)})",
             )
         elif say is not None:
-            say(f"fold {fold.number} ({place} of {len(runs)}) is done already")
+            say(f"fold {fold.number} ({place}/{len(runs)}) is done already")
         found.append(results)
     return _summary(recipe, Path(output), runs, found, on)
-
-
-def _prefixed(say: Say, prefix: str) -> Say:
-    return lambda line: say(prefix + line)
 
 
 def _planned(

@@ -34,6 +34,7 @@ from spectrim.training.cards import write_card
 from spectrim.training.distillation import added_losses, needs_tokens, open_teacher
 from spectrim.training.input_check import InputNotice, check_input
 from spectrim.training.optimiser import annealed_keep_rate
+from spectrim.training.progress import RunProgress, own_bars
 from spectrim.training.recipes import Recipe
 from spectrim.training.resuming import check_weights
 from spectrim.training.run_arguments import run_arguments
@@ -222,6 +223,7 @@ def train(
     branch_of: str | Path | None = None,
     progress: bool = False,
     say: Say | None = None,
+    title: str = "",
 ) -> dict[str, Any]:
     """Run a recipe: train, choose the weights, test them dense and pruned, save the model.
 
@@ -233,8 +235,9 @@ def train(
         resume: continue the run in ``output`` from its newest whole checkpoint, or begin it.
         branch_of: folder of a run of the same recipe with another keep rate that was stopped before its keep rate
             fell: this run goes on from there, and ends as if it had run from the beginning.
-        progress: draw a bar.
-        say: is told what is logged, line by line.
+        progress: draw a bar, in a terminal or a notebook.
+        say: is told evaluations, and now and then the loss, in lines with the time left.
+        title: before what is drawn and said.
 
     Returns:
         What ``results.json`` holds.
@@ -253,7 +256,7 @@ def train(
     newest = checkpoints.newest() if resume else None
     shared = None if newest is not None or branch_of is None else branching_point(recipe, run, Path(branch_of))
     job = prepare(recipe, data, output, init)
-    trainer = build_trainer(job, progress=progress, say=say)
+    trainer = build_trainer(job, progress=progress, say=say, title=title)
     if (goes_on_from := newest or shared) is not None:
         trainer.check_checkpoint(goes_on_from)
     begin_run(run, output)
@@ -262,11 +265,12 @@ def train(
         if is_main_process():
             checkpoints.copy(shared)
         trainer.accelerator.wait_for_everyone()
-    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    with own_bars(trainer):
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job)
 
 
-def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None) -> PruningTrainer:
+def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None, title: str = "") -> PruningTrainer:
     """The Trainer of a run."""
     recipe, model, metric = job.recipe, job.model, job.metric
     course, evaluation = recipe.optimiser, recipe.evaluation
@@ -281,7 +285,6 @@ def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None) -> Pru
         metric=f"eval_{metric}" if evaluation.choose == "best" else None,
         workers=recipe.workers,
         seed=recipe.seed,
-        progress=progress,
     )
     arguments.label_names = ["labels", "counted"]
 
@@ -307,7 +310,8 @@ def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None) -> Pru
         compute_metrics=compute_metrics,
         callbacks=[
             RunCourse(clips, course.stop_after_epochs),
-            RunLog(job.output, facts, say if is_main_process() else None, course.stop_after_epochs),
+            RunLog(job.output, facts, say if is_main_process() else None, course.stop_after_epochs, title),
+            *([RunProgress(facts, title, course.stop_after_epochs)] if progress and is_main_process() else []),
             *tensorboard_callback(recipe.tensorboard, job.output),
         ],
     )
@@ -382,7 +386,7 @@ def save_model(
     model: AudioTransformer, path: Path, *, card: tuple[Recipe, str | None, dict[str, Any]] | None = None
 ) -> None:
     """Save a model with its feature extractor and, given recipe, start and results, its card; whole or not at all."""
-    with folder_beside(path) as beside:
+    with folder_beside(path) as beside, own_bars():
         model.save_pretrained(beside)
         if card is not None:
             write_card(beside, model.config, *card)

@@ -30,6 +30,7 @@ from spectrim.network.masked.saving import save_autoencoder, save_encoder
 from spectrim.pictures.reconstruction import Reconstruction, reconstruction_picture
 from spectrim.training.augment import TrainingClip, TrainingClips, structured_mask
 from spectrim.training.pretrain_recipes import MaskingSettings, PretrainRecipe
+from spectrim.training.progress import RunProgress, own_bars
 from spectrim.training.recipes import AugmentSettings
 from spectrim.training.run_arguments import run_arguments
 from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run
@@ -265,8 +266,8 @@ def pretrain(
             without a head, for `spectrim.from_pretrained` with ``labels=[…]``.
         init: autoencoder to start from, Spectrim's or AudioMAE's official one with its decoder; None: random weights.
         resume: continue the run in ``output`` from its newest whole checkpoint, or begin it.
-        progress: draw a bar.
-        say: is told what is logged, line by line.
+        progress: draw a bar, in a terminal or a notebook.
+        say: is told evaluations, and now and then the loss, in lines with the time left.
 
     Returns:
         What ``results.json`` holds.
@@ -289,7 +290,8 @@ def pretrain(
     if newest is not None:
         trainer.check_checkpoint(newest)
     begin_run(run, output)
-    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    with own_bars(trainer):
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job, pictures)
 
 
@@ -314,7 +316,6 @@ def build_trainer(
         metric=None,
         workers=recipe.workers,
         seed=recipe.seed,
-        progress=progress,
     )
     arguments.label_names = ["counted"]
     return PretrainingTrainer(
@@ -329,6 +330,7 @@ def build_trainer(
         callbacks=[
             RunCourse(clips, recipe.optimiser.stop_after_epochs),
             RunLog(job.output, lambda epoch: {}, say if is_main_process() else None),
+            *([RunProgress(lambda epoch: {})] if progress and is_main_process() else []),
             *tensorboard_callback(recipe.tensorboard, job.output),
             *callbacks,
         ],

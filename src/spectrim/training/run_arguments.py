@@ -48,7 +48,6 @@ def run_arguments(
     metric: str | None,
     workers: int,
     seed: int,
-    progress: bool,
 ) -> TrainingArguments:
     """Arguments of transformers' Trainer for a run.
 
@@ -62,7 +61,6 @@ def run_arguments(
         metric: the higher, the better a checkpoint; None to end with the last weights.
         workers: processes that load data.
         seed: of everything.
-        progress: draw a bar.
 
     Raises:
         InvalidSetting: the batch size does not split over the processes, an epoch holds no batch, or the precision
@@ -92,7 +90,7 @@ def run_arguments(
         data_seed=seed,
         remove_unused_columns=False,
         report_to=[],
-        disable_tqdm=not progress,
+        disable_tqdm=True,
         dataloader_num_workers=workers,
         dataloader_pin_memory=torch.cuda.is_available(),
     )

@@ -15,9 +15,14 @@ from transformers import TrainerCallback
 from spectrim.checkpoints.untrusted import parse_json
 from spectrim.errors import DataError
 from spectrim.files import write_text
+from spectrim.measure.metrics import METRICS
 from spectrim.tables import table_csv
 
 Say = Callable[[str], object]
+
+
+QUIET = 10.0
+"""Seconds without a line before a loss alone is worth one; an evaluation always is."""
 
 
 class RunLog(TrainerCallback):
@@ -28,8 +33,10 @@ class RunLog(TrainerCallback):
     Args:
         folder: of the run.
         facts: more columns, from the epochs done.
-        say: is told each row in one line, with the time left; for terminals without a bar.
+        say: is told evaluations, and now and then the loss, in one line each with the time left; for files, and
+            terminals without a bar.
         stop_after_epochs: see `RunCourse`.
+        title: begins each of these lines.
     """
 
     def __init__(
@@ -38,17 +45,22 @@ class RunLog(TrainerCallback):
         facts: Callable[[float], Mapping[str, float]],
         say: Say | None = None,
         stop_after_epochs: float | None = None,
+        title: str = "",
     ) -> None:
+        self.title = title and f"{title}, "
         self.rows = folder / "metrics.jsonl"
         self.table = folder / "metrics.csv"
         self.facts = facts
         self.say = say
         self.stop_after_epochs = stop_after_epochs
         self.begun = (0.0, time.monotonic())
+        self.said = self.begun[1]
+        self.newest: dict[str, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the rows up to the step that training starts from."""
         self.begun = (state.epoch or 0.0, time.monotonic())
+        self.said = self.begun[1]
         if state.is_world_process_zero and self.rows.exists():
             kept = [
                 row for row in read_log(self.rows) if row["step"] <= state.global_step and "train_runtime" not in row
@@ -64,18 +76,27 @@ class RunLog(TrainerCallback):
         row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **logged}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self.say is not None:
-            shown = [_shown(name, value) for name, value in row.items() if name != "step" and "_per_second" not in name]
-            self.say(f"{state.global_step}/{state.max_steps} steps: {', '.join(shown)}{self._left(args, epoch)}")
+        self._tell(args, state, row)
 
-    def _left(self, args: Any, epoch: float) -> str:
+    def _tell(self, args: Any, state: Any, row: Mapping[str, Any]) -> None:
+        """Say an evaluation with the loss before it, or a loss after some time in which nothing was said."""
+        self.newest |= row
+        now = time.monotonic()
+        evaluated = any(name.startswith("eval_") for name in row)
+        if self.say is None or not (evaluated or ("loss" in row and now - self.said >= QUIET)):
+            return
+        left = self._left(args, state.epoch or 0.0, now)
+        steps = f"{self.title}{state.global_step}/{state.max_steps} steps"
+        self.say(f"{steps}: {', '.join(in_words(self.newest))}{left}")
+        self.said, self.newest = now, {}
+
+    def _left(self, args: Any, epoch: float, now: float) -> str:
         """The time left, if this process has trained long enough to tell."""
         epochs = args.num_train_epochs if self.stop_after_epochs is None else self.stop_after_epochs
         begun, clock = self.begun
         if not begun < epoch < epochs:
             return ""
-        seconds = (time.monotonic() - clock) * (epochs - epoch) / (epoch - begun)
-        return f", {timedelta(seconds=round(seconds))} left"
+        return f", {timedelta(seconds=round((now - clock) * (epochs - epoch) / (epoch - begun)))} left"
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Renew the table."""
@@ -115,5 +136,29 @@ def _defined(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _shown(name: str, value: Any) -> str:
-    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+def in_words(row: Mapping[str, Any]) -> list[str]:
+    """What a row of the log says, for people: epoch, losses, metric, keep rate, learning rate; no times and counts."""
+    left_out = (
+        "step",
+        "grad_norm",
+        "total_flos",
+        "clips",
+        "runtime",
+        "eval_clips",
+        "eval_runtime",
+        "train_loss",
+        "train_runtime",
+    )
+    said = []
+    for name, value in row.items():
+        if name in left_out or name.endswith("_per_second"):
+            continue
+        words = name.replace("eval_", "validation ").replace("_", " ")
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            number = "not defined"
+        elif name.removeprefix("eval_") in METRICS:
+            number = f"{100 * value:.1f} %"
+        else:
+            number = f"{value:.4g}" if isinstance(value, float) else str(value)
+        said.append(f"{words} {number}")
+    return said

@@ -35,12 +35,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def file_beside(path: Path) -> Iterator[Path]:
+def file_beside(path: Path, ending: str = ".partial") -> Iterator[Path]:
     """Give a new empty file beside ``path``, to be filled; it takes the place of ``path`` at the end, or is removed.
 
     What is there by its name, left behind or planted, is removed first, a link itself and not what it leads to.
     """
-    beside = path.with_name(path.name + ".partial")
+    beside = path.with_name(path.name + ending)
     beside.unlink(missing_ok=True)
     os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666))
     try:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from spectrim.audio.files import Window
 from spectrim.cli import terminal
 from spectrim.cli.common import put
-from spectrim.cli.terminal import complain, facts_table, out_console, prediction_table, rows_table, stage_progress
+from spectrim.cli.terminal import (
+    FileProgress,
+    complain,
+    facts_table,
+    out_console,
+    prediction_table,
+    rows_table,
+    stage_progress,
+)
 from spectrim.errors import AudioError, InvalidSetting
 from spectrim.inference.results import FilePrediction, WindowScores
 
@@ -55,6 +66,40 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
         tell(EVIL + "[red]", 1, 2)
     assert SHOWN + "[red]" in screen.getvalue()
     assert not any(raw in screen.getvalue() for raw in RAW[:1] + RAW[2:])
+
+
+def heard(start: float, file_seconds: float | None) -> Window:
+    return Window(start, np.zeros(160000, np.float32), 16000, file_seconds)
+
+
+def test_a_long_file_moves_and_an_unknown_length_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    log = io.StringIO()
+    progress = FileProgress(Console(file=log), 2)
+    done = []
+    for number in range(240):
+        now[0] += 1.0
+        progress.hear(heard(10.0 * number, 2400.0 if number else None))
+        done.append(progress.done())
+    assert done == pytest.approx([0.0, *(np.arange(2, 241) / 240)])
+    progress.finish_file()
+    for number in range(7):
+        progress.hear(heard(10.0 * number, None))
+    assert progress.done() == 1.0
+    now[0] += 60.0
+    progress.hear(heard(70.0, None))
+    assert log.getvalue().splitlines() == [
+        "spectrim: 0 of 2 files, 10:00 of 40:00, 10:00 heard, 10 s of audio/s, about 7:00 left",
+        "spectrim: 0 of 2 files, 20:00 of 40:00, 20:00 heard, 10 s of audio/s, about 6:00 left",
+        "spectrim: 0 of 2 files, 30:00 of 40:00, 30:00 heard, 10 s of audio/s, about 5:00 left",
+        "spectrim: 0 of 2 files, 40:00 of 40:00, 40:00 heard, 10 s of audio/s, about 4:00 left",
+        "spectrim: 1 of 2 files, 1:20 of unknown length, 41:20 heard, 8 s of audio/s, about 5:00 left",
+    ]
+    silent = FileProgress(Console(file=log), 2, False)
+    now[0] += 600.0
+    silent.hear(heard(0.0, None))
+    assert log.getvalue().count("\n") == 5
 
 
 def test_what_goes_into_a_file_or_pipe_is_exact(capsys: pytest.CaptureFixture[str]) -> None:

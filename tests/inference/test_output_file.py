@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectrim.audio.finding import Selection
-from spectrim.errors import AudioError, InvalidSetting
-from spectrim.inference.output_file import OutputFile, csv_header, csv_rows, finished_rows, json_line
+from spectrim.errors import AudioError, InvalidSetting, MissingExtra
+from spectrim.inference.output_file import OutputFile
+from spectrim.inference.prediction_rows import (
+    CSV_COLUMNS,
+    ENCODING,
+    FORMATS,
+    csv_header,
+    csv_rows,
+    finished_rows,
+    json_line,
+)
 from spectrim.inference.results import FilePrediction, WindowScores
 
+FORMS = ["csv", "jsonl"] + (["parquet"] if importlib.util.find_spec("pyarrow") else [])
 LABELS = ["yes", "no", 'an, odd "one"', "naïve"]
 ODD_NAMES = ["plain.wav", 'quo"te.wav', "com,ma.wav", "new\nline.wav", "return\r.wav", "caf\udce9.wav", "日本.wav"]
 
@@ -89,7 +101,7 @@ def write_all(path: Path, form: str) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("form", FORMS)
 def test_nothing_has_the_files_name_until_all_is_done(tmp_path: Path, form: str) -> None:
     path = tmp_path / "out"
     path.write_text("of an earlier run")
@@ -104,7 +116,7 @@ def test_nothing_has_the_files_name_until_all_is_done(tmp_path: Path, form: str)
     assert path.read_bytes() != b"of an earlier run"
 
 
-@given(data=st.data(), form=st.sampled_from(["csv", "jsonl"]))
+@given(data=st.data(), form=st.sampled_from(FORMS))
 def test_resuming_after_a_cut_anywhere_gives_the_unbroken_file(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, form: str
 ) -> None:
@@ -114,7 +126,12 @@ def test_resuming_after_a_cut_anywhere_gives_the_unbroken_file(
     for prediction in PREDICTIONS:
         file.write(prediction)
     file.close()
-    file.partial.write_bytes(unbroken[: data.draw(st.integers(0, len(unbroken)))])
+    rows = file.partial.read_bytes()
+    assert form == "parquet" or rows == unbroken
+    file.partial.write_bytes(rows[: data.draw(st.integers(0, len(rows)))])
+    journal = file.partial.with_name("out.partial.journal").read_bytes()
+    first = journal.index(b"\n") + 1
+    file.partial.with_name("out.partial.journal").write_bytes(journal[: data.draw(st.integers(first, len(journal)))])
     again = OutputFile(folder / "out", form, {"window": 1.0}, top=3, resume=True)
     left = again.remaining(SELECTION).files
     assert left == SELECTION.files[len(SELECTION.files) - len(left) :]
@@ -123,6 +140,62 @@ def test_resuming_after_a_cut_anywhere_gives_the_unbroken_file(
             again.write(prediction)
     again.finish()
     assert (folder / "out").read_bytes() == unbroken
+
+
+def test_parquet_has_the_cells_of_csv_with_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("spectrim.inference.prediction_rows.ROW_GROUP", 7)
+    write_all(tmp_path / "out.csv", "csv")
+    write_all(tmp_path / "out.parquet", "parquet")
+    table = parquet.read_table(tmp_path / "out.parquet")
+    kinds = {name: str(kind) for name, kind in zip(table.schema.names, table.schema.types, strict=True)}
+    numbers = {"start": "double", "end": "double", "rank": "int32", "score": "float"}
+    assert kinds == {name: numbers.get(name, "string") for name in CSV_COLUMNS}
+    assert json.loads(table.schema.metadata[b"spectrim"])["window"] == 1.0
+    with (tmp_path / "out.csv").open(newline="", **ENCODING) as file:
+        wanted = list(csv.DictReader(file))
+    assert table.num_rows == len(wanted) > 14
+    for row, other in zip(table.to_pylist(), wanted, strict=True):
+        assert row.pop("file") == other.pop("file").replace("\udce9", "\\xe9")
+        score, text = row.pop("score"), other.pop("score")
+        assert (score is None) == (text == "")
+        assert score is None or score == np.float32(text)
+        assert {name: "" if cell is None else str(cell) for name, cell in row.items()} == other
+
+
+def test_parquet_without_its_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'spectrim\[parquet\]'"):
+        OutputFile(tmp_path / "out", "parquet", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_parquet_where_another_file_has_the_name(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "out").write_text("something else")
+    with pytest.raises(InvalidSetting, match="an output in the format parquet"):
+        OutputFile(tmp_path / "out", "parquet", {}, resume=True)
+
+
+def test_scores_of_files_that_are_done_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectrim.inference.journal.WASTE", 1000)
+    file = OutputFile(tmp_path / "out", "csv", {})
+    journal = tmp_path / "out.partial.journal"
+    for number in range(50):
+        clip = tmp_path / f"{number}.wav"
+        clip.write_bytes(b"x")
+        assert file.known(str(clip)) == []
+        found = made(str(clip), windows=4, seed=number)
+        file.keep([(str(clip), window) for window in found.timeline])
+        if number < 49:
+            file.write(found)
+    assert journal.read_bytes().count(b'"scores"') < 20
+    file.close()
+    again = OutputFile(tmp_path / "out", "csv", {}, resume=True)
+    assert len(again.done) == 49
+    known = again.known(str(clip))
+    assert [(window.start, window.end) for window in known] == [(w.start, w.end) for w in found.timeline]
+    np.testing.assert_array_equal([w.scores for w in known], [w.scores for w in found.timeline])
 
 
 def test_json_lines_lose_only_a_torn_line(tmp_path: Path) -> None:
@@ -173,26 +246,29 @@ def test_an_interrupted_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_damaged_partial_or_record_is_refused(tmp_path: Path) -> None:
-    for form, content in (("csv", b"another,header\nrow,row\n"), ("jsonl", b"no json\n"), ("jsonl", b"[1]\n")):
-        path = tmp_path / f"{form}{len(content)}"
+    for form, old, new in (("csv", b"file,", b"film,"), ("csv", b"a,file", b"b,file"), ("jsonl", b'"a"', b'"b"')):
+        path = tmp_path / f"{form}{new[0]}"
         file = OutputFile(path, form, {})
         file.write(made("a"))
         file.close()
-        file.partial.write_bytes(content)
-        with pytest.raises(InvalidSetting, match="damaged"):
+        file.partial.write_bytes(file.partial.read_bytes().replace(old, new, 1))
+        with pytest.raises(InvalidSetting, match="which is damaged"):
             OutputFile(path, form, {}, resume=True)
-        file.record.unlink()
-        with pytest.raises(InvalidSetting, match="missing or damaged"):
-            OutputFile(path, form, {}, resume=True)
+        journal = path.with_name(path.name + ".partial.journal")
+        for content in (b"", b"no json\n", b"[1]\n", b'{"top": 5}\n{"file": "a"}\n', None):
+            journal.unlink() if content is None else journal.write_bytes(content)
+            with pytest.raises(InvalidSetting, match="missing or damaged"):
+                OutputFile(path, form, {}, resume=True)
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("form", FORMS)
 def test_resuming_a_complete_file_knows_what_is_in_it(tmp_path: Path, form: str) -> None:
     write_all(tmp_path / "out", form)
     file = OutputFile(tmp_path / "out", form, {"window": 1.0}, resume=True)
     assert file.complete
-    assert list(file.done) == SELECTION.files
+    assert list(file.done) == [FORMATS[form].name(path) for path in SELECTION.files]
     assert [path for path, error in file.done.items() if error] == ["bad.wav"]
+    assert file.remaining(Selection([*SELECTION.files, "more"])).files == ["more"]
 
 
 def test_resuming_nothing_begins(tmp_path: Path) -> None:
@@ -240,7 +316,7 @@ def test_a_second_run_on_one_output_is_refused_at_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
-@pytest.mark.parametrize("name", ["out.csv.partial", "out.csv.partial.json", ".out.csv.lock"])
+@pytest.mark.parametrize("name", ["out.csv.partial", "out.csv.partial.journal", ".out.csv.lock"])
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_planted_link_is_not_followed(tmp_path: Path, name: str, resume: bool) -> None:
     precious = tmp_path / "precious"

@@ -20,7 +20,9 @@ from spectrim.audio.frontend import Frontend
 from spectrim.config import ast_base, audiomae_base
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.explain.window_pictures import window_painter
+from spectrim.inference.events import sound_events
 from spectrim.inference.opening import open_model
+from spectrim.inference.output_file import OutputFile
 from spectrim.inference.predict import predict_files
 from spectrim.inference.results import FilePrediction, aggregated
 from spectrim.inference.torch_model import TorchModel
@@ -129,6 +131,70 @@ def test_scores_do_not_depend_on_batch_or_order(model: AudioTransformer, clips: 
         for path, values in other.items():
             np.testing.assert_allclose(values, alone[path], atol=1e-5)
     assert len({tuple(np.round(values, 3)) for values in alone.values()}) == len(clips)
+
+
+class Broken(Exception):
+    pass
+
+
+def run_into(
+    path: Path, form: str, clips: list[str], model: Any, break_after: int | None = None, **options: Any
+) -> tuple[int, list[FilePrediction]]:
+    """Tag clips into a file with batches of three, and leave off when that many windows were heard; how many were."""
+    heard, tracks = 0, []
+    backend = TorchModel(model)
+
+    class Counting(TorchModel):
+        def scores(self, waveforms: Any) -> Any:
+            nonlocal heard
+            if heard >= (break_after or 99):
+                raise Broken
+            heard += len(waveforms)
+            return backend.scores(waveforms)
+
+    file = OutputFile(path, form, {}, top=6, **options)
+    left = file.remaining(Selection(clips))
+    try:
+        for found in predict_files(left, Counting(model), batch_size=3, hop=0.6, window=0.6, store=file):
+            tracks.append(found)
+            file.write(found)
+        file.finish()
+    except Broken:
+        file.close()
+    return heard, tracks
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_run_broken_inside_a_file_goes_on_there_to_the_same_bytes(
+    model: AudioTransformer, clips: list[str], tmp_path: Path, form: str
+) -> None:
+    bad = tmp_path / "cut.flac"
+    soundfile.write(bad, sound(6.0, 6), 16000)
+    bad.write_bytes(bad.read_bytes()[:-20000])
+    clips = [*clips[:5], str(bad), *clips[5:]]
+    total, unbroken = run_into(tmp_path / "whole", form, clips, model)
+    for break_after in (1, 7, 11):
+        heard, _ = run_into(tmp_path / "out", form, clips, model, break_after)
+        assert not (tmp_path / "out").exists()
+        again, _ = run_into(tmp_path / "out", form, clips, model, break_after, resume=True)
+        assert again > 0
+        assert heard + again < total
+        rest, found = run_into(tmp_path / "out", form, clips, model, resume=True)
+        assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+        assert heard + again + rest == total
+        for ours, theirs in zip(found, unbroken[len(unbroken) - len(found) :], strict=True):
+            assert sound_events(ours, {"sound 1": 0.2}) == sound_events(theirs, {"sound 1": 0.2})
+        (tmp_path / "out").unlink()
+
+
+def test_a_file_that_has_changed_since_is_heard_anew(model: AudioTransformer, clips: list[str], tmp_path: Path) -> None:
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, sound(6.0, 1), 16000)
+    assert run_into(tmp_path / "out", "csv", [str(clip)], model, 6)[0] == 6
+    soundfile.write(clip, sound(5.9, 2), 16000)
+    assert run_into(tmp_path / "out", "csv", [str(clip)], model, resume=True)[0] == 10
+    run_into(tmp_path / "whole", "csv", [str(clip)], model)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_scores_after_a_resume_are_those_of_the_unbroken_run(model: AudioTransformer, clips: list[str]) -> None:
@@ -354,11 +420,13 @@ def test_a_missing_gpu_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_windows_are_counted_as_they_come(model: AudioTransformer, clips: list[str]) -> None:
-    heard: list[float] = []
-    list(predict_files(clips[4:6], model, on_window=heard.append))
+    windows: list[audio.Window] = []
+    list(predict_files(clips[4:6], model, on_window=windows.append))
+    heard = [window.seconds for window in windows]
     assert heard[:2] == [1.295, 1.295]
     assert heard[2] == pytest.approx(0.74, abs=1e-4)
     assert heard[3:] == [1.295]
+    assert [window.file_seconds for window in windows] == [None, pytest.approx(3.3), pytest.approx(3.3), None]
 
 
 def test_the_next_prediction_is_not_held_back_by_what_comes_later(model: AudioTransformer, clips: list[str]) -> None:

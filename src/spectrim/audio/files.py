@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,14 @@ class Window:
         start: where it begins in the file, in seconds.
         samples: (n,) float32, mono, full scale at ±1.
         sampling_rate: of ``samples``, in hertz.
+        file_seconds: length of the file as `named_samples` gives it; None where that, or whether it matters, is not
+            known.
     """
 
     start: float
     samples: Samples
     sampling_rate: int = SAMPLING_RATE
+    file_seconds: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -200,9 +203,16 @@ def iterate_windows(
 
 
 def windows_and_notes(path: str | Path, **options: Any) -> Iterator[Window | Note]:
-    """The windows of a file, then what is to be said of it; arguments and errors as `iterate_windows`."""
+    """The windows of a file, then what is to be said of it; arguments and errors as `iterate_windows`.
+
+    From the second window on they know how long the file is.
+    """
     notes: list[str] = []
-    yield from iterate_windows(path, **options, notes=notes)
+    seconds = None
+    for number, window in enumerate(iterate_windows(path, **options, notes=notes)):
+        if number == 1 and (samples := named_samples(path, window.sampling_rate)) is not None:
+            seconds = samples / window.sampling_rate
+        yield replace(window, file_seconds=seconds)
     yield from map(Note, notes)
 
 

@@ -104,8 +104,8 @@ def predict(
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
     precision: PrecisionOption = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to give for a file or window.")] = 5,
-    form: Annotated[str | None, typer.Option("--format", help="table, csv or jsonl.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV or JSON-lines file.")] = None,
+    form: Annotated[str | None, typer.Option("--format", help="table, csv, jsonl or parquet.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV, JSON-lines or Parquet file.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run into --output.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in a forward pass.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -131,6 +131,7 @@ def predict(
     from spectrim.cli.prediction_output import WithTracks, open_sink
     from spectrim.cli.terminal import FileProgress, complain, error_console
     from spectrim.inference.opening import open_model
+    from spectrim.inference.output_file import OutputFile
     from spectrim.inference.predict import predict_files
 
     console = error_console(progress)
@@ -147,6 +148,7 @@ def predict(
         raise typer.Exit(FAILURE if failed else 0)
     count = len(left.files) + len(left.errors)
     paint = None if explain is None else _painter(network, explain, left)
+    store = sink if isinstance(sink, OutputFile) else None
     if tracks is not None:
         sink = WithTracks(sink, tracks)
     with FileProgress(console, count, progress) as bar:
@@ -160,14 +162,19 @@ def predict(
             workers=workers,
             paint=paint,
             on_window=bar.hear,
+            store=store,
         )
         try:
             failed += pass_on(predictions, sink, bar)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, OSError) as error:
             sink.close()
-            kept = f"; {output}.partial holds them, --resume continues" if output and bar.files else ""
-            complain(console, f"interrupted after {bar.files} of {count} files{kept}")
-            raise typer.Exit(INTERRUPTED) from error
+            if isinstance(error, BrokenPipeError) or (output is None and isinstance(error, OSError)):
+                raise
+            within = f", at {bar.within()} of the next" if bar.within() else ""
+            kept = f"; {output}.partial holds them, --resume continues" if store is not None and store.begun else ""
+            why = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{output}: {error.strerror or error};"
+            complain(console, f"{why} after {bar.files} of {count} files{within}{kept}")
+            raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILURE) from error
     total = len(selection.files) + len(selection.errors)
     if failed:
         complain(console, f"{failed} of {total} files could not be tagged")
@@ -224,11 +231,12 @@ def predict_form(form: str | None, output: Path | None, resume: bool) -> str:
     if form is None:
         ending = "table" if output is None else output.suffix.lower().lstrip(".")
         form = "jsonl" if ending in ("json", "ndjson") else ending
-        if form not in ("table", "csv", "jsonl"):
-            raise InvalidSetting("output", str(output), "a name that ends in .csv or .jsonl, or --format")
-    allowed = ("csv", "jsonl") if output is not None else ("csv", "jsonl", "table")
+        if form not in ("table", "csv", "jsonl", "parquet"):
+            raise InvalidSetting("output", str(output), "a name that ends in .csv, .jsonl or .parquet, or --format")
+    allowed = ("csv", "jsonl", "table") if output is None else ("csv", "jsonl", "parquet")
     if form not in allowed:
-        raise InvalidSetting("format", form, one_of(allowed) + (" for an output file" if output is not None else ""))
+        where = "; parquet only with --output" if output is None else " for an output file"
+        raise InvalidSetting("format", form, one_of(allowed) + where)
     if resume and output is None:
         raise InvalidSetting("resume", resume, "together with --output")
     return form

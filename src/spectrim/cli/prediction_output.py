@@ -12,7 +12,8 @@ from spectrim.cli.terminal import out_console, prediction_table
 from spectrim.errors import InvalidSetting, printable
 from spectrim.inference.backend import Backend
 from spectrim.inference.events import EventTracks
-from spectrim.inference.output_file import ENCODING, RENDERERS, OutputFile
+from spectrim.inference.output_file import OutputFile
+from spectrim.inference.prediction_rows import ENCODING, FORMATS
 from spectrim.inference.results import FilePrediction
 
 
@@ -33,13 +34,13 @@ class RowsOut:
     """Predictions to standard output as CSV or JSON lines, as they come."""
 
     def __init__(self, form: str, top: int) -> None:
-        self._header, self._render = RENDERERS[form]
+        self._format = FORMATS[form]
         self._top = top
         self._begun = False
 
     def write(self, prediction: FilePrediction) -> None:
         """Put out the rows of a file."""
-        self._put(self._render(prediction, self._top))
+        self._put(self._format.rows(prediction, self._top))
 
     def finish(self) -> None:
         """Put out the header, if nothing came."""
@@ -49,7 +50,7 @@ class RowsOut:
         """All is out."""
 
     def _put(self, text: str) -> None:
-        header = "" if self._begun else self._header()
+        header = "" if self._begun else self._format.header()
         self._begun = True
         rows = printable(header + text) if sys.stdout.isatty() else header + text
         sys.stdout.buffer.write(rows.encode(**ENCODING))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -20,10 +21,14 @@ from spectrim.errors import printable, shown
 from spectrim.tables import table_csv
 
 if TYPE_CHECKING:
+    from spectrim.audio.files import Window
     from spectrim.inference.results import FilePrediction
 
 LONGEST_LINE = 4000
 """Characters of a line about what went wrong."""
+
+LINE_SECONDS = 60.0
+"""From one line on progress to the next, where no bar can be drawn."""
 
 WIDE = 200
 """Columns of a table that goes into a pipe or a file."""
@@ -87,24 +92,31 @@ def warnings_as_lines(console: Console) -> Iterator[None]:
 
 
 class FileProgress:
-    """A bar of files with files/s and seconds of audio a second; also counts both where no bar is drawn.
+    """Progress through files, a long one second by second: a bar on a terminal, elsewhere a line now and then.
+
+    A file counts by the share of it that was heard. Where its structure does not say how long it is, it counts when it
+    is done, and until then only the seconds move.
 
     Args:
         console: standard error.
         files: how many there are.
-        shown: True or False; None where the console is a terminal.
+        shown: True draws the bar wherever it goes, False shows nothing; None draws on a terminal and writes lines else.
     """
 
     def __init__(self, console: Console, files: int, shown: bool | None = None) -> None:
         columns = (
-            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")),
-            *(TimeElapsedColumn(), TimeRemainingColumn()),
+            *(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[place]}")),
+            *(TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TimeRemainingColumn()),
         )
-        hidden = not (console.is_terminal if shown is None else shown)
-        self.bar = Progress(*columns, console=console, disable=hidden, transient=True)
-        self.task = self.bar.add_task("files", total=files, speed="")
+        drawn = console.is_terminal if shown is None else shown
+        self.bar = Progress(*columns, console=console, disable=not drawn, transient=True)
+        self.task = self.bar.add_task("files", total=files, speed="", place=f"0/{files}")
         self.audio_seconds = 0.0
         self.files = 0
+        self.window: Window | None = None
+        self._total = files
+        self._in_lines = not drawn and shown is None
+        self._begun = self._last_line = time.monotonic()
 
     def __enter__(self) -> FileProgress:
         """Begin to draw."""
@@ -115,22 +127,51 @@ class FileProgress:
         """Remove the bar."""
         self.bar.stop()
 
-    def hear(self, seconds: float) -> None:
-        """Count seconds of audio."""
-        self.audio_seconds += seconds
-        self._update(0)
+    def hear(self, window: Window) -> None:
+        """Count the seconds of a window."""
+        self.audio_seconds += window.seconds
+        self.window = window
+        self._update()
 
     def finish_file(self) -> None:
         """Count a file."""
         self.files += 1
-        self._update(1)
+        self._update()
 
-    def _update(self, files: int) -> None:
-        if self.bar.disable:
-            return
-        elapsed = max(self.bar.tasks[self.task].elapsed or 0.0, 1e-3)
-        speed = f"{self.files / elapsed:.1f} files/s, {self.audio_seconds / elapsed:.0f} s of audio/s"
-        self.bar.update(self.task, advance=files, speed=speed)
+    def within(self) -> str:
+        """Where in a long file it is, e.g. ``12:40 of 40:00``; nothing in a file of one window."""
+        if self.window is None or self.window.start == 0:
+            return ""
+        whole = self.window.file_seconds
+        return f"{clock(self.window.end)} of {'unknown length' if whole is None else clock(whole)}"
+
+    def done(self) -> float:
+        """Files that are done, and the share of the one that is heard now."""
+        share = 0.0
+        if self.window is not None and self.window.file_seconds:
+            share = min(1.0, self.window.end / self.window.file_seconds)
+        return min(self.files + share, float(self._total))
+
+    def _update(self) -> None:
+        elapsed = max(time.monotonic() - self._begun, 1e-3)
+        heard = f"{self.audio_seconds / elapsed:.0f} s of audio/s"
+        if not self.bar.disable:
+            within = f" {within}" if (within := self.within()) else ""
+            speed = f"{self.files / elapsed:.1f} files/s, {heard}"
+            place = f"{self.files}/{self._total}{within}"
+            self.bar.update(self.task, completed=self.done(), speed=speed, place=place)
+        elif self._in_lines and self._begun + elapsed - self._last_line >= LINE_SECONDS:
+            self._last_line = self._begun + elapsed
+            parts = [f"{self.files} of {self._total} files", self.within(), f"{clock(self.audio_seconds)} heard", heard]
+            if done := self.done():
+                parts.append(f"about {clock(elapsed / done * (self._total - done))} left")
+            self.bar.console.print(Text(f"spectrim: {', '.join(filter(None, parts))}"), soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``40:00``, or ``3:00:00`` from an hour on."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 @contextmanager

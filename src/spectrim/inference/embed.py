@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spectrim.audio.files import Window
 from spectrim.audio.finding import Paths, Selection, select_files
 from spectrim.errors import InvalidSetting
 from spectrim.files import file_beside
@@ -47,7 +48,7 @@ def embed_files(
     window: float | None = None,
     hop: float | None = None,
     workers: int | None = None,
-    on_window: Callable[[float], object] | None = None,
+    on_window: Callable[[Window], object] | None = None,
 ) -> Iterator[FileEmbedding]:
     """Pooled vectors of audio files (`AudioTransformer.embed`), one a window; as `predict_files` but for that.
 

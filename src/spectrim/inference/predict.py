@@ -13,7 +13,7 @@ from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend, KeepRate
 from spectrim.inference.opening import ModelSource, open_model
 from spectrim.inference.results import FilePrediction
-from spectrim.inference.tagger import Paint, Tagger
+from spectrim.inference.tagger import Paint, ScoreStore, Tagger
 
 BATCH_SIZE = 16
 
@@ -31,7 +31,8 @@ def predict_files(
     workers: int | None = None,
     paint: Paint | None = None,
     decode: Callable[..., Iterable[Window | Note]] = windows_and_notes,
-    on_window: Callable[[float], object] | None = None,
+    on_window: Callable[[Window], object] | None = None,
+    store: ScoreStore | None = None,
 ) -> Generator[FilePrediction]:
     """Tag audio files.
 
@@ -54,7 +55,9 @@ def predict_files(
         paint: called with the file, each window of it and the window's scores, e.g. what
             `spectrim.explain.window_pictures.window_painter` makes.
         decode: what decodes a file; takes path, window_seconds, hop_seconds and sampling_rate.
-        on_window: called with the seconds of each window as it is decoded, before the model hears it.
+        on_window: called with each window as it is decoded, before the model hears it.
+        store: where scores are put down as they come, and what knows those of an earlier run, e.g. an
+            `spectrim.inference.output_file.OutputFile`.
 
     Returns:
         One prediction a file, in the order of the selection, those of empty folders first. Ask for the next, or
@@ -66,7 +69,7 @@ def predict_files(
     """
     selection = paths if isinstance(paths, Selection) else select_files(paths)
     backend = open_model(model, keep_rate, device=device)
-    tagger = Tagger(backend, batch_size, aggregate, paint)
+    tagger = Tagger(backend, batch_size, aggregate, paint, store=store)
     events = decoded_windows(
         selection.files, backend, window=window, hop=hop, batch_size=batch_size, workers=workers, decode=decode
     )
@@ -112,12 +115,12 @@ def check_windows(model: Backend, window: float | None = None, hop: float | None
 
 
 def tagged(
-    events: Iterable[tuple[str, Event]], tagger: Tagger, on_window: Callable[[float], object] | None = None
+    events: Iterable[tuple[str, Event]], tagger: Tagger, on_window: Callable[[Window], object] | None = None
 ) -> Generator[FilePrediction]:
     """Predictions of sounds, each with its name, windows, notes and end, as `decoded_windows` gives them."""
     for name, event in events:
         if isinstance(event, Window) and on_window is not None:
-            on_window(event.seconds)
+            on_window(event)
         tagger.add(name, event)
         yield from tagger.ready()
     tagger.run()
@@ -128,7 +131,7 @@ def tag_selection(
     selection: Selection,
     events: Generator[tuple[int, Event]],
     tagger: Tagger,
-    on_window: Callable[[float], object] | None = None,
+    on_window: Callable[[Window], object] | None = None,
 ) -> Generator[FilePrediction]:
     """Predictions of a selection: what is wrong with it, then its files, whose ``events`` end with this generator."""
     with closing(events):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from spectrim.audio.decoding import Event
 from spectrim.audio.files import Note, Samples, Window
@@ -16,11 +17,22 @@ Paint = Callable[[str, Window, Scores], object]
 """Called with a file, a window of it, and the window's scores (labels,)."""
 
 
+class ScoreStore(Protocol):
+    """Where scores are put down as soon as they are there, so that a broken run need not make them again."""
+
+    def known(self, path: str) -> Sequence[WindowScores]:
+        """Begin with a file: the scores of its first windows, from an earlier run."""
+
+    def keep(self, scored: Iterable[tuple[str, WindowScores]]) -> None:
+        """Take the scores of windows of one forward pass, each with its file."""
+
+
 @dataclass
 class _File:
     """A file on its way: what is known of it so far."""
 
     path: str
+    known: deque[WindowScores] = field(default_factory=deque)
     windows: list[WindowScores] = field(default_factory=list)
     in_batch: int = 0
     ended: bool = False
@@ -37,6 +49,8 @@ class Tagger:
         aggregate: one of `AGGREGATES`.
         paint: called with every window and its scores.
         score: what makes a row (numbers,) of each window's samples; the model's scores otherwise.
+        store: knows scores of an earlier run, for windows that the model then does not hear, and is given all others.
+            They are those of whole forward passes, so a continued run makes the passes of an unbroken one.
 
     Attributes:
         labels: names, in the order of the scores.
@@ -52,6 +66,7 @@ class Tagger:
         aggregate: str,
         paint: Paint | None = None,
         score: Callable[[Sequence[Samples]], Scores] | None = None,
+        store: ScoreStore | None = None,
     ) -> None:
         if aggregate not in AGGREGATES:
             raise InvalidSetting("aggregate", aggregate, one_of(AGGREGATES))
@@ -62,15 +77,19 @@ class Tagger:
         self._batch_size = batch_size
         self._aggregate = aggregate
         self._paint = paint
+        self._store = store
         self._batch: list[tuple[_File, Window]] = []
         self._files: deque[_File] = deque()
 
     def add(self, path: str, event: Event) -> None:
         """Take the next event of the newest file, or the first of the next one."""
         if not self._files or self._files[-1].ended:
-            self._files.append(_File(path))
+            self._files.append(_File(path, deque(() if self._store is None else self._store.known(path))))
         file = self._files[-1]
         if isinstance(event, Window):
+            if file.known:
+                file.windows.append(file.known.popleft())
+                return
             file.in_batch += 1
             self._batch.append((file, event))
             if len(self._batch) == self._batch_size:
@@ -91,11 +110,15 @@ class Tagger:
             return
         batch, self._batch = self._batch, []
         rows = self._score([window.samples for _, window in batch])
+        scored = []
         for (file, window), scores in zip(batch, rows, strict=True):
             file.in_batch -= 1
             file.windows.append(WindowScores(window.start, window.end, scores))
+            scored.append((file.path, file.windows[-1]))
             if self._paint is not None:
                 self._paint(file.path, window, scores)
+        if self._store is not None:
+            self._store.keep(scored)
 
     def ready(self) -> Iterator[FilePrediction]:
         """Predictions of the files that are finished and before which none is not."""

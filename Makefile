@@ -78,6 +78,8 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/pretraining.py --json benchmarks/results/pretraining.json
 	$(if $(wildcard ../shared/data/kwt-1),$(BIN)/python benchmarks/kwt.py --data ../shared/data/arabic-speech-commands \
 		--weights ../shared/data/kwt-1/kwt1.tflite --json benchmarks/results/kwt.json)
+	$(if $(wildcard ../shared/data/esc-10),$(BIN)/python benchmarks/audio_cache.py ../shared/data/esc-10 \
+		--json benchmarks/results/audio_cache.json)
 	$(BIN)/python benchmarks/tables.py
 
 # On a machine with an NVIDIA GPU and a build of torch for it; less than ten minutes.

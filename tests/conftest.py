@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ SHARED = "SPECTRIM_TESTS_SHARED"
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = tempfile.mkdtemp(prefix="spectrim-tests-")
+        os.environ["SPECTRIM_CACHE"] = str(Path(os.environ[SHARED]) / "cache")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

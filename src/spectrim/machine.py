@@ -49,6 +49,15 @@ def default_workers() -> int:
     return max(1, min(4, core_count() - 1))
 
 
+def cache_folder(name: str) -> Path:
+    """Where something is kept that can be made again: ``NAME`` in ``SPECTRIM_CACHE``, else in ``spectrim`` of
+    ``XDG_CACHE_HOME``, else of ``~/.cache``. It need not be there yet.
+    """
+    own = os.environ.get("SPECTRIM_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(own) if own else home / "spectrim") / name
+
+
 def is_main_process() -> bool:
     """Whether this process writes for all of them (the first one under torchrun, or the only one)."""
     return os.environ.get("RANK", "0") == "0"

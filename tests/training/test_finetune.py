@@ -12,17 +12,19 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from small_runs import SIZE, STEPS_PER_EPOCH, TEST_CLIPS, recipe, write_words
+from tone_table import write_tones
 from torch.nn import functional
 
 import spectrim
 from spectrim.checkpoints import from_pretrained
-from spectrim.data import DATA_SETS, AudioDataset, Recording, find_data_set
+from spectrim.data import DATA_SETS, AudioDataset, Recording, cache, find_data_set
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.network.transformer import AudioTransformerOutput
 from spectrim.training.augment import apply
 from spectrim.training.building import build_model
 from spectrim.training.finetune import PruningTrainer, annealed_keep_rate, build_trainer, prepare, train
+from spectrim.training.input_check import InputNotice
 from spectrim.training.recipes import PruningSettings
 
 
@@ -423,3 +425,31 @@ def test_too_many_missing_clips_end_the_run_before_it_begins(tmp_path: Path) -> 
     with pytest.raises(DataError, match="3 of 5 files are missing"):
         train(recipe(), words, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_kept_audio_changes_nothing_and_spares_the_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_tones(tmp_path / "tones", per_fold=6, folds=2)
+    for path in root.glob("*.wav"):
+        soundfile.write(path.with_suffix(".flac"), np.repeat(soundfile.read(path)[0], 2), 32000)
+    (root / "labels.csv").write_text((root / "labels.csv").read_text().replace(".wav", ".flac"))
+    fields = {**SIZE, "max_length": 32, "mean": -7.0, "std": 3.0}
+    plan = recipe(data={"name": "csv"}, model={"fields": fields}, optimiser={"batch_size": 6})
+    without = train(plan, root, tmp_path / "without")
+    read, names = cache.audio.read, []
+
+    def note(path: Path) -> Any:
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(cache.audio, "read", note)
+    with pytest.warns(InputNotice, match="decoded audio is kept in .*, 1 GB at most; --cache off keeps none"):
+        kept = train(plan, root, tmp_path / "kept", cache=cache.AudioCache(root, tmp_path / "audio", 10**9))
+    assert sorted(names) == sorted(path.name for path in root.glob("*.flac"))
+    assert kept == without
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("kept", "without")]
+    assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
+    (tmp_path / "file").write_text("")
+    train(plan, root, tmp_path / "none", cache=cache.AudioCache(root, tmp_path / "file"))
+    assert "decoded audio is not kept" in caplog.text

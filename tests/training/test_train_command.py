@@ -83,6 +83,8 @@ def test_a_run_from_the_command_line(words: Path, plan: Path, tmp_path: Path) ->
         (["--set", "pruning.prune_at=[9]"], "prune_at is 9; allowed: block numbers from 0 to 3"),
         (["--branch-of", "nowhere"], "branch_of is 'nowhere'; allowed: the folder of a run"),
         (["--rate", "0.5"], "No such option"),
+        (["--cache", "5 apples"], "cache is '5 apples'; allowed: off, or a size such as 500MB or 20GB"),
+        (["--cache", "nanGB"], "cache is 'nanGB'; allowed: off"),
     ],
 )
 def test_wrong_use_is_named_before_any_work(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,12 @@ def train(
         Path | None, typer.Option(help="Go on from this run, which stopped where the keep rate begins to fall.")
     ] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe.")] = None,
+    cache: Annotated[
+        str, typer.Option(help="Decoded audio to keep on disk for the next epochs, e.g. 500MB or 20GB; off for none.")
+    ] = "4GB",
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where; default: spectrim/audio in XDG_CACHE_HOME or ~/.cache.")
+    ] = None,
     progress: ProgressOption = None,
 ) -> None:
     """Train a model by a recipe, and test it dense and pruned.
@@ -49,7 +56,9 @@ def train(
     several = held_out(fold, folds) if folds is not None else None
     told += [] if fold is None else [f"data.options.fold={fold}"]
     settings = load_recipe(recipe, [*(change or ()), *told])
+    kept = _bytes(cache)
     from spectrim.cli.terminal import complain, error_console
+    from spectrim.data.cache import AudioCache
     from spectrim.files import sole_writer
     from spectrim.machine import is_main_process
     from spectrim.training.cross_validation import cross_validate
@@ -59,7 +68,11 @@ def train(
 
     console = error_console(progress)
     bar = console.is_terminal
-    shown: dict[str, Any] = {"progress": bar, "say": None if bar else lambda line: complain(console, line)}
+    shown: dict[str, Any] = {
+        "cache": None if kept is None else AudioCache(data, cache_dir, kept),
+        "progress": bar,
+        "say": None if bar else lambda line: complain(console, line),
+    }
     with sole_writer(output if is_main_process() else None):
         if several is not None:
             trunk = None if branch_of is None else str(branch_of)
@@ -75,6 +88,20 @@ def train(
         if is_main_process():
             draw_run(output)
             _print(settings, results, output, console)
+
+
+def _bytes(text: str) -> int | None:
+    """Bytes that a text such as 500MB says, None for off."""
+    if text == "off":
+        return None
+    number, unit = text[:-2], {"MB": 10**6, "GB": 10**9, "TB": 10**12}.get(text[-2:].upper())
+    try:
+        size = int(float(number) * (unit or math.nan))
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise InvalidSetting("cache", text, "off, or a size such as 500MB or 20GB")
+    return size
 
 
 def _print(recipe: Recipe, results: Mapping[str, Any], output: Path, console: Console) -> None:

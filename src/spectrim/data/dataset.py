@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from spectrim.audio import files as audio
+from spectrim.data.cache import AudioCache
 from spectrim.errors import AudioError, DataError, InvalidSetting, brief
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class AudioDataset(Dataset[Clip]):
         missing: ids of files that the data set's lists name but the disk does not hold; they are named in the log.
         bad_share: share of the files that may be missing, and share that may be unreadable; one always may.
         folds: numbers of the folds that the data set is divided into, none where it is not.
+        cache: keeps what its files sound like; None to decode them each time.
 
     Attributes:
         broken: id → reason of the files found unreadable so far, in this process.
@@ -89,6 +91,7 @@ class AudioDataset(Dataset[Clip]):
     missing: Sequence[str] = ()
     bad_share: float = BAD_SHARE
     folds: tuple[int, ...] = ()
+    cache: AudioCache | None = None
     broken: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -166,7 +169,7 @@ class AudioDataset(Dataset[Clip]):
 
     def read(self, recording: Recording) -> NDArray[np.float32]:
         """The waveform (n,) of a recording; raises `AudioError`."""
-        return audio.read(recording.path).samples
+        return audio.read(recording.path).samples if self.cache is None else self.cache.read(recording.path)
 
     def target(self, recording: Recording) -> NDArray[np.float32]:
         """The target (labels,) of a recording."""

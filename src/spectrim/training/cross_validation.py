@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.data import PARTS, AudioDataset, find_data_set, folds_of
+from spectrim.data.cache import AudioCache
 from spectrim.data.dataset import some
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.machine import is_main_process
@@ -77,6 +78,7 @@ def cross_validate(
     init: str | None = None,
     resume: bool = False,
     branch_of: str | None = None,
+    cache: AudioCache | None = None,
     progress: bool = False,
     say: Say | None = None,
 ) -> CrossValidation:
@@ -90,7 +92,7 @@ def cross_validate(
         init: see `spectrim.training.finetune.train`; ``{fold}`` in it stands for the number of the fold.
         resume: go on with what is in ``output``; runs that are done are not run again.
         branch_of: as ``init``; with ``{fold}`` in it.
-        progress, say: see `spectrim.training.finetune.train`.
+        cache, progress, say: see `spectrim.training.finetune.train`.
 
     Raises:
         InvalidSetting: the data set has no folds, or no such; a fold's folder holds a run already, or another one; or
@@ -110,6 +112,7 @@ def cross_validate(
                 init=fold.init,
                 resume=resume,
                 branch_of=fold.branch_of,
+                cache=cache,
                 progress=progress,
                 say=say,
                 title=f"fold {fold.number} ({place}/{len(runs)})",

@@ -21,6 +21,7 @@ from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import describe
 from spectrim.config import SpectrimConfig
 from spectrim.data import PARTS, AudioDataset, Clip, find_data_set
+from spectrim.data.cache import AudioCache
 from spectrim.files import folder_beside, write_json
 from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
@@ -194,10 +195,16 @@ class FineTuningRun:
     teacher: AudioTransformer | None = None
 
 
-def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None) -> FineTuningRun:
+def prepare(
+    recipe: Recipe, data: str | Path, output: str | Path, init: str | None = None, cache: AudioCache | None = None
+) -> FineTuningRun:
     """Open the data and build the model of a run; errors as `train`."""
     entry = find_data_set(recipe.data.name, "data.name")
     parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
+    if cache is not None and is_main_process():
+        cache = _begin_cache(cache, parts["train"])
+    for part in parts.values():
+        part.cache = cache
     transformers.set_seed(recipe.seed)
     model = build_model(recipe, init, parts["train"])
     model.config.plan()
@@ -213,6 +220,19 @@ def prepare(recipe: Recipe, data: str | Path, output: str | Path, init: str | No
     return FineTuningRun(recipe, Path(output), init, parts["train"].metric, parts, model, teacher)
 
 
+def _begin_cache(cache: AudioCache, clips: AudioDataset) -> AudioCache | None:
+    """The same cache, of which a notice says where it is; None where it cannot be written."""
+    try:
+        cache.begin()
+    except OSError as error:
+        logger.warning("decoded audio is not kept: %s", error)
+        return None
+    if cache.covers(clips.recordings[0].path):
+        bound = f"{cache.most / 1e9:g} GB at most; --cache off keeps none"
+        warnings.warn(f"decoded audio is kept in {cache.place.parent}, {bound}", InputNotice, stacklevel=3)
+    return cache
+
+
 def train(
     recipe: Recipe,
     data: str | Path,
@@ -221,6 +241,7 @@ def train(
     init: str | None = None,
     resume: bool = False,
     branch_of: str | Path | None = None,
+    cache: AudioCache | None = None,
     progress: bool = False,
     say: Say | None = None,
     title: str = "",
@@ -235,6 +256,7 @@ def train(
         resume: continue the run in ``output`` from its newest whole checkpoint, or begin it.
         branch_of: folder of a run of the same recipe with another keep rate that was stopped before its keep rate
             fell: this run goes on from there, and ends as if it had run from the beginning.
+        cache: keeps decoded audio on disk, so that an epoch does not decode it again; changes nothing else.
         progress: draw a bar, in a terminal or a notebook.
         say: is told evaluations, and now and then the loss, in lines with the time left.
         title: before what is drawn and said.
@@ -255,7 +277,7 @@ def train(
     checkpoints = CheckpointFolder(output / CHECKPOINTS)
     newest = checkpoints.newest() if resume else None
     shared = None if newest is not None or branch_of is None else branching_point(recipe, run, Path(branch_of))
-    job = prepare(recipe, data, output, init)
+    job = prepare(recipe, data, output, init, cache)
     trainer = build_trainer(job, progress=progress, say=say, title=title)
     if (goes_on_from := newest or shared) is not None:
         trainer.check_checkpoint(goes_on_from)

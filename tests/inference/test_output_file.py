@@ -198,6 +198,41 @@ def test_scores_of_files_that_are_done_do_not_pile_up(tmp_path: Path, monkeypatc
     np.testing.assert_array_equal([w.scores for w in known], [w.scores for w in found.timeline])
 
 
+def test_a_growing_file_has_its_rows_at_once_and_is_continued(tmp_path: Path) -> None:
+    path, settings = tmp_path / "out.csv", {"window": 1.0}
+    file = OutputFile(path, "csv", settings, growing=True)
+    file.found = {"a": (5, 6)}
+    file.known("a")
+    for name in ("a", "b"):
+        file.write(made(name))
+    assert path.read_text() == csv_header() + csv_rows(made("a"), 5) + csv_rows(made("b"), 5)
+    file.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    again = OutputFile(path, "csv", settings, growing=True)
+    assert again.versions() == {"a": (5, 6)}
+    again.write(made("b"))
+    again.write(made("a", seed=1))
+    again.finish()
+    assert path.read_bytes() == whole + csv_rows(made("a", seed=1), 5).encode()
+    assert sorted(there.name for there in tmp_path.iterdir()) == ["out.csv", "out.csv.journal"]
+    with pytest.raises(InvalidSetting, match=r"^window is 2\.0; .*was begun"):
+        OutputFile(path, "csv", {"window": 2.0}, growing=True)
+    path.write_bytes(path.read_bytes().replace(b"yes", b"Yes", 1))
+    with pytest.raises(InvalidSetting, match="which is damaged"):
+        OutputFile(path, "csv", settings, growing=True)
+
+
+def test_what_cannot_grow_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("somebody's own")
+    with pytest.raises(InvalidSetting, match="which says what was done, is missing"):
+        OutputFile(tmp_path / "mine.csv", "csv", {}, growing=True)
+    assert (tmp_path / "mine.csv").read_text() == "somebody's own"
+    if "parquet" in FORMS:
+        with pytest.raises(InvalidSetting, match="csv or jsonl: this one cannot grow"):
+            OutputFile(tmp_path / "out", "parquet", {}, growing=True)
+
+
 def test_json_lines_lose_only_a_torn_line(tmp_path: Path) -> None:
     file = OutputFile(tmp_path / "out", "jsonl", {})
     for name in ("a", "b", "c"):

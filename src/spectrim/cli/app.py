@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -65,7 +66,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        app()
+    finally:
+        # A second Ctrl-C must not break off what Python does at its end, with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,7 +98,9 @@ def demo(
 
 @plainly
 def predict(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for a list on standard input.")],
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders, patterns, or - for a list on standard input.")
+    ] = None,
     model: ModelOption = "spectrim-mini",
     stride: StrideOption = None,
     frames: FramesOption = None,
@@ -119,6 +122,8 @@ def predict(
     label: Annotated[list[str] | None, typer.Option(help="Of --events: only this one; repeat for more.")] = None,
     threshold: Annotated[list[str] | None, typer.Option(help="Of --events: score, or LABEL=SCORE; repeat.")] = None,
     min_duration: Annotated[float, typer.Option(help="Of --events: seconds of the shortest event.")] = 0.0,
+    watch: Annotated[Path | None, typer.Option(help="Folder: tag what arrives in it, until Ctrl-C.")] = None,
+    settle: Annotated[float, typer.Option(help="Of --watch: seconds for which a complete file stays as it is.")] = 2.0,
     progress: ProgressOption = None,
 ) -> None:
     """Tag audio files of any format, rate and length, with a checkpoint or an exported .onnx file.
@@ -126,22 +131,29 @@ def predict(
     Files that cannot be used get an error instead of labels, and the exit code becomes 1.
     """
     form = predict_form(form, output, resume)
+    if (watch is None) == (not paths):
+        raise InvalidSetting("paths", paths, "files, folders, patterns or -; or --watch FOLDER instead of them")
     from spectrim.assets import EMBEDDED
-    from spectrim.audio.finding import select_files
+    from spectrim.audio.finding import Selection, select_files
     from spectrim.cli.prediction_output import WithTracks, open_sink
     from spectrim.cli.terminal import FileProgress, complain, error_console
     from spectrim.inference.opening import open_model
     from spectrim.inference.output_file import OutputFile
     from spectrim.inference.predict import predict_files
+    from spectrim.inference.prediction_rows import FORMATS
 
     console = error_console(progress)
-    selection = select_files(paths)
+    if output is not None:
+        FORMATS[form].check()
+    # With --watch, tracks and pictures lie as the files do below the folder.
+    selection = select_files(paths or []) if watch is None else Selection([str(watch / "any")])
     network = open_model(named_model(model, stride, frames), keep_rate, precision, device)
     if model == EMBEDDED:
         complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
     tracks = _tracks(network, selection, events, events_as, label or [], threshold or [], min_duration)
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
-    sink, left, failed = open_sink(form, output, resume, top, network, settings, selection)
+    settings |= {} if watch is None else {"watch": str(watch)}
+    sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, watch is not None)
     if left is None:
         sink.close()
         complain(console, f"{output} is complete already")
@@ -151,21 +163,25 @@ def predict(
     store = sink if isinstance(sink, OutputFile) else None
     if tracks is not None:
         sink = WithTracks(sink, tracks)
+    tag = partial(
+        predict_files,
+        model=network,
+        batch_size=batch_size,
+        window=window,
+        hop=hop,
+        aggregate=aggregate,
+        workers=workers,
+        paint=paint,
+        store=store,
+    )
+    if watch is not None:
+        from spectrim.cli.watching import watch_folder
+
+        watch_folder(watch, settle, tag, pass_on, sink, store, console, progress)
     with FileProgress(console, count, progress) as bar:
-        predictions = predict_files(
-            left,
-            network,
-            batch_size=batch_size,
-            window=window,
-            hop=hop,
-            aggregate=aggregate,
-            workers=workers,
-            paint=paint,
-            on_window=bar.hear,
-            store=store,
-        )
         try:
-            failed += pass_on(predictions, sink, bar)
+            failed += pass_on(tag(left, on_window=bar.hear), sink, bar)
+            sink.finish()
         except (KeyboardInterrupt, OSError) as error:
             sink.close()
             if isinstance(error, BrokenPipeError) or (output is None and isinstance(error, OSError)):
@@ -222,7 +238,6 @@ def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgres
             if prediction.error is not None:
                 failed += 1
                 complain(bar.bar.console, f"{prediction.path}: {prediction.error}")
-    sink.finish()
     return failed
 
 

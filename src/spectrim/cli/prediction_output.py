@@ -58,19 +58,24 @@ class RowsOut:
 
 
 class TableOut:
-    """Predictions to standard output as one table, at the end."""
+    """Predictions to standard output as one table at the end, or each at once."""
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, at_once: bool = False) -> None:
         self._top = top
+        self._at_once = at_once
         self._predictions: list[FilePrediction] = []
 
     def write(self, prediction: FilePrediction) -> None:
-        """Keep a prediction."""
+        """Keep a prediction, or print it."""
         self._predictions.append(prediction)
+        if self._at_once:
+            self.finish()
 
     def finish(self) -> None:
         """Print what was kept."""
-        out_console().print(prediction_table(self._predictions, self._top))
+        if self._predictions or not self._at_once:
+            out_console().print(prediction_table(self._predictions, self._top))
+        self._predictions = []
 
     close = finish
 
@@ -98,11 +103,13 @@ def open_sink(
     network: Backend,
     settings: Mapping[str, Any],
     selection: Selection,
+    growing: bool = False,
 ) -> tuple[Sink, Selection | None, int]:
     """Where predictions go, which files are left to be tagged (None: FILE is complete), how many have failed before."""
     if output is None:
-        return (TableOut(top) if form == "table" else RowsOut(form, top)), selection, 0
-    file = OutputFile(output, form, {**settings, "model": network.fingerprint()}, top=top, resume=resume)
+        return (TableOut(top, growing) if form == "table" else RowsOut(form, top)), selection, 0
+    settings = {**settings, "model": network.fingerprint()}
+    file = OutputFile(output, form, settings, top=top, resume=resume, growing=growing)
     left = file.remaining(selection)
     failed = sum(error is not None for error in file.done.values())
     if file.complete and (left.files or left.errors):

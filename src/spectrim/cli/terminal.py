@@ -129,7 +129,8 @@ class FileProgress:
 
     def hear(self, window: Window) -> None:
         """Count the seconds of a window."""
-        self.audio_seconds += window.seconds
+        before = self.window.end if self.window is not None and window.start else 0.0
+        self.audio_seconds += min(window.seconds, window.end - before)
         self.window = window
         self._update()
 

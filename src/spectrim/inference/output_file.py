@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from spectrim.audio.finding import Selection
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.files import SoleWriter, file_beside, open_to_append, refuse_another_run
-from spectrim.inference.journal import Journal
+from spectrim.inference.journal import Journal, Version
 from spectrim.inference.prediction_rows import ENCODING, FORMATS, Done, finished_rows
 from spectrim.inference.results import FilePrediction, WindowScores
 
@@ -38,30 +38,43 @@ class OutputFile:
         settings: everything that the rows depend on, for JSON; a resumed run must have the same.
         top: labels a row or window.
         resume: continue what is in FILE.partial; without one, begin anew.
+        growing: the run has no end. Its rows go to FILE itself, and FILE.journal stays beside it; what is there is
+            always continued.
 
     Attributes:
         done: files that have their rows already, with their errors.
         complete: with ``resume``, whether FILE is there and nothing is left to resume; nothing can be written then.
         begun: whether anything is on disk that could be resumed.
+        found: files as they were when they were found; for others it is looked up when their scores come.
 
     Raises:
         InvalidSetting: FILE cannot be written; there is a FILE.partial and ``resume`` is not set; or it is set, and
-            that was begun with other settings or is damaged; another run writes it now; or a link is planted beside it.
+            that was begun with other settings or is damaged; another run writes it now; a link is planted beside it; or
+            it is to grow, and cannot, or was not made so.
         MissingExtra: what writes this format is not installed.
     """
 
     def __init__(
-        self, path: str | Path, form: str, settings: Mapping[str, Any], *, top: int = 5, resume: bool = False
+        self,
+        path: str | Path,
+        form: str,
+        settings: Mapping[str, Any],
+        *,
+        top: int = 5,
+        resume: bool = False,
+        growing: bool = False,
     ) -> None:
         if form not in FORMATS:
             raise InvalidSetting("format", form, f"{one_of(FORMATS)} for an output file")
         self._format = FORMATS[form]
         self._format.check()
         self.path = Path(path).resolve()
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.partial = self.path if growing else self.path.with_name(self.path.name + ".partial")
         self.done: Done = {}
+        self.found: dict[str, Version] = {}
         self.complete = False
         self._form = form
+        self._growing = growing
         self._top = top
         self._settings = json.loads(json.dumps({"format": form, "top": top, **settings}))
         self._journal = Journal(self.partial.with_name(self.partial.name + ".journal"))
@@ -87,7 +100,12 @@ class OutputFile:
             if beside.is_symlink():
                 allowed = f"a name without {beside}: that is a link, and nothing is written through it"
                 raise InvalidSetting("output", str(self.path), allowed)
-        if self.partial.exists() or (resume and self.begun and not self.path.exists()):
+        if self._growing:
+            if self._format.convert is not None:
+                raise InvalidSetting("format", self._form, "csv or jsonl: this one cannot grow file by file")
+            if self.begun or (self.partial.exists() and self.partial.stat().st_size):
+                self._continue()
+        elif self.partial.exists() or (resume and self.begun and not self.path.exists()):
             if not resume:
                 allowed = "a name without an interrupted run; continue that one with --resume, or delete its file"
                 raise InvalidSetting("output", str(self.path), f"{allowed} {self.partial}")
@@ -104,7 +122,11 @@ class OutputFile:
 
     def known(self, path: str) -> list[WindowScores]:
         """Scores of the first windows of a file, from a run that is resumed."""
-        return self._journal.known(path)
+        return self._journal.known(path, self.found.pop(path, None))
+
+    def versions(self) -> dict[str, Version]:
+        """What the files that are done were when they were heard."""
+        return {path: rows.version for path, rows in self._journal.done.items()}
 
     def keep(self, scored: Iterable[tuple[str, WindowScores]]) -> None:
         """Put down the scores of windows, each with its file, until the rows of that file are written."""
@@ -117,7 +139,10 @@ class OutputFile:
         self._journal.put_done(prediction.path, self._end, self._crc, prediction.error)
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Give the file its name, unless it is to grow on."""
+        if self._growing:
+            self.close()
+            return
         file = self._opened()
         os.fsync(file.fileno())
         file.close()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from command_line import run
+
+from spectrim.cli import watching
+
+
+def sound(path: Path, hertz: float) -> None:
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * np.arange(16000) / 16000), 16000)
+
+
+def between_looks(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], Any]) -> None:
+    """Do something instead of each wait for new files; Ctrl-C after the last."""
+    left = list(steps)
+
+    def sleep(_: float) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop(0)()
+
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))
+
+
+def rows(path: Path) -> list[tuple[str, str | None, str | None]]:
+    found = map(json.loads, path.read_text().splitlines())
+    return [(Path(row["file"]).name, row["error"], row["note"]) for row in found]
+
+
+def test_watching_tags_what_arrives_and_a_restart_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    out = folder / "tags.jsonl"
+    options = ["predict", "--watch", folder, "--settle", 0, "--workers", 1, "--output", out]
+    sound(folder / "a.wav", 200)
+    between_looks(monkeypatch, lambda: (sound(folder / "b.wav", 300), (folder / "bad.wav").write_bytes(b"no sound")))
+    code, _, said = run(*options)
+    assert code == 130
+    assert said.splitlines()[1:] == [
+        f"spectrim: watching {folder}, in which 0 files are done; Ctrl-C ends it",
+        f"spectrim: {folder}/bad.wav: cannot be read as audio: format not recognised",
+        "spectrim: ended after 3 files",
+    ]
+    first = out.read_bytes()
+    assert [(name, bool(error), note) for name, error, note in rows(out)] == [
+        ("a.wav", False, None),
+        ("b.wav", False, None),
+        ("bad.wav", True, None),
+    ]
+    out.write_bytes(first + b'{"file": "torn')
+    between_looks(monkeypatch, lambda: (sound(folder / "bad.wav", 400), sound(folder / "a.wav", 500)))
+    code, _, said = run(*options)
+    assert code == 130
+    assert "in which 3 files are done" in said and "ended after 2 files" in said
+    assert out.read_bytes().startswith(first)
+    again = "it has changed since it was heard before"
+    assert rows(out)[3:] == [("a.wav", None, again), ("bad.wav", None, again)]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("a.wav", "b.wav", "bad.wav", "tags.jsonl", "tags.jsonl.journal"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["a.wav", "--watch", "."], "or --watch FOLDER instead of them"),
+        (["--watch", ".", "--output", "here.csv"], "which says what was done, is missing or damaged"),
+    ],
+)
+def test_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[Any], words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.csv").write_text("somebody's own")
+    code, _, said = run("predict", *options)
+    assert (code, words in said) == (2, True), said
+    assert (tmp_path / "here.csv").read_text() == "somebody's own"

@@ -22,8 +22,9 @@ MAY_IMPORT = {
     ),
     "app": "audio errors explain inference measure network pictures pruning",
     "assets": "errors tables",
+    "backbones": "config",
     "audio": "config data errors machine",
-    "checkpoints": "pruning assets audio config errors network tables",
+    "checkpoints": "pruning assets audio backbones config errors network tables",
     "cli": (
         "__init__ analysis app assets audio checkpoints comparison data errors explain "
         "files inference machine measure network pictures pruning stats studies tables training tuning"

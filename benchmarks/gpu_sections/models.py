@@ -133,7 +133,7 @@ def end_to_end(setting: Setting) -> dict[str, Any]:
 
 def _waveforms(frontend: Frontend, batch: int) -> Tensor:
     """Noise as long as the frames reach, (batch, samples)."""
-    samples = (frontend.max_length - 1) * frontend.frame_shift + frontend.frame_length
+    samples = frontend.samples
     return 0.1 * torch.randn(batch, samples, generator=torch.Generator().manual_seed(0))
 
 

@@ -1,7 +1,7 @@
 """The configuration of a model: backbone, front end and pruning, saved together in ``config.json``.
 
-AST, AudioMAE and the Keyword Transformer are one encoder here; every difference between them is a field of
-`SpectrimConfig`. The named builders (`ast_base`, `audiomae_base`, ...) are flat: read one to see what it sets.
+AST, AudioMAE and the others are one encoder here; every difference between them is a field of `SpectrimConfig`. The
+named builders (`ast_base`, `audiomae_base`, ...; more in `spectrim.backbones`) are flat: read one to see what it sets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACTIVATIONS = ("gelu", "gelu_pytorch_tanh")
 PATCH_ORDERS = ("frequency_major", "time_major")
 POOLINGS = ("extra_tokens", "mean_patches")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
-SWITCHES = ("position_trainable", "head_norm", "qkv_bias", "norm_first")
+SWITCHES = ("position_trainable", "separate_positions", "head_norm", "qkv_bias", "norm_first")
 LEAST_WHOLE_NUMBERS = {
     "hidden_size": 1,
     "num_hidden_layers": 1,
@@ -62,7 +62,8 @@ class SpectrimConfig(PreTrainedConfig):
     """Configuration of an `AudioTransformer`.
 
     Args:
-        backbone: ``"ast"``, ``"audiomae"`` or ``"kwt"``; says which attention score ``criterion="auto"`` means.
+        backbone: ``"ast"``, ``"audiomae"``, ``"kwt"`` or ``"passt"``; says which attention score ``criterion="auto"``
+            means.
         hidden_size: width of a token.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads per block.
@@ -76,6 +77,8 @@ class SpectrimConfig(PreTrainedConfig):
         patch_order: order of the patches in the sequence, ``"frequency_major"`` (AST: index f·T + t)
             or ``"time_major"`` (AudioMAE: index t·F + f).
         position_trainable: whether the position table is learned (AST) or fixed sin-cos (AudioMAE).
+        separate_positions: whether there is, instead of that table, a position for each frequency and one for each
+            time, both of which a patch gets (PaSST).
         pooling: ``"extra_tokens"``: final LayerNorm, then the mean of the extra tokens (AST);
             ``"mean_patches"``: mean of the surviving patches, then LayerNorm (AudioMAE).
         norm_first: whether a block normalises before attention and before the MLP (pre-norm), and the model after the
@@ -92,7 +95,8 @@ class SpectrimConfig(PreTrainedConfig):
         head_init_std: the same for the head's linear layer (AudioMAE fine-tuning uses 2e-5).
         sampling_rate: of the waveform, in hertz.
         features: what the front end makes of it: ``"log_mel"``, Kaldi filterbanks, or ``"mfcc"``, the cepstral
-            coefficients of the Keyword Transformer; see `spectrim.audio.filterbank.FEATURES`.
+            coefficients of the Keyword Transformer, or ``"centred_log_mel"``, PaSST's; see
+            `spectrim.audio.filterbank.FEATURES`.
         mean: mean of the log-mel values (or coefficients) of the training data, in natural-log units.
         std: their standard deviation; the front end computes (x − mean) / (2·std).
         padding: what fills frames past the end of a clip: before normalising ``"zero"`` or ``"minimum"`` (the smallest
@@ -124,6 +128,7 @@ class SpectrimConfig(PreTrainedConfig):
     extra_tokens: int = 2
     patch_order: str = "frequency_major"
     position_trainable: bool = True
+    separate_positions: bool = False
     pooling: str = "extra_tokens"
     norm_first: bool = True
     hidden_act: str = "gelu"
@@ -328,6 +333,8 @@ class SpectrimConfig(PreTrainedConfig):
         self._check_patches()
         if self.extra_tokens > 2:
             raise InvalidSetting("extra_tokens", self.extra_tokens, "1 ([CLS]) or 2 ([CLS], [DIST])")
+        if self.separate_positions and not self.position_trainable:
+            raise InvalidSetting("position_trainable", False, "True with separate_positions")
         blocks = [] if self.predictor_blocks is None else list(self.predictor_blocks)
         if not all(_is_whole(block) and block in range(self.num_hidden_layers) for block in blocks):
             raise InvalidSetting("predictor_blocks", blocks, f"block numbers from 0 to {self.num_hidden_layers - 1}")
@@ -362,18 +369,19 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _sizes(width: int, heads: int) -> dict[str, Any]:
+def sizes(width: int, heads: int) -> dict[str, Any]:
+    """Width and heads of a model whose MLP is four times as wide."""
     return {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
 
 
 def ast_tiny(**fields: Any) -> SpectrimConfig:
     """AST with the width of DeiT-tiny: 192, 3 heads, 12 blocks."""
-    return ast_base(**{**_sizes(192, 3), **fields})
+    return ast_base(**{**sizes(192, 3), **fields})
 
 
 def ast_small(**fields: Any) -> SpectrimConfig:
     """AST with the width of DeiT-small: 384, 6 heads, 12 blocks."""
-    return ast_base(**{**_sizes(384, 6), **fields})
+    return ast_base(**{**sizes(384, 6), **fields})
 
 
 def ast_base(**fields: Any) -> SpectrimConfig:
@@ -383,12 +391,12 @@ def ast_base(**fields: Any) -> SpectrimConfig:
 
 def audiomae_tiny(**fields: Any) -> SpectrimConfig:
     """AudioMAE encoder with a width of 192, 3 heads, 12 blocks."""
-    return audiomae_base(**{**_sizes(192, 3), **fields})
+    return audiomae_base(**{**sizes(192, 3), **fields})
 
 
 def audiomae_small(**fields: Any) -> SpectrimConfig:
     """AudioMAE encoder with a width of 384, 6 heads, 12 blocks."""
-    return audiomae_base(**{**_sizes(384, 6), **fields})
+    return audiomae_base(**{**sizes(384, 6), **fields})
 
 
 def audiomae_base(**fields: Any) -> SpectrimConfig:
@@ -403,29 +411,6 @@ def audiomae_base(**fields: Any) -> SpectrimConfig:
         "head_init_std": 2e-5,
     }
     return SpectrimConfig(**{**audiomae, **fields})
-
-
-def kwt_1(**fields: Any) -> SpectrimConfig:
-    """Keyword Transformer as published (Berg et al., 2021), KWT-1: post-norm, one token a frame of 40 MFCC, 1 s."""
-    kwt: dict[str, Any] = {
-        "backbone": "kwt",
-        **_sizes(64, 1),
-        "num_mel_bins": 40,
-        "max_length": 98,
-        "patch_size": [40, 1],
-        "frequency_stride": 40,
-        "time_stride": 1,
-        "extra_tokens": 1,
-        "norm_first": False,
-        "hidden_act": "gelu_pytorch_tanh",
-        "head_norm": False,
-        "qkv_bias": False,
-        "features": "mfcc",
-        "mean": 0.0,
-        "std": 0.5,
-        "padding": "silence",
-    }
-    return SpectrimConfig(**{**kwt, **fields})
 
 
 BUILDERS = {

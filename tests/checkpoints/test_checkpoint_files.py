@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
-from checkpoint_files import audiomae, check_same_logits, hf_model, imagenet_deit, official_ast, save
+from checkpoint_files import audiomae, check_same_logits, hf_model, imagenet_deit, official_ast, passt, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +31,7 @@ STATES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
     "audiomae-pretrained": lambda: audiomae(norm=False, labels=0, decoder=True),
     "audiomae-timm": lambda: audiomae(labels=0),
     "imagenet-deit": imagenet_deit,
+    "passt": passt,
     "hf-ast": lambda: dict(hf_model(frames=1024, num_attention_heads=1).state_dict()),
 }
 
@@ -38,12 +39,12 @@ STATES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
 @pytest.mark.parametrize("layout", STATES)
 def test_no_weight_may_be_missing_renamed_added_or_of_another_shape(tmp_path: Path, layout: str) -> None:
     state = STATES[layout]()
-    headed = {"head.weight", "mlp_head.1.weight", "classifier.dense.weight"} & state.keys()
+    headed = {"head.weight", "head.1.weight", "mlp_head.1.weight", "classifier.dense.weight"} & state.keys()
     labels = None if headed and layout != "imagenet-deit" else ["a"]
     assert describe(save(tmp_path, state))["layout"] == layout
     from_pretrained(tmp_path / "weights.pth", labels=labels)
     left = {"audiomae-pretrained": ("norm.",), "imagenet-deit": ("head",)}
-    ignored = ("v.head", "decoder_", "mask_token", *left.get(layout, ()))
+    ignored = ("v.head", "head_dist", "decoder_", "mask_token", *left.get(layout, ()))
     for name in state:
         if name.startswith(ignored):
             continue

@@ -94,6 +94,20 @@ def imagenet_deit(*, side: int = 24, width: int = 64, depth: int = 2) -> dict[st
     return seeded_state(shapes, 3)
 
 
+def passt(*, labels: int = 5, width: int = 64, depth: int = 1) -> dict[str, Tensor]:
+    """As PaSST saves it, for 10 s at stride 10, with its unused second head."""
+    shapes = vit_shapes(width, depth) | {
+        "dist_token": (1, 1, width),
+        "new_pos_embed": (1, 2, width),
+        "freq_new_pos_embed": (1, width, 12, 1),
+        "time_new_pos_embed": (1, width, 1, 99),
+        **{f"{name}.{kind}": (width,) for name in ("norm", "head.0") for kind in ("weight", "bias")},
+        **{f"{name}.weight": (labels, width) for name in ("head.1", "head_dist")},
+        **{f"{name}.bias": (labels,) for name in ("head.1", "head_dist")},
+    }
+    return seeded_state(shapes, 4)
+
+
 def audiomae(
     *, patches: int = 64, labels: int = 5, norm: bool = True, decoder: bool = False, depth: int = 2
 ) -> dict[str, Tensor]:

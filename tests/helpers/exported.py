@@ -26,10 +26,11 @@ def tiny_model(backbone: str, **fields: object) -> AudioTransformer:
     return small_model(backbone, dtype=torch.float32, **{**sizes, **problem, **fields})
 
 
-def noise(count: int = 6, seed: int = 0) -> list[np.ndarray]:
+def noise(count: int = 6, seed: int = 0, rate: int = 16000) -> list[np.ndarray]:
     """Clips whose level and colour change; the first fills the frames, the last is one frame long."""
     generator = np.random.default_rng(seed)
     lengths = [SAMPLES, 3 * SAMPLES, *generator.integers(400, SAMPLES, count - 3), 400]
+    lengths = [length * rate // 16000 for length in lengths]
     waves = []
     for length in lengths:
         level = 0.3 * np.abs(np.sin(np.linspace(0, generator.uniform(3, 9), length))) + 0.01

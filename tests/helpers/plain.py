@@ -18,10 +18,17 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from spectrim.config import BUILDERS, SpectrimConfig, kwt_1
+from spectrim.backbones import kwt_1, passt_base
+from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.network.transformer import AudioTransformer
 
 BACKBONES = ("ast", "audiomae")
+OTHERS = {
+    "kwt": (kwt_1, {"max_length": 64}),
+    "passt": (passt_base, {"max_length": 76}),
+}
+"""Backbones that are not trained here: their builders, and what makes them small (64 to 84 patches)."""
+
 CRITERIA = (
     *("cls_attention", "cls_weighted_norm", "cls_head_median", "value_norm", "mean_attention"),
     *("intensity", "variation", "random"),
@@ -33,10 +40,11 @@ IN_BLOCKS = CRITERIA[:5]
 
 
 def small_config(backbone: str, **fields: object) -> SpectrimConfig:
-    """12 blocks of width 64 on 128 frames: 64 patches; the Keyword Transformer on 64 frames, which are as many."""
+    """12 blocks of width 64 on 128 frames: 64 patches; others as `OTHERS` says."""
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_length": 128, "num_labels": 5}
-    if backbone == "kwt":
-        return kwt_1(**{**sizes, "max_length": 64, **fields})
+    if backbone in OTHERS:
+        build, few = OTHERS[backbone]
+        return build(**{**sizes, **few, **fields})
     return BUILDERS[f"{backbone}-tiny"](**{**sizes, **fields})
 
 
@@ -118,7 +126,7 @@ def plain_forward(
         rows.append(weights["embeddings.dist_token"][0, 0])
     for patch in sequence:
         rows.append(kernel @ patches[patch].flatten() + weights["embeddings.projection.bias"])
-    tokens = torch.stack(rows) + weights["embeddings.position_table"][0]
+    tokens = torch.stack(rows) + plain_positions(config, weights, sequence)
     here = [place for place, patch in enumerate(sequence) if visible is None or patch in visible]
     tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in here]]])
     alive = [sequence[place] for place in here]
@@ -139,6 +147,17 @@ def plain_forward(
         pooled = layer_norm(pooled, weights, "head.norm", config.head_norm_eps)
     result.logits = linear(pooled, weights, "head.linear")
     return result
+
+
+def plain_positions(config: SpectrimConfig, weights: Mapping[str, Tensor], sequence: list[int]) -> Tensor:
+    """(extra + n, width): what is added to each token, the patches' grid indices being ``sequence``."""
+    if not config.separate_positions:
+        return weights["embeddings.position_table"][0]
+    of_frequency = weights["embeddings.frequency_positions"][0, :, :, 0].T
+    of_time = weights["embeddings.time_positions"][0, :, 0].T
+    places = [divmod(patch, config.grid[1]) for patch in sequence]
+    both = torch.stack([of_frequency[f] + of_time[t] for f, t in places])
+    return torch.cat([weights["embeddings.extra_positions"][0], both])
 
 
 def _plain_block(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain import randomise, small_config
 from tone_table import LABELS, small_model, write_tones
 
 from spectrim.audio import files as audio
@@ -43,11 +44,21 @@ def by_hand(model: AudioTransformer, paths: Sequence[Path], point: Pruning) -> n
     model.set_pruning(point)
     frontend = Frontend.from_config(model.config)
     with torch.no_grad():
-        return np.concatenate([model(*frontend([audio.read(path).samples])[:1]).logits.numpy() for path in paths])
+        waves = [audio.read(path, model.config.sampling_rate).samples for path in paths]
+        return np.concatenate([model(*frontend([wave])[:1]).logits.numpy() for wave in waves])
 
 
 def paths_of(part: AudioDataset) -> list[Path]:
     return [recording.path for recording in part.recordings]
+
+
+def test_clips_are_read_at_the_models_rate(part: AudioDataset) -> None:
+    fields = {"num_labels": 3, "id2label": dict(enumerate(LABELS)), "problem_type": "multi_label_classification"}
+    model = randomise(AudioTransformer(small_config("passt", num_hidden_layers=2, prune_at=[1], **fields))).eval()
+    found = score_part(model, part, [POINTS[0]], batch_size=4, device="cpu")
+    wanted = by_hand(model, paths_of(part), POINTS[0])[:, label_columns(LABELS, part.labels)]
+    np.testing.assert_allclose(found.scores[POINTS[0]], wanted, atol=1e-4)
+    assert part.sampling_rate == 16000
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from exported import noise
-from plain import CRITERIA, clips, plain_forward, randomise, small_config, small_model
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from plain import clips, plain_forward, small_config, small_model
 
-from spectrim import Frontend, Pruning, from_pretrained, macs
-from spectrim.config import SpectrimConfig, kwt_1
+from spectrim import Frontend, macs
+from spectrim.backbones import kwt_1
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
-from spectrim.inference.onnx_export import export
 from spectrim.network.masked.config import MaskedConfig
 from spectrim.network.transformer import AudioTransformer
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 AT = (1, 3, 11)
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_pruned_logits_scores_and_survivors_are_those_of_the_plain_order(criterion: str) -> None:
-    model = small_model("kwt", criterion=criterion, prune_at=AT)
-    values = clips(model.config)
-    with torch.no_grad():
-        out = model(values, pruning=Pruning(0.6, AT, criterion), output_token_trace=True)
-    for place, clip in enumerate(values):
-        plain = plain_forward(model, clip, dict.fromkeys(AT, 0.6))
-        torch.testing.assert_close(out.logits[place], plain.logits.detach(), **EXACT)
-        for block, scores in enumerate(plain.scores):
-            found = out.token_trace.scores[block][place].flatten()
-            assert set((~found.isnan()).nonzero().flatten().tolist()) == set(scores)
-            wanted = torch.tensor([scores[patch] for patch in sorted(scores)], dtype=torch.float64)
-            torch.testing.assert_close(found[sorted(scores)].double(), wanted, rtol=1e-5, atol=1e-6)
-            kept = out.token_trace.kept[block][place].flatten().nonzero().flatten().tolist()
-            assert set(kept) == plain.kept[block]
 
 
 def test_the_score_is_the_attention_between_the_tokens_that_enter() -> None:
@@ -61,19 +39,6 @@ def test_there_is_no_norm_after_post_norm_blocks() -> None:
     assert {name for name in AudioTransformer(small_config("ast")).state_dict() if name.startswith("norm.")}
 
 
-@pytest.mark.parametrize("reducer", ["drop", "fuse"])
-@pytest.mark.parametrize("criterion", ["cls_attention", "mean_attention"])
-def test_no_token_that_the_head_reads_depends_on_what_is_left_out(reducer: str, criterion: str) -> None:
-    """With all of the last block computed the logits are the same: hidden states ask for that."""
-    model = small_model("kwt", num_hidden_layers=4, prune_at=[])
-    pruning = Pruning(0.5, (1, 3), criterion, reducer)
-    values = clips(model.config)
-    with torch.no_grad():
-        short, whole = model(values, pruning=pruning), model(values, pruning=pruning, output_hidden_states=True)
-    torch.testing.assert_close(short.logits, whole.logits, **EXACT)
-    assert whole.hidden_states[-1].shape[1] > 1
-
-
 def test_removed_padding_is_as_if_it_had_never_been() -> None:
     model = small_model("kwt", num_hidden_layers=4, drop_padding=True, keep_rate=0.5, prune_at=[1])
     values = clips(model.config)
@@ -87,18 +52,6 @@ def test_removed_padding_is_as_if_it_had_never_been() -> None:
     torch.testing.assert_close(found[1], plain.logits.detach(), **EXACT)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("keep_rate", [1.0, 0.5])
-def test_macs_are_what_torch_counts(criterion: str, keep_rate: float) -> None:
-    config = kwt_1(criterion=criterion, keep_rate=keep_rate, num_labels=12)
-    with torch.device("meta"):
-        model = AudioTransformer(config).eval()
-    values = torch.zeros(1, 98, 40, device="meta")
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(values)
-    assert counter.get_total_flops() == 2 * macs(model).executed
-
-
 def test_published_sizes() -> None:
     config = kwt_1(num_labels=12)
     model = AudioTransformer(config)
@@ -107,34 +60,6 @@ def test_published_sizes() -> None:
     count = macs(config)
     assert count.embedding == 98 * 40 * 64 and count.head == 64 * 12
     assert count.paper_blocks[0] == 4 * 99 * 64**2 + 2 * 99**2 * 64 + 8 * 99 * 64**2
-
-
-def test_training_reaches_every_weight() -> None:
-    model = randomise(AudioTransformer(small_config("kwt", num_hidden_layers=3, keep_rate=0.5, prune_at=[1]))).train()
-    model.activation_checkpointing_enable()
-    loss = model(clips(model.config, dtype=torch.float32), labels=torch.tensor([0, 3])).loss
-    loss.backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
-
-
-@pytest.mark.parametrize(("criterion", "front_end"), [("cls_attention", True), ("variation", False)])
-def test_exported_it_is_the_same(tmp_path: Path, criterion: str, front_end: bool) -> None:
-    """`export` itself compares with the model on the clips, two of which are shorter than the model's input."""
-    model = small_model("kwt", dtype=torch.float32, num_hidden_layers=2, prune_at=[1], keep_rate=0.6)
-    model.set_pruning(criterion=criterion)
-    model.config.problem_type = "single_label_classification"
-    written = export(model, tmp_path / "kwt.onnx", front_end=front_end, clips=noise())
-    assert written.patches == [64, 39]
-    assert written.parity.largest_difference < 1e-4 and written.parity.clips == 6
-
-
-def test_saved_and_loaded_it_prunes_as_before(tmp_path: Path) -> None:
-    model = small_model("kwt", dtype=torch.float32, num_hidden_layers=2, prune_at=[1], keep_rate=0.6)
-    model.save_pretrained(tmp_path)
-    again = from_pretrained(tmp_path)
-    values = clips(model.config, dtype=torch.float32)
-    with torch.no_grad():
-        assert torch.equal(again(values).logits, model(values).logits)
 
 
 def test_intensity_and_variation_are_of_the_log_mel_spectrum() -> None:

@@ -11,8 +11,8 @@ from checkpoint_files import official_ast, save
 from layouts import make_folder
 from small_runs import SIZE, recipe, rows_of
 
+from spectrim.backbones import kwt_1
 from spectrim.checkpoints import from_pretrained
-from spectrim.config import kwt_1
 from spectrim.data.folder import open_folder
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.measure.evaluate import evaluate

@@ -13,8 +13,6 @@ from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz
 from spectrim.errors import InvalidSetting, one_of
 
 FRAME_SHIFT_SECONDS = 0.010
-LOWEST_FREQUENCY = 20.0
-"""Lower end of the first mel filter, in hertz."""
 BAND_MELS = 32
 """Mel bins that are summed in one matrix product."""
 
@@ -29,9 +27,13 @@ class Features:
         frame_milliseconds: length of a frame; one starts every 10 ms.
         periodic: whether the Hann window is periodic or symmetric.
         pre_emphasis: what each sample loses of the one before it, after the frame's mean is taken off; 0: neither.
+            Of centred frames it is that of the signal, and no mean is taken off.
         squared: whether the filters sum the power of the spectrum or its magnitude.
         highest_frequency: upper end of the last mel filter, in hertz; None for half the sampling rate.
         floor: smallest mel energy before the logarithm.
+        lowest_frequency: lower end of the first mel filter, in hertz.
+        added: to each mel energy before the logarithm.
+        centred: whether frame k is centred on the place where else it begins, with the signal mirrored at both ends.
         bands: mel filters whose logarithms a cosine transform turns into fewer coefficients; None where the
             logarithms are what the model takes.
     """
@@ -42,15 +44,24 @@ class Features:
     squared: bool
     highest_frequency: float | None
     floor: float
+    lowest_frequency: float = 20.0
+    added: float = 0.0
+    centred: bool = False
     bands: int | None = None
+
+    @property
+    def silence(self) -> float:
+        """The smallest mel energy that there is, as the logarithm takes it."""
+        return self.floor + self.added
 
 
 FEATURES = {
     "log_mel": Features(25, False, 0.97, True, None, 2.0**-23),
     "mfcc": Features(30, True, 0.0, False, 7600.0, 1e-12, bands=80),
+    "centred_log_mel": Features(25, False, 0.97, True, 15000.0, 0.0, lowest_frequency=0.0, added=1e-5, centred=True),
 }
-"""Kaldi's filterbanks as AST and AudioMAE take them, their floor the float32 epsilon; and the MFCC of the Keyword
-Transformer (Berg et al., 2021)."""
+"""Kaldi's filterbanks as AST and AudioMAE take them, their floor the float32 epsilon; the MFCC of the Keyword
+Transformer (Berg et al., 2021); and PaSST's log-mel (Koutini et al., 2022), as of a short-time Fourier transform."""
 
 
 def check_features(features: str, num_mel_bins: int, sampling_rate: int, padding: str) -> None:
@@ -61,16 +72,15 @@ def check_features(features: str, num_mel_bins: int, sampling_rate: int, padding
     if kind.highest_frequency is not None and sampling_rate < 2 * kind.highest_frequency:
         allowed = f"at least {2 * kind.highest_frequency:g} with features={features!r}"
         raise InvalidSetting("sampling_rate", sampling_rate, allowed)
-    if kind.bands is None:
-        return
-    if num_mel_bins > kind.bands:
+    if kind.bands is not None and num_mel_bins > kind.bands:
         raise InvalidSetting("num_mel_bins", num_mel_bins, f"at most {kind.bands} with features={features!r}")
-    if padding != "silence":
-        raise InvalidSetting("padding", padding, f"'silence' with features={features!r}: no coefficient stands for it")
+    if (kind.bands is not None or kind.centred) and padding != "silence":
+        why = "frames reach past the ends of a clip" if kind.centred else "no coefficient stands for it"
+        raise InvalidSetting("padding", padding, f"'silence' with features={features!r}: {why}")
 
 
 def frame_seconds(index: _Number) -> _Number:
-    """Time at which frame ``index`` starts, in seconds.
+    """Time at which frame ``index`` starts, in seconds; of centred frames, that of their middle.
 
     Args:
         index: frame number from 0; an array, and fractions, are fine.
@@ -84,7 +94,7 @@ def mel_frequencies(num_mel_bins: int = 128, sampling_rate: int = 16000, feature
     Returns:
         (num_mel_bins,) float64, in hertz.
     """
-    ends = np.array([LOWEST_FREQUENCY, highest_frequency(sampling_rate, features)])
+    ends = np.array([FEATURES[features].lowest_frequency, highest_frequency(sampling_rate, features)])
     low, high = hertz_to_mel(ends, mel_scale="kaldi")
     return mel_to_hertz(np.linspace(low, high, num_mel_bins + 2)[1:-1], mel_scale="kaldi")
 
@@ -96,9 +106,23 @@ def highest_frequency(sampling_rate: int, features: str = "log_mel") -> float:
 
 
 def count_frames(num_samples: int, sampling_rate: int = 16000, features: str = "log_mel") -> int:
-    """Frames, one every 10 ms, that fit wholly into this many samples."""
+    """Frames, one every 10 ms, that fit wholly into this many samples, or that are centred in them."""
     length, shift = frame_length_and_shift(sampling_rate, features)
-    return 1 + (num_samples - length) // shift if num_samples >= length else 0
+    if num_samples < length:
+        return 0
+    return 1 + (num_samples - 1 if FEATURES[features].centred else num_samples - length) // shift
+
+
+def count_samples(num_frames: int, sampling_rate: int = 16000, features: str = "log_mel") -> int:
+    """Samples that fill this many frames: the most that are heard of a clip."""
+    length, shift = frame_length_and_shift(sampling_rate, features)
+    return num_frames * shift if FEATURES[features].centred else (num_frames - 1) * shift + length
+
+
+def samples_ahead(sampling_rate: int, features: str = "log_mel") -> int:
+    """Samples of frame 0 that lie before the clip: half of a centred frame."""
+    length, _ = frame_length_and_shift(sampling_rate, features)
+    return length // 2 if FEATURES[features].centred else 0
 
 
 def frame_length_and_shift(sampling_rate: int, features: str = "log_mel") -> tuple[int, int]:
@@ -119,7 +143,7 @@ def window_and_filters(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At least one mel filter", category=UserWarning)
         highest = highest_frequency(sampling_rate, features)
-        span = {"min_frequency": LOWEST_FREQUENCY, "max_frequency": highest, "sampling_rate": sampling_rate}
+        span = {"min_frequency": kind.lowest_frequency, "max_frequency": highest, "sampling_rate": sampling_rate}
         shape = {"mel_scale": "kaldi", "triangularize_in_mel_space": True}
         filters = mel_filter_bank(fft_length // 2 + 1, num_mel_bins, **span, **shape)
     return window, filters

@@ -7,6 +7,10 @@ from 20 Hz to half the sampling rate, natural logarithm with a floor of 2^-23.
 MFCC as the Keyword Transformer was trained on them: frames of 30 ms every 10 ms, as they are, periodic Hann window,
 magnitude spectrum, 80 triangular mel filters from 20 to 7600 Hz, natural logarithm with a floor of 1e-12, DCT-II.
 
+Centred log-mel as PaSST was trained on it: pre-emphasis 0.97 of the signal, which is mirrored at both ends, frames of
+25 ms centred every 10 ms, symmetric Hann window, power spectrum, triangular mel filters from 0 to 15,000 Hz, natural
+logarithm of the energy plus 1e-5.
+
 The Fourier transform runs in float64 wherever the device has it. A mel band 90 dB below the loudest of its
 frame is rounding noise of a float32 transform, and would differ by percents between libraries and devices.
 """
@@ -29,9 +33,11 @@ from spectrim.audio.filterbank import (
     check_features,
     cosine_transform,
     count_frames,
+    count_samples,
     frame_length_and_shift,
     frame_seconds,
     mel_frequencies,
+    samples_ahead,
     window_and_filters,
 )
 from spectrim.audio.waveforms import Batch, as_clips, as_float, check_clips
@@ -61,7 +67,7 @@ class FrontendOutput(NamedTuple):
         input_values: (batch, max_length, num_mel_bins) normalised log-mel, or MFCC; float32, or float64 if every
             waveform was a float64 tensor.
         num_frames: (batch,) int64: how many of the frames hold sound; the others are padding. With
-            ``padding="silence"`` those count that begin inside the clip, else those that lie wholly in it.
+            ``padding="silence"`` those count that begin before the end of the clip, else those that lie wholly in it.
     """
 
     input_values: Tensor
@@ -79,12 +85,12 @@ class Frontend(nn.Module):
         max_length: frames of the output.
         num_mel_bins: mel bins, or cepstral coefficients, of the output.
         sampling_rate: of the waveforms, in hertz.
-        features: ``"log_mel"`` or ``"mfcc"``; see `spectrim.audio.filterbank.FEATURES`.
+        features: ``"log_mel"``, ``"mfcc"`` or ``"centred_log_mel"``; see `spectrim.audio.filterbank.FEATURES`.
         mean: subtracted from the log-mel values or coefficients.
         std: the difference is divided by twice this.
         padding: what the frames past the end of a clip hold: before normalising ``"zero"`` is 0.0 (AST, AudioMAE,
             Hugging Face), ``"minimum"`` the smallest value among the clip's frames; with ``"silence"`` the waveform
-            goes on with zeros, also in the last frames that reach past its end (the Keyword Transformer).
+            goes on with zeros, also in the last frames that reach past its end (the Keyword Transformer, PaSST).
 
     Raises:
         InvalidSetting: naming the setting and what is allowed.
@@ -122,6 +128,8 @@ class Frontend(nn.Module):
         _check_settings(self)
         self.kind = FEATURES[features]
         self.frame_length, self.frame_shift = frame_length_and_shift(sampling_rate, features)
+        self.samples = count_samples(max_length, sampling_rate, features)
+        self.ahead = samples_ahead(sampling_rate, features)
         self.fft_length = 1 << (self.frame_length - 1).bit_length()
         window, filters, cosines = self._constants(torch.device("cpu"))
         self.register_buffer("window", window, persistent=False)
@@ -153,18 +161,18 @@ class Frontend(nn.Module):
         """
         clips = as_clips(waveforms, self.window.device)
         check_clips(clips, self.shortest, self.sampling_rate)
-        longest = (self.max_length - 1) * self.frame_shift + self.frame_length
-        clips = [clip[:longest] for clip in clips]
-        slots = [math.ceil(len(clip) / self.frame_shift) for clip in clips]
+        clips = [clip[: self.samples] for clip in clips]
+        slots = [math.ceil((self.ahead + len(clip)) / self.frame_shift) for clip in clips]
         if self.padding == "silence":
             frames = [min(begun, self.max_length) for begun in slots]
-            slots = [begun - 1 + math.ceil(self.frame_length / self.frame_shift) for begun in slots]
+            slots = [begun - 1 + math.ceil(self.frame_length / self.frame_shift) for begun in frames]
         else:
             frames = [count_frames(len(clip), self.sampling_rate, self.features) for clip in clips]
         silence = clips[0].new_zeros(self.frame_length + self._overhang)
         pieces = []
-        for clip, width in zip(clips, slots, strict=True):
-            pieces += [clip, silence[: width * self.frame_shift - len(clip)]]
+        for clip, width in zip(map(self._around, clips), slots, strict=True):
+            covered = clip[: width * self.frame_shift]
+            pieces += [covered, silence[: width * self.frame_shift - len(covered)]]
         samples = torch.cat([*pieces, silence[: self._overhang]])
         rows = torch.cat([*map(self._normalised, self._chunks(samples)), self._padding_frame(samples)])
         starts = np.cumsum([0, *slots[:-1]])
@@ -190,13 +198,13 @@ class Frontend(nn.Module):
         batch, samples = waveforms.shape
         if samples < self.frame_length:
             raise InputShapeError(f"waveforms has {samples} samples; one frame takes {self.frame_length}")
-        waveforms = as_float(waveforms)
+        waveforms = self._mirrored(as_float(waveforms))
         if torch.compiler.is_compiling():
             with _without_autocast(waveforms.device.type):
                 padded = functional.pad(waveforms, (0, self.fft_length - self.frame_length + 1))
                 return self._chunk(padded, *self._tables(waveforms))
-        slots = math.ceil(samples / self.frame_shift)
-        padded = functional.pad(waveforms, (0, slots * self.frame_shift - samples)).reshape(-1)
+        slots = math.ceil(waveforms.shape[1] / self.frame_shift)
+        padded = functional.pad(waveforms, (0, slots * self.frame_shift - waveforms.shape[1])).reshape(-1)
         chunks = self._chunks(functional.pad(padded, (0, self._overhang)))
         rows = torch.cat(list(chunks)).reshape(batch, slots, self.num_mel_bins)
         return rows[:, : count_frames(samples, self.sampling_rate, self.features)]
@@ -215,7 +223,7 @@ class Frontend(nn.Module):
         if self.padding != "silence":
             return self.normalise(self.log_mel(waveforms), (samples - length) // shift + 1)
         inside = torch.arange(waveforms.shape[1], device=waveforms.device) < samples[:, None]
-        frames = ((samples + shift - 1) // shift).clamp(max=self.max_length)
+        frames = ((self.ahead + samples + shift - 1) // shift).clamp(max=self.max_length)
         return self.normalise(self.log_mel(waveforms * inside), frames)
 
     def normalise(self, log_mel: Tensor, num_frames: Tensor) -> FrontendOutput:
@@ -235,6 +243,24 @@ class Frontend(nn.Module):
     def shortest(self) -> int:
         """Samples of the shortest clip: a frame, which silence fills up to any length from 25 ms on."""
         return frame_length_and_shift(self.sampling_rate)[0] if self.padding == "silence" else self.frame_length
+
+    def _around(self, clip: Tensor) -> Tensor:
+        """A clip (n,) with what its frames hold of its surroundings: nothing, but where frames are centred.
+
+        There the clip goes on in zeros to the end of the last frame that there can be, and is mirrored at that end.
+        """
+        if not self.kind.centred:
+            return clip
+        return self._mirrored(functional.pad(clip, (0, min(self.samples - len(clip), self.ahead + 2))))
+
+    def _mirrored(self, waveforms: Tensor) -> Tensor:
+        """(..., n) → (..., half a frame + n - 1 + half a frame) with pre-emphasis, where frames are centred."""
+        if not self.kind.centred:
+            return waveforms
+        emphasised = torch.sub(waveforms[..., 1:], waveforms[..., :-1], alpha=self.kind.pre_emphasis)
+        before = emphasised[..., 1 : 1 + self.ahead].flip(-1)
+        behind = emphasised[..., -1 - self.ahead : -1].flip(-1)
+        return torch.cat([before, emphasised, behind], dim=-1)
 
     @property
     def _overhang(self) -> int:
@@ -281,13 +307,13 @@ class Frontend(nn.Module):
         else:
             amounts = torch.linalg.vector_norm(spectrum, dim=-1)
         energies = [amounts[..., bins] @ filters[bins, mels] for bins, mels in self._bands]
-        logarithms = torch.cat(energies, dim=-1).clamp(min=self.kind.floor).log()
+        logarithms = torch.cat(energies, dim=-1).clamp(min=self.kind.floor).add(self.kind.added).log()
         return logarithms if cosines is None else logarithms @ cosines
 
     def _windowed(self, samples: Tensor, window: Tensor) -> Tensor:
         """(..., frames, fft_length), ready to be transformed; arguments as for `_chunk`."""
         emphasis = self.kind.pre_emphasis
-        if not emphasis:
+        if not emphasis or self.kind.centred:
             return samples[..., 1:].unfold(-1, self.fft_length, self.frame_shift) * window
         covered = samples[..., : self.frame_length - self.fft_length - 1]
         means = covered.unfold(-1, self.frame_length, self.frame_shift).mean(-1, keepdim=True)
@@ -321,7 +347,7 @@ class Frontend(nn.Module):
         if self.padding != "silence":
             return self._normalised(like.new_zeros(1, self.num_mel_bins))
         _, filters, cosines = self._tables(like)
-        silence = like.new_full((1, filters.shape[1]), math.log(self.kind.floor))
+        silence = like.new_full((1, filters.shape[1]), math.log(self.kind.silence))
         return self._normalised(silence if cosines is None else silence @ cosines)
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.signal import ShortTimeFFT
 
-from spectrim.audio.filterbank import count_frames, frame_length_and_shift, window_and_filters
+from spectrim.audio.filterbank import count_frames, frame_length_and_shift, samples_ahead, window_and_filters
 from spectrim.errors import InputShapeError
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -106,8 +106,9 @@ def part_blocks(
     length, hop = frame_length_and_shift(sampling_rate, features)
     transform = ShortTimeFFT(_window(length), hop, sampling_rate, mfft=1 << (length - 1).bit_length())
     weights = bin_weights(num_mel_bins, sampling_rate, features)
-    ahead = (-(length // 2)) % hop
-    first = (length // 2 + ahead) // hop
+    middle = length // 2 - samples_ahead(sampling_rate, features)
+    ahead = -middle % hop
+    first = (middle + ahead) // hop
     context = math.ceil(length / hop) + 1
     stretch = CHUNK_FRAMES * hop
 

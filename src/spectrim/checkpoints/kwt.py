@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from spectrim.audio.filterbank import FEATURES, cosine_transform, frame_length_and_shift, window_and_filters
+from spectrim.backbones import kwt_1
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.sizes import default_blocks, shape_of
-from spectrim.config import SpectrimConfig, kwt_1
+from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError
 
 ENCODER = "kws_transformer"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectrim.checkpoints import hf_ast, kwt, vit
+from spectrim.checkpoints import hf_ast, kwt, passt, vit
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.labels import SPEECH_COMMANDS
 from spectrim.checkpoints.settings import build_config
@@ -69,8 +69,8 @@ class Layout:
 
 
 def _is_spectrim(source: Source) -> bool:
-    known = "embeddings.position_table" in source.weights
-    return known and cuts_spectrograms(source, "embeddings.projection.weight")
+    known = {"embeddings.position_table", "embeddings.time_positions"} & source.weights.keys()
+    return bool(known) and cuts_spectrograms(source, "embeddings.projection.weight")
 
 
 def _spectrim_fields(source: Source) -> SpectrimConfig:
@@ -97,7 +97,10 @@ def is_autoencoder(source: Source) -> bool:
 
 def _encoder(config: SpectrimConfig) -> list[str]:
     """Names of all weights but those of the last norm and the head."""
-    names = ["embeddings.cls_token", "embeddings.position_table", *_both("embeddings.projection")]
+    names = ["embeddings.cls_token", *_both("embeddings.projection")]
+    kinds = ("extra", "frequency", "time")
+    separate = [f"embeddings.{kind}_positions" for kind in kinds]
+    names += separate if config.separate_positions else ["embeddings.position_table"]
     names += ["embeddings.dist_token"] if config.extra_tokens == 2 else []
     for block in range(config.num_hidden_layers):
         inside = ("norm1", "norm2", "attention.output", "mlp.up", "mlp.down")
@@ -137,6 +140,13 @@ LAYOUTS: dict[str, Layout] = {
         ignored=kwt.IGNORED,
         flat=True,
         labels=kwt.LABELS,
+        front_end=True,
+    ),
+    "passt": Layout(
+        passt.detect,
+        passt.read_fields,
+        passt.weight_names,
+        ignored=(r"head_dist\.(weight|bias)",),
         front_end=True,
     ),
     "official-ast": Layout(

@@ -24,7 +24,7 @@ from spectrim.checkpoints.untrusted import one_line
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, InvalidSetting, one_of
-from spectrim.network.positions import POSITION_METHODS, adapt_position_table
+from spectrim.network.positions import POSITION_METHODS, adapt_positions
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, given_pruning
 
@@ -80,7 +80,7 @@ def from_pretrained(
     positions: str = "auto",
     **settings: Any,
 ) -> AudioTransformer:
-    """Load AST, AudioMAE or Keyword Transformer weights in any layout of `LAYOUTS`, and prune them.
+    """Load AST, AudioMAE or other weights in any layout of `LAYOUTS`, and prune them.
 
     None leaves a setting as the checkpoint says. Checkpoints of others say nothing of pruning: keep rate 1, blocks
     3, 6 and 9, the backbone's own score; only the paper's AudioMAE carries its rate and blocks along. Where nothing
@@ -164,9 +164,8 @@ def build_model(
         raise CheckpointError(f"{checkpoint.title}: is an encoder without a head; give labels=[…] for a fresh one")
     wanted = _with_settings(stored, {**checkpoint.layout.becomes, **settings, "pruning": pruning})
     state = _convert(checkpoint, stored, fresh_head=labels is not None)
-    place = "embeddings.position_table"
     method = checkpoint.layout.positions if positions == "auto" else positions
-    state[place] = adapt_position_table(state[place], stored, wanted, method)
+    state |= adapt_positions(state, stored, wanted, method)
     model = _empty(wanted)
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

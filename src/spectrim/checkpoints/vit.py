@@ -39,7 +39,8 @@ PAPER_DATA_SETS: dict[str, dict[str, float]] = {
 """Front-end statistics of the paper's data sets, by their names in its checkpoints' arguments."""
 
 
-def _names(config: SpectrimConfig, prefix: str, modules: Mapping[str, str]) -> dict[str, str]:
+def vit_names(config: SpectrimConfig, prefix: str, modules: Mapping[str, str]) -> dict[str, str]:
+    """Their names → ours, of everything but what stands around tokens and blocks, which ``modules`` names."""
     modules = {f"{prefix}patch_embed.proj": "embeddings.projection", **modules}
     for block in range(config.num_hidden_layers):
         modules |= {f"{prefix}blocks.{block}.{t}": f"blocks.{block}.{o}" for t, o in BLOCK.items()}
@@ -50,7 +51,8 @@ def _names(config: SpectrimConfig, prefix: str, modules: Mapping[str, str]) -> d
     }
 
 
-def _sizes(source: Source, prefix: str) -> dict[str, Any]:
+def vit_sizes(source: Source, prefix: str) -> dict[str, Any]:
+    """Fields of the configuration that the shapes tell, ``prefix`` before every name; see `sizes_of`."""
     sizes = sizes_of(source, f"{prefix}patch_embed.proj.weight", f"{prefix}blocks.", "mlp.fc1.weight")
     return {**sizes, "qkv_bias": f"{prefix}blocks.0.attn.qkv.bias" in source.weights}
 
@@ -62,7 +64,7 @@ def is_official_ast(source: Source) -> bool:
 
 def official_ast_fields(source: Source) -> SpectrimConfig:
     """The model from the shapes; nothing else is in such a file, so the stride may have to be given."""
-    sizes = _sizes(source, "v.")
+    sizes = vit_sizes(source, "v.")
     positions = count_positions(source, "v.pos_embed", extra=2)
     outputs = count_outputs(source, "mlp_head.1.weight")
     return ast_base(**sizes, **find_grid(source, positions, sizes["patch_size"], outputs))
@@ -71,7 +73,7 @@ def official_ast_fields(source: Source) -> SpectrimConfig:
 def official_ast_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
     """Their names → ours."""
     modules = {"v.norm": "norm", "mlp_head.0": "head.norm", "mlp_head.1": "head.linear"}
-    return {"v.dist_token": "embeddings.dist_token", **_names(config, "v.", modules)}
+    return {"v.dist_token": "embeddings.dist_token", **vit_names(config, "v.", modules)}
 
 
 def is_imagenet_deit(source: Source) -> bool:
@@ -83,7 +85,7 @@ def is_imagenet_deit(source: Source) -> bool:
 
 def imagenet_deit_fields(source: Source) -> SpectrimConfig:
     """The model that its shapes are of, with the side of its square pictures as mel bins and as frames."""
-    sizes = _sizes(source, "")
+    sizes = vit_sizes(source, "")
     positions, patch = count_positions(source, "pos_embed", extra=2), sizes["patch_size"]
     side = math.isqrt(positions)
     if side * side != positions:
@@ -94,7 +96,7 @@ def imagenet_deit_fields(source: Source) -> SpectrimConfig:
 
 def imagenet_deit_names(_: Source, config: SpectrimConfig) -> dict[str, str]:
     """Their names → ours; the two heads for pictures are left."""
-    return {"dist_token": "embeddings.dist_token", **_names(config, "", {"norm": "norm"})}
+    return {"dist_token": "embeddings.dist_token", **vit_names(config, "", {"norm": "norm"})}
 
 
 def _is_audiomae(source: Source) -> bool:
@@ -123,7 +125,7 @@ def is_audiomae_encoder(source: Source) -> bool:
 
 
 def _audiomae_settings(source: Source) -> dict[str, Any]:
-    sizes = _sizes(source, "")
+    sizes = vit_sizes(source, "")
     patch = sizes["patch_size"]
     positions = count_positions(source, "pos_embed", extra=1)
     time, rest = divmod(positions, 128 // patch)
@@ -157,4 +159,4 @@ def paper_audiomae_fields(source: Source) -> SpectrimConfig:
 def audiomae_names(*, norm: bool, head: bool) -> Callable[[Source, SpectrimConfig], dict[str, str]]:
     """A function for their names → ours, with or without the pooled vector's norm and the head."""
     modules = {**({"fc_norm": "norm"} if norm else {}), **({"head": "head.linear"} if head else {})}
-    return lambda _, config: _names(config, "", modules)
+    return lambda _, config: vit_names(config, "", modules)

@@ -205,12 +205,12 @@ def open_part(
     part: str,
     options: Mapping[str, Any],
 ) -> AudioDataset:
-    """The clips, with targets for all labels of the model where theirs are among these."""
+    """The clips at the model's sampling rate, with targets for all its labels where theirs are among these."""
     if root is None:
         if model != EMBEDDED or data_set is not None:
             raise InvalidSetting("data", None, f"the root of a data set; only {EMBEDDED} brings clips along")
         data_set, root, options = "csv", DEMO_CLIPS, {"test_share": 1, **options}
-    opened = find_data_set(data_set or "folder").open(root, part, **options)
+    opened = find_data_set(data_set or "folder").open(root, part, **options).at_rate(backend.config.sampling_rate)
     labels = backend.labels
     if set(opened.labels) < set(labels) and len(set(labels)) == len(labels):
         return opened.with_labels(labels)

@@ -117,7 +117,7 @@ class LogMelStatistics:
 
     def __init__(self, max_length: int) -> None:
         self._frontend = Frontend(max_length=max_length, mean=0.0, std=0.5)
-        self.longest = (max_length - 1) * self._frontend.frame_shift + self._frontend.frame_length
+        self.longest = self._frontend.samples
         self._count, self._mean, self._squares = np.zeros((3, max_length))
 
     @torch.no_grad()

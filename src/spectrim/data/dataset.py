@@ -29,7 +29,7 @@ class Clip:
     """One example.
 
     Attributes:
-        waveform: (n,) float32, mono, 16 kHz, full scale at ±1.
+        waveform: (n,) float32, mono, full scale at ±1; at 16 kHz, or what the data set was asked for.
         target: (labels,) float32; 1 for each label that the clip has, else 0.
         id: the file's name within the data set.
         stand_in: whether this clip replaces another, which cannot be read. An evaluation leaves it out, or it would
@@ -75,7 +75,8 @@ class AudioDataset(Dataset[Clip]):
         missing: ids of files that the data set's lists name but the disk does not hold; they are named in the log.
         bad_share: share of the files that may be missing, and share that may be unreadable; one always may.
         folds: numbers of the folds that the data set is divided into, none where it is not.
-        cache: keeps what its files sound like; None to decode them each time.
+        cache: keeps what its files sound like at 16 kHz; None to decode them each time.
+        sampling_rate: of the waveforms, in hertz.
 
     Attributes:
         broken: id → reason of the files found unreadable so far, in this process.
@@ -92,6 +93,7 @@ class AudioDataset(Dataset[Clip]):
     bad_share: float = BAD_SHARE
     folds: tuple[int, ...] = ()
     cache: AudioCache | None = None
+    sampling_rate: int = field(default=audio.SAMPLING_RATE, kw_only=True)
     broken: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +128,12 @@ class AudioDataset(Dataset[Clip]):
         wider = copy.copy(self)
         wider.recordings, wider.labels = recordings, list(labels)
         return wider
+
+    def at_rate(self, sampling_rate: int) -> AudioDataset:
+        """The same clips at the sampling rate of a model, in hertz."""
+        changed = copy.copy(self)
+        changed.sampling_rate = sampling_rate
+        return changed
 
     @property
     def each_label_apart(self) -> bool:
@@ -169,7 +177,9 @@ class AudioDataset(Dataset[Clip]):
 
     def read(self, recording: Recording) -> NDArray[np.float32]:
         """The waveform (n,) of a recording; raises `AudioError`."""
-        return audio.read(recording.path).samples if self.cache is None else self.cache.read(recording.path)
+        if self.cache is None or self.sampling_rate != audio.SAMPLING_RATE:
+            return audio.read(recording.path, self.sampling_rate).samples
+        return self.cache.read(recording.path)
 
     def target(self, recording: Recording) -> NDArray[np.float32]:
         """The target (labels,) of a recording."""

@@ -43,17 +43,20 @@ class Excerpts(AudioDataset):
     def read(self, recording: Recording) -> NDArray[np.float32]:
         """The excerpt (n,) of this epoch; raises `AudioError`."""
         drawn = np.random.default_rng([self.seed, self.epoch, zlib.crc32(recording.id.encode(errors="replace"))])
-        return read_excerpt(recording.path, self.samples, drawn.random())
+        return read_excerpt(recording.path, self.samples, drawn.random(), self.sampling_rate)
 
 
-def read_excerpt(path: str | Path, samples: int, place: float) -> NDArray[np.float32]:
-    """Decode an excerpt at 16 kHz, mono, holding little more than it in memory.
+def read_excerpt(
+    path: str | Path, samples: int, place: float, sampling_rate: int = audio.SAMPLING_RATE
+) -> NDArray[np.float32]:
+    """Decode an excerpt, mono, holding little more than it in memory.
 
     Args:
         path: any file that `spectrim.audio.files.stream` reads.
         samples: longest excerpt.
         place: where it begins, from 0 (the beginning) to 1 (so that it ends with the file), by the length that
             the structure of the file names. Files that do not say their length are decoded whole.
+        sampling_rate: of the excerpt, in hertz.
 
     Returns:
         (n,) float32.
@@ -61,14 +64,14 @@ def read_excerpt(path: str | Path, samples: int, place: float) -> NDArray[np.flo
     Raises:
         AudioError: the file cannot be used, as far as it was decoded.
     """
-    length = audio.named_samples(path)
+    length = audio.named_samples(path, sampling_rate)
     if length is None:
-        whole = audio.read(path).samples
+        whole = audio.read(path, sampling_rate).samples
         start = round(place * max(len(whole) - samples, 0))
         return whole[start : start + samples]
     start = round(place * max(length - samples, 0))
     pieces, passed = [], 0
-    for block in audio.stream(path):
+    for block in audio.stream(path, sampling_rate):
         pieces.append(block[max(start - passed, 0) : max(start + samples - passed, 0)])
         passed += len(block)
         if passed >= start + samples:

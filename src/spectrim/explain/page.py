@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from spectrim.assets import STAGES_PAGE
-from spectrim.audio.filterbank import LOWEST_FREQUENCY, frame_seconds, highest_frequency, mel_frequencies
+from spectrim.audio.filterbank import FEATURES, frame_seconds, highest_frequency, mel_frequencies
 from spectrim.config import SpectrimConfig
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
@@ -232,7 +232,8 @@ def hertz_at(config: SpectrimConfig, place: float) -> float:
     bins, rate, features = config.num_mel_bins, config.sampling_rate, config.features
     known = [0.0, *(np.arange(bins) + 0.5), float(bins)]
     centres = mel_frequencies(bins, rate, features)
-    return float(np.interp(place, known, [LOWEST_FREQUENCY, *centres, highest_frequency(rate, features)]))
+    ends = FEATURES[features].lowest_frequency, highest_frequency(rate, features)
+    return float(np.interp(place, known, [ends[0], *centres, ends[1]]))
 
 
 def _outline(kept: NDArray[np.bool_], config: SpectrimConfig) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spectrim.audio.files import Samples
-from spectrim.audio.filterbank import frame_length_and_shift
+from spectrim.audio.filterbank import count_samples, frame_length_and_shift
 from spectrim.audio.frontend import Frontend
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
@@ -187,8 +187,7 @@ def activated(logits: Tensor, config: SpectrimConfig) -> Tensor:
 
 def window_length(config: SpectrimConfig) -> int:
     """Samples that fill the frames of a model."""
-    length, shift = frame_length_and_shift(config.sampling_rate, config.features)
-    return (config.max_length - 1) * shift + length
+    return count_samples(config.max_length, config.sampling_rate, config.features)
 
 
 def input_shape(config: SpectrimConfig, takes: str) -> tuple[int, ...]:

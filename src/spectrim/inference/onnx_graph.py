@@ -112,7 +112,7 @@ def with_front_end(encoder: onnx.ModelProto, frontend: Frontend) -> onnx.ModelPr
         encoder: of the front end's number of frames and mels.
         frontend: on the CPU.
     """
-    samples = (frontend.max_length - 1) * frontend.frame_shift + frontend.frame_length
+    samples = frontend.samples
     inputs = {"waveforms": torch.zeros(2, samples), "num_samples": torch.full((2,), samples)}
     before = _export(WaveformInput(frontend), inputs, ("input_values",))
     before = compose.add_prefix(before, "front_end.", rename_inputs=False, rename_outputs=False)

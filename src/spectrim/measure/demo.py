@@ -19,7 +19,7 @@ from torch import Tensor
 from spectrim.assets import packaged_clips
 from spectrim.audio.files import iterate_windows
 from spectrim.audio.finding import Paths, as_paths
-from spectrim.audio.frontend import Frontend, frame_seconds
+from spectrim.audio.frontend import Frontend
 from spectrim.config import SpectrimConfig
 from spectrim.data.dataset import spread_places
 from spectrim.errors import AudioError, InvalidSetting
@@ -168,7 +168,7 @@ def _read(
 ) -> tuple[list[DemoClip], list[AudioError]]:
     """Decode every file to its end, so that damage anywhere shows, and make log-mel of its first window."""
     frontend = Frontend.from_config(config)
-    longest = frame_seconds(config.max_length - 1.0) + frontend.frame_length / config.sampling_rate
+    longest = frontend.samples / config.sampling_rate
     clips, errors = [], []
     for done, (path, label) in enumerate(files):
         report_progress("read", done, len(files))

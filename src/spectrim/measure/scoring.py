@@ -67,7 +67,7 @@ def score_part(
     Args:
         model: what `spectrim.inference.opening.open_model` takes; stays as it is. Its own operating point does not
             matter, unless it has no other.
-        part: what to score.
+        part: what to score; read at the model's sampling rate.
         points: where.
         batch_size: clips in one forward pass.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -83,6 +83,7 @@ def score_part(
     _check(batch_size, workers, points)
     backend = open_model(model, device=device)
     columns = label_columns(backend.labels, part.labels)
+    part = part.at_rate(backend.config.sampling_rate)
     scorer = _Scorer(backend, points)
     ids: list[str] = []
     unreadable: list[str] = []

@@ -34,18 +34,29 @@ class Embeddings(nn.Module):
         self.time_major = config.patch_order == "time_major"
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if config.extra_tokens == 2 else None
-        self.position_table = nn.Parameter(
-            torch.zeros(1, config.extra_tokens + config.num_patches, width),
-            requires_grad=config.position_trainable,
-        )
+        self.separate_positions = config.separate_positions
+        if config.separate_positions:
+            frequency, time = config.grid
+            self.extra_positions = nn.Parameter(torch.zeros(1, config.extra_tokens, width))
+            self.frequency_positions = nn.Parameter(torch.zeros(1, width, frequency, 1))
+            self.time_positions = nn.Parameter(torch.zeros(1, width, 1, time))
+        else:
+            self.position_table = nn.Parameter(
+                torch.zeros(1, config.extra_tokens + config.num_patches, width),
+                requires_grad=config.position_trainable,
+            )
         stride = (config.frequency_stride, config.time_stride)
         self.projection = nn.Conv2d(1, width, kernel_size=config.patch_shape, stride=stride)
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Cut, project, line up in the backbone's order, add positions."""
         grid = self.projection(input_values.transpose(1, 2).unsqueeze(1))
+        if self.separate_positions:
+            grid = grid + self.frequency_positions + self.time_positions
         patches = (grid.transpose(2, 3) if self.time_major else grid).flatten(2).transpose(1, 2)
         extra = self.cls_token if self.dist_token is None else torch.cat([self.cls_token, self.dist_token], dim=1)
+        if self.separate_positions:
+            return torch.cat([(extra + self.extra_positions).expand(patches.shape[0], -1, -1), patches], dim=1)
         return torch.cat([extra.expand(patches.shape[0], -1, -1), patches], dim=1) + self.position_table
 
 

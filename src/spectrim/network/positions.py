@@ -10,6 +10,8 @@ weights were trained with that, so such a table is recognised and continued by i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -83,6 +85,43 @@ def audiomae_position_table(config: SpectrimConfig, row: int | None = None) -> T
     return _sincos_table(place % row, place // row, config.hidden_size, config.extra_tokens)
 
 
+SEPARATE = ("embeddings.frequency_positions", "embeddings.time_positions")
+"""Weights of a model with separate positions, (1, width, F, 1) and (1, width, 1, T)."""
+
+
+def adapt_positions(
+    state: Mapping[str, Tensor], config_from: SpectrimConfig, config_to: SpectrimConfig, method: str = "auto"
+) -> dict[str, Tensor]:
+    """Fit a model's positions to another number of patches.
+
+    Args:
+        state: weights of the model, of which the positions are read.
+        config_from, config_to: as for `adapt_position_table`.
+        method: likewise; ``"auto"`` gives a model with separate positions the first times if the input is shorter, as
+            PaSST's code does, and else stretches the times linearly.
+
+    Returns:
+        The weights that take the place of those in ``state``.
+
+    Raises:
+        InputShapeError, InvalidSetting: as for `adapt_position_table`.
+    """
+    if not config_from.separate_positions:
+        place = "embeddings.position_table"
+        return {place: adapt_position_table(state[place], config_from, config_to, method)}
+    if method not in POSITION_METHODS or method == "reference_compat":
+        allowed = one_of(name for name in POSITION_METHODS if name != "reference_compat")
+        raise InvalidSetting("positions", method, f"{allowed} with separate positions")
+    if config_from.grid == config_to.grid:
+        return {}
+    method = _auto_method(config_from, config_to) if method == "auto" else method
+    if method not in ("interpolate", "by_axis"):
+        _check_only_shorter(method, config_from, config_to)
+    frequency, time = config_to.grid
+    sizes = dict(zip(SEPARATE, ((frequency, 1), (1, time)), strict=True))
+    return {name: _fit(state[name], size, method).contiguous() for name, size in sizes.items()}
+
+
 def adapt_position_table(
     table: Tensor, config_from: SpectrimConfig, config_to: SpectrimConfig, method: str = "auto"
 ) -> Tensor:
@@ -123,15 +162,19 @@ def adapt_position_table(
     as_read = "frequency_major" if method == "reference_compat" else config_from.patch_order
     as_written = "frequency_major" if method == "reference_compat" else config_to.patch_order
     grid = _to_grid(table[:, extra:], config_from.grid, as_read)
-    frequency, time = config_to.grid
-    if method == "interpolate":
-        fitted = functional.interpolate(grid.float(), size=(frequency, time), mode="bilinear").to(table.dtype)
-    elif method == "by_axis":
-        fitted = _fit_axis(_fit_axis(grid, 3, time), 2, frequency)
-    else:
-        start = grid.shape[3] // 2 - time // 2 if method == "middle" else 0
-        fitted = grid[:, :, :, start : start + time]
+    fitted = _fit(grid, config_to.grid, method)
     return torch.cat([table[:, :extra], _to_sequence(fitted, as_written)], dim=1)
+
+
+def _fit(grid: Tensor, size: tuple[int, int], method: str) -> Tensor:
+    """(1, width, F, T) → (1, width, F', T'); methods that only cut keep the first times, but ``"middle"``."""
+    frequency, time = size
+    if method == "interpolate":
+        return functional.interpolate(grid.float(), size=size, mode="bilinear").to(grid.dtype)
+    if method == "by_axis":
+        return _fit_axis(_fit_axis(grid, 3, time), 2, frequency)
+    start = grid.shape[3] // 2 - time // 2 if method == "middle" else 0
+    return grid[:, :, :, start : start + time]
 
 
 def _fit_axis(grid: Tensor, axis: int, size: int) -> Tensor:
@@ -167,7 +210,7 @@ def _auto_method(config_from: SpectrimConfig, config_to: SpectrimConfig) -> str:
     (frequency, time), (new_frequency, new_time) = config_from.grid, config_to.grid
     if new_frequency != frequency or new_time > time:
         return "interpolate"
-    return "first" if config_from.backbone == "audiomae" else "middle"
+    return "first" if config_from.backbone == "audiomae" or config_from.separate_positions else "middle"
 
 
 def _recompute(table: Tensor, config_from: SpectrimConfig, config_to: SpectrimConfig) -> Tensor | None:

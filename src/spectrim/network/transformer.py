@@ -1,4 +1,4 @@
-"""One model for AST, AudioMAE and KWT, with patches dropped on the way; one forward trains, infers and exports."""
+"""One model for AST, AudioMAE and others, with patches dropped on the way; one forward trains, infers and exports."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Encoded:
 
 
 class AudioTransformer(PreTrainedModel):
-    """AST, AudioMAE or the Keyword Transformer that drops patches, with a classification head.
+    """AST, AudioMAE or another backbone that drops patches, with a classification head.
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
@@ -346,13 +346,11 @@ class AudioTransformer(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, Embeddings):
-            init.trunc_normal_(module.cls_token, std=std)
-            if module.dist_token is not None:
-                init.trunc_normal_(module.dist_token, std=std)
-            if self.config.position_trainable:
-                init.trunc_normal_(module.position_table, std=std)
-            else:
-                init.copy_(module.position_table, sincos_position_table(self.config))
+            for name, weight in module.named_parameters(recurse=False):
+                if name == "position_table" and not self.config.position_trainable:
+                    init.copy_(weight, sincos_position_table(self.config))
+                else:
+                    init.trunc_normal_(weight, std=std)
 
 
 AutoModelForAudioClassification.register(SpectrimConfig, AudioTransformer)

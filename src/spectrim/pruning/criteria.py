@@ -357,6 +357,11 @@ CRITERIA = {
 }
 """The criteria, by the name that configuration, recipes and the command line call them."""
 
-BACKBONE_CRITERIA = {"ast": "cls_attention", "audiomae": "mean_attention", "kwt": "cls_attention"}
+BACKBONE_CRITERIA = {
+    "ast": "cls_attention",
+    "audiomae": "mean_attention",
+    "kwt": "cls_attention",
+    "passt": "cls_attention",
+}
 """The attention score of each backbone, what `AUTO` stands for: that with which the paper prunes AST and AudioMAE, and
-for the Keyword Transformer, whose head reads [CLS] alone, that of AST."""
+for the Keyword Transformer and PaSST, whose heads read [CLS], that of AST."""

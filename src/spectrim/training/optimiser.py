@@ -19,7 +19,7 @@ OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 def decays(name: str, weight: Tensor) -> bool:
     """Whether weight decay applies to a parameter: only to matrices, and not to tokens and the position table."""
-    return weight.ndim > 1 and not name.endswith(("_token", "position_table"))
+    return weight.ndim > 1 and not name.endswith(("_token", "_positions", "position_table"))
 
 
 def is_predictor(name: str) -> bool:

@@ -1,0 +1,50 @@
+"""Published models beside AST and AudioMAE as settings of the same transformer: read one to see what it sets.
+
+They are loaded and pruned, not trained from the start: recipes know the builders of `spectrim.config`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spectrim.config import SpectrimConfig, sizes
+
+
+def kwt_1(**fields: Any) -> SpectrimConfig:
+    """Keyword Transformer as published (Berg et al., 2021), KWT-1: post-norm, one token a frame of 40 MFCC, 1 s."""
+    kwt: dict[str, Any] = {
+        "backbone": "kwt",
+        **sizes(64, 1),
+        "num_mel_bins": 40,
+        "max_length": 98,
+        "patch_size": [40, 1],
+        "frequency_stride": 40,
+        "time_stride": 1,
+        "extra_tokens": 1,
+        "norm_first": False,
+        "hidden_act": "gelu_pytorch_tanh",
+        "head_norm": False,
+        "qkv_bias": False,
+        "features": "mfcc",
+        "mean": 0.0,
+        "std": 0.5,
+        "padding": "silence",
+    }
+    return SpectrimConfig(**{**kwt, **fields})
+
+
+def passt_base(**fields: Any) -> SpectrimConfig:
+    """PaSST as published (Koutini et al., 2022), PaSST-S: AST with a position each for frequency and time, 32 kHz."""
+    passt: dict[str, Any] = {
+        "backbone": "passt",
+        "max_length": 1000,
+        "frequency_stride": 10,
+        "time_stride": 10,
+        "separate_positions": True,
+        "sampling_rate": 32000,
+        "features": "centred_log_mel",
+        "mean": -4.5,
+        "std": 2.5,
+        "padding": "silence",
+    }
+    return SpectrimConfig(**{**passt, **fields})

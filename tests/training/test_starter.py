@@ -10,9 +10,12 @@ import pytest
 from layouts import make_folder
 from tones import write_tone
 
+from spectrim.config import ast_base
 from spectrim.data import find_data_set
 from spectrim.data.check import check
 from spectrim.errors import DataError, InvalidSetting
+from spectrim.network.transformer import AudioTransformer
+from spectrim.training.building import build_model
 from spectrim.training.recipe_files import load_recipe
 from spectrim.training.starter import choose_split
 
@@ -109,3 +112,38 @@ def test_a_label_with_one_clip_is_named(tmp_path: Path) -> None:
         choose_split("folder", make_folder(tmp_path, {"a": 6, "b": 1}), {})
     with pytest.raises(InvalidSetting, match="'folds', perhaps"):
         choose_split("folder", make_folder(tmp_path / "c", {"a": 6, "b": 6}), {"foldss": 5})
+
+
+@pytest.mark.parametrize(
+    ("width", "blocks", "rate", "prune_at"), [(64, 4, 1e-3, [1, 2, 3]), (192, 2, 1e-3, [1]), (256, 12, 3e-4, [3, 6, 9])]
+)
+def test_the_checkpoint_to_start_from_decides_learning_rate_and_blocks(
+    width: int, blocks: int, rate: float, prune_at: list[int], tmp_path: Path
+) -> None:
+    root, model = make_folder(tmp_path / "sounds", {"a": 6, "b": 6}), tmp_path / "model"
+    sizes = {"hidden_size": width, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": blocks}
+    AudioTransformer(ast_base(**sizes, max_length=32, prune_at=[1])).save_pretrained(model)
+    recipe = written(tmp_path / "my.yaml", "folder", root, "--init", model)
+    assert (recipe.optimiser.learning_rate, list(recipe.pruning.prune_at)) == (rate, prune_at)
+    text = (tmp_path / "my.yaml").read_text()
+    assert f"--data DIR --init {model} --output RUN" in text
+    assert f"# For {model}, of width {width}: models of width up to 192 take 1.0e-3, larger ones" in text
+    assert build_model(recipe, str(model), find_data_set("folder").open(root, "train", **recipe.data.options))
+
+
+def test_what_the_checkpoint_s_file_does_not_say_goes_into_the_recipe(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "sounds", {"a": 6, "b": 6})
+    recipe = written(
+        *(tmp_path / "my.yaml", "folder", root, "--init", "spectrim-mini", "--stride", "16", "--frames", 112)
+    )
+    assert (recipe.model.stride, recipe.model.frames) == (16, 112)
+    code, _, err = command_line.run("data", "check", "folder", root, "--init", "spectrim-mini")
+    assert (code, "init is 'spectrim-mini'; allowed: together with --write-recipe" in err) == (2, True)
+    code, _, err = command_line.run(
+        "data", "check", "folder", root, "--write-recipe", tmp_path / "b.yaml", "--stride", 10
+    )
+    assert (code, "stride is '10'; allowed: together with --init" in err) == (2, True)
+    code, _, err = command_line.run(
+        *("data", "check", "folder", root, "--write-recipe", tmp_path / "b.yaml", "--init", tmp_path / "none.pth")
+    )
+    assert (code, str(tmp_path / "none.pth") in err, (tmp_path / "b.yaml").exists()) == (1, True, False)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.cli.common import FAILURE, FormatOption, ProgressOption, SetOption, check_form, options_of, plainly, put
+from spectrim.cli.common import (
+    FAILURE,
+    FormatOption,
+    FramesOption,
+    ProgressOption,
+    SetOption,
+    StrideOption,
+    check_form,
+    named_model,
+    options_of,
+    plainly,
+    put,
+)
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
@@ -84,6 +96,11 @@ def check(
     write_recipe: Annotated[
         Path | None, typer.Option(help="A new YAML file: a recipe that trains on this data set, with its reasons.")
     ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Checkpoint that --write-recipe is for: its size decides the learning rate.")
+    ] = None,
+    stride: StrideOption = None,
+    frames: FramesOption = None,
     progress: ProgressOption = None,
 ) -> None:
     """Read every file of a data set: what is there, what is missing, lengths, and mean and std for a recipe.
@@ -92,10 +109,19 @@ def check(
     """
     check_form(form)
     options = options_of(change or ())
+    if write_recipe is None and (init or stride or frames is not None):
+        raise InvalidSetting("init", init, "together with --write-recipe")
+    start = None
     if write_recipe is not None:
-        from spectrim.training.starter import choose_split, refuse_existing, write_starter
+        from spectrim.checkpoints import DescribedSource
+        from spectrim.training.starter import choose_split, look_at, refuse_existing, write_starter
 
         refuse_existing(write_recipe)
+        if init is not None:
+            named = named_model(init, stride, frames)
+            start = look_at(named if isinstance(named, DescribedSource) else DescribedSource(named))
+        elif stride or frames is not None:
+            raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "together with --init")
         split = choose_split(name, root, options)
         options = split.options
     from spectrim.cli.terminal import as_json, complain, error_console, out_console, rows_csv, stage_progress
@@ -128,11 +154,10 @@ def check(
     for failure in report.failures:
         complain(console, failure)
     if write_recipe is not None:
-        write_starter(write_recipe, root, report, split)
+        write_starter(write_recipe, root, report, split, start)
         if form == "table":
-            put(
-                f"{write_recipe}: train with spectrim train {write_recipe} --data {root} --init CHECKPOINT --output RUN"
-            )
+            named_start = f"--init {init or 'CHECKPOINT'}"
+            put(f"{write_recipe}: train with spectrim train {write_recipe} --data {root} {named_start} --output RUN")
     if report.failures:
         raise typer.Exit(FAILURE)
 

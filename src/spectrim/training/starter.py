@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from spectrim.checkpoints import DescribedSource, describe
 from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.check import Report
 from spectrim.data.folder import parts_of
@@ -31,6 +32,36 @@ BATCHES = ((1000, 16), (5000, 32), (math.inf, 64))
 
 EPOCHS = ((1000, 30), (5000, 20), (50_000, 10), (math.inf, 5))
 """Training clips below which → epochs."""
+
+
+SMALL, RATES = 192, ("1.0e-3", "3.0e-4")
+"""Width up to which the first of the learning rates is right, above it the second."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that training is to start from.
+
+    Attributes:
+        source: its place, with what its file does not say.
+        width: of its tokens.
+        blocks: how many.
+    """
+
+    source: DescribedSource
+    width: int
+    blocks: int
+
+    @property
+    def prune_at(self) -> list[int]:
+        """Blocks after a quarter, a half and three quarters of all: 3, 6 and 9 of 12."""
+        return sorted({quarter * self.blocks // 4 for quarter in (1, 2, 3)} - {0}) or [0]
+
+
+def look_at(source: DescribedSource) -> Start:
+    """What of a checkpoint decides in a recipe; raises `CheckpointError` for what is none."""
+    described = describe(source)
+    return Start(source, described["hidden_size"], described["num_hidden_layers"])
 
 
 @dataclass(frozen=True)
@@ -105,7 +136,7 @@ def _made(clips: AudioDataset, given: dict[str, Any], group: str | None) -> Spli
     return Split(options, why, False)
 
 
-def write_starter(path: Path, root: str | Path, report: Report, split: Split) -> None:
+def write_starter(path: Path, root: str | Path, report: Report, split: Split, start: Start | None = None) -> None:
     """Write a recipe for a data set that has been checked.
 
     Args:
@@ -113,6 +144,7 @@ def write_starter(path: Path, root: str | Path, report: Report, split: Split) ->
         root: where the data set is.
         report: of `spectrim.data.check.check` with the options of ``split``.
         split: from `choose_split`.
+        start: what it is to start from, None where nobody says.
 
     Raises:
         InvalidSetting: there is a file of this name.
@@ -122,7 +154,7 @@ def write_starter(path: Path, root: str | Path, report: Report, split: Split) ->
     if report.failures or not math.isfinite(report.mean):
         raise DataError(f"no recipe is written: {'; '.join(report.failures) or 'there is no sound in the clips'}")
     with file_beside(path) as beside:
-        beside.write_text(starter_text(path, root, report, split), encoding="utf-8")
+        beside.write_text(starter_text(path, root, report, split, start), encoding="utf-8")
         load_recipe(beside)
         refuse_existing(path)
 
@@ -135,7 +167,7 @@ def refuse_existing(path: Path) -> None:
         raise InvalidSetting("write-recipe", str(path), "a file in a folder that is there")
 
 
-def starter_text(path: Path, root: str | Path, report: Report, split: Split) -> str:
+def starter_text(path: Path, root: str | Path, report: Report, split: Split, start: Start | None = None) -> str:
     """The recipe as YAML with comments."""
     train = report.parts["train"]
     clips, seconds = train.clips, report.max_length / 100
@@ -154,11 +186,12 @@ def starter_text(path: Path, root: str | Path, report: Report, split: Split) -> 
         if choose == "best"
         else "no epoch is chosen: the validation clips are those of the test"
     )
+    name = "CHECKPOINT" if start is None else _comment(start.source.place)
     return f"""\
 # A first recipe for {_comment(str(root))}, written by `spectrim data check {report.name} DIR --write-recipe`:
 # {kind}, {_counted(report)}.
-# Train:  spectrim train {_comment(path.name)} --data DIR --init CHECKPOINT --output RUN
-{_folds_line(path.name, split)}# Another value without a change here: --set optimiser.epochs=5
+# Train:  spectrim train {_comment(path.name)} --data DIR --init {name} --output RUN
+{_folds_line(path.name, split, name)}# Another value without a change here: --set optimiser.epochs=5
 name: {_yaml(path.stem)}
 description: {_yaml(f"{len(counts)} labels of {Path(root).name}, {clips} training clips")}
 data:
@@ -168,7 +201,7 @@ data:
 model:
   # Without --init: a small AST from random weights; a few hundred clips are then too few to learn much from.
   builder: ast-tiny
-  fields:
+{_described_lines(start)}  fields:
     # Mean and standard deviation of the log-mel values of the training clips, padding left out.
     mean: {report.mean:.6g}
     std: {report.std:.6g}
@@ -176,9 +209,9 @@ model:
     # {cut[0].upper()}{cut[1:]}.
     max_length: {report.max_length}
 optimiser:
-  # For a checkpoint of AST's or AudioMAE's size (width 768); for a small one (width to 192) 1.0e-3. Layers nearer to
-  # the sound change less; from random weights, 1.0e-3 and a layer_decay of 1.
-  learning_rate: 3.0e-4
+  {_rate_lines(start)}
+  # Layers nearer to the sound change less; from random weights, 1.0e-3 and a layer_decay of 1.
+  learning_rate: {RATES[1] if start is None or start.width > SMALL else RATES[0]}
   layer_decay: 0.75
   weight_decay: 0.05
   # {batch} clips a step, {math.ceil(clips / batch)} steps an epoch, {epochs * math.ceil(clips / batch)} in all: \
@@ -189,10 +222,10 @@ schedule:
   # The rate rises for a tenth of the course, then falls by a cosine.
   warmup_epochs: {epochs / 10:g}
 pruning:
-  # 0.7 of the patches are kept at each of three blocks; 1 trains the dense model. A third of the course is dense, in
+  # 0.7 of the patches are kept at each of these blocks; 1 trains the dense model. A third of the course is dense, in
   # the second third the keep rate falls, the last third is trained as the model will work.
   keep_rate: 0.7
-  prune_at: [3, 6, 9]
+  prune_at: {[3, 6, 9] if start is None else start.prune_at}
   shrink_start: {dense}
   shrink_epochs: {falling}
 augment:
@@ -216,12 +249,28 @@ def _counted(report: Report) -> str:
     return f"{clips['train']} clips to train on, {clips['validation']} for validation, {clips['test']} for test"
 
 
-def _folds_line(recipe: str, split: Split) -> str:
+def _rate_lines(start: Start | None) -> str:
+    """Why the learning rate is what it is."""
+    sizes = f"models of width up to {SMALL} take {RATES[0]}, larger ones (AST, AudioMAE: 768) {RATES[1]}."
+    if start is not None:
+        return f"# For {_comment(start.source.place)}, of width {start.width}: {sizes}"
+    return f"# {sizes[0].upper()}{sizes[1:]}\n  # Here a large one; with --init CHECKPOINT, --write-recipe looks at it."
+
+
+def _described_lines(start: Start | None) -> str:
+    """What the file of a checkpoint does not say."""
+    if start is None:
+        return ""
+    said = {"stride": start.source.stride, "frames": start.source.frames}
+    return "".join(f"  {name}: {_yaml(value)}\n" for name, value in said.items() if value is not None)
+
+
+def _folds_line(recipe: str, split: Split, name: str) -> str:
     if "fold" not in split.options:
         return ""
     return (
         "# Another fold, into a folder of its own: --fold 2 --output RUN-2\n"
-        f"# All of them, with one table: spectrim train {_comment(recipe)} --data DIR --init CHECKPOINT --output RUNS "
+        f"# All of them, with one table: spectrim train {_comment(recipe)} --data DIR --init {name} --output RUNS "
         "--folds all\n"
     )
 

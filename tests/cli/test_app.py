@@ -384,15 +384,17 @@ def test_train_passes_its_arguments_on(tmp_path: Path, monkeypatch: pytest.Monke
 
     def train(recipe: Any, data: Path, output: Path, **options: Any) -> dict[str, Any]:
         seen.update(recipe=recipe, data=data, output=output, **options)
-        return {"metric": "accuracy", "test": {"1.0": 0.5, "0.7": 0.25}}
+        return {"metric": "accuracy", "test": {"1.0": 0.5, "0.7": 0.25}, "chosen_on": "validation"}
 
     monkeypatch.setattr("spectrim.training.finetune.train", train)
+    monkeypatch.setattr("spectrim.training.run_pictures.draw_run", lambda folder: seen.update(drawn=folder))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: tiny\ndata:\n  name: spoken-commands\n")
     code, out, _ = run("train", recipe, "--data", "here", "-o", "there", "--resume", "--set", "optimiser.epochs=3")
     assert code == 0
     assert (seen["recipe"].name, seen["recipe"].optimiser.epochs) == ("tiny", 3)
     assert (seen["data"], seen["output"], seen["init"], seen["resume"]) == (Path("here"), Path("there"), None, True)
+    assert seen["drawn"] == Path("there")
     assert "0.2500" in out
 
 

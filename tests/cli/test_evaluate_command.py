@@ -76,6 +76,22 @@ def test_csv_and_json_hold_the_same_rows(models: Path, root: Path) -> None:
     assert content["facts"]["folds"] == [2]
 
 
+def test_the_fold_is_spelled_in_three_ways_and_named_once(models: Path, root: Path) -> None:
+    rows = []
+    for words in (("--fold", 2), ("--set", "fold=2"), ("--set", "data.options.fold=2")):
+        code, out, _ = run(*on(models, root, *words, "--keep-rates", "1", "--format", "json"))
+        content = json.loads(out)
+        assert (code, content["facts"]["folds"]) == (0, [2])
+        rows.append([row["accuracy"] for row in content["rows"]])
+    assert rows[0] == rows[1] == rows[2]
+    for words, said in (
+        (("--fold", 2, "--set", "fold=1"), "fold is 2; allowed: one of --fold and --set fold="),
+        (("--folds", "all", "--set", "data.options.fold=1"), "fold is 1; allowed: one of --fold and --folds"),
+    ):
+        code, _, err = run(*on(models, root, *words))
+        assert (code, said in " ".join(err.split())) == (2, True)
+
+
 def test_a_row_for_each_label(models: Path, root: Path) -> None:
     options = on(models, root, "--keep-rates", "1", "--per-class")
     code, out, _ = run(*options, "--format", "csv")

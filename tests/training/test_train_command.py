@@ -76,6 +76,12 @@ def test_a_run_from_the_command_line(words: Path, plan: Path, tmp_path: Path) ->
         (["--set", "data.name=birds"], "data.name is 'birds'; allowed: one of"),
         (["--set", "data.options.fold=1"], "fold is 1; allowed:"),
         (["--fold", "1"], "option fold is 1; allowed:"),
+        (
+            ["--fold", "1", "--set", "data.options.fold=2"],
+            "fold is 1; allowed: one of --fold and --set data.options.fold=",
+        ),
+        (["--fold", "1", "--folds", "all"], "fold is 1; allowed: one of --fold and --folds"),
+        (["--folds", "all"], "folds is 'all'; allowed: none: spoken-commands in"),
         (["--set", "optimiser.precision=fp64"], "optimiser.precision is 'fp64'; allowed:"),
         (["--set", "optimiser.accumulate=3"], "optimiser.accumulate is 3; allowed: a divisor of"),
         (["--set", "model.fields.keep_rate=0.5"], "model.fields.keep_rate is 0.5; allowed: pruning.keep_rate"),

@@ -9,15 +9,16 @@ import typer
 
 from spectrim.cli.common import (
     DatasetOption,
+    FoldOption,
     FormatOption,
     FramesOption,
     ProgressOption,
     SetOption,
     StrideOption,
     check_form,
+    data_options,
     named_model,
     numbers,
-    options_of,
     plainly,
     put,
 )
@@ -44,7 +45,7 @@ def analyze(
     stride: StrideOption = None,
     frames: FramesOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    fold: Annotated[int | None, typer.Option(help="The held-out fold.")] = None,
+    fold: FoldOption = None,
     keep_rates: Annotated[
         str, typer.Option(help="Below 1, separated by commas; pictures show the first.")
     ] = "0.7,0.5,0.3",
@@ -69,7 +70,7 @@ def analyze(
     sources = [named_model(one, stride, frames) for one in model]
     rates = tuple(numbers("keep-rates", keep_rates, float))
     blocks = None if drop_at is None else tuple(numbers("drop-at", drop_at, int))
-    options = options_of([*(change or ()), *([] if fold is None else [f"fold={fold}"])])
+    options = data_options(change, fold)
 
     from spectrim.analysis.analyse import analyse
     from spectrim.analysis.experiment import Plan

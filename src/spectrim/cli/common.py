@@ -40,7 +40,9 @@ PrecisionOption = Annotated[
 ProgressOption = Annotated[
     bool | None, typer.Option("--progress/--no-progress", help="Draw progress; by default on a terminal.")
 ]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="option=value of the data set.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="option=value of the data set; also data.options.option=value.")
+]
 DatasetOption = Annotated[
     str, typer.Option("--dataset", help="Its name in recipes, e.g. esc50, speech-commands, folder or csv.")
 ]
@@ -48,6 +50,7 @@ OptionalDatasetOption = Annotated[
     str | None,
     typer.Option("--dataset", help="Its name in recipes, e.g. esc50, speech-commands or csv; by default folder."),
 ]
+FoldOption = Annotated[int | None, typer.Option("--fold", help="The held-out fold, as --set data.options.fold=.")]
 FoldsOption = Annotated[
     str | None, typer.Option("--folds", help="all, or several held-out folds separated by commas, one after another.")
 ]
@@ -138,7 +141,7 @@ def check_form(form: str) -> None:
         raise InvalidSetting("format", form, one_of(("table", "csv", "json")))
 
 
-def held_out(fold: int | None, folds: str | None) -> Sequence[int] | Literal["all"]:
+def held_out(fold: Any, folds: str | None) -> Sequence[int] | Literal["all"]:
     """The folds that --fold or --folds names, none for what the data set opens with."""
     if folds is None:
         return [] if fold is None else [fold]
@@ -153,6 +156,24 @@ def numbers(field: str, text: str, kind: type) -> list[Any]:
         return [kind(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidSetting(field, text, "numbers separated by commas, e.g. 1,2") from error
+
+
+OPTIONS = "data.options."
+"""What the options of a data set are called in a recipe."""
+
+
+def data_options(changes: Sequence[str] | None, fold: int | None = None) -> dict[str, Any]:
+    """The options of a data set that --set and --fold name; as in a recipe, or by their names alone.
+
+    Raises:
+        InvalidSetting: one is no ``option=value``, or the fold is named twice.
+    """
+    options = options_of([change.removeprefix(OPTIONS) for change in changes or ()])
+    if fold is not None:
+        if "fold" in options:
+            raise InvalidSetting("fold", fold, "one of --fold and --set fold=")
+        options["fold"] = fold
+    return options
 
 
 def options_of(changes: Sequence[str], option: str = "--set") -> dict[str, Any]:

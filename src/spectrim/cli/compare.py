@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from spectrim.cli.common import (
+    FoldOption,
     FormatOption,
     FramesOption,
     ModelOption,
@@ -19,9 +20,9 @@ from spectrim.cli.common import (
     SetOption,
     StrideOption,
     check_form,
+    data_options,
     named_model,
     numbers,
-    options_of,
     plainly,
     put,
 )
@@ -40,6 +41,7 @@ def compare(
     ] = None,
     dataset: OptionalDatasetOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    fold: FoldOption = None,
     change: SetOption = None,
     limit: Annotated[int | None, typer.Option(help="At most so many clips, evenly spread.")] = None,
     methods: Annotated[
@@ -78,7 +80,7 @@ def compare(
     check_form(form)
     source = named_model(model, stride, frames)
     rates, sizes = numbers("keep-rates", keep_rates, float), numbers("batch-sizes", batch_sizes, int)
-    options, runs = options_of(change or ()), _named_runs(run or ())
+    options, runs = data_options(change, fold), _named_runs(run or ())
 
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, stage_progress
     from spectrim.comparison.report import write

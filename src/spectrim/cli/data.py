@@ -11,14 +11,15 @@ import typer
 
 from spectrim.cli.common import (
     FAILURE,
+    FoldOption,
     FormatOption,
     FramesOption,
     ProgressOption,
     SetOption,
     StrideOption,
     check_form,
+    data_options,
     named_model,
-    options_of,
     plainly,
     put,
 )
@@ -86,6 +87,7 @@ def synthesize(
 def check(
     name: Annotated[str, typer.Argument(help="A data set by its name in recipes, e.g. esc50, folder or csv.")],
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is.")],
+    fold: FoldOption = None,
     change: SetOption = None,
     form: FormatOption = "table",
     max_listed: MaxListedOption = 10,
@@ -108,7 +110,7 @@ def check(
     Exits with 1 when more is missing or unreadable than bad_share says.
     """
     check_form(form)
-    options = options_of(change or ())
+    options = data_options(change, fold)
     if write_recipe is None and (init or stride or frames is not None):
         raise InvalidSetting("init", init, "together with --write-recipe")
     start = None

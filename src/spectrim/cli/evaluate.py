@@ -10,6 +10,7 @@ import typer
 
 from spectrim.cli.common import (
     DatasetOption,
+    FoldOption,
     FoldsOption,
     FormatOption,
     FramesOption,
@@ -18,10 +19,10 @@ from spectrim.cli.common import (
     SetOption,
     StrideOption,
     check_form,
+    data_options,
     held_out,
     named_model,
     numbers,
-    options_of,
     plainly,
     put,
 )
@@ -43,7 +44,7 @@ def evaluate(
     stride: StrideOption = None,
     frames: FramesOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    fold: Annotated[int | None, typer.Option(help="The held-out fold.")] = None,
+    fold: FoldOption = None,
     folds: FoldsOption = None,
     seeds: Annotated[str | None, typer.Option(help="Separated by commas; --model then has {seed} in it.")] = None,
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
@@ -69,9 +70,13 @@ def evaluate(
     Beside each ranking stands random pruning, and a sentence says whether it is better.
     """
     check_form(form)
-    which = held_out(fold, folds)
+    options = data_options(change, fold)
+    which = (
+        held_out(options.get("fold"), folds) if folds is not None else [options["fold"]] if "fold" in options else []
+    )
+    options.pop("fold", None)
     source = named_model(model, stride, frames)
-    rates, options = numbers("keep-rates", keep_rates, float), options_of(change or ())
+    rates = numbers("keep-rates", keep_rates, float)
     drawn_by = [] if seeds is None else numbers("seeds", seeds, int)
     if output is not None and output.exists() and not output.is_dir():
         raise InvalidSetting("output", str(output), "a folder, or a name that is still free")

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectrim.cli.common import FoldsOption, FramesOption, ProgressOption, StrideOption, held_out, plainly, put
+from spectrim.cli.common import (
+    OPTIONS,
+    FoldOption,
+    FoldsOption,
+    FramesOption,
+    ProgressOption,
+    StrideOption,
+    held_out,
+    plainly,
+    put,
+)
 from spectrim.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -27,7 +37,7 @@ def train(
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from; none: random weights.")] = None,
     stride: StrideOption = None,
     frames: FramesOption = None,
-    fold: Annotated[int | None, typer.Option(help="The held-out fold, as --set data.options.fold=.")] = None,
+    fold: FoldOption = None,
     folds: FoldsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or begin it.")] = False,
     branch_of: Annotated[
@@ -54,7 +64,10 @@ def train(
         raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "together with --init")
     told = [f"model.{name}={value}" for name, value in said.items() if value is not None]
     several = held_out(fold, folds) if folds is not None else None
-    told += [] if fold is None else [f"data.options.fold={fold}"]
+    if fold is not None:
+        if any(one.partition("=")[0] == f"{OPTIONS}fold" for one in change or ()):
+            raise InvalidSetting("fold", fold, f"one of --fold and --set {OPTIONS}fold=")
+        told.append(f"{OPTIONS}fold={fold}")
     settings = load_recipe(recipe, [*(change or ()), *told])
     kept = _bytes(cache)
     from spectrim.cli.terminal import complain, error_console

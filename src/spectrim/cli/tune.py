@@ -11,6 +11,7 @@ import typer
 
 from spectrim.cli.common import (
     FAILURE,
+    FoldOption,
     FormatOption,
     FramesOption,
     ModelOption,
@@ -19,8 +20,8 @@ from spectrim.cli.common import (
     SetOption,
     StrideOption,
     check_form,
+    data_options,
     named_model,
-    options_of,
     plainly,
     put,
 )
@@ -42,6 +43,7 @@ def tune(
     part: Annotated[
         str | None, typer.Option(help="train, validation or test; by default validation, and test of the package.")
     ] = None,
+    fold: FoldOption = None,
     change: SetOption = None,
     limit: Annotated[int | None, typer.Option(help="At most so many clips, evenly spread, before halving.")] = None,
     max_drop: Annotated[
@@ -80,7 +82,7 @@ def tune(
     """
     check_form(form)
     source = named_model(model, stride, frames)
-    options = options_of(change or ())
+    options = data_options(change, fold)
 
     from transformers.utils.logging import disable_progress_bar
 

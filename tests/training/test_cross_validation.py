@@ -172,7 +172,7 @@ def test_a_table_of_several_labels_and_few_clips_has_no_intervals(tmp_path: Path
     dense = found.keep_rates[0]
     assert (dense["sd"], dense["pooled_low"], dense["change_low"]) == (None, None, None)
     assert dense["pooled"] == pytest.approx(dense["mean"])
-    assert [row[0] for row in table_cells(found)] == ["fold", "2", "all clips", "change, points"]
+    assert [row[0] for row in table_cells(found)] == ["mAP, %", "fold 2", "all clips", "change, points"]
     assert notes(found)[0] == "Epoch: none chosen: the last one."
 
 

@@ -143,7 +143,7 @@ def test_ctrl_c_ends_with_130_and_the_run_can_be_resumed(
     monkeypatch.setattr(PruningTrainer, "training_step", interrupted)
     code, out, err = spectrim(*command, tmp_path / "run")
     assert (code, out) == (130, "")
-    assert err.endswith("spectrim: interrupted")
+    assert err.endswith("the same command with --resume goes on from the newest checkpoint spectrim: interrupted")
     monkeypatch.setattr(PruningTrainer, "training_step", step)
     assert spectrim(*command, tmp_path / "run", "--resume")[0] == 0
     assert spectrim(*command, tmp_path / "unbroken")[0] == 0

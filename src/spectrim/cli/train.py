@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +87,7 @@ def train(
         "progress": bar,
         "say": None if bar else lambda line: complain(console, line),
     }
-    with sole_writer(output if is_main_process() else None):
+    with _resumable(console), sole_writer(output if is_main_process() else None):
         if several is not None:
             trunk = None if branch_of is None else str(branch_of)
             found = cross_validate(
@@ -101,6 +102,18 @@ def train(
         if is_main_process():
             draw_run(output)
             _print(settings, results, output, console)
+
+
+@contextmanager
+def _resumable(console: Console) -> Iterator[None]:
+    """Say after Ctrl-C how to go on."""
+    from spectrim.cli.terminal import complain
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(console, "the same command with --resume goes on from the newest checkpoint")
+        raise
 
 
 def _bytes(text: str) -> int | None:

@@ -71,6 +71,11 @@ class AudioCache:
         folder: of all; None for ``audio`` in `spectrim.machine.cache_folder`.
         most: bytes on disk, of all data sets together.
 
+    Attributes:
+        place: where those of this data set are.
+        settings: what stands for how they are decoded.
+        begun: whether `begin` was called.
+
     Raises:
         InvalidSetting: ``most`` is no number of bytes.
     """
@@ -80,6 +85,7 @@ class AudioCache:
     most: int = MOST
     place: Path = field(init=False)
     settings: bytes = field(init=False)
+    begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
@@ -113,6 +119,7 @@ class AudioCache:
                 self._stamp()
                 used = self._counted()
             self._note(used)
+        self.begun = True
 
     def read(self, path: Path) -> Samples:
         """The samples (n,) of a file, at 16 kHz and mono, decoded or as kept; raises `AudioError`."""

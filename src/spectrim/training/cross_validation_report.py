@@ -23,10 +23,10 @@ def table_cells(found: CrossValidation) -> list[list[str]]:
     """
     metric, rates = found.facts["metric"], [row["keep_rate"] for row in found.keep_rates]
     value = {(row["fold"], row["keep_rate"]): row[metric] for row in found.folds}
-    rows = [["fold", "test clips", "epoch", *(f"{metric}, %, at keep rate {rate:g}" for rate in rates)]]
+    rows = [[f"{metric}, %", "test clips", "epoch", *(f"keep rate {rate:g}" for rate in rates)]]
     for fold in found.facts["folds"]:
         one = next(row for row in found.folds if row["fold"] == fold)
-        head = [str(fold), str(one["test_clips"]), f"{one['epoch']:g}"]
+        head = [f"fold {fold}", str(one["test_clips"]), f"{one['epoch']:g}"]
         rows.append([*head, *(_percent(value[fold, rate]) for rate in rates)])
     if len(rows) > 2:
         means = [_percent(row["mean"]) + _percent(row["sd"], before=" ± ") for row in found.keep_rates]

@@ -221,7 +221,9 @@ def prepare(
 
 
 def _begin_cache(cache: AudioCache, clips: AudioDataset) -> AudioCache | None:
-    """The same cache, of which a notice says where it is; None where it cannot be written."""
+    """The same cache, of which a notice says once where it is; None where it cannot be written."""
+    if cache.begun:
+        return cache
     try:
         cache.begin()
     except OSError as error:

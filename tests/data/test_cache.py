@@ -51,9 +51,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are decoded from now on."""
     read, names = audio.read, []
 
-    def note(path: Path) -> Any:
+    def note(path: Path, rate: int = 16000) -> Any:
         names.append(Path(path).name)
-        return read(path)
+        return read(path, rate)
 
     monkeypatch.setattr(caching.audio, "read", note)
     return names
@@ -102,13 +102,19 @@ def test_what_changes_is_decoded_anew(sounds: list[Path], tmp_path: Path, monkey
     assert names == ["1.flac"]
 
 
+def test_each_rate_is_another(sounds: list[Path], tmp_path: Path) -> None:
+    cache = begun(tmp_path / "sounds", tmp_path / "kept")
+    for rate in (16000, 32000, 32000, 16000):
+        assert np.array_equal(cache.read(sounds[0], rate), audio.read(sounds[0], rate).samples)
+
+
 def test_a_file_that_is_replaced_while_it_is_decoded_is_not_kept(
     sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, read = begun(tmp_path / "sounds", tmp_path / "kept"), audio.read
 
-    def meanwhile(path: Path) -> Any:
-        found = read(path)
+    def meanwhile(path: Path, rate: int) -> Any:
+        found = read(path, rate)
         write_sound(path, 7)
         return found
 
@@ -136,6 +142,8 @@ def test_plain_files_are_not_kept(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "plain.wav", rate=16000)
     assert np.array_equal(cache.read(path), audio.read(path).samples)
     assert not cache.covers(path)
+    assert cache.covers(path, 32000)
+    assert np.array_equal(cache.read(path, 8000), audio.read(path, 8000).samples)
     assert cache.covers(write_sound(tmp_path / "44.wav")) and cache.covers(write_sound(tmp_path / "a.flac", rate=16000))
     cache.read(path)
     assert kept(tmp_path / "kept") == []

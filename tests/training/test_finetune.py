@@ -439,9 +439,9 @@ def test_kept_audio_changes_nothing_and_spares_the_decoding(
     without = train(plan, root, tmp_path / "without")
     read, names = cache.audio.read, []
 
-    def note(path: Path) -> Any:
+    def note(path: Path, rate: int = 16000) -> Any:
         names.append(path.name)
-        return read(path)
+        return read(path, rate)
 
     monkeypatch.setattr(cache.audio, "read", note)
     with pytest.warns(InputNotice, match="decoded audio is kept in .*, 1 GB at most; --cache off keeps none"):

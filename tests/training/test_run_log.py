@@ -45,18 +45,19 @@ def test_evaluations_and_now_and_then_the_loss_are_said_with_the_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
-    clock = iter([0.0, 100.0, 220.0, 225.0, 280.0, 340.0, 0.0, 600.0, 660.0])
+    clock = iter([0.0, 100.0, 220.0, 225.0, 250.0, 280.0, 340.0, 0.0, 600.0, 660.0])
     monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     course = SimpleNamespace(num_train_epochs=4.0)
     log = RunLog(tmp_path, lambda epoch: {"keep_rate": 0.5}, lines.append, title="fold 2 (2/5)")
     log.on_train_begin(course, state_at(5, 1.0), None)
     log.on_log(course, state_at(10, 2.0), None, {"loss": 0.25, "grad_norm": 2.0})
     log.on_log(course, state_at(12, 2.5), None, {"loss": 0.22})
+    log.on_log(course, state_at(15, 3.0), SimpleNamespace(should_evaluate=True), {"loss": 0.21})
     log.on_log(course, state_at(15, 3.0), None, {"eval_loss": 0.2, "eval_accuracy": 0.625, "eval_runtime": 3.0})
     log.on_log(course, state_at(20, 4.0), None, {"eval_mAP": None, "eval_samples_per_second": 3.0})
     assert lines == [
         "fold 2 (2/5), 10/20 steps: epoch 2, keep rate 0.5, loss 0.25, 0:04:00 left",
-        "fold 2 (2/5), 15/20 steps: epoch 3, keep rate 0.5, loss 0.22, validation loss 0.2, "
+        "fold 2 (2/5), 15/20 steps: epoch 3, keep rate 0.5, loss 0.21, validation loss 0.2, "
         "validation accuracy 62.5 %, 0:01:30 left",
         "fold 2 (2/5), 20/20 steps: epoch 4, keep rate 0.5, validation mAP not defined",
     ]

@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class AudioCache:
-    """What the files of a data set sound like at 16 kHz, in a folder that other data sets share.
+    """What the files of a data set sound like, mono and at a model's rate, in a folder that other data sets share.
 
     Kept is what is worth it: files that are compressed, or at another rate. When the bound is reached, data sets that
     nobody has read for an hour are removed; if that is not enough, what is there stays, and further files are decoded
@@ -73,7 +73,7 @@ class AudioCache:
 
     Attributes:
         place: where those of this data set are.
-        settings: what stands for how they are decoded.
+        decoders: what decodes them, with versions.
         begun: whether `begin` was called.
 
     Raises:
@@ -84,7 +84,7 @@ class AudioCache:
     folder: Path | None = None
     most: int = MOST
     place: Path = field(init=False)
-    settings: bytes = field(init=False)
+    decoders: str = field(init=False)
     begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -93,8 +93,7 @@ class AudioCache:
         root = Path(self.root).resolve()
         self.folder = cache_folder("audio") if self.folder is None else Path(self.folder)
         self.place = self.folder / hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
-        decoders = " ".join(f"{name} {version_of(name)}" for name in DECODERS)
-        self.settings = hashlib.sha256(f"{audio.SAMPLING_RATE} Hz mono float32 {decoders}".encode()).digest()[:16]
+        self.decoders = " ".join(f"{name} {version_of(name)}" for name in DECODERS)
         self._plain: set[Path] = set()
         self._stamped = 0.0
         self._stopped = False
@@ -121,34 +120,34 @@ class AudioCache:
             self._note(used)
         self.begun = True
 
-    def read(self, path: Path) -> Samples:
-        """The samples (n,) of a file, at 16 kHz and mono, decoded or as kept; raises `AudioError`."""
+    def read(self, path: Path, sampling_rate: int = audio.SAMPLING_RATE) -> Samples:
+        """The samples (n,) of a file, mono and at a rate in hertz, decoded or as kept; raises `AudioError`."""
         try:
-            before = path.stat()
+            before = self._made_of(path.stat(), sampling_rate)
         except OSError:
-            return audio.read(path).samples  # says what is wrong
+            return audio.read(path, sampling_rate).samples  # says what is wrong
         kept = self._find(path, before)
         if kept is not None:
             return kept
-        samples = audio.read(path).samples
+        samples = audio.read(path, sampling_rate).samples
         with suppress(OSError):
-            unchanged = self._made_of(path.stat()) == self._made_of(before)
-            if unchanged and self._worth_it(path) and not self._stopped and not (self.place / STOPPED).exists():
+            unchanged = self._made_of(path.stat(), sampling_rate) == before
+            if unchanged and self._worth_it(path, sampling_rate) and not self._stopped:
                 self._keep(path, before, samples)
         return samples
 
-    def covers(self, path: Path) -> bool:
-        """Whether a file is worth to be kept: it is compressed, or at another rate."""
+    def covers(self, path: Path, sampling_rate: int = audio.SAMPLING_RATE) -> bool:
+        """Whether a file is worth to be kept: it is compressed, or at another rate than that which is wanted."""
         try:
             found = soundfile.info(path)
         except (soundfile.LibsndfileError, OSError):
             return True
         plain = found.format in UNCOMPRESSED and found.subtype.startswith(("PCM", "FLOAT", "DOUBLE"))
-        return not plain or found.samplerate != audio.SAMPLING_RATE
+        return not plain or found.samplerate != sampling_rate
 
-    def _worth_it(self, path: Path) -> bool:
+    def _worth_it(self, path: Path, sampling_rate: int) -> bool:
         """The same, asked once of each file."""
-        if path not in self._plain and not self.covers(path):
+        if path not in self._plain and not self.covers(path, sampling_rate):
             self._plain.add(path)
         return path not in self._plain
 
@@ -156,16 +155,16 @@ class AudioCache:
         name = hashlib.sha256(os.fsencode(Path(os.path.abspath(path)))).hexdigest()[:40]  # noqa: PTH100
         return self.place / name[:2] / (name[2:] + ENDING)
 
-    def _find(self, path: Path, now: os.stat_result) -> Samples | None:
-        """What is kept of a file as it is now, None where that is nothing whole."""
+    def _find(self, path: Path, made_of: list[bytes | int]) -> Samples | None:
+        """What is kept of a file that is as it was then, None where that is nothing whole."""
         if path in self._plain:
             return None
         try:
             with self._file(path).open("rb") as file:
                 head = HEADER.unpack(file.read(HEADER.size))
-                *made_of, number, checksum = head
+                *written_of, number, checksum = head
                 whole = os.fstat(file.fileno()).st_size == HEADER.size + 4 * number
-                if made_of != self._made_of(now) or not whole or not number:
+                if written_of != made_of or not whole or not number:
                     return None
                 samples = np.array(np.memmap(file, np.float32, "r", HEADER.size, (number,)))
         except (OSError, ValueError, struct.error):
@@ -177,13 +176,16 @@ class AudioCache:
                 self._stamp()
         return samples
 
-    def _made_of(self, now: os.stat_result) -> list[bytes | int]:
-        return [MAGIC, self.settings, now.st_size, now.st_mtime_ns, now.st_ctime_ns]
+    def _made_of(self, now: os.stat_result, sampling_rate: int) -> list[bytes | int]:
+        settings = hashlib.sha256(f"{sampling_rate} Hz mono float32 {self.decoders}".encode()).digest()[:16]
+        return [MAGIC, settings, now.st_size, now.st_mtime_ns, now.st_ctime_ns]
 
-    def _keep(self, path: Path, now: os.stat_result, samples: Samples) -> None:
+    def _keep(self, path: Path, made_of: list[bytes | int], samples: Samples) -> None:
         """Write samples, if there is room."""
         place, size = self._file(path), HEADER.size + samples.nbytes
-        head = HEADER.pack(*self._made_of(now), len(samples), zlib.crc32(samples.data))
+        head = HEADER.pack(*made_of, len(samples), zlib.crc32(samples.data))
+        if (self.place / STOPPED).exists():
+            return
         try:
             with self._lock():
                 with suppress(FileNotFoundError):

@@ -177,9 +177,9 @@ class AudioDataset(Dataset[Clip]):
 
     def read(self, recording: Recording) -> NDArray[np.float32]:
         """The waveform (n,) of a recording; raises `AudioError`."""
-        if self.cache is None or self.sampling_rate != audio.SAMPLING_RATE:
+        if self.cache is None:
             return audio.read(recording.path, self.sampling_rate).samples
-        return self.cache.read(recording.path)
+        return self.cache.read(recording.path, self.sampling_rate)
 
     def target(self, recording: Recording) -> NDArray[np.float32]:
         """The target (labels,) of a recording."""

@@ -76,19 +76,20 @@ class RunLog(TrainerCallback):
         row = {"step": state.global_step, "epoch": state.epoch, **self.facts(epoch), **logged}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        self._tell(args, state, row)
+        self._tell(args, state, row, evaluation_follows=control is not None and control.should_evaluate)
 
-    def _tell(self, args: Any, state: Any, row: Mapping[str, Any]) -> None:
+    def _tell(self, args: Any, state: Any, row: Mapping[str, Any], *, evaluation_follows: bool) -> None:
         """Say an evaluation with the loss before it, or a loss after some time in which nothing was said."""
         self.newest |= row
         now = time.monotonic()
         evaluated = any(name.startswith("eval_") for name in row)
-        if self.say is None or not (evaluated or ("loss" in row and now - self.said >= QUIET)):
+        alone = "loss" in row and not evaluation_follows and now - self.said >= QUIET
+        if self.say is None or not (evaluated or alone):
             return
         left = self._left(args, state.epoch or 0.0, now)
         steps = f"{self.title}{state.global_step}/{state.max_steps} steps"
         self.say(f"{steps}: {', '.join(in_words(self.newest))}{left}")
-        self.said, self.newest = now, {}
+        self.said, self.newest = now, {} if evaluated else self.newest
 
     def _left(self, args: Any, epoch: float, now: float) -> str:
         """The time left, if this process has trained long enough to tell."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from spectrim.checkpoints import from_pretrained, load_autoencoder
 from spectrim.cli.app import app
 from spectrim.errors import CheckpointError, DataError, InvalidSetting, TrainingDiverged
 from spectrim.network.masked import MaskedAutoencoder
+from spectrim.tables import csv_text
 from spectrim.training.pretrain import MaskingCollator, PretrainingClips, PretrainingTrainer, prepare, pretrain
 from spectrim.training.pretrain_recipes import PretrainRecipe, load_pretrain_recipe
 from spectrim.training.recipes import AugmentSettings
@@ -298,6 +300,48 @@ def test_the_published_recipe_has_the_published_numbers() -> None:
     assert [config.shift(layer) for layer in range(4)] == [0, 2, 0, 2]
     with torch.device("meta"):
         assert sum(weight.numel() for weight in MaskedAutoencoder(config).encoder.parameters()) > 85_000_000
+
+
+@pytest.fixture(scope="module")
+def table(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chirps as a table with folds: eight for training, six to validate, seven that are not to be heard."""
+    root = tmp_path_factory.mktemp("table")
+    files = sorted(sounds.glob("*/*.wav"))[:21]
+    rows = [(str(path), "no" if place % 2 else "yes", place % 3) for place, path in enumerate(files)]
+    (root / "labels.csv").write_text(csv_text([("path", "label", "fold"), *rows]))
+    return root
+
+
+def test_a_data_set_is_heard_by_its_parts_and_without_labels(sounds: Path, table: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    shutil.copy(next(sounds.glob("2/*.wav")), more / "other.wav")
+    named = recipe(data={"name": "csv", "options": {"fold": 0, "validation_fold": 1}, "held_out": 3})
+    job = prepare(named, table, tmp_path / "run", extra_audio=[more])
+    folds = {
+        path: int(fold)
+        for path, _, fold in (line.split(",") for line in (table / "labels.csv").read_text().splitlines()[1:])
+    }
+    assert [recording.id for recording in job.training.recordings][-1] == "more/other.wav"
+    assert {folds[str(recording.path)] for recording in job.training.recordings[:-1]} == {2}
+    assert [folds[str(recording.path)] for recording in job.held_out.recordings] == [1, 1, 1]
+    assert job.training[0].target.shape == job.held_out[0].target.shape == (0,)
+    again = prepare(named, table, tmp_path / "run", extra_audio=[more])
+    assert [one.id for one in again.held_out.recordings] == [one.id for one in job.held_out.recordings]
+
+
+def test_audio_that_is_held_out_is_not_trained_on_by_another_way(sounds: Path, table: Path, tmp_path: Path) -> None:
+    named = recipe(data={"name": "csv", "options": {"fold": 0, "validation_fold": 1}, "held_out": 3})
+    with pytest.raises(InvalidSetting, match=r"extra_audio is .* not held out: 14 of its files are"):
+        prepare(named, table, tmp_path / "run", extra_audio=[sounds])
+    with pytest.raises(InvalidSetting, match=r"extra_audio is .* not held out: 2 of its files are"):
+        prepare(recipe(), sounds, tmp_path / "run", extra_audio=[sounds])
+    with pytest.raises(InvalidSetting, match="no audio file in this folder"):
+        prepare(recipe(), sounds, tmp_path / "run", extra_audio=[table])
+    with pytest.raises(ValidationError, match=r"data\.options"):
+        recipe(data={"options": {"fold": 0}})
+    with pytest.raises(ValidationError, match=r"data\.name is 'cvs'.*csv"):
+        recipe(data={"name": "cvs"})
 
 
 def test_the_command_runs_a_recipe(sounds: Path, tmp_path: Path) -> None:

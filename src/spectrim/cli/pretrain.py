@@ -13,10 +13,13 @@ from spectrim.cli.common import ProgressOption, plainly, put
 @plainly
 def pretrain(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe in recipes/.")],
-    data: Annotated[Path, typer.Option(help="Folder of audio, searched to any depth.")],
+    data: Annotated[Path, typer.Option(help="Folder of audio, searched to any depth; with data.name, the data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     init: Annotated[
         str | None, typer.Option(help="Autoencoder to start from, with its decoder; none: random weights.")
+    ] = None,
+    extra_audio: Annotated[
+        list[Path] | None, typer.Option(help="Folder of audio that is trained on besides; repeat for more.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or begin it.")] = False,
     change: Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe.")] = None,
@@ -43,6 +46,7 @@ def pretrain(
             data,
             output,
             init=init,
+            extra_audio=extra_audio or (),
             resume=resume,
             progress=bar,
             say=None if bar else lambda line: complain(console, line),

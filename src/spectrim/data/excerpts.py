@@ -91,14 +91,21 @@ def divide(files: Sequence[Path], root: Path, held_out: int, seed: int) -> tuple
     Returns:
         Recordings to train on and recordings held out, each sorted by name. Of one file alone, it in both.
     """
-    recordings = sorted((_recording(file, root) for file in files), key=lambda recording: recording.id)
-    count = min(held_out, max(1, len(recordings) // 10))
-    chosen = set(np.random.default_rng([seed, len(recordings)]).permutation(len(recordings))[:count].tolist())
-    held = [recording for number, recording in enumerate(recordings) if number in chosen]
-    rest = [recording for number, recording in enumerate(recordings) if number not in chosen]
+    recordings = unlabelled(files, root)
+    held, rest = drawn(recordings, min(held_out, max(1, len(recordings) // 10)), seed)
     return rest or held, held
 
 
-def _recording(file: Path, root: Path) -> Recording:
-    name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
-    return Recording(file, (), name)
+def drawn(recordings: Sequence[Recording], count: int, seed: int) -> tuple[list[Recording], list[Recording]]:
+    """Some recordings, drawn by a seed, and the others; both in their order."""
+    chosen = set(np.random.default_rng([seed, len(recordings)]).permutation(len(recordings))[:count].tolist())
+    some = [recording for number, recording in enumerate(recordings) if number in chosen]
+    return some, [recording for number, recording in enumerate(recordings) if number not in chosen]
+
+
+def unlabelled(files: Sequence[Path], root: Path) -> list[Recording]:
+    """Files as recordings without labels, named from ``root`` if they are in it; sorted by name."""
+    names = (file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix() for file in files)
+    return sorted(
+        (Recording(file, (), name) for file, name in zip(files, names, strict=True)), key=lambda recording: recording.id
+    )

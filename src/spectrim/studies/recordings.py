@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectrim.errors import InvalidSetting
+from spectrim.miniatures.writing import RECORD
 from spectrim.studies.branches import Branch, FineTuning, set_words
 from spectrim.studies.keep_rates import CONTROL
 from spectrim.studies.runner import Step
@@ -70,10 +71,15 @@ STAGES = (
 
 NUMBERS = tuple(one.number for one in STAGES)
 
-RECIPES = {"ast": "asc-ast"}
-"""Backbone → recipe. AudioMAE's is not written yet."""
+RECIPES = {"ast": "asc-ast", "audiomae": "asc-audiomae"}
 
 STARTS = {"ast": "spectrim-mini"}
+"""Backbone → the model that it starts from; AudioMAE starts from its own pre-training on the fold."""
+
+PRETRAINING = "asc-audiomae-pretrain"
+WORDS, WORD_CLIPS = Path("words"), 3600
+"""Folder of the synthesised English words that AudioMAE is pre-trained on besides, and how many (a fifth more are held
+out by their data set, which says nothing here)."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,10 @@ class RecordingsPlan:
     Attributes:
         arms: every arm of the protocol, run or not; in its order.
         steps: stage → its steps, with those before that it needs; of the chosen folds, stages and backbones.
-        not_written: stage and backbone that cannot be run yet → why.
     """
 
     arms: tuple[Arm, ...]
     steps: dict[int, list[Step]]
-    not_written: dict[tuple[int, str], str]
 
     @property
     def up_to_each_stage(self) -> list[list[Step]]:
@@ -157,23 +161,18 @@ def recordings_plan(
             if value not in known[field]:
                 raise InvalidSetting(field, value, f"some of {', '.join(map(str, known[field]))}")
     arms: list[Arm] = []
-    not_written: dict[tuple[int, str], str] = {}
     steps: dict[int, list[Step]] = {}
     every: dict[str, Step] = {}
     for stage in STAGES:
         own: list[Step] = []
         for backbone in stage.backbones:
-            if backbone not in RECIPES:
-                not_written[stage.number, backbone] = "its recipe and its pre-training are not written"
             for fold in range(FOLDS):
                 runs = _tuning(out, backbone, fold, stage.seed, changes)
                 arms += [
                     Arm(stage.number, backbone, fold, stage.seed, branch, runs.folder_of(branch))
                     for branch in stage.arms
                 ]
-                if backbone not in RECIPES:
-                    continue
-                made = _steps(runs, stage.arms, fold)
+                made = [*_pretraining(out, fold, backbone, changes), *_steps(runs, stage.arms, fold)]
                 if CONTROL_ARM in stage.arms:
                     made += [_alone(runs, block, fold) for block in BLOCKS]
                 every |= {step.name: step for step in made}
@@ -181,23 +180,54 @@ def recordings_plan(
                     own += made
         if stage.number in stages:
             steps[stage.number] = _with_needs(own, every)
-    return RecordingsPlan(tuple(arms), steps, not_written)
+    return RecordingsPlan(tuple(arms), steps)
 
 
 def _tuning(out: Path, backbone: str, fold: int, seed: int, changes: Sequence[str]) -> FineTuning:
-    """The runs of a fold and seed; those that are not written yet have a name all the same."""
+    """The runs of a fold and seed."""
+    before = _pretraining(out, fold, backbone, ())
     return FineTuning(
         backbone,
         "csv",
-        RECIPES.get(backbone, f"asc-{backbone}"),
+        RECIPES[backbone],
         root=DATA,
         out=out,
-        init=Path(STARTS.get(backbone, "")),
+        init=Path(STARTS[backbone]) if not before else pretrained(fold) / "model",
+        needs=tuple(step.name for step in before),
         seed=seed,
         fold=fold,
         tested=(),
         changes=(*changes, f"data.options.validation_fold={validation_fold(fold)}"),
     )
+
+
+def pretrained(fold: int) -> Path:
+    """The run in which a fold's AudioMAE is pre-trained, from the folder of the study."""
+    return Path("runs", PRETRAINING, f"fold{fold}")
+
+
+def _pretraining(out: Path, fold: int, backbone: str, changes: Sequence[str]) -> list[Step]:
+    """The words, and the masked pre-training of a fold's AudioMAE, which all its seeds start from; none for AST."""
+    if backbone in STARTS:
+        return []
+    words, run = DATA / WORDS, pretrained(fold)
+    made = ("data", "synthesize", "spoken-commands", str(words), "--clips", str(WORD_CLIPS), "--seed", "0")
+    options = f"data.options.fold={fold}", f"data.options.validation_fold={validation_fold(fold)}"
+    learns = ("pretrain", PRETRAINING, "--data", str(DATA), "--extra-audio", str(words), "--output", str(run))
+    return [
+        Step("words", made, out / words / RECORD, leftovers=f"{DATA}/.{WORDS}.partial-*"),
+        Step(
+            f"{PRETRAINING} fold {fold}",
+            (*learns, "--resume", *set_words((*_of_pretraining(changes), *options))),
+            out / run / "model" / "config.json",
+            ("words",),
+        ),
+    ]
+
+
+def _of_pretraining(changes: Sequence[str]) -> list[str]:
+    """Those of the changes over every recipe that pre-training knows: its course and its log."""
+    return [change for change in changes if change.split("=")[0] in ("optimiser.epochs", "tensorboard")]
 
 
 def _steps(runs: FineTuning, arms: Sequence[Branch], fold: int) -> list[Step]:

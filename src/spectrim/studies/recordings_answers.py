@@ -4,6 +4,7 @@ say nothing. Everything here is by docs/study/protocol.md.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,26 @@ from typing import Any
 
 from spectrim.stats.ground import CANNOT_SAY
 from spectrim.stats.speakers import Accuracies, SpeakerMean, holm, mean_over_speakers
-from spectrim.studies.recordings import CONTROL_ARM, FIRST_ARMS, FREE_RATES, RANKED, TRAINED, Arm, RecordingsPlan
+from spectrim.studies.recordings import (
+    CONTROL_ARM,
+    FIRST_ARMS,
+    FREE_RATES,
+    RANKED,
+    STARTS,
+    TRAINED,
+    Arm,
+    RecordingsPlan,
+    pretrained,
+)
 from spectrim.studies.speakers import FOLDS
 from spectrim.tables import read_rows
 
 GATE = 92.0
 """Accuracy of a fold's control, in points, from which on the fold is interpreted."""
+
+ERROR_GATE = 0.8
+"""Error of masked pre-training on the validation speakers, below which a fold of AudioMAE is interpreted. A model that
+predicts the mean of every patch has 1."""
 
 FEWEST_FOLDS = 4
 """Of five, that an answer needs."""
@@ -49,10 +64,12 @@ class Measured:
     Attributes:
         backbone: its name.
         accuracies: key → seed → fold → speaker → accuracy in points, mean over draws of random tables.
+        errors: fold → error of the pre-training that it starts from; None for a backbone that has none.
     """
 
     backbone: str
     accuracies: Mapping[Key, Mapping[int, Accuracies]]
+    errors: Mapping[int, float] | None = None
 
     def of(self, key: Key) -> dict[int, dict[str, float]]:
         """Fold → speaker → accuracy, mean over seeds; nothing where it has not been run."""
@@ -89,9 +106,13 @@ class Measured:
 
     @property
     def passing(self) -> list[int]:
-        """The folds whose control reaches the gate."""
+        """The folds whose control reaches the gate, and whose pre-training, where there is one, does."""
         means = {fold: self.fold_mean(CONTROL_KEY, fold) for fold in range(FOLDS)}
-        return [fold for fold, mean in means.items() if mean is not None and mean >= GATE]
+        return [fold for fold, mean in means.items() if mean is not None and mean >= GATE and self.is_started(fold)]
+
+    def is_started(self, fold: int) -> bool:
+        """Whether a fold's model starts from weights that mean something; see `ERROR_GATE`."""
+        return self.errors is None or self.errors.get(fold, 1.0) < ERROR_GATE
 
 
 CONTROL_KEY: Key = (TUNED, CONTROL_ARM.name)
@@ -106,13 +127,26 @@ def measure(plan: RecordingsPlan, out: Path, speakers: Mapping[str, str]) -> lis
         out: folder of the study.
         speakers: clip → speaker.
     """
-    found = {backbone: Measured(backbone, {}) for backbone in dict.fromkeys(arm.backbone for arm in plan.arms)}
+    found = {
+        backbone: Measured(backbone, {}, None if backbone in STARTS else pretraining_errors(out))
+        for backbone in dict.fromkeys(arm.backbone for arm in plan.arms)
+    }
     for arm in plan.arms:
         if is_done(arm, out):
             known: Any = found[arm.backbone].accuracies
             for key, by_speaker in read_answers(arm, out, speakers).items():
                 known.setdefault(key, {}).setdefault(arm.seed, {})[arm.fold] = by_speaker
     return list(found.values())
+
+
+def pretraining_errors(out: Path) -> dict[int, float]:
+    """Fold → mean squared error on recordings of its validation speakers, of normalised patches that were masked."""
+    written = {fold: out / pretrained(fold) / "results.json" for fold in range(FOLDS)}
+    return {
+        fold: float(json.loads(path.read_text(encoding="utf-8"))["held_out_loss"])
+        for fold, path in written.items()
+        if path.is_file()
+    }
 
 
 def is_done(arm: Arm, out: Path) -> bool:

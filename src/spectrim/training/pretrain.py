@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from spectrim.audio.finding import select_files
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import describe, load_autoencoder
 from spectrim.config import SpectrimConfig
-from spectrim.data import Clip
-from spectrim.data.excerpts import Excerpts, divide
+from spectrim.data import PARTS, Clip, Recording, find_data_set
+from spectrim.data.excerpts import Excerpts, divide, drawn, unlabelled
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.files import write_json
 from spectrim.machine import is_main_process
@@ -224,13 +224,18 @@ class PretrainingRun:
     model: MaskedAutoencoder
 
 
-def prepare(recipe: PretrainRecipe, audio: str | Path, output: str | Path, init: str | None = None) -> PretrainingRun:
+def prepare(
+    recipe: PretrainRecipe,
+    audio: str | Path,
+    output: str | Path,
+    init: str | None = None,
+    extra_audio: Sequence[str | Path] = (),
+) -> PretrainingRun:
     """Find the files and build the model of a run; errors as `pretrain`."""
-    config, root = recipe.configuration(), Path(audio)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    files = [Path(file) for file in select_files([root]).files]
-    rest, held = divide(files, root, recipe.data.held_out, recipe.seed)
+    config = recipe.configuration()
+    rest, held, unheard = _recordings(recipe, Path(audio))
+    for folder in extra_audio:
+        rest += _extra(Path(folder), unheard)
     frame, shift = frame_length_and_shift(config.sampling_rate)
     settings: dict[str, Any] = {
         "labels": [],
@@ -244,27 +249,60 @@ def prepare(recipe: PretrainRecipe, audio: str | Path, output: str | Path, init:
     return PretrainingRun(recipe, Path(output), init, Excerpts(rest, **settings), Excerpts(held, **settings), model)
 
 
+def _recordings(recipe: PretrainRecipe, root: Path) -> tuple[list[Recording], list[Recording], list[Recording]]:
+    """Recordings to train on, recordings held out, and all that must not be trained on."""
+    data = recipe.data
+    if data.name is None:
+        rest, held = divide(_files(root), root, data.held_out, recipe.seed)
+        return rest, held, held
+    entry = find_data_set(data.name, "data.name")
+    training, validation, test = (
+        [replace(recording, labels=()) for recording in entry.open(root, part, **data.options).recordings]
+        for part in PARTS
+    )
+    return training, drawn(validation, data.held_out, recipe.seed)[0], [*validation, *test]
+
+
+def _extra(folder: Path, unheard: Sequence[Recording]) -> list[Recording]:
+    """Recordings of a folder, none of which may be among those that are not to be heard."""
+    files = _files(folder)
+    taken = {recording.path.resolve() for recording in unheard}
+    if known := [file for file in files if file.resolve() in taken]:
+        raise InvalidSetting(
+            "extra_audio", str(folder), f"audio that is not held out: {len(known)} of its files are, e.g. {known[0]}"
+        )
+    return unlabelled(files, folder.absolute().parent)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    return [Path(file) for file in select_files([folder]).files]
+
+
 def pretrain(
     recipe: PretrainRecipe,
     audio: str | Path,
     output: str | Path,
     *,
     init: str | None = None,
+    extra_audio: Sequence[str | Path] = (),
     resume: bool = False,
     progress: bool = False,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Pre-train by a recipe on a folder of audio.
+    """Pre-train by a recipe on a folder of audio, or on a data set without its labels.
 
     Clips longer than the model's input give one excerpt an epoch, at a place drawn anew; shorter ones are padded.
 
     Args:
         recipe: from `load_pretrain_recipe`.
-        audio: folder; searched to any depth.
+        audio: folder, searched to any depth; or, where the recipe names a data set, its root on disk.
         output: folder of the run, see `spectrim.training.run_folder`; also ``pictures/``, and at the end
             ``results.json``, ``autoencoder/`` (encoder and decoder, see `load_autoencoder`) and ``model/``, the encoder
             without a head, for `spectrim.from_pretrained` with ``labels=[…]``.
         init: autoencoder to start from, Spectrim's or AudioMAE's official one with its decoder; None: random weights.
+        extra_audio: folders, searched to any depth, whose audio is trained on besides; none of it is held out.
         resume: continue the run in ``output`` from its newest whole checkpoint, or begin it.
         progress: draw a bar, in a terminal or a notebook.
         say: is told evaluations, and now and then the loss, in lines with the time left.
@@ -280,9 +318,11 @@ def pretrain(
         TrainingDiverged: the loss is no longer a number.
     """
     output = Path(output)
-    run = {"recipe": recipe.model_dump(mode="json"), "data": str(audio), "init": init}
+    run: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "data": str(audio), "init": init}
+    if extra_audio:
+        run["extra_audio"] = [str(folder) for folder in extra_audio]
     check_run(run, output, resume=resume, kind=PretrainRecipe)
-    job = prepare(recipe, audio, output, init)
+    job = prepare(recipe, audio, output, init, extra_audio)
     collator = MaskingCollator(Frontend.from_config(job.model.config), recipe.masking, job.model.config.grid)
     pictures = _pictures(job, collator)
     trainer = build_trainer(job, collator, [] if pictures is None else [pictures], progress=progress, say=say)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spectrim.config import BUILDERS
+from spectrim.data import find_data_set
 from spectrim.errors import InvalidSetting
 from spectrim.network.masked.config import MaskedConfig
 from spectrim.training.recipe_files import read_settings
@@ -70,13 +71,18 @@ class MaskingSettings(StrictSettings):
 
 
 class PretrainDataSettings(StrictSettings):
-    """The folder of audio.
+    """What is heard: a folder of audio, or a data set without its labels.
 
     Attributes:
-        held_out: files to evaluate on; at most a tenth of all.
+        name: in `spectrim.data.DATA_SETS`: its training part is trained on, files of its validation part are held
+            out, and its test part is not heard. None: any folder of audio.
+        options: of the data set's opener.
+        held_out: files to evaluate on; of a folder at most a tenth of all.
         bad_share: share of the files that may be unreadable.
     """
 
+    name: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     held_out: PositiveInt = 256
     bad_share: float = Field(default=0.05, ge=0.0, le=1.0)
 
@@ -128,6 +134,10 @@ class PretrainRecipe(StrictSettings):
         check_course(self.optimiser, self.schedule)
         if self.optimiser.layer_decay != 1.0:
             raise InvalidSetting("optimiser.layer_decay", self.optimiser.layer_decay, "1: all layers begin anew")
+        if self.data.name is not None:
+            find_data_set(self.data.name, "data.name")
+        elif self.data.options:
+            raise InvalidSetting("data.options", self.data.options, "none without data.name")
         self.configuration()
         return self
 

@@ -48,3 +48,8 @@ def passt_base(**fields: Any) -> SpectrimConfig:
         "padding": "silence",
     }
     return SpectrimConfig(**{**passt, **fields})
+
+
+def ssast_base(**fields: Any) -> SpectrimConfig:
+    """SSAST as published (Gong et al., 2022), the patch model: AST whose head reads the mean of the patches."""
+    return SpectrimConfig(**{"backbone": "ssast", "pooling": "mean_normed_patches", **fields})

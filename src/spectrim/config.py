@@ -24,7 +24,7 @@ from spectrim.pruning.pruning import FLAT_NAMES, Pruning
 PADDINGS = ("zero", "minimum", "silence")
 ACTIVATIONS = ("gelu", "gelu_pytorch_tanh")
 PATCH_ORDERS = ("frequency_major", "time_major")
-POOLINGS = ("extra_tokens", "mean_patches")
+POOLINGS = ("extra_tokens", "mean_patches", "mean_normed_patches")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 SWITCHES = ("position_trainable", "separate_positions", "head_norm", "qkv_bias", "norm_first")
 LEAST_WHOLE_NUMBERS = {
@@ -62,8 +62,8 @@ class SpectrimConfig(PreTrainedConfig):
     """Configuration of an `AudioTransformer`.
 
     Args:
-        backbone: ``"ast"``, ``"audiomae"``, ``"kwt"`` or ``"passt"``; says which attention score ``criterion="auto"``
-            means.
+        backbone: ``"ast"``, ``"audiomae"``, ``"kwt"``, ``"passt"`` or ``"ssast"``; says which attention score
+            ``criterion="auto"`` means.
         hidden_size: width of a token.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads per block.
@@ -80,7 +80,8 @@ class SpectrimConfig(PreTrainedConfig):
         separate_positions: whether there is, instead of that table, a position for each frequency and one for each
             time, both of which a patch gets (PaSST).
         pooling: ``"extra_tokens"``: final LayerNorm, then the mean of the extra tokens (AST);
-            ``"mean_patches"``: mean of the surviving patches, then LayerNorm (AudioMAE).
+            ``"mean_patches"``: mean of the surviving patches, then LayerNorm (AudioMAE); ``"mean_normed_patches"``:
+            LayerNorm, then their mean (SSAST).
         norm_first: whether a block normalises before attention and before the MLP (pre-norm), and the model after the
             last block; or, as in the first Transformer (Vaswani et al., 2017), after each residual (post-norm), and
             nothing after the last block.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from spectrim import Frontend, from_pretrained
 from spectrim.checkpoints import describe
+from spectrim.checkpoints.layouts import AmbiguousCheckpoint
 from spectrim.errors import CheckpointError, InvalidSetting
 
 HERE = Path(__file__).parents[1] / "reference"
@@ -37,19 +39,25 @@ def spectrogram(name: str, frames: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("family", "frames", "grid"),
+    ("family", "frames", "grid", "settings"),
     [
-        ("passt/s10", 1000, (12, 99)),
-        ("passt/s10", 500, (12, 49)),
-        ("passt/s12", 1000, (10, 83)),
-        ("passt/s16", 1000, (8, 62)),
+        ("passt/s10", 1000, (12, 99), {}),
+        ("passt/s10", 500, (12, 49), {}),
+        ("passt/s12", 1000, (10, 83), {}),
+        ("passt/s16", 1000, (8, 62), {}),
+        ("ssast/patch", 128, (8, 8), {"stride": 16, "pooling": "mean_normed_patches"}),
+        ("ssast/frame", 128, (1, 127), {}),
+        ("ssast/frame2", 512, (1, 256), {"stride": (128, 2)}),
+        ("ssast/nokd", 256, (8, 16), {"stride": 16}),
     ],
 )
-def test_logits_are_those_of_the_public_class(family: str, frames: int, grid: tuple[int, int], tmp_path: Path) -> None:
-    model = from_pretrained(saved(tmp_path, weights(family)), frames=frames)
+def test_logits_are_those_of_the_public_class(
+    family: str, frames: int, grid: tuple[int, int], settings: dict, tmp_path: Path
+) -> None:
+    model = from_pretrained(saved(tmp_path, weights(family)), frames=frames, **settings)
     wanted = OUTPUTS[f"{family}/{frames}/logits"]
     with torch.no_grad():
-        found = model(spectrogram(model.config.backbone, frames)).logits.numpy()
+        found = model(spectrogram(family.split("/")[0], frames)).logits.numpy()
     assert model.config.grid == grid and wanted.std() > 0.3
     assert np.abs(found - wanted).max() < 2e-4
 
@@ -152,3 +160,68 @@ def test_a_passt_that_is_another_model_is_refused(change: dict, message: str, tm
         state |= {} if shape is None else {name: torch.zeros(shape)}
     with pytest.raises(CheckpointError, match=message):
         from_pretrained(saved(tmp_path, state))
+
+
+# SSAST
+
+
+def pretrained(kind: str, mels: int = 128, frames: int = 256) -> dict[str, Tensor]:
+    """As SSAST saves what it pre-trained."""
+    sizes = {"module.p_input_fdim": torch.tensor(mels), "module.p_input_tdim": torch.tensor(frames)}
+    return weights(f"ssast/{kind}-pretrained") | sizes
+
+
+@pytest.mark.parametrize(("kind", "frames"), [("patch", 128), ("frame2", 512)])
+def test_a_pretrained_ssast_starts_as_its_code_starts_it(kind: str, frames: int, tmp_path: Path) -> None:
+    """The middle of the positions for shorter inputs, and stretched ones for longer."""
+    file = saved(tmp_path, pretrained(kind))
+    told = describe(file)
+    assert (told["layout"], told["labels"], told["max_length"]) == ("ssast-pretrained", 0, 256)
+    assert told["grid"] == {"patch": (8, 16), "frame2": (1, 128)}[kind]
+    with pytest.raises(CheckpointError, match="an encoder without a head"):
+        from_pretrained(file)
+    model = from_pretrained(file, labels=["a", "b"], frames=frames)
+    found = model.embeddings.position_table.numpy(force=True)[:, ::7, ::16]
+    assert np.abs(found - OUTPUTS[f"ssast/{kind}/{frames}/positions"]).max() < 1e-6
+    assert (model.config.resolved_criterion, model.config.pooling) == ("mean_attention", "mean_normed_patches")
+
+
+def test_a_finetuned_ssast_is_told_or_refused(tmp_path: Path) -> None:
+    file = saved(tmp_path, weights("ssast/frame"))
+    with pytest.raises(
+        CheckpointError, match=r"stride=\(128, 2\) with 254 to 255 frames; stride=\(128, 1\) with 128 to"
+    ):
+        describe(file)
+    assert describe(file, frames=254)["time_stride"] == 2
+    with pytest.raises(InvalidSetting, match="what makes 127 patches"):
+        describe(file, stride=(64, 1))
+    published = weights("ssast/frame")
+    for name in ("weight", "bias"):
+        published[f"module.mlp_head.1.{name}"] = published[f"module.mlp_head.1.{name}"].repeat_interleave(4, 0)[:35]
+    told = describe(saved(tmp_path, published))
+    assert (told["layout"], told["max_length"], told["labels"]) == ("ssast-finetuned", 128, 35)
+    assert told["label_names"][0] == "backward"
+
+
+def test_an_official_ast_that_might_be_an_ssast_says_so(tmp_path: Path) -> None:
+    file = saved(tmp_path, weights("ssast/patch"))
+    with pytest.warns(AmbiguousCheckpoint, match="a fine-tuned SSAST has the same names"):
+        ast = from_pretrained(file, stride=16)
+    assert (ast.config.backbone, ast.config.pooling) == ("ast", "extra_tokens")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AmbiguousCheckpoint)
+        from_pretrained(file, stride=16, pooling="extra_tokens")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (pretrained("patch", frames=512), "128 positions are not those of patches of 16×16"),
+        (pretrained("patch", mels=0), "p_input_fdim is no length"),
+        (pretrained("patch") | {"module.surprise": torch.ones(1)}, "Unexpected: surprise"),
+        ({k: v for k, v in pretrained("patch").items() if "dist_token" not in k}, "128|129"),
+    ],
+)
+def test_an_ssast_that_is_another_model_is_refused(changed: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        from_pretrained(saved(tmp_path, changed), labels=["a"])

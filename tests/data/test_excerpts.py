@@ -41,8 +41,8 @@ def test_a_short_file_is_taken_whole(long_file: Path) -> None:
 def test_no_more_is_decoded_than_needed(long_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
 
-    def watched(path: Path) -> Iterator[np.ndarray]:
-        for block in audio_stream(path):
+    def watched(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
+        for block in audio_stream(path, sampling_rate):
             decoded.append(len(block))
             yield block
 
@@ -56,7 +56,7 @@ def test_a_file_that_does_not_say_its_length_is_cut_after_decoding(
     long_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = read_excerpt(long_file, 16_000, 0.25)
-    monkeypatch.setattr(excerpts.audio, "named_samples", lambda path: None)
+    monkeypatch.setattr(excerpts.audio, "named_samples", lambda path, rate: None)
     assert np.array_equal(read_excerpt(long_file, 16_000, 0.25), expected)
 
 

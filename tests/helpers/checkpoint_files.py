@@ -108,6 +108,22 @@ def passt(*, labels: int = 5, width: int = 64, depth: int = 1) -> dict[str, Tens
     return seeded_state(shapes, 4)
 
 
+def ssast(*, pretrained: bool = False, width: int = 64, depth: int = 1) -> dict[str, Tensor]:
+    """As SSAST saves a frame model: fine-tuned for 35 words in 128 frames, or pre-trained on 64."""
+    shapes = vit_shapes(width, depth, "v.") | {
+        "v.dist_token": (1, 1, width),
+        "v.patch_embed.proj.weight": (width, 1, 128, 2),
+        "v.pos_embed": (1, 2 + (32 if pretrained else 127), width),
+        **{f"v.norm.{kind}": (width,) for kind in ("weight", "bias")},
+        **{f"v.{name}.weight": (7, width) for name in ("head", "head_dist")},
+    }
+    if pretrained:
+        sizes = {"p_input_fdim": torch.tensor(128), "p_input_tdim": torch.tensor(64)}
+        return seeded_state({**shapes, "mask_embed": (1, 1, width), "cpredlayer.0.bias": (width,)}, 5) | sizes
+    head = {"mlp_head.0.weight": (width,), "mlp_head.0.bias": (width,), "mlp_head.1.weight": (35, width)}
+    return seeded_state({**shapes, **head, "mlp_head.1.bias": (35,)}, 5)
+
+
 def audiomae(
     *, patches: int = 64, labels: int = 5, norm: bool = True, decoder: bool = False, depth: int = 2
 ) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from spectrim.backbones import kwt_1, passt_base
+from spectrim.backbones import kwt_1, passt_base, ssast_base
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.network.transformer import AudioTransformer
 
@@ -26,6 +26,7 @@ BACKBONES = ("ast", "audiomae")
 OTHERS = {
     "kwt": (kwt_1, {"max_length": 64}),
     "passt": (passt_base, {"max_length": 76}),
+    "ssast": (ssast_base, {"max_length": 128, "patch_size": [128, 2], "frequency_stride": 128, "time_stride": 2}),
 }
 """Backbones that are not trained here: their builders, and what makes them small (64 to 84 patches)."""
 
@@ -141,6 +142,8 @@ def plain_forward(
         pooled = tokens[:extra].mean(dim=0)
     elif config.pooling == "extra_tokens":
         pooled = layer_norm(tokens, weights, "norm", config.layer_norm_eps)[:extra].mean(dim=0)
+    elif config.pooling == "mean_normed_patches":
+        pooled = layer_norm(tokens[extra:], weights, "norm", config.layer_norm_eps).mean(dim=0)
     else:
         pooled = layer_norm(tokens[extra:].mean(dim=0), weights, "norm", config.layer_norm_eps)
     if config.head_norm:

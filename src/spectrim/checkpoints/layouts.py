@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectrim.checkpoints import hf_ast, kwt, passt, vit
+from spectrim.checkpoints import hf_ast, kwt, passt, ssast, vit
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.labels import SPEECH_COMMANDS
 from spectrim.checkpoints.settings import build_config
@@ -26,6 +26,10 @@ AUDIOMAE_LICENCE = (
 
 class UntrainedPruning(UserWarning):
     """Patches are dropped by a ranking, in a model that nothing says was trained so."""
+
+
+class AmbiguousCheckpoint(UserWarning):
+    """The weights just loaded could be those of another kind of model."""
 
 
 class LicenceNotice(UserWarning):
@@ -51,6 +55,7 @@ class Layout:
         labels: of the published models, for as many outputs that nothing names.
         front_end: whether it says the front end, or has but one.
         licence: what to say when such weights are loaded.
+        alike: a setting → what to say where it is not given, because another model's files look the same.
     """
 
     detect: Callable[[Source], bool]
@@ -66,6 +71,7 @@ class Layout:
     labels: tuple[str, ...] = ()
     front_end: bool = False
     licence: str | None = None
+    alike: Mapping[str, str] = field(default_factory=dict)
 
 
 def _is_spectrim(source: Source) -> bool:
@@ -149,12 +155,30 @@ LAYOUTS: dict[str, Layout] = {
         ignored=(r"head_dist\.(weight|bias)",),
         front_end=True,
     ),
+    "ssast-pretrained": Layout(
+        ssast.is_pretrained,
+        ssast.pretrained_fields,
+        ssast.pretrained_names,
+        ignored=ssast.IGNORED,
+        fresh=("head.",),
+    ),
+    "ssast-finetuned": Layout(
+        ssast.is_finetuned,
+        ssast.finetuned_fields,
+        ssast.weight_names,
+        ignored=ssast.IGNORED[:1],
+        labels=SPEECH_COMMANDS,
+    ),
     "official-ast": Layout(
         vit.is_official_ast,
         vit.official_ast_fields,
         vit.official_ast_names,
         ignored=(r"v\.head(_dist)?\.(weight|bias)",),
         labels=SPEECH_COMMANDS,
+        alike={
+            "pooling": "a fine-tuned SSAST has the same names and shapes: if it is one, say "
+            'pooling="mean_normed_patches", criterion="mean_attention"'
+        },
     ),
     "imagenet-deit": Layout(
         vit.is_imagenet_deit,

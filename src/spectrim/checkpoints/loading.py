@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
 from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_place, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
-from spectrim.checkpoints.layouts import LAYOUTS, Layout, LicenceNotice, UntrainedPruning
+from spectrim.checkpoints.layouts import LAYOUTS, AmbiguousCheckpoint, Layout, LicenceNotice, UntrainedPruning
 from spectrim.checkpoints.settings import MALFORMED
 from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
 from spectrim.checkpoints.untrusted import one_line
@@ -28,7 +28,7 @@ from spectrim.network.positions import POSITION_METHODS, adapt_positions
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, given_pruning
 
-FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding")
+FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding", "pooling")
 """Fields of the configuration that `from_pretrained` takes besides its named arguments and those of `Pruning`."""
 
 DESCRIBED = (
@@ -377,6 +377,9 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
             UntrainedPruning,
             stacklevel=3,
         )
+    for name, words in layout.alike.items():
+        if name not in settings and checkpoint.outputs:
+            warnings.warn(f"{checkpoint.title}: {words}", AmbiguousCheckpoint, stacklevel=3)
     if layout.licence:
         warnings.warn(f"{source.name}: {layout.licence}", LicenceNotice, stacklevel=3)
     said = layout.front_end or "mean" in settings or not {"mean", "do_normalize"}.isdisjoint(source.extractor)

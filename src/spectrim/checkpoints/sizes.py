@@ -46,7 +46,7 @@ def count_positions(source: Source, key: str, extra: int) -> int:
     return shape[1] - extra
 
 
-def sizes_of(source: Source, projection: str, blocks: str, up: str) -> dict[str, Any]:
+def sizes_of(source: Source, projection: str, blocks: str, up: str, *, square: bool = True) -> dict[str, Any]:
     """Fields of the configuration that the shapes tell, and the number of heads that they do not.
 
     Args:
@@ -54,12 +54,13 @@ def sizes_of(source: Source, projection: str, blocks: str, up: str) -> dict[str,
         projection: name of the patch projection's weight, (width, 1, side, side).
         blocks: what stands before the number of a block.
         up: name of the MLP's first weight inside a block.
+        square: whether patches must be.
 
     Raises:
         CheckpointError: the shapes are those of no model that we have.
     """
     width, _, height, length = shape_of(source, projection)
-    if height != length:
+    if square and height != length:
         raise CheckpointError(f"{source.name}: patches of {height}×{length} are not supported, only square ones")
     depth = count_blocks(source, blocks)
     if depth == 0:
@@ -75,7 +76,7 @@ def sizes_of(source: Source, projection: str, blocks: str, up: str) -> dict[str,
         "num_hidden_layers": depth,
         "prune_at": default_blocks(depth),
         "intermediate_size": shape_of(source, f"{blocks}0.{up}")[0],
-        "patch_size": height,
+        "patch_size": height if height == length else [height, length],
     }
 
 

@@ -51,9 +51,9 @@ def vit_names(config: SpectrimConfig, prefix: str, modules: Mapping[str, str]) -
     }
 
 
-def vit_sizes(source: Source, prefix: str) -> dict[str, Any]:
+def vit_sizes(source: Source, prefix: str, *, square: bool = True) -> dict[str, Any]:
     """Fields of the configuration that the shapes tell, ``prefix`` before every name; see `sizes_of`."""
-    sizes = sizes_of(source, f"{prefix}patch_embed.proj.weight", f"{prefix}blocks.", "mlp.fc1.weight")
+    sizes = sizes_of(source, f"{prefix}patch_embed.proj.weight", f"{prefix}blocks.", "mlp.fc1.weight", square=square)
     return {**sizes, "qkv_bias": f"{prefix}blocks.0.attn.qkv.bias" in source.weights}
 
 

@@ -243,9 +243,9 @@ class AudioTransformer(PreTrainedModel):
     def embed(self, input_values: Tensor, pruning: Pruning | None = None, num_frames: Tensor | None = None) -> Tensor:
         """The vector that the classification head reads of each clip: features for other tasks.
 
-        For AST the mean of [CLS] and [DIST] after the last LayerNorm, for AudioMAE the LayerNorm of the mean of the
-        patches that are left, for the Keyword Transformer [CLS] as it is. `head` of it is what `forward` returns as
-        logits.
+        For AST and PaSST the mean of [CLS] and [DIST] after the last LayerNorm, for AudioMAE the LayerNorm of the mean
+        of the patches that are left, for SSAST the mean of theirs, for the Keyword Transformer [CLS] as it is.
+        `head` of it is what `forward` returns as logits.
 
         Args:
             input_values, pruning, num_frames: as for `forward`.
@@ -264,7 +264,8 @@ class AudioTransformer(PreTrainedModel):
         return self._pooled(self.encode(input_values, pruning, num_frames=num_frames, full_output=False).tokens)
 
     def _pooled(self, tokens: Tokens) -> Tensor:
-        return tokens.pool(self.norm, self.config.head_reads)
+        config = self.config
+        return tokens.pool(self.norm, config.head_reads, norm_each=config.pooling == "mean_normed_patches")
 
     def encode(
         self,

@@ -247,18 +247,25 @@ class Tokens(NamedTuple):
             mask = mask.masked_fill(functional.pad(~self.valid, (self.extra, 0), value=False), -torch.inf)
         return mask[:, None, None]
 
-    def pool(self, norm: Callable[[Tensor], Tensor], head_reads: str) -> Tensor:
+    def pool(self, norm: Callable[[Tensor], Tensor], head_reads: str, *, norm_each: bool = False) -> Tensor:
         """What the head reads, (batch, width).
 
         Args:
             norm: the last LayerNorm: of the extra tokens before their mean, or of the mean of the patches.
             head_reads: ``"extra"`` or ``"patches"``.
+            norm_each: whether patches, too, are normalised before their mean.
         """
         if head_reads == "extra":
             return norm(self.values[:, : self.extra]).mean(dim=1)
         patches = self.values if self.holds == "patches" else self.values[:, self.extra :]
+        if norm_each:
+            return self._mean(norm(patches))
+        return norm(self._mean(patches))
+
+    def _mean(self, patches: Tensor) -> Tensor:
+        """(batch, n, width) of the patch tokens → (batch, width), each counted as often as it stands for patches."""
         if self.valid is None and self.size is None and self.policy is None:
-            return norm(patches.mean(dim=1))
+            return patches.mean(dim=1)
         weight = torch.ones_like(patches[..., 0]) if self.size is None else self.size.to(patches.dtype)
         if self.valid is not None:
             weight = weight * self.valid
@@ -266,7 +273,7 @@ class Tokens(NamedTuple):
             weight = weight * self.policy.to(weight.dtype)
         weight = weight.unsqueeze(-1)
         total = weight.sum(dim=1)
-        return norm((patches * weight).sum(dim=1) / (total if self.policy is None else total.clamp(min=1.0)))
+        return (patches * weight).sum(dim=1) / (total if self.policy is None else total.clamp(min=1.0))
 
     def _picked(self, rows: Tensor, index: Tensor) -> Tensor:
         if self.holds == "extra":

@@ -140,10 +140,12 @@ class FileProgress:
         self._update()
 
     def within(self) -> str:
-        """Where in a long file it is, e.g. ``12:40 of 40:00``; nothing in a file of one window."""
+        """Where in a long file it is, e.g. ``12:40 of 40:00``; nothing in a short one."""
         if self.window is None or self.window.start == 0:
             return ""
         whole = self.window.file_seconds
+        if whole is not None and whole < LINE_SECONDS:
+            return ""
         return f"{clock(self.window.end)} of {'unknown length' if whole is None else clock(whole)}"
 
     def done(self) -> float:

@@ -14,13 +14,13 @@ from spectrim.app.page import Updater, choices, is_loopback, numbers_table
 from spectrim.app.showing import Stretch, show, take_stretch
 from spectrim.config import ast_base
 from spectrim.errors import AudioError, InvalidSetting
-from spectrim.explain.words import CRITERION_WORDS, REDUCER_WORDS
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.reducers import REDUCERS
+from spectrim.pruning.words import CRITERION_WORDS, REDUCER_WORDS
 
 LABELS = {index: f"sound <{index}>" for index in range(6)}
 

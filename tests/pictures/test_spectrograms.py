@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -150,10 +151,8 @@ def test_colours_stand_for_the_power_in_decibels(tmp_path: Path, drawn: Callable
     np.testing.assert_allclose(pixels(panels(drawn())[0]), expected, atol=0.02)
 
 
-@pytest.mark.parametrize(("padding", "extend"), [(0.0, "neither"), (9.0, "max"), (-99.0, "min")])
-def test_padding_does_not_set_the_colours(
-    padding: float, extend: str, tmp_path: Path, drawn: Callable[[], Figure]
-) -> None:
+@pytest.mark.parametrize("padding", [0.0, 9.0, -99.0])
+def test_padding_does_not_set_the_colours(padding: float, tmp_path: Path, drawn: Callable[[], Figure]) -> None:
     config = ast_base(**ONE_SECOND, mean=0.0, std=0.5)
     log_mel = np.random.default_rng(0).uniform(-5.0, 5.0, (128, 128))
     log_mel[98:] = padding
@@ -161,7 +160,30 @@ def test_padding_does_not_set_the_colours(
     bar = next(axis for axis in drawn().axes if axis.get_ylabel() == "Mel-band power (dB)")
     sound = 10 * np.log10(np.exp(log_mel[:98]))
     assert bar.get_ylim() == pytest.approx((sound.min(), sound.max()))
-    assert bar._colorbar.extend == extend
+    assert bar._colorbar.extend == "neither"
+
+
+@pytest.mark.parametrize("frames", [90, 96])
+def test_padding_is_hatched_and_told_apart_where_it_is_kept(
+    frames: int, tmp_path: Path, drawn: Callable[[], Figure]
+) -> None:
+    config = ast_base(**ONE_SECOND)
+    kept = np.zeros(config.grid, dtype=bool)
+    kept[2, 5] = kept[3, 7] = kept[4, 6:] = kept[0, 0] = True
+    explain_picture(spectrogram(config), [("after", kept)], config, [], "a", frames, tmp_path / "a.png")
+    whole, after = ([patch for patch in axis.patches if patch.get_hatch()] for axis in panels(drawn()))
+    assert [patch.get_facecolor() for patch in whole] == [to_rgba("#ececec")], "nothing is chosen yet"
+    assert whole[0].get_x() == pytest.approx(frames / 100, abs=0.006)
+    area = np.zeros((128, 128), dtype=bool)
+    for patch in after[1:]:
+        assert patch.get_facecolor() == to_rgba("#e3d2f3")
+        left, bottom = round(patch.get_x() * 100), round(patch.get_y())
+        area[bottom : bottom + round(patch.get_height()), left : left + round(patch.get_width() * 100)] = True
+    wanted = np.kron(kept, np.ones((16, 16), dtype=bool))
+    wanted[:, :frames] = False
+    np.testing.assert_array_equal(area, wanted)
+    texts = {text.get_text() for text in drawn().legends[0].get_texts()}
+    assert {"end of the sound", "padding", "padding that is kept"} <= texts
 
 
 @pytest.mark.parametrize("hertz", [250.0, 500.0, 1000.0, 2000.0, 4000.0])

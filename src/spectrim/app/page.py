@@ -13,11 +13,11 @@ from typing import Any
 
 from spectrim.app.showing import Shown, Stretch, show, take_stretch
 from spectrim.errors import AudioError, InvalidSetting, MissingExtra, SpectrimError, printable
-from spectrim.explain.words import CRITERION_WORDS, REDUCER_WORDS
 from spectrim.inference.torch_model import TorchModel
 from spectrim.pruning.criteria import AUTO, CRITERIA
 from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.reducers import REDUCERS
+from spectrim.pruning.words import CRITERION_WORDS, REDUCER_WORDS
 
 NO_REPORTS = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 

@@ -21,9 +21,9 @@ from spectrim.config import SpectrimConfig
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
 from spectrim.explain.window_pictures import printable
-from spectrim.explain.words import criterion_words, reducer_words
 from spectrim.pictures.spectrograms import COLOURS, LABELS_SHOWN, Clip, hertz_ticks, paint, prepare
 from spectrim.pruning.reducers import REDUCERS
+from spectrim.pruning.words import criterion_words, reducer_words
 
 PLOT_PIXELS = {True: (560, 400), False: (840, 230)}
 """Width and height of a plot that is about square, and of a wide one, before the page scales it."""
@@ -83,7 +83,7 @@ def facts(explanation: Explanation) -> str:
     shown = f"{rates[0]:g}" if len(set(rates)) == 1 else ", ".join(f"{rate:g}" for rate in rates)
     blocks = ", ".join(str(stage.block) for stage in explanation.stages)
     reducer = REDUCERS[config.pruning.reducer]
-    ranking = {"scores": criterion_words(config), "predictor": "trained predictors"}
+    ranking = {"scores": criterion_words(config.resolved_criterion), "predictor": "trained predictors"}
     chosen = f"ranked by {ranking[reducer.reads]}" if reducer.reads in ranking else "not ranked"
     pruning = f"Keep rate {shown} at blocks {blocks}, {chosen}"
     if reducer.attends_first:

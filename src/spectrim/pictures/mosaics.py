@@ -10,7 +10,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -19,12 +18,13 @@ from spectrim.errors import InputShapeError
 from spectrim.pictures.figures import LARGE, NORMAL, SMALL
 from spectrim.pictures.spectrograms import (
     COLOURS,
-    END_OF_SOUND,
     GREY_DARK,
     GREY_LIGHT,
+    draw_spectrogram,
     hertz_ticks,
     kept_area,
-    paint,
+    legend_columns,
+    padding_legend,
     prepare,
 )
 
@@ -69,13 +69,9 @@ def mosaic(
         masks = [np.ones(config.grid, dtype=bool), *(survived[row] > block for block in stages)]
         for column, mask in enumerate(masks):
             axis = axes[row, column]
-            extent = (0.0, clip.seconds, 0.0, float(clip.config.num_mel_bins))
-            image = paint(clip, kept_area(mask, clip.config, frames))
-            axis.imshow(image, origin="lower", aspect="auto", interpolation="nearest", extent=extent)
+            draw_spectrogram(axis, clip, kept_area(mask, clip.config, frames) if column else None)
             axis.set_yticks(*hertz_ticks(clip.config, apart=18.0))
             axis.tick_params(labelsize=SMALL, length=2.0)
-            if clip.end is not None:
-                axis.axvline(clip.end, **END_OF_SOUND)
             shown = _short(name, int(13 * width)) if column == 0 else f"{int(mask.sum())} of {mask.size}"
             axis.set_title(f"{headings[column]}\n{shown}" if row == 0 else shown, fontsize=SMALL, loc="left")
     for axis in axes[-1]:
@@ -99,13 +95,14 @@ def _legend(figure: Figure, padded: bool) -> None:
     handles: list[Any] = [tuple(Patch(facecolor=COLOURS(level)) for level in (0.25, 0.6, 0.95)), greys]
     texts = ["kept", "removed"]
     if padded:
-        handles.append(Line2D([], [], **END_OF_SOUND))
-        texts.append("end of the sound, padding after it")
+        more = padding_legend(pruned=True)
+        handles += more.values()
+        texts += more
     figure.legend(
         handles,
         texts,
         loc="outside lower center",
-        ncols=3,
+        ncols=legend_columns(figure, texts),
         fontsize=SMALL,
         frameon=False,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},

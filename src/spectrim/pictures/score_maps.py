@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,9 +21,13 @@ from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError
 from spectrim.pictures.figures import LARGE, NORMAL, SMALL, save_figure
 from spectrim.pictures.spectrograms import END_OF_SOUND, hertz_ticks
+from spectrim.pruning.words import CRITERION_WORDS
 
 SCORE_COLOURS = matplotlib.colormaps["viridis"]
 """Even in lightness, readable by colour-blind people, and other hues than the spectrogram's."""
+
+PADDING_SCORES: dict[str, Any] = {"facecolor": "none", "edgecolor": "white", "hatch": "////", "linewidth": 0}
+"""Lines over patches that hold padding; their scores show between them."""
 
 GONE = "0.88"
 """Grey of patches that were gone before a block."""
@@ -105,7 +110,9 @@ def _compose(maps: NDArray[np.float64], config: SpectrimConfig, num_frames: int 
         fewer = f" → {alive[block + 1]}" if block + 1 < blocks and alive[block + 1] < alive[block] else ""
         axis.set_title(f"block {block}: {alive[block]}{fewer}", fontsize=SMALL, loc="left")
         if ended:
-            axis.axvline(float(frame_seconds(num_frames or 0)), **END_OF_SOUND)
+            end = float(frame_seconds(num_frames or 0))
+            axis.axvspan(end, seconds, **PADDING_SCORES)
+            axis.axvline(end, **END_OF_SOUND)
         axis.tick_params(labelleft=block % columns == 0, labelbottom=block + columns >= blocks)
         if block + columns >= blocks:
             axis.set_xlabel("Time (s)", fontsize=NORMAL)
@@ -114,7 +121,8 @@ def _compose(maps: NDArray[np.float64], config: SpectrimConfig, num_frames: int 
     bar = figure.colorbar(
         ScalarMappable(scale, SCORE_COLOURS), ax=list(axes.flat), extend="min", pad=0.015, aspect=30 if upright else 50
     )
-    bar.set_label(f"{config.resolved_criterion} score ({kind})", fontsize=NORMAL)
+    words, name = CRITERION_WORDS.get(config.resolved_criterion, "score"), config.resolved_criterion
+    bar.set_label(f"{words}\n({name}, {kind})", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL, length=2.5, which="both")
     _draw_legend(figure, bool(np.isnan(maps).any()), ended)
     return figure
@@ -127,7 +135,7 @@ def _draw_legend(figure: Figure, gone: bool, ended: bool) -> None:
         handles.append(Patch(facecolor=GONE, edgecolor="0.5", linewidth=0.5))
         names.append("removed before this block")
     if ended:
-        handles.append(Line2D([], [], **END_OF_SOUND))
-        names.append("end of the sound, padding after it")
+        handles += [Line2D([], [], **END_OF_SOUND), Patch(**{**PADDING_SCORES, "facecolor": SCORE_COLOURS(0.4)})]
+        names += ["end of the sound", "padding"]
     if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False)
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=SMALL, frameon=False)

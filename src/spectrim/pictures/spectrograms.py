@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ GREY_DARK, GREY_LIGHT = 0.74, 0.93
 END_OF_SOUND: dict[str, Any] = {"color": "#00b4c4", "linewidth": 1.6, "linestyle": (0, (2.5, 1.0))}
 """A line in a hue that neither the colours nor the greys have."""
 
+PADDING: dict[str, Any] = {"facecolor": "#ececec", "edgecolor": "#9a9a9a", "hatch": "////", "linewidth": 0}
+"""Padding is hatched: its values mean no sound, however high they are. In the colours of the page of `explain`."""
+
+KEPT_PADDING: dict[str, Any] = {**PADDING, "facecolor": "#e3d2f3", "edgecolor": "#7a3fb0"}
+"""Padding that the model keeps."""
+
 LABELS_SHOWN = 5
 LABEL_INCHES = (1.9, 0.37)
 """Width of the labels' column beside the panels, height of their row above them."""
@@ -74,6 +81,7 @@ class Clip:
         seen: (mels, frames) bool: inside at least one patch.
         seconds: length of the drawn input.
         end: where the sound ends and padding begins, in seconds; None without padding.
+        real: frames that hold sound.
         config: geometry of the patches, on the mel bins of ``decibels`` (`SpectrimConfig.pictured`).
     """
 
@@ -83,6 +91,7 @@ class Clip:
     seen: NDArray[np.bool_]
     seconds: float
     end: float | None
+    real: int
     config: SpectrimConfig
 
     @property
@@ -201,6 +210,7 @@ def prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: in
         seen=kept_area(np.ones(config.grid_for(frames), dtype=bool), config, frames),
         seconds=float(frame_seconds(frames)),
         end=float(frame_seconds(real)) if real < frames else None,
+        real=real,
         config=config,
     )
 
@@ -232,7 +242,7 @@ def _compose(
         place = grid[index // columns + (above_inches > 0), index % columns]
         shared = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
         axes.append(figure.add_subplot(place, **shared))
-    _draw_panel(axes[0], clip, clip.seen, "spectrogram")
+    _draw_panel(axes[0], clip, None, "spectrogram")
     for axis, (name, mask) in zip(axes[1:], stages, strict=True):
         _draw_panel(axis, clip, kept_area(mask, clip.config, frames), f"{name}: {mask.sum()} of {mask.size}")
         if not clip.config.overlapping and min(clip.config.patch_shape) >= NARROWEST_OUTLINED:
@@ -279,15 +289,36 @@ def paint(clip: Clip, area: NDArray[np.bool_]) -> NDArray[np.float64]:
     return image
 
 
-def _draw_panel(axis: Axes, clip: Clip, area: NDArray[np.bool_], name: str) -> None:
-    mels = clip.config.num_mel_bins
-    extent = (0.0, clip.seconds, 0.0, float(mels))
-    axis.imshow(paint(clip, area), origin="lower", aspect="auto", interpolation="nearest", extent=extent)
+def _draw_panel(axis: Axes, clip: Clip, area: NDArray[np.bool_] | None, name: str) -> None:
+    draw_spectrogram(axis, clip, area)
     axis.set_title(name, fontsize=NORMAL, loc="left", parse_math=False)
     axis.set_yticks(*hertz_ticks(clip.config, apart=8.0 if clip.upright else 14.0))
     axis.tick_params(labelsize=SMALL, length=2.5)
-    if clip.end is not None:
-        axis.axvline(clip.end, **END_OF_SOUND)
+
+
+def draw_spectrogram(axis: Axes, clip: Clip, area: NDArray[np.bool_] | None = None) -> None:
+    """Draw a spectrogram, grey outside what is kept, with padding hatched behind the end of the sound.
+
+    Args:
+        axis: where; it then runs in seconds and mel bins.
+        clip: what.
+        area: (mels, frames) of what is kept; None where nothing has been chosen yet: then no padding is drawn as kept.
+    """
+    shown = clip.seen if area is None else area
+    mels, frames = shown.shape
+    extent = (0.0, clip.seconds, 0.0, float(mels))
+    axis.imshow(paint(clip, shown), origin="lower", aspect="auto", interpolation="nearest", extent=extent)
+    if clip.end is None:
+        return
+    axis.add_patch(Rectangle((clip.end, 0.0), clip.seconds - clip.end, mels, **PADDING))
+    if area is not None:
+        edges = [*(clip.real + np.flatnonzero((area[:, clip.real + 1 :] != area[:, clip.real : -1]).any(axis=0)) + 1)]
+        for start, stop in pairwise([clip.real, *edges, frames]):
+            left, right = clip.seconds * start / frames, clip.seconds * stop / frames
+            column = np.diff(area[:, start].astype(int), prepend=0, append=0)
+            for low, high in zip(np.flatnonzero(column > 0).tolist(), np.flatnonzero(column < 0).tolist(), strict=True):
+                axis.add_patch(Rectangle((left, low), right - left, high - low, **KEPT_PADDING))
+    axis.axvline(clip.end, **END_OF_SOUND)
 
 
 def _draw_patch_grid(axis: Axes, config: SpectrimConfig, grid: tuple[int, ...]) -> None:
@@ -318,9 +349,9 @@ def hertz_ticks(config: SpectrimConfig, apart: float) -> tuple[list[float], list
 
 def _draw_colour_bar(figure: Figure, axes: Sequence[Axes], clip: Clip, thickness: float) -> None:
     """Put a colour bar to the right of the panels; ``thickness`` as a share of its length."""
-    below, above = clip.decibels.min() < clip.low, clip.decibels.max() > clip.high
+    below = clip.decibels[:, : clip.real].min() < clip.low
     scale = ScalarMappable(clip.norm, COLOURS)
-    extend = {(True, False): "min", (False, True): "max", (True, True): "both"}.get((below, above), "neither")
+    extend = "min" if below else "neither"
     bar = figure.colorbar(scale, ax=list(axes), extend=extend, pad=0.015, fraction=0.05, aspect=1.0 / thickness)
     bar.set_label("Mel-band power (dB)", fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL, length=2.5)
@@ -355,8 +386,21 @@ def _score_text(score: float) -> str:
     return "<0.01" if 0.0 < score < 0.005 else f"{score:.2f}"
 
 
+def padding_legend(pruned: bool) -> dict[str, Any]:
+    """What a legend says of a clip with padding: text → what it stands beside; ``pruned`` where patches are removed."""
+    kept = {"padding that is kept": Patch(**KEPT_PADDING)} if pruned else {}
+    return {"end of the sound": Line2D([], [], **END_OF_SOUND), "padding": Patch(**PADDING), **kept}
+
+
+def legend_columns(figure: Figure, names: Sequence[str]) -> int:
+    """Columns of a legend below a figure: one row, or two where its texts would be wider than the figure."""
+    font = FontProperties(size=SMALL)
+    points = sum(text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] + 5 * SMALL for name in names)
+    return len(names) if points < 72.0 * figure.get_figwidth() else math.ceil(len(names) / 2)
+
+
 def _draw_legend(figure: Figure, clip: Clip, pruned: bool) -> None:
-    """Say below the panels what grey, white and the dashed line mean."""
+    """Say below the panels what grey, white, hatching and the dashed line mean."""
     handles: list[Any] = []
     names = []
     if pruned:
@@ -368,14 +412,15 @@ def _draw_legend(figure: Figure, clip: Clip, pruned: bool) -> None:
         handles.append(Patch(facecolor="white", edgecolor="0.5", linewidth=0.5))
         names.append("in no patch")
     if clip.end is not None:
-        handles.append(Line2D([], [], **END_OF_SOUND))
-        names.append("end of the sound, padding after it")
+        more = padding_legend(pruned)
+        handles += more.values()
+        names += more
     if handles:
         figure.legend(
             handles,
             names,
             loc="outside lower center",
-            ncols=len(handles),
+            ncols=legend_columns(figure, names),
             fontsize=SMALL,
             frameon=False,
             handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spectrim.config import SpectrimConfig
+import re
+
 from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.reducers import REDUCERS
 
@@ -30,12 +31,33 @@ REDUCER_WORDS = {
 """Reducer → what becomes of the patches that are not kept. One without an entry is called by its `Reducer.help`."""
 
 
-def criterion_words(config: SpectrimConfig, name: str | None = None) -> str:
-    """What a criterion ranks by, with its name in brackets; None for the configured one."""
-    name = config.resolved_criterion if name is None else name
+OTHER_WORDS = {
+    "attention": "the model's own ranking: how much its answer looks at a patch",
+    "dense": "the model as it is, with every patch",
+}
+"""Names beside these in tables, and what they stand for."""
+
+NAMES = {**CRITERION_WORDS, **REDUCER_WORDS, **OTHER_WORDS}
+"""All of them."""
+
+
+def criterion_words(name: str) -> str:
+    """What a criterion ranks by, with its name in brackets."""
     return f"{CRITERION_WORDS.get(name, CRITERIA[name].help)} ({name})"
 
 
 def reducer_words(name: str) -> str:
     """What a reducer does, with its name in brackets."""
     return f"{REDUCER_WORDS.get(name, REDUCERS[name].help)} ({name})"
+
+
+def names_in_cell(text: str) -> list[str]:
+    """Names of methods in a cell of a table such as ``value_norm/8+merge``; none where it says something else too."""
+    parts = [part for part in re.split(r"[\s,;:/+]+", text) if part]
+    names = [part for part in parts if part in NAMES]
+    return names if all(part in NAMES or part.isdecimal() for part in parts) else []
+
+
+def names_in_text(text: str) -> list[str]:
+    """Names of methods in a sentence; only those that are no words of the language."""
+    return [part for part in re.findall(r"[a-z]+(?:_[a-z]+)+", text) if part in NAMES]

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 from spectrim.audio.frontend import Frontend
 from spectrim.errors import AudioError, CheckpointError, InputShapeError, InvalidSetting, MissingExtra
 from spectrim.explain.window_pictures import window_painter
-from spectrim.inference.onnx_model import OnnxModel, onnx_device, trace_of
+from spectrim.inference.exported_model import trace_of
+from spectrim.inference.onnx_model import OnnxModel, onnx_device
 from spectrim.inference.opening import open_model
 from spectrim.inference.predict import predict_files
 from spectrim.inference.torch_model import TorchModel

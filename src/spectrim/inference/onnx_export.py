@@ -25,7 +25,8 @@ from spectrim.errors import ExportError, InvalidSetting, one_of
 from spectrim.files import file_beside
 from spectrim.inference.backend import activated, window_length
 from spectrim.inference.onnx_metadata import EXPORT_PRECISIONS, write_metadata
-from spectrim.inference.onnx_model import SUFFIX, OnnxModel, need, trace_of
+from spectrim.inference.exported_model import SUFFIX, need, trace_of
+from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.packing import is_packed
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer

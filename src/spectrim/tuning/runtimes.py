@@ -10,7 +10,8 @@ from spectrim.comparison.store import digest
 from spectrim.errors import ExportError, InvalidSetting
 from spectrim.inference.backend import Backend
 from spectrim.inference.onnx_export import export
-from spectrim.inference.onnx_model import SUFFIX, OnnxModel, need
+from spectrim.inference.exported_model import SUFFIX, need
+from spectrim.inference.onnx_model import OnnxModel
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.settings import SPEED_OF, check_speed_of

@@ -112,6 +112,15 @@ def environment(device: str = "cpu", *further: str) -> dict[str, Any]:
     }
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products in bfloat16; of a CPU, Linux must say so."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
+
+
 def version_of(package: str) -> str | None:
     """Version of an installed package, None where it is not installed."""
     try:

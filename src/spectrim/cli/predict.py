@@ -16,7 +16,6 @@ from spectrim.cli.common import (
     FormatOption,
     FramesOption,
     ModelOption,
-    PrecisionOption,
     ProgressOption,
     StrideOption,
     check_form,
@@ -105,7 +104,15 @@ def predict(
     stride: StrideOption = None,
     frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
-    precision: PrecisionOption = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="torch, onnxruntime, openvino, or auto, the fastest here; default: torch, for .onnx onnxruntime."
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32, bf16 or int8; default: as the weights are.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to give for a file or window.")] = 5,
     form: Annotated[str | None, typer.Option("--format", help="table, csv, jsonl or parquet.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV, JSON-lines or Parquet file.")] = None,
@@ -136,10 +143,10 @@ def predict(
     from spectrim.assets import EMBEDDED
     from spectrim.audio.finding import Selection, select_files
     from spectrim.cli.prediction_output import WithTracks, open_sink
-    from spectrim.cli.terminal import FileProgress, complain, error_console
+    from spectrim.cli.terminal import FileProgress, complain, error_console, stage_progress
     from spectrim.inference.opening import open_model
     from spectrim.inference.output_file import OutputFile
-    from spectrim.inference.predict import predict_files
+    from spectrim.inference.predict import first_windows, predict_files
     from spectrim.inference.prediction_rows import FORMATS
 
     console = error_console(progress)
@@ -147,12 +154,24 @@ def predict(
         FORMATS[form].check()
     # With --watch, tracks and pictures lie as the files do below the folder.
     selection = select_files(paths or []) if watch is None else Selection([str(watch / "any")])
-    network = open_model(named_model(model, stride, frames), keep_rate, precision, device)
+    with stage_progress(console, progress) as tell:
+        network = open_model(
+            named_model(model, stride, frames),
+            keep_rate,
+            precision,
+            device,
+            backend,
+            clips=first_windows(selection.files, window, hop),
+            tell=lambda line: complain(console, line),
+            on_step=tell,
+        )
     if model == EMBEDDED:
         complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
     tracks = _tracks(network, selection, events, events_as, label or [], threshold or [], min_duration)
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     settings |= {} if watch is None else {"watch": str(watch)}
+    if backend is not None:
+        settings["backend"] = backend
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, watch is not None)
     if left is None:
         sink.close()

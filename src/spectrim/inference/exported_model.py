@@ -67,6 +67,7 @@ class ExportedModel(Backend):
         self.takes = facts.takes
         self._precision = facts.precision
         self._check_graph(found, outputs)
+        self._start()
 
     @abstractmethod
     def _open(self) -> tuple[Mapping[str, str], Shapes, Shapes]:
@@ -75,6 +76,9 @@ class ExportedModel(Backend):
         Raises:
             CheckpointError: the runtime cannot read it.
         """
+
+    def _start(self) -> None:
+        """Make ready to run, once the file is known to be one of ours."""
 
     @abstractmethod
     def _infer(self, feeds: Mapping[str, NDArray]) -> tuple[NDArray, NDArray]:

@@ -24,8 +24,8 @@ from spectrim.data.dataset import spread_places
 from spectrim.errors import ExportError, InvalidSetting, one_of
 from spectrim.files import file_beside
 from spectrim.inference.backend import activated, window_length
-from spectrim.inference.onnx_metadata import EXPORT_PRECISIONS, write_metadata
 from spectrim.inference.exported_model import SUFFIX, need, trace_of
+from spectrim.inference.onnx_metadata import EXPORT_PRECISIONS, write_metadata
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.packing import is_packed
 from spectrim.inference.torch_model import TorchModel
@@ -114,6 +114,7 @@ def export(
     front_end: bool = False,
     precision: str = "fp32",
     clips: Sequence[audio.Samples] | None = None,
+    traced: str | os.PathLike[str] | None = None,
     on_step: Progress | None = None,
 ) -> Exported:
     """Write a model at its operating point as one ONNX file, with any batch size.
@@ -129,6 +130,8 @@ def export(
         front_end: put the front end into the graph.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``; see `spectrim.inference.onnx_graph.encoder_graph`.
         clips: waveforms to compare on; None for clips that the package ships.
+        traced: an fp32 file of this very model that takes log-mel spectrograms, to quantise; saves tracing the model
+            again for ``"int8"``. The check finds out if it is of another.
         on_step: told what is being done.
 
     Raises:
@@ -144,7 +147,10 @@ def export(
 
     model = copy.deepcopy(model).cpu().float().eval()
     tell("trace", 0, 1)
-    graph = onnx_graph.encoder_graph(model, partial(activated, config=model.config), precision)
+    if traced is not None and precision == "int8":
+        graph = onnx_graph.quantised(onnx_graph.read(traced))
+    else:
+        graph = onnx_graph.encoder_graph(model, partial(activated, config=model.config), precision)
     if front_end:
         graph = onnx_graph.with_front_end(graph, Frontend.from_config(model.config))
     takes = "waveforms" if front_end else "log_mel"

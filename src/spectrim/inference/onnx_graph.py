@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,6 +133,11 @@ def quantised(graph: onnx.ModelProto) -> onnx.ModelProto:
             prepared, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"]
         )
         return onnx.load(target)
+
+
+def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """A graph from a file."""
+    return onnx.load(path)
 
 
 def write(graph: onnx.ModelProto, path: Path, facts: Mapping[str, str]) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend, KeepRate
-from spectrim.inference.onnx_model import SUFFIX, OnnxModel
-from spectrim.inference.torch_model import TorchModel, check_precision
+from spectrim.inference.choosing import AUTO, Clips, check_names, chosen
+from spectrim.inference.exported_model import SUFFIX
+from spectrim.inference.onnx_export import Progress
+from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.openvino_model import OpenVinoModel
+from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import resolve_device
 from spectrim.network.transformer import AudioTransformer
 
@@ -22,6 +29,11 @@ def open_model(
     keep_rate: KeepRate | None = None,
     precision: str | None = None,
     device: str = "auto",
+    backend: str | None = None,
+    *,
+    clips: Clips | None = None,
+    tell: Callable[[str], object] | None = None,
+    on_step: Progress | None = None,
 ) -> Backend:
     """A model by its name, ready to infer: an exported file (.onnx), or whatever `spectrim.from_pretrained` takes.
 
@@ -31,23 +43,57 @@ def open_model(
     Args:
         source: where the model is, or the model itself.
         keep_rate: share of the patches kept at each pruning block; None as the model says.
-        precision: one of `spectrim.inference.torch_model.DTYPES`, of a checkpoint; None as its weights are.
+        precision: of a checkpoint: ``"fp32"``, ``"bf16"``, ``"int8"``, or ``"auto"``, the fastest that answers alike
+            (`spectrim.inference.choosing`); None: as its weights are in PyTorch, fp32 elsewhere.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. A backend stays where it is with ``"auto"``.
+        backend: ``"torch"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``, the fastest; None: PyTorch, and ONNX
+            Runtime for an exported file. All but PyTorch, where a precision is named, write to the user's cache
+            (`spectrim.inference.export_cache`).
+        clips, tell, on_step: as for `spectrim.inference.choosing.chosen`.
 
     Raises:
-        InvalidSetting: the keep rate is out of range, the precision unknown, or either given for a model that has its
-            own; or there is no such device.
+        InvalidSetting: the keep rate is out of range, the precision or backend unknown, or either given for a model
+            that has its own; or there is no such device.
         CheckpointError: it cannot be loaded.
+        MissingExtra, ExportError: the backend cannot be had.
     """
-    check_precision(precision)
-    if isinstance(source, Backend | AudioTransformer):
-        if precision is not None:
-            raise InvalidSetting("precision", precision, "none with a model that is loaded already")
-        if isinstance(source, AudioTransformer):
-            return TorchModel(source, device=resolve_device(device)).at(keep_rate=keep_rate)
+    if isinstance(source, Backend):
+        _refuse(backend, precision)
         return (source if device == "auto" else source.to(device)).at(keep_rate=keep_rate)
-    if Path(source).suffix.lower() != SUFFIX:
-        return TorchModel.load(source, keep_rate=keep_rate, precision=precision, device=device)
+    if not isinstance(source, AudioTransformer) and Path(source).suffix.lower() == SUFFIX:
+        return _file(source, keep_rate, precision, device, backend)
+    check_names(backend, precision)
+    if backend in (None, "torch") and precision != AUTO:
+        if not isinstance(source, AudioTransformer):
+            return TorchModel.load(source, keep_rate=keep_rate, precision=precision, device=device)
+        _refuse(None, precision)
+        return TorchModel(source, device=resolve_device(device)).at(keep_rate=keep_rate)
+    if not isinstance(source, AudioTransformer):
+        network = from_pretrained(source, keep_rate=keep_rate)
+    else:
+        network = source if keep_rate is None else copy.deepcopy(source).set_pruning(keep_rate=keep_rate)
+    return chosen(network, backend or "torch", precision, device, clips, tell, on_step)
+
+
+def _file(
+    path: str | os.PathLike[str],
+    keep_rate: KeepRate | None,
+    precision: str | None,
+    device: str,
+    backend: str | None,
+) -> Backend:
+    """An exported file in the runtime that is named."""
+    if backend not in (None, "onnxruntime", "openvino"):
+        raise InvalidSetting("backend", backend, "onnxruntime or openvino with an exported file")
+    if backend == "openvino":
+        return OpenVinoModel(path, device, precision).at(keep_rate=keep_rate)
     if precision is not None:
         raise InvalidSetting("precision", precision, "none with an exported file: spectrim export --precision")
-    return OnnxModel(source, device).at(keep_rate=keep_rate)
+    return OnnxModel(path, device).at(keep_rate=keep_rate)
+
+
+def _refuse(backend: str | None, precision: str | None) -> None:
+    """Refuse to change what is loaded already."""
+    for field, value in (("backend", backend), ("precision", precision)):
+        if value is not None:
+            raise InvalidSetting(field, value, "none with a model that is loaded already")

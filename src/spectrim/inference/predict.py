@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 
 from spectrim.audio.decoding import LOOK_AHEAD, Event, decode_files
-from spectrim.audio.files import Note, Window, window_samples, windows_and_notes
+from spectrim.audio.files import Note, Samples, Window, window_samples, windows_and_notes
 from spectrim.audio.finding import Paths, Selection, select_files
 from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend, KeepRate
+from spectrim.inference.choosing import Clips
 from spectrim.inference.opening import ModelSource, open_model
 from spectrim.inference.results import FilePrediction
 from spectrim.inference.tagger import Paint, ScoreStore, Tagger
@@ -25,6 +27,8 @@ def predict_files(
     keep_rate: KeepRate | None = None,
     batch_size: int = BATCH_SIZE,
     device: str = "auto",
+    backend: str | None = None,
+    precision: str | None = None,
     window: float | None = None,
     hop: float | None = None,
     aggregate: str = "mean",
@@ -48,6 +52,7 @@ def predict_files(
             choice for an exported one.
         batch_size: windows in one forward pass. It does not change scores beyond rounding.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; a backend stays where it is with ``"auto"``.
+        backend, precision: what runs the model, and in what numbers; as for `open_model`.
         window: length of a window in seconds, 0.025 to the default.
         hop: from one window's start to the next, in seconds; ``window`` where only that is given.
         aggregate: ``"mean"`` (weighted by the windows' lengths), ``"max"`` or ``"none"``.
@@ -68,10 +73,11 @@ def predict_files(
         CheckpointError: the model cannot be loaded; likewise.
     """
     selection = paths if isinstance(paths, Selection) else select_files(paths)
-    backend = open_model(model, keep_rate, device=device)
-    tagger = Tagger(backend, batch_size, aggregate, paint, store=store)
+    clips = first_windows(selection.files, window, hop)
+    opened = open_model(model, keep_rate, precision, device, backend, clips=clips)
+    tagger = Tagger(opened, batch_size, aggregate, paint, store=store)
     events = decoded_windows(
-        selection.files, backend, window=window, hop=hop, batch_size=batch_size, workers=workers, decode=decode
+        selection.files, opened, window=window, hop=hop, batch_size=batch_size, workers=workers, decode=decode
     )
     return tag_selection(selection, events, tagger, on_window)
 
@@ -96,6 +102,18 @@ def decoded_windows(
     cutter = partial(decode, window_seconds=length, hop_seconds=distance, sampling_rate=rate)
     room = max(LOOK_AHEAD, 2 * batch_size * window_samples(length, distance, rate)[0])
     return decode_files(files, cutter, workers=workers, look_ahead=room)
+
+
+def first_windows(files: Sequence[str], window: float | None = None, hop: float | None = None) -> Clips:
+    """What gives the first windows of files to a check of backends; see `spectrim.inference.choosing.Clips`."""
+
+    def clips(model: Backend, count: int) -> list[Samples]:
+        events = decoded_windows(files[:count], model, window=window, hop=hop, workers=1)
+        with closing(events):
+            found = (event.samples for _, event in events if isinstance(event, Window))
+            return list(islice(found, count))
+
+    return clips
 
 
 def check_windows(model: Backend, window: float | None = None, hop: float | None = None) -> tuple[float, float]:

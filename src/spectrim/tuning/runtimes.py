@@ -9,8 +9,8 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.comparison.store import digest
 from spectrim.errors import ExportError, InvalidSetting
 from spectrim.inference.backend import Backend
-from spectrim.inference.onnx_export import export
 from spectrim.inference.exported_model import SUFFIX, need
+from spectrim.inference.onnx_export import export
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning

@@ -1,0 +1,218 @@
+"""Backends by name and the fastest of them: exported, checked and measured once, then found in the user's cache."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import run
+from exported import exported, noise, tiny_model
+from shared import made_once
+from tones import write_tone
+
+import spectrim
+from spectrim.errors import ExportError, InvalidSetting, MissingExtra
+from spectrim.inference import choosing, export_cache, onnx_export
+from spectrim.inference.choosing import Choice, Measured
+from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.opening import open_model
+from spectrim.inference.openvino_model import OpenVinoModel
+from spectrim.inference.torch_model import TorchModel
+from spectrim.network.transformer import AudioTransformer
+
+CLASSES = {"torch": TorchModel, "onnxruntime": OnnxModel, "openvino": OpenVinoModel}
+TOLERANCE = {
+    ("onnxruntime", "fp32"): 1e-5,
+    ("openvino", "fp32"): 1e-5,
+    ("onnxruntime", "int8"): 0.1,
+    ("openvino", "int8"): 0.1,
+}
+
+
+@functools.cache
+def filled() -> tuple[AudioTransformer, Path]:
+    """A model, and a cache folder in which all that `auto` needs of it is."""
+    model = tiny_model("ast")
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
+            open_model(model, backend="auto")
+
+    return model, made_once("backend-cache", make)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> AudioTransformer:
+    """Whatever it needs is in the cache; exporting it again is an error."""
+    network, folder = filled()
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
+    monkeypatch.setattr(export_cache, "export", None)
+    return network
+
+
+@pytest.mark.parametrize("pair", TOLERANCE)
+def test_every_backend_gives_what_pytorch_gives(model: AudioTransformer, pair: tuple[str, str]) -> None:
+    said: list[str] = []
+    opened = open_model(model, backend=pair[0], precision=pair[1], tell=said.append)
+    assert (type(opened), opened.precision) == (CLASSES[pair[0]], pair[1])
+    np.testing.assert_allclose(opened.scores(noise()), TorchModel(model).scores(noise()), atol=TOLERANCE[pair])
+    assert len(said) == 1
+    assert said[0].startswith(" ".join(pair))
+    assert "of 32 clips of the package, none of them yours" in said[0]
+
+
+def test_auto_takes_the_fastest_that_was_measured(model: AudioTransformer) -> None:
+    said: list[str] = []
+    opened = open_model(model, backend="auto", tell=said.append)
+    [path] = [path for path in filled()[1].rglob("*.choice.json") if len(json.loads(path.read_text())["rows"]) > 4]
+    record = json.loads(path.read_text())
+    rows = [row for row in record["rows"] if row["agreeing"] == 32 and row["largest"] <= choosing.LARGEST_DIFFERENCE]
+    fastest = min(rows, key=lambda row: row["ms"])
+    assert said[0].startswith(f"{fastest['backend']} {fastest['precision']}: {fastest['ms']:.3g} ms a clip (")
+    assert isinstance(
+        opened, {"torch": TorchModel, "onnxruntime": OnnxModel, "openvino": OpenVinoModel}[fastest["backend"]]
+    )
+
+
+def test_a_damaged_entry_is_made_anew(model: AudioTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
+    source, written = exported("ast")[1].read_bytes(), []
+
+    class Done:
+        class parity:
+            clips, relative_difference = 16, 0.0
+
+    def write(network: Any, path: Path, **_: Any) -> type[Done]:
+        written.append(path)
+        path.write_bytes(source)
+        return Done
+
+    monkeypatch.setattr(export_cache, "export", write)
+    path = export_cache.exported_file(model, "mark", "fp32")
+    assert export_cache.exported_file(model, "mark", "fp32") == path
+    path.write_bytes(source[:-1] + bytes([source[-1] ^ 1]))
+    assert export_cache.exported_file(model, "mark", "fp32") == path
+    assert path.read_bytes() == source
+    path.with_suffix(".json").write_text('{"sha256"')
+    export_cache.exported_file(model, "mark", "fp32")
+    path.unlink()
+    export_cache.exported_file(model, "mark", "fp32")
+    assert export_cache.exported_file(model, "other", "fp32") != path
+    assert written[:4] == [path] * 4
+    assert len(written) == 5
+
+
+def test_what_is_too_far_from_fp32_is_not_taken() -> None:
+    rows = [
+        Measured("torch", "fp32", 9.0, 32, 0.0),
+        Measured("onnxruntime", "int8", 1.0, 31, 0.05),
+        Measured("openvino", "int8", 2.0, 32, 0.11),
+        Measured("openvino", "fp32", 3.0, 32, 1e-6),
+    ]
+    choice = Choice(rows, 32, 5, {"torch bf16": "none here"})
+    pairs = [(row.backend, row.precision) for row in rows]
+    taken = choice.fastest(pairs)
+    assert taken == rows[3]
+    told = choice.told(taken)
+    for part in (
+        "32 of 32 clips, 5 of them yours (95 % bound: 89%",
+        "too far from fp32 to be taken: onnxruntime int8, openvino int8",
+        "left out: torch bf16 (none here)",
+        "onnxruntime int8 1,",
+    ):
+        assert part in told
+    with pytest.raises(InvalidSetting, match=r"torch: nothing else can be taken here .*on 31 of 32"):
+        choice.fastest(pairs[1:3])
+    assert Choice([Measured("torch", "fp32", 9.0, 200, 0), Measured("a", "b", 1, 198, 0)], 200, 0, {}).fastest(
+        [("a", "b")]
+    )
+
+
+def test_scores_that_are_no_numbers_are_far_away() -> None:
+    class Constant:
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def scores(self, waves: list[np.ndarray]) -> np.ndarray:
+            return np.full((len(waves), 2), self.value, np.float32)
+
+    fine, broken = choosing.compared({("torch", "fp32"): Constant(0.5), ("a", "b"): Constant(np.nan)}, noise())  # type: ignore[dict-item]
+    assert (fine.largest, broken.largest, fine.agreeing) == (0.0, 1.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "tensorrt"}, "backend is 'tensorrt'; allowed: one of auto, onnxruntime, openvino, torch"),
+        ({"backend": "torch", "precision": "int8"}, "int8 is to be had with backend onnxruntime or openvino"),
+        ({"precision": "int8"}, "with backend torch; int8 is to be had"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "one of auto, fp32, int8 with backend onnxruntime"),
+        ({"backend": "auto", "precision": "fp8"}, "precision is 'fp8'"),
+        ({"backend": "openvino", "device": "cuda"}, "device is 'cuda'; allowed: auto or cpu with OpenVINO"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(
+    model: AudioTransformer, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        open_model(model, **options)
+
+
+def test_what_this_machine_or_model_cannot_do_is_told(model: AudioTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openvino.Core.get_property", lambda *_: ["FP32"])
+    with pytest.raises(InvalidSetting, match="this processor does not multiply bfloat16"):
+        open_model(model, backend="openvino", precision="bf16")
+    monkeypatch.setattr(export_cache, "export", onnx_export.export)
+    padded = tiny_model("audiomae", drop_padding=True)
+    with pytest.raises(InvalidSetting, match="drop_padding is True; allowed: False to export"):
+        open_model(padded, backend="onnxruntime")
+    said: list[str] = []
+    assert isinstance(open_model(padded, backend="auto", tell=said.append), TorchModel)
+    assert "left out: onnxruntime int8 (drop_padding is True" in said[0]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"spectrim\[openvino\]"):
+        open_model(model, backend="openvino")
+
+
+def test_a_cache_that_cannot_be_is_named(
+    model: AudioTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ExportError, match=r"cache folder cannot be made .* HF_ASSETS_CACHE .* backend torch"):
+        open_model(model, backend="onnxruntime")
+
+
+def test_a_file_runs_in_openvino_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, path = exported("ast")
+    opened = open_model(path, backend="openvino", precision="int8")
+    assert opened.to("cpu") is opened.frozen() is opened
+    marks = {open_model(path, backend="openvino", precision=one).fingerprint() for one in ("fp32", "int8")}
+    assert len(marks | {OnnxModel(path).fingerprint()}) == 3
+    np.testing.assert_allclose(opened.scores(noise()), TorchModel(model).scores(noise()), atol=0.1)
+    with pytest.raises(InvalidSetting, match="backend is 'torch'; allowed: onnxruntime or openvino"):
+        open_model(path, backend="torch")
+    with pytest.raises(InvalidSetting, match="backend is 'openvino'; allowed: none with a model that is loaded"):
+        open_model(TorchModel(model), backend="openvino")
+
+
+def test_the_command_and_the_call_take_a_backend(model: AudioTransformer, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    sound = tmp_path / "tone.wav"
+    write_tone(sound)
+    int8: dict[str, Any] = {"backend": "onnxruntime", "precision": "int8"}
+    options = [f"--{name}={value}" for name, value in int8.items()]
+    code, out, err = run("predict", sound, "--model", tmp_path / "model", "--format", "csv", *options)
+    assert code == 0, err
+    assert "onnxruntime int8: " in err
+    [best] = spectrim.predict(sound, tmp_path / "model", **int8).top(1)
+    assert best[0] in out
+    assert f"{best[1]:.4f}"[:5] in out
+    code, _, err = run("predict", sound, "--precision", "int8")
+    assert code == 2
+    assert "onnxruntime or openvino" in err

@@ -15,6 +15,7 @@ from shared import made_once
 from tones import write_tone
 
 import spectrim
+from spectrim.checkpoints import from_pretrained
 from spectrim.errors import ExportError, InvalidSetting, MissingExtra
 from spectrim.inference import choosing, export_cache, onnx_export
 from spectrim.inference.choosing import Choice, Measured
@@ -34,25 +35,24 @@ TOLERANCE = {
 
 
 @functools.cache
-def filled() -> tuple[AudioTransformer, Path]:
-    """A model, and a cache folder in which all that `auto` needs of it is."""
-    model = tiny_model("ast")
+def filled() -> Path:
+    """A folder with a saved model, and a cache in which all that `auto` needs of it is."""
 
     def make(folder: Path) -> None:
+        tiny_model("ast").save_pretrained(folder / "model")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
-            open_model(model, backend="auto")
+            patch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder / "cache"))
+            open_model(folder / "model", backend="auto")
 
-    return model, made_once("backend-cache", make)
+    return made_once("backend-cache", make)
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> AudioTransformer:
     """Whatever it needs is in the cache; exporting it again is an error."""
-    network, folder = filled()
-    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(filled() / "cache"))
     monkeypatch.setattr(export_cache, "export", None)
-    return network
+    return from_pretrained(filled() / "model")
 
 
 @pytest.mark.parametrize("pair", TOLERANCE)
@@ -69,7 +69,7 @@ def test_every_backend_gives_what_pytorch_gives(model: AudioTransformer, pair: t
 def test_auto_takes_the_fastest_that_was_measured(model: AudioTransformer) -> None:
     said: list[str] = []
     opened = open_model(model, backend="auto", tell=said.append)
-    [path] = [path for path in filled()[1].rglob("*.choice.json") if len(json.loads(path.read_text())["rows"]) > 4]
+    [path] = [path for path in filled().rglob("*.choice.json") if len(json.loads(path.read_text())["rows"]) > 4]
     record = json.loads(path.read_text())
     rows = [row for row in record["rows"] if row["agreeing"] == 32 and row["largest"] <= choosing.LARGEST_DIFFERENCE]
     fastest = min(rows, key=lambda row: row["ms"])
@@ -202,15 +202,14 @@ def test_a_file_runs_in_openvino_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_and_the_call_take_a_backend(model: AudioTransformer, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path / "model")
     sound = tmp_path / "tone.wav"
     write_tone(sound)
     int8: dict[str, Any] = {"backend": "onnxruntime", "precision": "int8"}
     options = [f"--{name}={value}" for name, value in int8.items()]
-    code, out, err = run("predict", sound, "--model", tmp_path / "model", "--format", "csv", *options)
+    code, out, err = run("predict", sound, "--model", filled() / "model", "--format", "csv", *options)
     assert code == 0, err
     assert "onnxruntime int8: " in err
-    [best] = spectrim.predict(sound, tmp_path / "model", **int8).top(1)
+    [best] = spectrim.predict(sound, filled() / "model", **int8).top(1)
     assert best[0] in out
     assert f"{best[1]:.4f}"[:5] in out
     code, _, err = run("predict", sound, "--precision", "int8")

@@ -400,7 +400,7 @@ def test_bfloat16_scores_are_near_those_of_float32(model: AudioTransformer, clip
 
 
 def test_a_precision_is_refused_where_it_cannot_be_had(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="precision is 'half'; allowed: one of bf16, fp32"):
+    with pytest.raises(InvalidSetting, match="precision is 'half'; allowed: one of auto, bf16, fp32"):
         open_model(tmp_path, None, "half")
     with pytest.raises(InvalidSetting, match="precision is 'bf16'; allowed: none with an exported file"):
         open_model(tmp_path / "model.onnx", None, "bf16")

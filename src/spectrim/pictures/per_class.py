@@ -123,6 +123,7 @@ def _draw(axis: Axes, rows: Sequence[Row], places: Sequence[int], names: tuple[s
     beside = [(row["dense"], place) for row, place in zip(rows, places, strict=True) if row["dense"] is not None]
     if beside and names[1] is not None:
         look: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 4.0, "markerfacecolor": "none"}
+        look["clip_on"] = False
         axis.plot(*zip(*beside, strict=True), color=circle, markeredgewidth=1.2, label=names[1], **look)
     axis.set_yticks(places, [f"{short_name(str(row['label']))} ({row['positives']})" for row in rows], fontsize=SMALL)
     axis.set_ylabel("label (clips)", fontsize=NORMAL)

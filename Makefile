@@ -39,7 +39,7 @@ unit: $(VENV)/.installed
 # The GPU kernel, in Triton's interpreter and as machine code. Triton, 286 MB, is not in CPU builds of torch.
 kernel: $(VENV)/.installed
 	$(PIP) --editable '.[kernel]'
-	$(PYTEST) tests/pruning/kernels tests/benchmarks/test_gpu_benchmark.py
+	SPECTRIM_FULL_SIZE=1 $(PYTEST) tests/pruning/kernels tests/benchmarks/test_gpu_benchmark.py
 
 # Heavier checks, run by hand and recorded.
 full-size: $(VENV)/.installed

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from exported import SAMPLES, exported, noise, tiny_model, with_weight
+from full_size import full_size
 from plain import plain_forward
 from scipy.special import expit, softmax
 
@@ -107,7 +108,7 @@ def test_a_dense_training_model_in_double_with_many_labels(tmp_path: Path) -> No
         assert torch.equal(weight, before[name])
 
 
-@pytest.mark.parametrize("reducer", ["merge", "pitome"])
+@pytest.mark.parametrize("reducer", ["merge", pytest.param("pitome", marks=full_size)])
 def test_a_file_of_half_precision_that_merges_runs(tmp_path: Path, reducer: str) -> None:
     model = tiny_model("ast", num_hidden_layers=1, prune_at=[0], keep_rate=0.6, reducer=reducer)
     written = export(model, tmp_path / "small.onnx", front_end=False, precision="fp16", clips=noise())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_size import full_size
 from seeded import seeded_input, seeded_state
 
 from spectrim.checkpoints import from_pretrained
@@ -22,9 +22,6 @@ STAGES = (3, 6, 9)
 COMPAT = {"mean": "intensity", "std": "variation"}
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-full_size = pytest.mark.skipif(
-    "SPECTRIM_FULL_SIZE" not in os.environ, reason="takes minutes; run it with SPECTRIM_FULL_SIZE=1"
-)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from exported import noise, tiny_model
+from full_size import ONE_BACKBONE
 from plain import BACKBONES, clips, plain_forward, small_config, small_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -112,7 +113,7 @@ def test_a_quota_costs_no_multiplication(backbone: str) -> None:
     assert macs(quota).executed == counted(model, torch.zeros(1, 128, 128, device="meta"))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ONE_BACKBONE)
 def test_a_quota_compiles_as_one_graph_and_a_mass_in_parts(backbone: str) -> None:
     model = small_model(backbone)
     values = clips(model.config)

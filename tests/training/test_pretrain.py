@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from full_size import full_size
 from pydantic import ValidationError
 from small_runs import SIZE, over
 from typer.testing import CliRunner
@@ -123,12 +124,15 @@ def test_the_loss_of_an_evaluation_is_the_mean_of_the_files(sounds: Path, finish
     "changes",
     [
         {},
-        {
-            "masking": {"kind": "structured", "time": 0.5, "frequency": 0.4},
-            "model": {"fields": {"drop_path_rate": 0.2}},
-            "decoder": {"attention": "global", "ignore_padding": True, "normalise_patches": False},
-            "optimiser": {"accumulate": 2, "drop_last": True},
-        },
+        pytest.param(
+            {
+                "masking": {"kind": "structured", "time": 0.5, "frequency": 0.4},
+                "model": {"fields": {"drop_path_rate": 0.2}},
+                "decoder": {"attention": "global", "ignore_padding": True, "normalise_patches": False},
+                "optimiser": {"accumulate": 2, "drop_last": True},
+            },
+            marks=full_size,
+        ),
     ],
     ids=["random-local", "structured-global"],
 )

@@ -172,12 +172,13 @@ def recordings_plan(
                     Arm(stage.number, backbone, fold, stage.seed, branch, runs.folder_of(branch))
                     for branch in stage.arms
                 ]
+                if fold not in folds or backbone not in backbones:
+                    continue
                 made = [*_pretraining(out, fold, backbone, changes), *_steps(runs, stage.arms, fold)]
                 if CONTROL_ARM in stage.arms:
                     made += [_alone(runs, block, fold) for block in BLOCKS]
                 every |= {step.name: step for step in made}
-                if fold in folds and backbone in backbones:
-                    own += made
+                own += made
         if stage.number in stages:
             steps[stage.number] = _with_needs(own, every)
     return RecordingsPlan(tuple(arms), steps)

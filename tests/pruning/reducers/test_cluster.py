@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from exported import tiny_model
+from full_size import ONE_BACKBONE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import BACKBONES, clips, small_config, small_model
@@ -134,13 +135,13 @@ def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, .
     assert_executed_is_counted(small_config(backbone), pruning)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ONE_BACKBONE)
 def test_compiles_as_one_graph(backbone: str) -> None:
     model = clustering(backbone)
     assert_compiles_as_one_graph(model)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ONE_BACKBONE)
 def test_an_exported_file_clusters_too(backbone: str, tmp_path: Path) -> None:
     model = tiny_model(backbone, reducer="cluster", keep_rate=0.4)
     assert_exported(model, tmp_path / "cluster.onnx", lambda clip: plain_clustered(model, clip, {0: 0.4, 1: 0.4}))

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from exported import noise, tiny_model
+from full_size import ONE_BACKBONE
 from plain import BACKBONES, clips, layer_norm, linear, plain_mlp, randomise, small_config, small_model
 from reduced import EXACT, assert_compiles_as_one_graph, assert_executed_is_counted, indices, seeded_blocks
 from seeded import seeded_state, uniform
@@ -303,7 +304,7 @@ def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, .
     assert_executed_is_counted(small_config(backbone, predictor_blocks=list(at)), pruning)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ONE_BACKBONE)
 def test_compiles_as_one_graph(backbone: str) -> None:
     model = predicting(backbone)
     assert_compiles_as_one_graph(model)
@@ -325,7 +326,7 @@ def test_gradients_go_through_checkpointed_blocks() -> None:
         torch.testing.assert_close(again, plain, **EXACT)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ONE_BACKBONE)
 def test_an_exported_file_predicts_too(backbone: str, tmp_path: Path) -> None:
     model = tiny_model(backbone, reducer="dynamicvit", keep_rate=0.6, predictor_blocks=[0, 1])
     export(model, tmp_path / "dynamicvit.onnx", clips=noise())

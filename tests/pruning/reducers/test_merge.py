@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from exported import tiny_model
+from full_size import ONE_BACKBONE
 from plain import BACKBONES, clips, small_config, small_model
 from reduced import (
     EXACT,
@@ -183,13 +184,13 @@ def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, .
     assert_executed_is_counted(small_config(backbone), pruning)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ONE_BACKBONE)
 def test_compiles_as_one_graph(backbone: str) -> None:
     model = merging(backbone)
     assert_compiles_as_one_graph(model)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ONE_BACKBONE)
 def test_an_exported_file_merges_too(backbone: str, tmp_path: Path) -> None:
     model = tiny_model(backbone).set_pruning(reducer="merge", keep_rate=0.6)
     assert_exported(model, tmp_path / "merge.onnx", lambda clip: plain_merged(model, clip, {0: 0.6, 1: 0.6}))

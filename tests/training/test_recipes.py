@@ -10,7 +10,7 @@ from spectrim.errors import InvalidSetting
 from spectrim.training.recipe_files import load_recipe
 
 RECIPES = (Path(__file__).parents[2] / "recipes").glob("*.yaml")
-SHIPPED = sorted(path for path in RECIPES if "-pretrain-" not in path.name)
+SHIPPED = sorted(path for path in RECIPES if "-pretrain" not in path.name)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
 from spectrim.audio.filterbank import frame_length_and_shift
-from spectrim.audio.finding import select_files
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import describe, load_autoencoder
 from spectrim.config import SpectrimConfig
-from spectrim.data import PARTS, Clip, Recording, find_data_set
-from spectrim.data.excerpts import Excerpts, divide, drawn, unlabelled
-from spectrim.errors import DataError, InvalidSetting
+from spectrim.data import Clip
+from spectrim.data.excerpts import Excerpts
+from spectrim.errors import InvalidSetting
 from spectrim.files import write_json
 from spectrim.machine import is_main_process
 from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
@@ -29,6 +28,7 @@ from spectrim.network.masked.masks import random_visible
 from spectrim.network.masked.saving import save_autoencoder, save_encoder
 from spectrim.pictures.reconstruction import Reconstruction, reconstruction_picture
 from spectrim.training.augment import TrainingClip, TrainingClips, structured_mask
+from spectrim.training.pretrain_audio import further_recordings, recordings_of
 from spectrim.training.pretrain_recipes import MaskingSettings, PretrainRecipe
 from spectrim.training.progress import RunProgress, own_bars
 from spectrim.training.recipes import AugmentSettings
@@ -233,9 +233,9 @@ def prepare(
 ) -> PretrainingRun:
     """Find the files and build the model of a run; errors as `pretrain`."""
     config = recipe.configuration()
-    rest, held, unheard = _recordings(recipe, Path(audio))
+    rest, held, unheard = recordings_of(recipe.data, Path(audio), recipe.seed)
     for folder in extra_audio:
-        rest += _extra(Path(folder), unheard)
+        rest += further_recordings(Path(folder), unheard)
     frame, shift = frame_length_and_shift(config.sampling_rate)
     settings: dict[str, Any] = {
         "labels": [],
@@ -247,37 +247,6 @@ def prepare(
     transformers.set_seed(recipe.seed)
     model = build_autoencoder(config, init)
     return PretrainingRun(recipe, Path(output), init, Excerpts(rest, **settings), Excerpts(held, **settings), model)
-
-
-def _recordings(recipe: PretrainRecipe, root: Path) -> tuple[list[Recording], list[Recording], list[Recording]]:
-    """Recordings to train on, recordings held out, and all that must not be trained on."""
-    data = recipe.data
-    if data.name is None:
-        rest, held = divide(_files(root), root, data.held_out, recipe.seed)
-        return rest, held, held
-    entry = find_data_set(data.name, "data.name")
-    training, validation, test = (
-        [replace(recording, labels=()) for recording in entry.open(root, part, **data.options).recordings]
-        for part in PARTS
-    )
-    return training, drawn(validation, data.held_out, recipe.seed)[0], [*validation, *test]
-
-
-def _extra(folder: Path, unheard: Sequence[Recording]) -> list[Recording]:
-    """Recordings of a folder, none of which may be among those that are not to be heard."""
-    files = _files(folder)
-    taken = {recording.path.resolve() for recording in unheard}
-    if known := [file for file in files if file.resolve() in taken]:
-        raise InvalidSetting(
-            "extra_audio", str(folder), f"audio that is not held out: {len(known)} of its files are, e.g. {known[0]}"
-        )
-    return unlabelled(files, folder.absolute().parent)
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    return [Path(file) for file in select_files([folder]).files]
 
 
 def pretrain(

@@ -1,0 +1,55 @@
+"""What masked pre-training hears: any folder of audio, or a data set by its parts, and further folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from spectrim.audio.finding import select_files
+from spectrim.data import PARTS, Recording, find_data_set
+from spectrim.data.excerpts import divide, drawn, unlabelled
+from spectrim.errors import DataError, InvalidSetting
+from spectrim.training.pretrain_recipes import PretrainDataSettings
+
+
+def recordings_of(
+    data: PretrainDataSettings, root: Path, seed: int
+) -> tuple[list[Recording], list[Recording], list[Recording]]:
+    """Recordings to train on, recordings held out, and all that must not be trained on.
+
+    Args:
+        data: says whether it is a data set or any folder, and how many to hold out.
+        root: of either.
+        seed: says which are held out.
+
+    Raises:
+        InvalidSetting: there is no such data set, or no audio.
+        DataError: there is no such folder, or the data set cannot be opened.
+    """
+    if data.name is None:
+        rest, held = divide(_files(root), root, data.held_out, seed)
+        return rest, held, held
+    entry = find_data_set(data.name, "data.name")
+    training, validation, test = (
+        [replace(recording, labels=()) for recording in entry.open(root, part, **data.options).recordings]
+        for part in PARTS
+    )
+    return training, drawn(validation, data.held_out, seed)[0], [*validation, *test]
+
+
+def further_recordings(folder: Path, unheard: Sequence[Recording]) -> list[Recording]:
+    """Recordings of a folder besides; `InvalidSetting` where one of them is among those that must not be trained on."""
+    files = _files(folder)
+    taken = {recording.path.resolve() for recording in unheard}
+    if known := [file for file in files if file.resolve() in taken]:
+        raise InvalidSetting(
+            "extra_audio", str(folder), f"audio that is not held out: {len(known)} of its files are, e.g. {known[0]}"
+        )
+    return unlabelled(files, folder.absolute().parent)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    return [Path(file) for file in select_files([folder]).files]

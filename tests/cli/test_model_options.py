@@ -7,12 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
 from checkpoint_files import official_ast, save
 from command_line import run
 from layouts import make_folder
 
 import spectrim.checkpoints
 from spectrim.assets import packaged_clips
+from spectrim.audio.frontend import Frontend
+from spectrim.checkpoints import from_pretrained
 
 CLIP = packaged_clips()[0][0]
 
@@ -47,6 +51,21 @@ def test_evaluate_and_analyze_take_them_too(untold: Path, tmp_path: Path) -> Non
     options = ("evaluate", "--dataset", "folder", "--data", root, "--set", "test_share=1", "--model", untold)
     code, out, _ = run(*options, "--frames", 312, "--keep-rates", "0.5", "--format", "json")
     assert code == 0 and json.loads(out)["facts"]["model"] == str(untold)
+
+
+def test_padding_can_be_left_out_of_short_files(tmp_path: Path) -> None:
+    samples, rate = soundfile.read(CLIP, dtype="float32")
+    soundfile.write(tmp_path / "short.wav", samples[: rate // 2], rate)
+    code, out, _ = run("predict", tmp_path / "short.wav", "--keep-rate", 0.7, "--drop-padding", "--format", "jsonl")
+    assert code == 0
+    model = from_pretrained("spectrim-mini", keep_rate=0.7, drop_padding=True)
+    features = Frontend.from_config(model.config)([samples[: rate // 2]])
+    with torch.inference_mode():
+        scores = model(features.input_values, num_frames=features.num_frames).logits.softmax(-1)[0]
+    said = json.loads(out)["scores"][0]
+    assert said["label"] == model.config.id2label[int(scores.argmax())]
+    assert said["score"] == pytest.approx(float(scores.max()), abs=1e-4)
+    assert run("predict", CLIP, "--drop-padding", "--backend", "auto")[0] == 2
 
 
 @pytest.mark.parametrize(

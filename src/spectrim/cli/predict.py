@@ -104,6 +104,9 @@ def predict(
     stride: StrideOption = None,
     frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    drop_padding: Annotated[
+        bool, typer.Option("--drop-padding", help="Leave out what only fills a short file up; scores change a little.")
+    ] = False,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -140,6 +143,8 @@ def predict(
     form = predict_form(form, output, resume)
     if (watch is None) == (not paths):
         raise InvalidSetting("paths", paths, "files, folders, patterns or -; or --watch FOLDER instead of them")
+    if drop_padding and backend not in (None, "torch"):
+        raise InvalidSetting("drop_padding", True, "only with --backend torch: no exported file can do it")
     from spectrim.assets import EMBEDDED
     from spectrim.audio.finding import Selection, select_files
     from spectrim.cli.prediction_output import WithTracks, open_sink
@@ -165,6 +170,8 @@ def predict(
             tell=lambda line: complain(console, line),
             on_step=tell,
         )
+    if drop_padding:
+        network = network.at(network.pruning.changed({"drop_padding": True}))
     if model == EMBEDDED:
         complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
     tracks = _tracks(network, selection, events, events_as, label or [], threshold or [], min_duration)
@@ -172,6 +179,8 @@ def predict(
     settings |= {} if watch is None else {"watch": str(watch)}
     if backend is not None:
         settings["backend"] = backend
+    if drop_padding:
+        settings["drop_padding"] = True
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, watch is not None)
     if left is None:
         sink.close()

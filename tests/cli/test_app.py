@@ -137,7 +137,7 @@ def test_wrong_use_exits_with_2(arguments: list[str], tmp_path: Path, monkeypatc
         (["--window", "2"], "window is 2.0; allowed: up to 1.295 seconds, the 128 frames of this model"),
         (["--hop", "0"], "hop is 0.0; allowed: a positive number of seconds"),
         (["--aggregate", "sum"], "aggregate is 'sum'; allowed: one of max, mean, none"),
-        (["--precision", "int4"], "precision is 'int4'; allowed: one of bf16, fp32"),
+        (["--precision", "int4"], "precision is 'int4'; allowed: one of auto, bf16, fp32 with backend torch"),
         (["--device", "tpu"], "device is 'tpu'; allowed: one of"),
         (["--output", "none/out.csv"], "output is "),
         (["--explain", "clip [0].wav"], "explain is 'clip [0].wav'; allowed: a folder"),

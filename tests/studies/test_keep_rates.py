@@ -183,7 +183,10 @@ def test_the_page_holds_the_smaller_form_of_a_figure(tmp_path: Path) -> None:
         figure.add_subplot().scatter(*np.random.default_rng(0).random((2, size)), s=1)
         report.figure(name, figure, name)
     page = report.write().read_text()
-    assert re.findall(r'alt="(\w+)" src="data:image/([a-z+]+);', page) == [("few", "svg+xml"), ("many", "png")]
+    assert re.findall(r'alt="(\w+)" width="\d+" src="data:image/([a-z+]+);', page) == [
+        ("few", "svg+xml"),
+        ("many", "png"),
+    ]
 
 
 def test_a_report_escapes_cells_in_both_forms(tmp_path: Path) -> None:

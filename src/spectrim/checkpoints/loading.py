@@ -31,6 +31,9 @@ from spectrim.pruning.pruning import FLAT_NAMES, Pruning, given_pruning
 FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding", "pooling")
 """Fields of the configuration that `from_pretrained` takes besides its named arguments and those of `Pruning`."""
 
+UNTOLD = {"pooling"}
+"""Those of them that weights were trained with; taken only for layouts that leave them open (`Layout.alike`)."""
+
 DESCRIBED = (
     *("backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"),
     *("frequency_stride", "time_stride", "max_length", "num_mel_bins", "sampling_rate", "features", "mean", "std"),
@@ -100,7 +103,7 @@ def from_pretrained(
             not tell its stride and none is given: the length that it was trained for, from which the stride follows.
         positions: how the position table is then fitted; see `spectrim.network.positions.adapt_position_table`.
         **settings: further fields of `Pruning`, named as in config.json, and any of `FURTHER_SETTINGS`, as in
-            `SpectrimConfig`.
+            `SpectrimConfig`; ``pooling`` only for a layout that leaves it open.
 
     Returns:
         The model in evaluation mode, float32, on the CPU.
@@ -162,6 +165,9 @@ def build_model(
         stored = _with_labels(stored, labels, None)
     elif not checkpoint.outputs:
         raise CheckpointError(f"{checkpoint.title}: is an encoder without a head; give labels=[…] for a fresh one")
+    for name in UNTOLD & settings.keys() - checkpoint.layout.alike.keys():
+        if settings[name] != (there := getattr(stored, name)):
+            raise InvalidSetting(name, settings[name], f"{there!r}, as in the checkpoint {checkpoint.title}")
     wanted = _with_settings(stored, {**checkpoint.layout.becomes, **settings, "pruning": pruning})
     state = _convert(checkpoint, stored, fresh_head=labels is not None)
     method = checkpoint.layout.positions if positions == "auto" else positions

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,6 @@ from exported import exported, noise, tiny_model
 from shared import made_once
 from tones import write_tone
 
-import spectrim
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import ExportError, InvalidSetting, MissingExtra
 from spectrim.inference import choosing, export_cache, onnx_export
@@ -201,17 +203,31 @@ def test_a_file_runs_in_openvino_too(monkeypatch: pytest.MonkeyPatch) -> None:
         open_model(TorchModel(model), backend="openvino")
 
 
-def test_the_command_and_the_call_take_a_backend(model: AudioTransformer, tmp_path: Path) -> None:
-    sound = tmp_path / "tone.wav"
+def test_the_command_and_the_call_take_a_backend(tmp_path: Path) -> None:
+    """In processes of their own, as a user has them: two runtimes and many models share this one."""
+    sound, source = tmp_path / "tone.wav", filled() / "model"
     write_tone(sound)
-    int8: dict[str, Any] = {"backend": "onnxruntime", "precision": "int8"}
-    options = [f"--{name}={value}" for name, value in int8.items()]
-    code, out, err = run("predict", sound, "--model", filled() / "model", "--format", "csv", *options)
-    assert code == 0, err
-    assert "onnxruntime int8: " in err
-    [best] = spectrim.predict(sound, filled() / "model", **int8).top(1)
-    assert best[0] in out
-    assert f"{best[1]:.4f}"[:5] in out
+    options = ["--backend=onnxruntime", "--precision=int8"]
+    command = ["-m", "spectrim", "predict", str(sound), "--model", str(source), "--format", "csv", *options]
+    call = (
+        f"import spectrim; best = spectrim.predict({str(sound)!r}, {str(source)!r}, backend='onnxruntime', "
+        "precision='int8').top(1)[0]; print(best[0], f'{best[1]:.4f}')"
+    )
+    told, said = (
+        subprocess.run(
+            [sys.executable, *words],
+            env={**os.environ, "HF_ASSETS_CACHE": str(filled() / "cache")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for words in (command, ["-c", call])
+    )
+    assert (told.returncode, said.returncode) == (0, 0), told.stderr + said.stderr
+    assert "onnxruntime int8: " in told.stderr
+    label, score = said.stdout.split()
+    assert label in told.stdout
+    assert score[:5] in told.stdout
     code, _, err = run("predict", sound, "--precision", "int8")
     assert code == 2
     assert "onnxruntime or openvino" in err

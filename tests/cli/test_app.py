@@ -252,6 +252,31 @@ def test_tracks_of_events(checkpoint: str, clips: list[str], tmp_path: Path) -> 
     assert code == 2 and "label is 'nothing at all'" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--settle", "5"], "settle is 5.0; allowed: only with --watch"),
+        (["--events-as", "raven"], "events_as is 'raven'; allowed: only with --events"),
+        (
+            ["--output", "rows.parquet", "--format", "csv"],
+            "format is 'csv'; allowed: parquet, as rows.parquet is",
+        ),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_refused(options: list[str], message: str) -> None:
+    code, out, said = run("predict", packaged_clips()[0][0], *options)
+    assert (code, out) == (2, "") and message in said
+
+
+def test_what_cannot_be_watched_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    for options, message in (
+        ((tmp_path / "nothing",), "watch is"),
+        ((tmp_path, "--settle", -1), "settle is -1.0; allowed: seconds, 0 or more"),
+    ):
+        code, _, said = run("predict", "--model", "no model at all", "--watch", *options)
+        assert code == 2 and message in said
+
+
 def test_the_embedded_model_says_what_it_knows() -> None:
     code, _, said = run("predict", packaged_clips()[0][0])
     known = f"spectrim-mini knows {len(WORDS)} spoken English words and nothing else"
@@ -261,7 +286,8 @@ def test_the_embedded_model_says_what_it_knows() -> None:
 def test_resume_of_a_complete_file(checkpoint: str, clips: list[str]) -> None:
     options = ["--model", checkpoint, "--output", "out.csv", "--resume"]
     assert run("predict", *clips[1:3], *options)[0] == 0
-    assert run("predict", *clips[1:3], *options) == (0, "", "spectrim: out.csv is complete already\n")
+    untold = "it does not say what it was made with: delete it to tag anew"
+    assert run("predict", *clips[1:3], *options) == (0, "", f"spectrim: out.csv is complete already; {untold}\n")
     code, _, err = run("predict", *clips, *options)
     assert code == 2
     assert "this file is complete, and clip [0].wav and 1 more are not in it" in err

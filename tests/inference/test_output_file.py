@@ -163,6 +163,19 @@ def test_parquet_has_the_cells_of_csv_with_types(tmp_path: Path, monkeypatch: py
         assert {name: "" if cell is None else str(cell) for name, cell in row.items()} == other
 
 
+def test_a_finished_parquet_is_that_of_its_settings_alone(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow.parquet")
+    write_all(tmp_path / "out.parquet", "parquet")
+    made = finished_rows(tmp_path / "out.parquet", "parquet")[1]
+    assert made is not None
+    same = {name: value for name, value in made.items() if name not in ("format", "top")}
+    again = OutputFile(tmp_path / "out.parquet", "parquet", same, top=made["top"], resume=True)
+    assert again.complete and again.says_settings
+    again.close()
+    with pytest.raises(InvalidSetting, match=r"keep_rate is 0\.3; allowed: "):
+        OutputFile(tmp_path / "out.parquet", "parquet", {**same, "keep_rate": 0.3}, top=made["top"], resume=True)
+
+
 def test_parquet_without_its_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"pip install 'spectrim\[parquet\]'"):
@@ -299,7 +312,7 @@ def test_a_damaged_partial_or_record_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_resuming_a_complete_file_knows_what_is_in_it(tmp_path: Path, form: str) -> None:
     write_all(tmp_path / "out", form)
-    file = OutputFile(tmp_path / "out", form, {"window": 1.0}, resume=True)
+    file = OutputFile(tmp_path / "out", form, {"window": 1.0}, top=3, resume=True)
     assert file.complete
     assert list(file.done) == [FORMATS[form].name(path) for path in SELECTION.files]
     assert [path for path, error in file.done.items() if error] == ["bad.wav"]
@@ -337,7 +350,7 @@ def test_csv_written_before_there_were_notes_is_known(tmp_path: Path) -> None:
     path.write_text(
         "file,part,start,end,rank,label,score,error\na.wav,file,0.0,1.0,1,no,0.5,\nb.wav,,,,,,,empty file (0 bytes)\n"
     )
-    assert finished_rows(path, "csv") == {"a.wav": None, "b.wav": "empty file (0 bytes)"}
+    assert finished_rows(path, "csv") == ({"a.wav": None, "b.wav": "empty file (0 bytes)"}, None)
 
 
 def test_a_second_run_on_one_output_is_refused_at_once(tmp_path: Path) -> None:

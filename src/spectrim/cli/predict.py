@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from spectrim.inference.tagger import Paint
 
 
+UNTOLD = "; it does not say what it was made with: delete it to tag anew"
+"""Of an output whose format holds no settings, where this run may have others."""
+
+
 @plainly
 def demo(
     clips: Annotated[list[Path] | None, typer.Argument(help="Audio files; none: the package's own clips.")] = None,
@@ -128,12 +132,14 @@ def predict(
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes.")] = None,
     explain: Annotated[Path | None, typer.Option(help="Folder for pictures of what is kept.")] = None,
     events: Annotated[Path | None, typer.Option(help="Folder for tracks of when labels are heard.")] = None,
-    events_as: Annotated[str, typer.Option(help="Of --events: audacity or raven.")] = "audacity",
+    events_as: Annotated[str | None, typer.Option(help="Of --events: audacity, the default, or raven.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Of --events: only this one; repeat for more.")] = None,
     threshold: Annotated[list[str] | None, typer.Option(help="Of --events: score, or LABEL=SCORE; repeat.")] = None,
     min_duration: Annotated[float, typer.Option(help="Of --events: seconds of the shortest event.")] = 0.0,
     watch: Annotated[Path | None, typer.Option(help="Folder: tag what arrives in it, until Ctrl-C.")] = None,
-    settle: Annotated[float, typer.Option(help="Of --watch: seconds for which a complete file stays as it is.")] = 2.0,
+    settle: Annotated[
+        float | None, typer.Option(help="Of --watch: seconds for which a complete file stays as it is; default: 2.")
+    ] = None,
     progress: ProgressOption = None,
 ) -> None:
     """Tag audio files of any format, rate and length, with a checkpoint or an exported .onnx file.
@@ -143,6 +149,10 @@ def predict(
     form = predict_form(form, output, resume)
     if (watch is None) == (not paths):
         raise InvalidSetting("paths", paths, "files, folders, patterns or -; or --watch FOLDER instead of them")
+    if watch is None and settle is not None:
+        raise InvalidSetting("settle", settle, "only with --watch")
+    if events is None and events_as is not None:
+        raise InvalidSetting("events_as", events_as, "only with --events")
     if drop_padding and backend not in (None, "torch"):
         raise InvalidSetting("drop_padding", True, "only with --backend torch: no exported file can do it")
     from spectrim.assets import EMBEDDED
@@ -153,7 +163,11 @@ def predict(
     from spectrim.inference.output_file import OutputFile
     from spectrim.inference.predict import first_windows, predict_files
     from spectrim.inference.prediction_rows import FORMATS
+    from spectrim.inference.watch import SETTLE_SECONDS, check_watched
 
+    settle = SETTLE_SECONDS if settle is None else settle
+    if watch is not None:
+        check_watched(watch, settle)
     console = error_console(progress)
     if output is not None:
         FORMATS[form].check()
@@ -174,7 +188,7 @@ def predict(
         network = network.at(network.pruning.changed({"drop_padding": True}))
     if model == EMBEDDED:
         complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
-    tracks = _tracks(network, selection, events, events_as, label or [], threshold or [], min_duration)
+    tracks = _tracks(network, selection, events, events_as or "audacity", label or [], threshold or [], min_duration)
     settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
     settings |= {} if watch is None else {"watch": str(watch)}
     if backend is not None:
@@ -184,7 +198,8 @@ def predict(
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, watch is not None)
     if left is None:
         sink.close()
-        complain(console, f"{output} is complete already")
+        told = isinstance(sink, OutputFile) and sink.says_settings
+        complain(console, f"{output} is complete already{'' if told else UNTOLD}")
         raise typer.Exit(FAILURE if failed else 0)
     count = len(left.files) + len(left.errors)
     paint = None if explain is None else _painter(network, explain, left)
@@ -271,11 +286,15 @@ def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgres
 
 def predict_form(form: str | None, output: Path | None, resume: bool) -> str:
     """The format that is meant: where none is named, the output's ending says it, and a table goes to a terminal."""
+    ending = "table" if output is None else output.suffix.lower().lstrip(".")
+    named = {"json": "jsonl", "ndjson": "jsonl"}.get(ending, ending)
+    known = named in ("table", "csv", "jsonl", "parquet")
     if form is None:
-        ending = "table" if output is None else output.suffix.lower().lstrip(".")
-        form = "jsonl" if ending in ("json", "ndjson") else ending
-        if form not in ("table", "csv", "jsonl", "parquet"):
+        if not known:
             raise InvalidSetting("output", str(output), "a name that ends in .csv, .jsonl or .parquet, or --format")
+        form = named
+    elif output is not None and known and named not in (form, "table"):
+        raise InvalidSetting("format", form, f"{named}, as {output} is called, or another name")
     allowed = ("csv", "jsonl", "table") if output is None else ("csv", "jsonl", "parquet")
     if form not in allowed:
         where = "; parquet only with --output" if output is None else " for an output file"

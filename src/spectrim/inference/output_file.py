@@ -44,6 +44,7 @@ class OutputFile:
     Attributes:
         done: files that have their rows already, with their errors.
         complete: with ``resume``, whether FILE is there and nothing is left to resume; nothing can be written then.
+        says_settings: whether a FILE that is complete says its settings; they are then those of this run.
         begun: whether anything is on disk that could be resumed.
         found: files as they were when they were found; for others it is looked up when their scores come.
 
@@ -72,7 +73,7 @@ class OutputFile:
         self.partial = self.path if growing else self.path.with_name(self.path.name + ".partial")
         self.done: Done = {}
         self.found: dict[str, Version] = {}
-        self.complete = False
+        self.complete = self.says_settings = False
         self._form = form
         self._growing = growing
         self._top = top
@@ -111,8 +112,10 @@ class OutputFile:
                 raise InvalidSetting("output", str(self.path), f"{allowed} {self.partial}")
             self._continue()
         elif resume and self.path.exists():
-            self.done = finished_rows(self.path, self._form)
-            self.complete = True
+            self.done, before = finished_rows(self.path, self._form)
+            if before is not None:
+                refuse_another_run(self._settings, before, self.path)
+            self.complete, self.says_settings = True, before is not None
 
     def remaining(self, selection: Selection) -> Selection:
         """What of a selection has no rows yet."""

@@ -162,6 +162,18 @@ def write_parquet(rows: BinaryIO, target: Path, settings: str) -> None:
             writer.write_table(arrow.table(columns, schema=schema))
 
 
+def _parquet_settings(path: Path) -> dict[str, Any]:
+    arrow = _pyarrow()
+    try:
+        metadata = arrow.parquet.read_schema(path).metadata or {}
+    except (arrow.ArrowException, OSError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    settings = json.loads(metadata[b"spectrim"])
+    if not isinstance(settings, dict):
+        raise ValueError("its schema does not say what its rows were made with")
+    return settings
+
+
 def _parquet_done(path: Path) -> Done:
     arrow, done = _pyarrow(), Done()
     try:
@@ -184,6 +196,7 @@ class Format:
         convert: makes the output of its rows where they are not the output themselves; see `write_parquet`.
         name: how the output writes the name of a file.
         check: raises where this kind cannot be written here.
+        settings: what the rows of a finished output were made with; None where it does not say. Raises as ``done``.
     """
 
     header: Callable[[], str]
@@ -192,24 +205,26 @@ class Format:
     convert: Callable[[BinaryIO, Path, str], None] | None = None
     name: Callable[[str], str] = str
     check: Callable[[], object] = str
+    settings: Callable[[Path], dict[str, Any]] | None = None
 
 
 FORMATS = {
     "csv": Format(csv_header, csv_rows, _csv_done),
     "jsonl": Format(str, json_line, _json_done),
-    "parquet": Format(csv_header, csv_rows, _parquet_done, write_parquet, utf8_text, _pyarrow),
+    "parquet": Format(csv_header, csv_rows, _parquet_done, write_parquet, utf8_text, _pyarrow, _parquet_settings),
 }
 """What an output file can be; text goes to standard output too."""
 
 
-def finished_rows(path: Path, form: str) -> Done:
-    """Files that a complete output holds, with their errors.
+def finished_rows(path: Path, form: str) -> tuple[Done, dict[str, Any] | None]:
+    """Files that a complete output holds, with their errors, and what it was made with, None where it does not say.
 
     Raises:
         InvalidSetting: it is no output of this program.
         MissingExtra: what reads it is not installed.
     """
     try:
-        return FORMATS[form].done(path)
+        known = FORMATS[form]
+        return known.done(path), None if known.settings is None else known.settings(path)
     except (ValueError, LookupError, TypeError) as error:
         raise InvalidSetting("resume", str(path), f"an output in the format {form} ({error})") from error

@@ -21,6 +21,14 @@ MOST = 256
 """Files that one look gives."""
 
 
+def check_watched(folder: Path, settle: float) -> None:
+    """Raise `InvalidSetting` where there is no such folder, or ``settle`` is below 0; see `Arrivals`."""
+    if not folder.is_dir():
+        raise InvalidSetting("watch", str(folder), "a folder that exists")
+    if not settle >= 0:
+        raise InvalidSetting("settle", settle, "seconds, 0 or more")
+
+
 class Arrivals:
     """What has arrived in a folder and its sub-folders.
 
@@ -48,10 +56,7 @@ class Arrivals:
         apart_from: Path | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not folder.is_dir():
-            raise InvalidSetting("watch", str(folder), "a folder that exists")
-        if not settle >= 0:
-            raise InvalidSetting("settle", settle, "seconds, 0 or more")
+        check_watched(folder, settle)
         self._folder = folder
         self._given = dict(given)
         self._settle = settle

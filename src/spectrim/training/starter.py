@@ -191,7 +191,7 @@ def starter_text(path: Path, root: str | Path, report: Report, split: Split, sta
 # A first recipe for {_comment(str(root))}, written by `spectrim data check {report.name} DIR --write-recipe`:
 # {kind}, {_counted(report)}.
 # Train:  spectrim train {_comment(path.name)} --data DIR --init {name} --output RUN
-{_folds_line(path.name, split, name)}# Another value without a change here: --set optimiser.epochs=5
+{_folds_line(path.name, split, name)}# Another value without a change here: --set optimiser.learning_rate=1.0e-3
 name: {_yaml(path.stem)}
 description: {_yaml(f"{len(counts)} labels of {Path(root).name}, {clips} training clips")}
 data:

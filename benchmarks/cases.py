@@ -21,6 +21,7 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.config import BUILDERS
 from spectrim.inference.onnx_export import comparison_clips, export
 from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.openvino_model import compiled
 from spectrim.inference.packing import pack_weights
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
@@ -260,8 +261,8 @@ def openvino_calls(path: Path) -> dict[str, Call]:
     calls = {}
     for name, hint in hints.items():
         settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        compiled = core.compile_model(core.read_model(path), "CPU", {**settings, "PERFORMANCE_HINT": "LATENCY"})
-        request = compiled.create_infer_request()
+        model = compiled(core.read_model(path), {**settings, "PERFORMANCE_HINT": "LATENCY"})
+        request = model.create_infer_request()
 
         def call(values: Tensor, request: openvino.InferRequest = request) -> Tensor:
             return torch.from_numpy(request.infer({"input_values": values.numpy()})["logits"])

@@ -35,6 +35,7 @@ from spectrim.inference.onnx_export import (
 )
 from spectrim.inference.onnx_metadata import write_metadata
 from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.openvino_model import compiled
 from spectrim.network.transformer import AudioTransformer
 
 CASES = [
@@ -379,10 +380,9 @@ def test_openvino_reads_the_same_file(backbone: str, criterion: str, front_end: 
     """OpenVINO computes the front end in float32, so a waveform's logits are a little further off."""
     openvino = pytest.importorskip("openvino")
     model, path = exported(backbone, criterion, front_end)
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model_there = compiled(openvino.Core().read_model(path), {"INFERENCE_PRECISION_HINT": "f32"})
     for waves in (noise()[:1], noise()[:3]):
         feeds = inputs_of(model, waves, front_end)
-        found, wanted = compiled(feeds), run(path, feeds)
+        found, wanted = model_there(feeds), run(path, feeds)
         np.testing.assert_allclose(found["logits"], wanted["logits"], atol=1e-2 if front_end else 1e-4)
         np.testing.assert_array_equal(found["kept"], wanted["kept"])

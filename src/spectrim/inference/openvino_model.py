@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,8 +70,6 @@ class OpenVinoModel(ExportedModel):
         return table, _shapes(self._graph.inputs), _shapes(self._graph.outputs)
 
     def _start(self) -> None:
-        import openvino
-
         if self._asked not in (None, "fp32", self._precision) and self._precision != "fp32":
             allowed = f"{self._precision}, as {self.name} was exported, or an fp32 file"
             raise InvalidSetting("precision", self._asked, allowed)
@@ -82,7 +81,7 @@ class OpenVinoModel(ExportedModel):
         if self._asked == "int8" and self._precision == "fp32":
             _compress(self._graph)
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self.config.hidden_size
-        self._request = openvino.Core().compile_model(self._graph, "CPU", settings).create_infer_request()
+        self._request = compiled(self._graph, settings).create_infer_request()
 
     def _infer(self, feeds: Mapping[str, NDArray]) -> tuple[NDArray, NDArray]:
         found = self._request.infer(dict(feeds))
@@ -100,6 +99,25 @@ def check_openvino(device: str = "cpu", precision: str | None = None) -> None:
 
     if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise InvalidSetting("precision", precision, "fp32 or int8: this processor does not multiply bfloat16")
+
+
+def compiled(graph: Any, settings: Mapping[str, Any]) -> Any:
+    """Compile a graph for the CPU, on a thread of its own.
+
+    OpenVINO (2026.4) gives the thread that compiles a signal stack (`sigaltstack`), and when models go in another order
+    than they came puts one back that is freed: the next signal, a Ctrl-C or the end of a child, would kill the process.
+
+    Args:
+        graph: from ``openvino.Core().read_model``.
+        settings: properties of the CPU plugin.
+
+    Returns:
+        ``openvino.CompiledModel``.
+    """
+    import openvino
+
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(openvino.Core().compile_model, graph, "CPU", dict(settings)).result()
 
 
 def _shapes(places: Any) -> Shapes:

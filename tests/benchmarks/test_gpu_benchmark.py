@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from benchmark_scripts import FOLDER, run_script
+from full_size import full_size
 from shared import made_once
 from torch import Tensor
 
@@ -171,6 +172,7 @@ def trial(modules: dict[str, ModuleType], late: bool) -> Any:
     return modules["gpu_sections.common"].Setting(*size, 1e12, None, lambda: late)
 
 
+@full_size
 def test_a_gpu_adds_rows_for_graphs(modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in that captures nothing."""
     monkeypatch.setattr(modules["gpu_sections.common"].Setting, "is_cuda", True)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from benchmark_scripts import FOLDER, run_script
+from full_size import full_size
 from seeded import uniform
 from shared import made_once
 
@@ -164,6 +165,7 @@ def test_figures_are_drawn(scripts: dict[str, ModuleType], speed: Any, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latency.png", "saved.png"]
 
 
+@full_size
 def test_files_to_labels_agree_and_are_timed(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
     cases = ("ast-1s", "audiomae-1s")
     result = run(

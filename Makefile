@@ -70,6 +70,8 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py --json benchmarks/results/speed.json $(if $(REFERENCE),--reference $(REFERENCE) --libraries $(LIBRARIES))
 	$(BIN)/python benchmarks/methods.py --json benchmarks/results/methods.json
 	$(BIN)/python benchmarks/files.py --json benchmarks/results/files.json
+	$(BIN)/python benchmarks/files.py --cases ast-10s ast-1s --exported onnxruntime:int8 openvino:int8 \
+		--json benchmarks/results/files_exported.json
 	$(BIN)/python benchmarks/frontend.py --json benchmarks/results/frontend.json
 	$(BIN)/python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
 	$(BIN)/python benchmarks/long_recording.py --json benchmarks/results/long_recording.json

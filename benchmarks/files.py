@@ -1,12 +1,17 @@
 """Time the whole way from audio files to labels, beside transformers' pipeline, in turn in one run.
 
     python benchmarks/files.py --json benchmarks/results/files.json
+    python benchmarks/files.py --cases ast-10s ast-1s --exported onnxruntime:int8 openvino:int8 \
+        --json benchmarks/results/files_exported.json
 
 The files are FLAC, mono, 16 kHz, so that nobody resamples, and as long as the case's model hears at once. Both use the
 same weights (random: speed does not depend on them). transformers, which has no AudioMAE: soundfile reads, then
 ``pipeline("audio-classification")`` with its ASTFeatureExtractor and SDPA attention. Spectrim: `spectrim.predict`,
 which decodes in worker processes that it starts anew for every call. Spectrim's stages are timed alone as well:
-decoding, front end, model. Run it on a machine that does nothing else.
+decoding, front end, model. With ``--exported``, Spectrim also runs AST as ``--backend`` and ``--precision`` of
+`spectrim predict` would, at the pruned rates, and how far the labels are from PyTorch's in fp32 at the same rate, on
+clips of the package, is recorded beside the times: random weights tell classes apart less than trained ones do.
+Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -15,10 +20,11 @@ import argparse
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import soundfile
@@ -31,6 +37,10 @@ from transformers.utils import is_speech_available
 
 from spectrim.audio.frontend import Frontend
 from spectrim.files import write_json
+from spectrim.inference.backend import Backend
+from spectrim.inference.choosing import PRECISIONS, Pair, compared
+from spectrim.inference.onnx_export import comparison_clips
+from spectrim.inference.opening import ModelSource, open_model
 from spectrim.inference.packing import pack_weights
 from spectrim.inference.predict import decoded_windows, predict_files
 from spectrim.inference.torch_model import TorchModel
@@ -60,8 +70,8 @@ def transformers_way(paths: list[str], pipe: Pipeline, batch: int) -> list[list[
     return [[(one["label"], one["score"]) for one in labels] for labels in found]
 
 
-def our_way(paths: list[str], model: AudioTransformer, rate: float, batch: int) -> list[NDArray[np.float32]]:
-    """Scores of all labels for each file by `spectrim.predict`."""
+def our_way(paths: list[str], model: ModelSource, rate: float | None, batch: int) -> list[NDArray[np.float32]]:
+    """Scores of all labels for each file by `spectrim.predict`; a rate of None is the model's own."""
     found = [one.scores for one in predict_files(paths, model, keep_rate=rate, batch_size=batch)]
     return [scores for scores in found if scores is not None]
 
@@ -89,6 +99,29 @@ def stages(paths: list[str], model: AudioTransformer, batch: int) -> dict[str, C
     }
 
 
+def exported(model: AudioTransformer, pairs: Sequence[Pair], folder: Path) -> dict[tuple[Pair, float], Backend]:
+    """The model at each pruned rate in each backend and precision, as `spectrim predict --backend` opens it."""
+    with patch("spectrim.inference.export_cache.constants.HF_ASSETS_CACHE", str(folder)):
+        return {
+            (pair, rate): open_model(model, rate, pair[1], "cpu", pair[0])
+            for pair in pairs
+            for rate in RATES
+            if rate < 1.0
+        }
+
+
+def agreement(model: AudioTransformer, backends: Mapping[tuple[Pair, float], Backend]) -> list[dict[str, Any]]:
+    """How far each is from PyTorch in fp32 at the same rate, on clips of the package."""
+    waves = comparison_clips(model.config)
+    found = []
+    for (pair, rate), backend in backends.items():
+        reference = TorchModel(model).at(keep_rate=rate)
+        row = compared({("torch", "fp32"): reference, pair: backend}, waves)[1]
+        facts = {"agreeing": row.agreeing, "clips": len(waves), "largest_score_difference": row.largest}
+        found.append({"backend": pair[0], "precision": pair[1], "keep_rate": rate, **facts})
+    return found
+
+
 def peer(setting: Setting) -> Pipeline | None:
     """transformers' pipeline with the weights of a case, None where transformers has no such model."""
     if setting.theirs is None:
@@ -105,7 +138,9 @@ def apart(paths: list[str], pipe: Pipeline, model: AudioTransformer) -> float:
     return max(abs(score - float(ours[places[label]])) for theirs, ours in both for label, score in theirs)
 
 
-def measure(name: str, batches: Sequence[int], audio: int, repeats: int, *, small: bool) -> dict[str, Any]:
+def measure(
+    name: str, batches: Sequence[int], audio: int, repeats: int, pairs: Sequence[Pair] = (), *, small: bool
+) -> dict[str, Any]:
     """Compare the answers of a case, time everything in turn at each batch size; times are per file."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -116,19 +151,35 @@ def measure(name: str, batches: Sequence[int], audio: int, repeats: int, *, smal
         count = max(audio // seconds, 1)
         paths = write_files(Path(folder), count, seconds)
         difference = None if pipe is None else apart(paths, pipe, model)
+        backends = exported(setting.model, () if pipe is None else pairs, Path(folder))
+        near = agreement(setting.model, backends)
         rows: list[dict[str, Any]] = []
         for batch in batches:
             cases: dict[str, Callable[[], object]] = {}
             if pipe is not None:
                 cases[PIPELINE] = partial(transformers_way, paths, pipe, batch)
             cases |= {f"spectrim.predict, r={rate:g}": partial(our_way, paths, model, rate, batch) for rate in RATES}
+            cases |= {
+                f"spectrim.predict, {' '.join(pair)}, r={rate:g}": partial(our_way, paths, backend, None, batch)
+                for (pair, rate), backend in backends.items()
+            }
             cases |= {f"alone: {stage}": call for stage, call in stages(paths, model, batch).items()}
             times = benchmark.interleaved(cases, repeats=repeats, warmup=1, rest=0.1, shuffle=0)
             rows += [
                 {"case": name, "batch_size": batch, "what": what, **benchmark.spread([one / count for one in taken])}
                 for what, taken in times.items()
             ]
-    return {"seconds": seconds, "files": count, "largest_score_difference": difference, "rows": rows}
+    facts = {"seconds": seconds, "files": count, "largest_score_difference": difference, "exported": near}
+    return {**facts, "rows": rows}
+
+
+def pair_of(text: str) -> Pair:
+    """A backend and a precision, written with a colon between them."""
+    backend, _, precision = text.partition(":")
+    if precision not in PRECISIONS.get(backend, ()):
+        known = [f"{name}:{one}" for name, found in PRECISIONS.items() for one in found]
+        raise argparse.ArgumentTypeError(f"{text!r}: one of {', '.join(known)}")
+    return backend, precision
 
 
 def main() -> None:
@@ -138,6 +189,14 @@ def main() -> None:
     everyday = [name for name, case in CASES.items() if case.stride == 16]
     parser.add_argument("--cases", nargs="+", choices=CASES, default=everyday, help="default: those of stride 16")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument(
+        "--exported",
+        type=pair_of,
+        nargs="*",
+        default=[],
+        metavar="BACKEND:PRECISION",
+        help="of AST, e.g. onnxruntime:int8",
+    )
     parser.add_argument("--audio", type=int, default=80, help="seconds of audio that the files of a case hold")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="tiny models: shows that it runs; times say nothing")
@@ -151,7 +210,7 @@ def main() -> None:
         "environment": environment(),
     }
     found = {
-        name: measure(name, options.batch_sizes, options.audio, options.repeats, small=options.small)
+        name: measure(name, options.batch_sizes, options.audio, options.repeats, options.exported, small=options.small)
         for name in options.cases
     }
     rows = [row for one in found.values() for row in one.pop("rows")]

@@ -184,6 +184,7 @@ def all_targets(results: Results) -> str:
     for name, of in (
         ("frontend", targets.of_front_end),
         ("files", targets.of_files),
+        ("files_exported", targets.of_exported_files),
         ("long_recording", targets.of_recordings),
     ):
         other = load(name)
@@ -226,6 +227,32 @@ def files(results: Results) -> str:
     ways = [f"`spectrim.predict`, r={rate}" for rate in targets.RATES]
     stages = ["decoding alone", "front end alone", "model's share, r=0.7"]
     return table(["files → labels, ms a file", "transformers' pipeline", *ways, *stages], lines)
+
+
+def files_exported(results: Results) -> str:
+    """From files to labels in other runtimes: a line for each, its batch sizes and how far its labels are."""
+    rows = {(row["case"], row["batch_size"], row["what"]): row for row in results["rows"]}
+    batches = list(dict.fromkeys(batch for _, batch, _ in rows))
+    lines = []
+    for case, found in results["cases"].items():
+        for pair in found["exported"]:
+            times = []
+            for batch in batches:
+                base, row = rows[case, batch, targets.PIPELINE], rows[case, batch, targets.exported_name(pair)]
+                times.append(f"{with_quartiles(row)} {base['median_ms'] / row['median_ms']:.2f}×")
+            lines.append(
+                [
+                    f"{CASES[case].what}, {pair['backend']} {pair['precision']}, r={pair['keep_rate']:g}",
+                    *times,
+                    f"{pair['agreeing']} of {pair['clips']}",
+                    f"{pair['largest_score_difference']:.2g}",
+                ]
+            )
+    heads = [f"batch {batch}, over the pipeline" for batch in batches]
+    place = results["environment"]
+    machine = f"{place['processor']} ({place['instructions']}), {place['cores']} cores"
+    origin = f"{machine}; medians of {results['repeats']} rounds."
+    return f"{origin}\n\n{table(['files → labels, ms a file', *heads, 'same label', 'scores apart, at most'], lines)}"
 
 
 def with_quartiles(row: Mapping[str, Any]) -> str:
@@ -347,6 +374,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "machine-in-short": ("speed", machine_in_short),
     "reference": ("speed", reference_apart),
     "files": ("files", files),
+    "files-exported": ("files_exported", files_exported),
     "whole-mlp": ("speed_whole_mlp", whole_mlp),
     "operations": ("where_time_goes", operations),
     "alternatives": ("where_time_goes", alternatives),

@@ -141,6 +141,29 @@ def of_files(result: Mapping[str, Any]) -> list[Outcome]:
     ]
 
 
+def of_exported_files(result: Mapping[str, Any]) -> list[Outcome]:
+    """From files to labels in another runtime, over transformers' pipeline."""
+    medians = {(row["case"], row["batch_size"], row["what"]): row["median_ms"] for row in result["rows"]}
+    case = TEN_SECONDS["AST-B/16"]
+    return [
+        Outcome(
+            f"files → labels over transformers' pipeline, {pair['backend']} {pair['precision']}, r=0.7",
+            f"AST-B/16, batch {batch}",
+            4.0,
+            medians[case, batch, PIPELINE] / medians[case, batch, exported_name(pair)],
+        )
+        for pair in result["cases"].get(case, {}).get("exported", [])
+        if pair["keep_rate"] == 0.7
+        for batch in (1, 8)
+        if (case, batch, PIPELINE) in medians
+    ]
+
+
+def exported_name(pair: Mapping[str, Any]) -> str:
+    """What `files.py` calls a backend, a precision and a keep rate in its rows."""
+    return f"spectrim.predict, {pair['backend']} {pair['precision']}, r={pair['keep_rate']:g}"
+
+
 def of_recordings(result: Mapping[str, Any]) -> list[Outcome]:
     """Peak memory of the longest recording, and what a further hour of it takes, against shorter ones."""
     rows = sorted(result["rows"], key=lambda row: row["hours"])

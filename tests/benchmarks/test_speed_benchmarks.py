@@ -169,15 +169,30 @@ def test_figures_are_drawn(scripts: dict[str, ModuleType], speed: Any, tmp_path:
 def test_files_to_labels_agree_and_are_timed(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
     cases = ("ast-1s", "audiomae-1s")
     result = run(
-        "files.py", tmp_path / "files.json", "--cases", *cases, "--batch-sizes", "2", "--audio", "3", "--repeats", "1"
+        "files.py",
+        tmp_path / "files.json",
+        "--cases",
+        *cases,
+        "--batch-sizes",
+        "2",
+        "--audio",
+        "3",
+        "--repeats",
+        "1",
+        *("--exported", "onnxruntime:int8", "openvino:int8"),
     )
     assert result["cases"]["ast-1s"]["largest_score_difference"] < 1e-4
     timed = {case: {row["what"] for row in result["rows"] if row["case"] == case} for case in cases}
-    assert timed["ast-1s"] - timed["audiomae-1s"] == {"transformers' pipeline"}
+    exported = {pair["backend"] for pair in result["cases"]["ast-1s"]["exported"] if pair["agreeing"] > 12}
+    assert exported == {"onnxruntime", "openvino"}
+    others = {f"spectrim.predict, {backend} int8, r={rate}" for backend in exported for rate in (0.7, 0.5)}
+    assert timed["ast-1s"] - timed["audiomae-1s"] == {"transformers' pipeline", *others}
     assert {"spectrim.predict, r=0.7", "alone: front end", "alone: model, r=0.5"} <= timed["audiomae-1s"]
     text = scripts["tables"].files(result)
     assert text.count("AudioMAE-B, 1 s, batch 2") == 1
     assert len(text.splitlines()) == 4
+    assert scripts["tables"].files_exported(result).count("AST-B/16, 1 s, openvino int8") == 2
+    assert [one.where for one in scripts["tables"].targets.of_exported_files(result)] == []  # 10 s were not asked for
 
 
 def test_shares_of_operations_add_up_and_other_ways_compute_the_same(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,29 @@ def test_a_damaged_entry_is_made_anew(model: AudioTransformer, tmp_path: Path, m
     assert export_cache.exported_file(model, "other", "fp32") != path
     assert written[:4] == [path] * 4
     assert len(written) == 5
+
+
+def test_the_cache_is_bounded(model: AudioTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(export_cache, "MOST", 250)
+
+    class Done:
+        class parity:
+            clips, relative_difference = 16, 0.0
+
+    def write(network: Any, path: Path, **_: Any) -> type[Done]:
+        path.write_bytes(bytes(100))
+        return Done
+
+    monkeypatch.setattr(export_cache, "export", write)
+    first, second, third = (export_cache.exported_file(model, mark, "fp32") for mark in ("first", "second", "third"))
+    assert first.exists()  # all of them are in use
+    for hours, path in ((3, second), (2, first)):
+        moment = time.time() - 3600 * hours
+        os.utime(path.with_suffix(".json"), (moment, moment))
+    assert export_cache.exported_file(model, "third", "fp32") == third
+    assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
+    assert not second.with_suffix(".json").exists()
 
 
 def test_what_is_too_far_from_fp32_is_not_taken() -> None:

@@ -43,6 +43,7 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
     ("override", "words"),
     [
         ("optimiser.epoch=5", ["r.yaml: optimiser.epoch is 5; allowed: 'epochs', perhaps; one of accumulate,"]),
+        ("epochs=5", ["r.yaml: epochs is 5; allowed: optimiser.epochs, perhaps; one of"]),
         ("optimizer={epochs: 5}", ["r.yaml: optimizer", "'optimiser', perhaps"]),
         ("xyz=1", ["r.yaml: xyz is 1; allowed: one of augment, data"]),
         ("model.builder=ast-bse", ["'ast-base', perhaps"]),

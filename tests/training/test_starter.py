@@ -40,7 +40,7 @@ def test_a_folder_gets_folds_its_own_statistics_and_a_length_without_the_outlier
     }
     text = (tmp_path / "my.yaml").read_text()
     assert "1 of 24 training clips are longer and lose their ends; the longest clip has 3.00 s." in text
-    assert "2 labels with 12 to 12 training clips each, 24 clips to train on, 6 for validation and test." in text
+    assert "2 labels with 12 training clips each, 24 clips to train on, 6 for validation and test." in text
     assert (recipe.evaluation.choose, recipe.optimiser.batch_size) == ("last", 16)
 
 

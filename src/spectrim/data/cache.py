@@ -77,7 +77,7 @@ class AudioCache:
         begun: whether `begin` was called.
 
     Raises:
-        InvalidSetting: ``most`` is no number of bytes.
+        InvalidSetting: ``most`` is no number of bytes, or ``folder`` is a file.
     """
 
     root: str | Path
@@ -90,6 +90,8 @@ class AudioCache:
     def __post_init__(self) -> None:
         if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
             raise InvalidSetting("cache", self.most, "a number of bytes from 1")
+        if self.folder is not None and Path(self.folder).exists() and not Path(self.folder).is_dir():
+            raise InvalidSetting("cache_dir", str(self.folder), "a folder, or what is to become one; this is a file")
         root = Path(self.root).resolve()
         self.folder = cache_folder("audio") if self.folder is None else Path(self.folder)
         self.place = self.folder / hashlib.sha256(os.fsencode(root)).hexdigest()[:24]

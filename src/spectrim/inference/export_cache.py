@@ -1,7 +1,7 @@
 """Exported files of models, kept for the user from one call to the next.
 
 They lie where libraries beside Hugging Face's keep theirs (`huggingface_hub.cached_assets_path`), so that HF_HOME and
-HF_ASSETS_CACHE say where.
+HF_ASSETS_CACHE say where. What has not been used for longest goes when there is more than `MOST`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,12 @@ from spectrim.inference.exported_model import SUFFIX
 from spectrim.inference.onnx_export import Progress, check_settings, export
 from spectrim.machine import version_of
 from spectrim.network.transformer import AudioTransformer
+
+MOST = 10 * 10**9
+"""Bytes that are kept: those of two dozen models of AST's size, in fp32 and int8."""
+
+IDLE = 3600.0
+"""Seconds after its last use in which a file stays, however much there is: somebody may be about to open it."""
 
 VERSIONS = ("spectrim", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 
@@ -72,8 +80,30 @@ def exported_file(network: AudioTransformer, mark: str, precision: str, on_step:
         parity = export(network, path, precision=precision, traced=traced, on_step=on_step).parity
         return {"sha256": _digest(path), "clips": parity.clips, "relative_difference": parity.relative_difference}
 
-    remembered(path.with_suffix(".json"), make, lambda record: record["sha256"] == _digest(path))
+    record = path.with_suffix(".json")
+    remembered(record, make, lambda found: found["sha256"] == _digest(path))
+    os.utime(record)
+    _make_room(folder, path)
     return path
+
+
+def _make_room(folder: Path, wanted: Path) -> None:
+    """Remove the files that have not been used for longest while there are more than `MOST` bytes of them."""
+    with FileLock(folder / ".room.lock"):
+        used, sizes = {}, {}
+        for path in folder.glob(f"*{SUFFIX}"):
+            with suppress(OSError):
+                record = path.with_suffix(".json")
+                used[path] = (record if record.exists() else path).stat().st_mtime
+                sizes[path] = path.stat().st_size
+        for path in sorted(sizes, key=lambda one: used[one]):
+            if sum(sizes.values()) <= MOST or time.time() - used[path] < IDLE:
+                break
+            if path != wanted:
+                with suppress(OSError):
+                    path.with_suffix(".json").unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+                    del sizes[path]
 
 
 def remembered(path: Path, make: Callable[[], dict[str, Any]], whole: Callable[[dict[str, Any]], bool]) -> Any:

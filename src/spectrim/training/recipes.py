@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, c
 
 from spectrim.checkpoints import DescribedSource
 from spectrim.config import BUILDERS, SpectrimConfig
-from spectrim.errors import InvalidSetting, nearest_of
+from spectrim.errors import InvalidSetting, nearest_of, one_of
 from spectrim.network.positions import POSITION_METHODS
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning
 from spectrim.pruning.reducers import REDUCERS
@@ -45,8 +45,20 @@ class StrictSettings(BaseModel):
     def _refuse_unknown_fields(cls, values: Any) -> Any:
         for name in values if isinstance(values, dict) else ():
             if name not in cls.model_fields:
-                raise InvalidSetting(str(name), values[name], nearest_of(str(name), cls.model_fields))
+                deeper = cls._deeper(str(name))
+                allowed = f"{deeper}, perhaps; {one_of(cls.model_fields)}" if deeper else None
+                raise InvalidSetting(str(name), values[name], allowed or nearest_of(str(name), cls.model_fields))
         return values
+
+    @classmethod
+    def _deeper(cls, name: str) -> str:
+        """Where settings inside these have a field of this name, e.g. ``"optimiser.epochs"``; ``""`` if none has."""
+        inside = {
+            field: kind.annotation.model_fields
+            for field, kind in cls.model_fields.items()
+            if isinstance(kind.annotation, type) and issubclass(kind.annotation, StrictSettings)
+        }
+        return " or ".join(f"{field}.{name}" for field, names in inside.items() if name in names)
 
 
 class ModelSettings(StrictSettings):

@@ -178,7 +178,8 @@ def starter_text(path: Path, root: str | Path, report: Report, split: Split, sta
     same = report.parts["validation"] is report.parts["test"]
     choose = "best" if split.held_out and not same else "last"
     first = dense + falling if choose == "best" else 0
-    kind = f"{len(counts)} labels with {counts[0]} to {counts[-1]} training clips each"
+    spread = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    kind = f"{len(counts)} labels with {spread} training clips each"
     longest = f"the longest clip has {train.seconds[2]:.2f} s"
     cut = f"{report.cut} of {clips} training clips are longer and lose their ends; {longest}" if report.cut else longest
     chosen = (
@@ -186,6 +187,7 @@ def starter_text(path: Path, root: str | Path, report: Report, split: Split, sta
         if choose == "best"
         else "no epoch is chosen: the validation clips are those of the test"
     )
+    steps = math.ceil(clips / batch)
     name = "CHECKPOINT" if start is None else _comment(start.source.place)
     return f"""\
 # A first recipe for {_comment(str(root))}, written by `spectrim data check {report.name} DIR --write-recipe`:
@@ -214,7 +216,7 @@ optimiser:
   learning_rate: {RATES[1] if start is None or start.width > SMALL else RATES[0]}
   layer_decay: 0.75
   weight_decay: 0.05
-  # {batch} clips a step, {math.ceil(clips / batch)} steps an epoch, {epochs * math.ceil(clips / batch)} in all: \
+  # {batch} clips a step, {steps} step{"" if steps == 1 else "s"} an epoch, {epochs * steps} in all: \
 the fewer clips, the more often each is seen.
   batch_size: {batch}
   epochs: {epochs}

@@ -159,3 +159,40 @@ def test_a_manifest_of_nothing_exits_with_1(tmp_path: Path) -> None:
     code, out, err = run("manifest", tmp_path / "segments.csv", tmp_path, tmp_path / "x.json", "--labels", labels)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_data_set_is_packed_and_checked(esc50: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    code, out, err = run("pack", "esc50", esc50, "--output", packed, "--set", "bad_share=0.4", "--max-listed", 2)
+    assert (code, err) == (0, "")
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[:3] == ["1 missing", "1-1000-A-2.wav", "3 unreadable"]
+    assert lines[5] == "and 1 more"
+    facts = dict(line.rsplit(maxsplit=1) for line in lines[6:-1])
+    assert (facts["clips"], facts["archives"], facts["rounded clips"]) == ("26", "5", "26")
+    assert lines[-1] == f"{packed}: use it in place of {esc50}"
+    before, after = (
+        json.loads(run("check", "esc50", root, "--set", "bad_share=0.4", "--fold", 2, "--format", "json")[1])
+        for root in (esc50, packed)
+    )
+    assert after.pop("mean") == pytest.approx(before.pop("mean"), abs=0.1)
+    assert after.pop("std") == pytest.approx(before.pop("std"), abs=0.1)
+    assert after == before
+    code, out, err = run("pack", "esc50", esc50, "--output", tmp_path / "again")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "files are unreadable, more than bad_share=0.05: " in err
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "original", "--rate", "8000"], "rate is 8000; allowed: none with --format original"),
+        (["--shard-size", "big"], "shard_size is 'big'; allowed: a size such as 500MB or 20GB"),
+        (["--set", "fold=2"], "option fold is 2; allowed: none: every fold is packed"),
+    ],
+)
+def test_wrong_use_of_pack_exits_with_2(esc50: Path, tmp_path: Path, options: list[str], words: str) -> None:
+    code, out, err = run("pack", "esc50", esc50, "--output", tmp_path / "packed", *options)
+    assert (code, out) == (2, "")
+    assert words in err

@@ -34,8 +34,13 @@ PLANNED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "M
 _UNKNOWN_FRAMES = 1 << 62
 
 
-def decoded(path: Path, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
+def decoded(path: Path | None, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
     """Decode a stretch and make sure that all of it came.
+
+    Args:
+        path: of the file; None for one that is in ``content`` alone.
+        content: all of the file.
+        stretch: which of its bytes.
 
     Yields:
         (sampling rate in hertz, block (n, channels) float32, full scale at ±1); n varies and is never 0.
@@ -82,10 +87,10 @@ class _ForwardFile(soundfile.SoundFile):
         return False
 
 
-def _by_sndfile(path: Path, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
+def _by_sndfile(path: Path | None, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
     whole = stretch.start == 0 and stretch.end == len(content) and not stretch.patches
     try:
-        if whole:
+        if whole and path is not None:
             file = _ForwardFile(path if sys.platform == "win32" else os.fsencode(path))
         else:
             file = _ForwardFile(View(content, stretch))

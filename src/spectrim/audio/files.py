@@ -19,6 +19,7 @@ import soxr
 
 from spectrim.audio.decoders import Samples, decoded
 from spectrim.audio.kinds import plan_for
+from spectrim.audio.members import Member, Source
 from spectrim.audio.plan import Content, Damage, Plan
 from spectrim.errors import AudioError, InvalidSetting
 
@@ -101,12 +102,12 @@ class Note:
     text: str
 
 
-def read(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Waveform:
+def read(path: Source, sampling_rate: int = SAMPLING_RATE) -> Waveform:
     """Decode a whole file.
 
     Args:
         path: any file that libsndfile or FFmpeg reads (wav, flac, ogg, mp3, m4a, webm, ...), of any rate, channel count
-            and sample width; channels are averaged.
+            and sample width, by itself or as a member of an archive; channels are averaged.
         sampling_rate: of the result, in hertz.
 
     Raises:
@@ -115,7 +116,7 @@ def read(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> Waveform:
     return Waveform(np.concatenate(list(stream(path, sampling_rate))), sampling_rate, str(path))
 
 
-def stream(path: str | Path, sampling_rate: int = SAMPLING_RATE, notes: list[str] | None = None) -> Iterator[Samples]:
+def stream(path: Source, sampling_rate: int = SAMPLING_RATE, notes: list[str] | None = None) -> Iterator[Samples]:
     """Decode a file block by block; the blocks, joined, are what `read` returns, to the bit.
 
     Args:
@@ -142,7 +143,7 @@ def stream(path: str | Path, sampling_rate: int = SAMPLING_RATE, notes: list[str
         raise AudioError(source, reason)
 
 
-def own_rate(path: str | Path) -> int:
+def own_rate(path: Source) -> int:
     """The sampling rate of a file's first block, in hertz.
 
     Raises:
@@ -154,14 +155,14 @@ def own_rate(path: str | Path) -> int:
     raise AudioError(str(path), "header only: there are no samples in it")
 
 
-def named_samples(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> int | None:
+def named_samples(path: Source, sampling_rate: int = SAMPLING_RATE) -> int | None:
     """How long a file's structure says it is, in samples at a rate; None where it does not say.
 
     Nothing is decoded, so the file may yet turn out to be damaged.
     """
     total = 0
     try:
-        with _planned(Path(path)) as (_, plan):
+        with _planned(path) as (_, plan):
             for stretch in plan.stretches:
                 if stretch.samples is None or not stretch.rate:
                     return None
@@ -172,7 +173,7 @@ def named_samples(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> int |
 
 
 def iterate_windows(
-    path: str | Path,
+    path: Source,
     window_seconds: float,
     hop_seconds: float | None = None,
     sampling_rate: int = SAMPLING_RATE,
@@ -202,7 +203,7 @@ def iterate_windows(
         yield Window(start / sampling_rate, samples, sampling_rate)
 
 
-def windows_and_notes(path: str | Path, **options: Any) -> Iterator[Window | Note]:
+def windows_and_notes(path: Source, **options: Any) -> Iterator[Window | Note]:
     """The windows of a file, then what is to be said of it; arguments and errors as `iterate_windows`.
 
     From the second window on they know how long the file is.
@@ -282,13 +283,18 @@ def _not_empty(block: Samples) -> Iterator[Samples]:
 
 
 @contextmanager
-def _planned(path: Path) -> Iterator[tuple[Content, Plan]]:
-    """A file's content, mapped, and how it is to be heard.
+def _planned(source: Source) -> Iterator[tuple[Content, Plan]]:
+    """A file's content, mapped, and how it is to be heard; a member of an archive is held in memory.
 
     Raises:
         AudioError: the operating system or the name says that it cannot be.
         Damage: its structure says so.
     """
+    if isinstance(source, Member):
+        held = source.content()
+        yield held, plan_for(held, len(held), Path(source.name).suffix.lower())
+        return
+    path = Path(source)
     _check_file(path)
     if path.suffix.lower() == ".raw":
         raise AudioError(str(path), "raw samples without a header: rate and format are unknown; convert it to wav")
@@ -296,7 +302,7 @@ def _planned(path: Path) -> Iterator[tuple[Content, Plan]]:
         yield content, plan_for(content, len(content), path.suffix.lower())
 
 
-def mono_blocks(path: str | Path, notes: list[str] | None = None) -> Generator[tuple[int, Samples]]:
+def mono_blocks(path: Source, notes: list[str] | None = None) -> Generator[tuple[int, Samples]]:
     """Decode a file at its own rate.
 
     Args:
@@ -309,12 +315,12 @@ def mono_blocks(path: str | Path, notes: list[str] | None = None) -> Generator[t
     Raises:
         AudioError: as `stream`, but for files that are shorter than a frame.
     """
-    source = str(path)
+    source, file = str(path), None if isinstance(path, Member) else Path(path)
     mix, rate = MixDown(), 0
     try:
-        with _planned(Path(path)) as (content, plan):
+        with _planned(path) as (content, plan):
             for stretch in plan.stretches:
-                with closing(decoded(Path(path), content, stretch)) as blocks:
+                with closing(decoded(file, content, stretch)) as blocks:
                     for rate, block in blocks:
                         _check_samples(block, mix.samples, rate, source)
                         yield rate, mix(block)

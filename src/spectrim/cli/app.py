@@ -13,7 +13,7 @@ from spectrim import __version__
 from spectrim.cli.analyze import analyze
 from spectrim.cli.benchmark import benchmark
 from spectrim.cli.compare import compare
-from spectrim.cli.data import check, manifest, synthesize
+from spectrim.cli.data import check, manifest, pack, synthesize
 from spectrim.cli.embed import embed
 from spectrim.cli.evaluate import evaluate
 from spectrim.cli.explain import explain
@@ -53,7 +53,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     reproduce,
     info,
 )
-DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize, check, manifest)
+DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize, check, pack, manifest)
 for command in COMMANDS:
     app.command()(command)
 for command in DATA_COMMANDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -156,6 +157,18 @@ def numbers(field: str, text: str, kind: type) -> list[Any]:
         return [kind(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidSetting(field, text, "numbers separated by commas, e.g. 1,2") from error
+
+
+def byte_size(field: str, text: str, allowed: str = "a size such as 500MB or 20GB") -> int:
+    """Bytes that a text such as 500MB says."""
+    number, unit = text[:-2], {"MB": 10**6, "GB": 10**9, "TB": 10**12}.get(text[-2:].upper())
+    try:
+        size = int(float(number) * (unit or math.nan))
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise InvalidSetting(field, text, allowed)
+    return size
 
 
 OPTIONS = "data.options."

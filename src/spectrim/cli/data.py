@@ -17,6 +17,7 @@ from spectrim.cli.common import (
     ProgressOption,
     SetOption,
     StrideOption,
+    byte_size,
     check_form,
     data_options,
     named_model,
@@ -213,6 +214,69 @@ def _print_names(out: Any, title: str, names: Sequence[str], max_listed: int) ->
         out.print(f"  {one_line(name)}", markup=False, soft_wrap=True)
     if len(names) > max_listed:
         out.print(f"  and {len(names) - max_listed} more", markup=False)
+
+
+@plainly
+def pack(
+    name: Annotated[str, typer.Argument(help="A data set by its name in recipes, e.g. audioset, folder or csv.")],
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of archives to make.")],
+    form: Annotated[
+        str, typer.Option("--format", help="flac: mono, at one rate; original: the files as they are.")
+    ] = "flac",
+    rate: Annotated[int | None, typer.Option(help="Sampling rate of the FLAC in hertz; default: 16000.")] = None,
+    shard_size: Annotated[str, typer.Option(help="Largest archive, e.g. 500MB.")] = "1GB",
+    change: SetOption = None,
+    max_listed: MaxListedOption = 10,
+    workers: Annotated[int | None, typer.Option(help="Threads that read; default: one a core.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on behind the last whole archive of --output, or begin.")
+    ] = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Pack a data set into tar archives that every command reads in its place, and WebDataset too.
+
+    Labels, parts and folds stay as they are: spectrim train RECIPE --data OUTPUT in place of --data DIR.
+    """
+    from spectrim.cli.terminal import complain, error_console, facts_table, out_console, stage_progress
+    from spectrim.data.packing import pack as run
+
+    if rate is not None and form == "original":
+        raise InvalidSetting("rate", rate, "none with --format original, which keeps the rate of each file")
+    given = {} if rate is None else {"sampling_rate": rate}
+    console = error_console(progress)
+    try:
+        with stage_progress(console, progress) as tell:
+            report = run(
+                name,
+                root,
+                output,
+                form=form,
+                shard_bytes=byte_size("shard_size", shard_size),
+                workers=workers,
+                resume=resume,
+                progress=lambda done, total: tell("clips", done, total),
+                **given,
+                **data_options(change),
+            )
+    except KeyboardInterrupt:
+        complain(console, "the same command with --resume goes on behind the last whole archive")
+        raise
+    out = out_console()
+    for what, names in (
+        ("missing", report.missing),
+        ("unreadable", [f"{file}: {reason}" for file, reason in report.unreadable.items()]),
+    ):
+        _print_names(out, f"{len(names)} {what}", names, max_listed)
+    counts = {
+        "clips": report.clips,
+        "hours": report.hours,
+        "archives": report.archives,
+        "gigabytes": report.bytes / 1e9,
+        **({f"{kind} clips": count for kind, count in report.fidelity.items()} if form == "flac" else {}),
+    }
+    out.print(facts_table(counts))
+    put(f"{output}: use it in place of {root}")
 
 
 @plainly

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from spectrim.cli.common import (
     FramesOption,
     ProgressOption,
     StrideOption,
+    byte_size,
     held_out,
     plainly,
     put,
@@ -70,7 +70,7 @@ def train(
             raise InvalidSetting("fold", fold, f"one of --fold and --set {OPTIONS}fold=")
         told.append(f"{OPTIONS}fold={fold}")
     settings = load_recipe(recipe, [*(change or ()), *told])
-    kept = _bytes(cache)
+    kept = None if cache == "off" else byte_size("cache", cache, "off, or a size such as 500MB or 20GB")
     from spectrim.cli.terminal import complain, error_console
     from spectrim.data.cache import AudioCache
     from spectrim.files import sole_writer
@@ -114,20 +114,6 @@ def _resumable(console: Console) -> Iterator[None]:
     except KeyboardInterrupt:
         complain(console, "the same command with --resume goes on from the newest checkpoint")
         raise
-
-
-def _bytes(text: str) -> int | None:
-    """Bytes that a text such as 500MB says, None for off."""
-    if text == "off":
-        return None
-    number, unit = text[:-2], {"MB": 10**6, "GB": 10**9, "TB": 10**12}.get(text[-2:].upper())
-    try:
-        size = int(float(number) * (unit or math.nan))
-    except (ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise InvalidSetting("cache", text, "off, or a size such as 500MB or 20GB")
-    return size
 
 
 def _print(recipe: Recipe, results: Mapping[str, Any], output: Path, console: Console) -> None:

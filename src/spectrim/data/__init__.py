@@ -18,6 +18,7 @@ from spectrim.data.audioset import open_audioset
 from spectrim.data.dataset import PARTS, AudioDataset, Clip, Recording
 from spectrim.data.esc50 import FOLDS, open_esc50
 from spectrim.data.folder import open_folder
+from spectrim.data.packed import ANYTIME, is_packed, open_packed
 from spectrim.data.speech_commands import WORDS, open_speech_commands
 from spectrim.data.table import open_table
 from spectrim.data.voxceleb1 import open_voxceleb1
@@ -69,11 +70,17 @@ class DataSet:
         parameters = inspect.signature(self.opener).parameters.values()
         return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options that say what a packed data set is made of → what they are unless given."""
+        parameters = inspect.signature(self.opener).parameters
+        return {name: parameters[name].default for name in self.options if name not in ANYTIME}
+
     def open(self, root: str | Path, part: str, **options: Any) -> AudioDataset:
         """Open a part of it.
 
         Args:
-            root: where it is on disk.
+            root: where it is on disk, as files or packed (`spectrim.data.packed`).
             part: one of `PARTS`.
             options: of its opener.
 
@@ -84,6 +91,9 @@ class DataSet:
         for name, value in options.items():
             if name not in self.options:
                 raise InvalidSetting(f"option {name}", value, nearest_of(name, self.options))
+        if is_packed(root):
+            known = next((name for name, entry in DATA_SETS.items() if entry is self), self.title)
+            return open_packed(known, root, part, options)
         return self.opener(root, part, **options)
 
 

@@ -190,7 +190,7 @@ def check(
             raise InvalidSetting(setting, value, "a positive whole number" + f", a multiple of {step}" * (step > 1))
     bad_share = options.get("bad_share", BAD_SHARE)
     check_bad_share(bad_share)
-    with _what_is_missing_unsaid():
+    with what_is_missing_unsaid():
         parts = {part: entry.open(root, part, **{**options, "bad_share": 1.0}) for part in PARTS}
     same = {part: _first_equal(parts, part) for part in PARTS}
     total = sum(len(parts[part]) for part in set(same.values()))
@@ -218,7 +218,7 @@ def check(
 
 
 @contextmanager
-def _what_is_missing_unsaid() -> Iterator[None]:
+def what_is_missing_unsaid() -> Iterator[None]:
     """Keep opened parts from logging what the report says."""
     before = dataset.logger.disabled
     dataset.logger.disabled = True
@@ -268,14 +268,14 @@ def examine(recording: Recording, longest: int) -> File | str:
     head: list[audio.Samples] = []
     held = total = 0
     try:
-        for block in audio.stream(recording.path):
+        for block in audio.stream(recording.source):
             total += len(block)
             if held < longest:
                 head.append(block[: longest - held])
                 held += len(head[-1])
     except AudioError as error:
         return error.reason
-    rate = audio.own_rate(recording.path)
+    rate = audio.own_rate(recording.source)
     return File(total / audio.SAMPLING_RATE, rate, np.concatenate(head) if head else np.zeros(0, np.float32))
 
 

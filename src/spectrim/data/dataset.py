@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from spectrim.audio import files as audio
+from spectrim.audio.members import Member
 from spectrim.data.cache import AudioCache
 from spectrim.errors import AudioError, DataError, InvalidSetting, brief
 
@@ -47,17 +49,85 @@ class Recording:
     """A file of a data set.
 
     Attributes:
-        path: where it is.
+        path: where it is; of a packed one its archive.
         labels: numbers of its labels.
         id: its name within the data set.
         group: what it shares with others of the data set, so that they are not independent: a speaker, or a longer
             recording that it was cut from; None where that is not known.
+        member: its place in the archive, where it is packed.
     """
 
     path: Path
     labels: tuple[int, ...]
     id: str
     group: str | None = None
+    member: Member | None = None
+
+    @property
+    def source(self) -> Path | Member:
+        """What is decoded: the file, or the member of an archive."""
+        return self.path if self.member is None else self.member
+
+
+class LabelTable(NamedTuple):
+    """The labels of many recordings in two arrays: those of recording k are ``numbers[bounds[k]:bounds[k + 1]]``.
+
+    Attributes:
+        bounds: (n + 1,) int64.
+        numbers: (m,) of labels.
+    """
+
+    bounds: NDArray[np.int64]
+    numbers: NDArray[np.int32]
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(m,) number of the recording that each label belongs to."""
+        return np.repeat(np.arange(len(self.bounds) - 1), np.diff(self.bounds))
+
+
+class Recordings(Sequence[Recording]):
+    """Recordings that are made when they are asked for, out of arrays: millions of them take little memory."""
+
+    @property
+    def label_table(self) -> LabelTable:
+        """The labels of all of them."""
+        raise NotImplementedError
+
+    @property
+    def digest(self) -> str:
+        """Tells them from any others."""
+        raise NotImplementedError
+
+    def unlabelled(self) -> Recordings:
+        """The same without labels."""
+        raise NotImplementedError
+
+
+def label_table(recordings: Sequence[Recording]) -> LabelTable:
+    """The labels of recordings, in arrays."""
+    if isinstance(recordings, Recordings):
+        return recordings.label_table
+    counts = [len(recording.labels) for recording in recordings]
+    numbers = [label for recording in recordings for label in recording.labels]
+    return LabelTable(np.cumsum([0, *counts], dtype=np.int64), np.array(numbers, dtype=np.int32))
+
+
+def clips_digest(recordings: Sequence[Recording]) -> str:
+    """Tells the names and labels of recordings, in their order, from any others."""
+    if isinstance(recordings, Recordings):
+        return recordings.digest
+    digest = hashlib.sha256()
+    for recording in recordings:
+        digest.update(repr((recording.id, recording.labels)).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def without_labels(recordings: Sequence[Recording]) -> Sequence[Recording]:
+    """The same recordings without their labels."""
+    if isinstance(recordings, Recordings):
+        return recordings.unlabelled()
+    return [replace(recording, labels=()) for recording in recordings]
 
 
 @dataclass
@@ -77,6 +147,7 @@ class AudioDataset(Dataset[Clip]):
         folds: numbers of the folds that the data set is divided into, none where it is not.
         cache: keeps what its files sound like at 16 kHz; None to decode them each time.
         sampling_rate: of the waveforms, in hertz.
+        highest_rate: in hertz; the files are packed at it, so that a higher one would find nothing new in them.
 
     Attributes:
         broken: id → reason of the files found unreadable so far, in this process.
@@ -94,6 +165,7 @@ class AudioDataset(Dataset[Clip]):
     folds: tuple[int, ...] = ()
     cache: AudioCache | None = None
     sampling_rate: int = field(default=audio.SAMPLING_RATE, kw_only=True)
+    highest_rate: int | None = field(default=None, kw_only=True)
     broken: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +202,16 @@ class AudioDataset(Dataset[Clip]):
         return wider
 
     def at_rate(self, sampling_rate: int) -> AudioDataset:
-        """The same clips at the sampling rate of a model, in hertz."""
+        """The same clips at the sampling rate of a model, in hertz.
+
+        Raises:
+            InvalidSetting: they were packed at a lower one.
+        """
+        if self.highest_rate is not None and sampling_rate > self.highest_rate:
+            allowed = (
+                f"up to {self.highest_rate}, at which these clips are packed; pack them with --rate {sampling_rate}"
+            )
+            raise InvalidSetting("sampling_rate", sampling_rate, allowed)
         changed = copy.copy(self)
         changed.sampling_rate = sampling_rate
         return changed
@@ -151,10 +232,10 @@ class AudioDataset(Dataset[Clip]):
     @property
     def not_measurable(self) -> str | None:
         """Why `metric` says nothing on these clips, or None."""
-        counts = Counter(number for recording in self.recordings for number in set(recording.labels))
-        if self.metric == "accuracy" or any(0 < count < len(self.recordings) for count in counts.values()):
+        counts = np.bincount(label_table(self.recordings).numbers, minlength=len(self.labels)).tolist()
+        if self.metric == "accuracy" or any(0 < count < len(self.recordings) for count in counts):
             return None
-        every = [self.labels[number] for number, count in counts.items() if count == len(self.recordings)]
+        every = [self.labels[number] for number, count in enumerate(counts) if count == len(self.recordings)]
         if every:
             return f"every clip has {some([brief(label) for label in every], 3)}, and none lacks it: nothing to tell"
         return "no clip has a label"
@@ -176,9 +257,9 @@ class AudioDataset(Dataset[Clip]):
         raise DataError(f"none of the {len(self)} files can be read; the last: {_last(self.broken)}")
 
     def read(self, recording: Recording) -> NDArray[np.float32]:
-        """The waveform (n,) of a recording; raises `AudioError`."""
-        if self.cache is None:
-            return audio.read(recording.path, self.sampling_rate).samples
+        """The waveform (n,) of a recording; raises `AudioError`. Packed ones are not cached: they decode quickly."""
+        if self.cache is None or recording.member is not None:
+            return audio.read(recording.source, self.sampling_rate).samples
         return self.cache.read(recording.path, self.sampling_rate)
 
     def target(self, recording: Recording) -> NDArray[np.float32]:
@@ -189,7 +270,7 @@ class AudioDataset(Dataset[Clip]):
 
     def _report(self, recording: Recording, error: AudioError) -> None:
         self.broken[recording.id] = error.reason
-        logger.warning("%s is replaced by another clip: %s", recording.path, error.reason)
+        logger.warning("%s is replaced by another clip: %s", recording.source, error.reason)
         if len(self.broken) > bearable(len(self), self.bad_share):
             raise DataError(
                 f"{len(self.broken)} of {len(self)} files cannot be read, more than bad_share={self.bad_share:g}; "

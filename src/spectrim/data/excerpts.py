@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectrim.audio import files as audio
+from spectrim.audio.members import Source
 from spectrim.data.dataset import AudioDataset, Recording
 
 
@@ -43,16 +44,16 @@ class Excerpts(AudioDataset):
     def read(self, recording: Recording) -> NDArray[np.float32]:
         """The excerpt (n,) of this epoch; raises `AudioError`."""
         drawn = np.random.default_rng([self.seed, self.epoch, zlib.crc32(recording.id.encode(errors="replace"))])
-        return read_excerpt(recording.path, self.samples, drawn.random(), self.sampling_rate)
+        return read_excerpt(recording.source, self.samples, drawn.random(), self.sampling_rate)
 
 
 def read_excerpt(
-    path: str | Path, samples: int, place: float, sampling_rate: int = audio.SAMPLING_RATE
+    path: Source, samples: int, place: float, sampling_rate: int = audio.SAMPLING_RATE
 ) -> NDArray[np.float32]:
     """Decode an excerpt, mono, holding little more than it in memory.
 
     Args:
-        path: any file that `spectrim.audio.files.stream` reads.
+        path: any file, or member of an archive, that `spectrim.audio.files.stream` reads.
         samples: longest excerpt.
         place: where it begins, from 0 (the beginning) to 1 (so that it ends with the file), by the length that
             the structure of the file names. Files that do not say their length are decoded whole.

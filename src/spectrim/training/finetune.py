@@ -22,6 +22,7 @@ from spectrim.checkpoints import describe
 from spectrim.config import SpectrimConfig
 from spectrim.data import PARTS, AudioDataset, Clip, find_data_set
 from spectrim.data.cache import AudioCache
+from spectrim.data.packed import is_packed
 from spectrim.files import folder_beside, write_json
 from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
@@ -201,6 +202,8 @@ def prepare(
     """Open the data and build the model of a run; errors as `train`."""
     entry = find_data_set(recipe.data.name, "data.name")
     parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
+    if is_packed(data):
+        cache = None
     if cache is not None and is_main_process():
         cache = _begin_cache(cache, parts["train"])
     for part in parts.values():

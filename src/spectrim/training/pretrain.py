@@ -235,7 +235,7 @@ def prepare(
     config = recipe.configuration()
     rest, held, unheard = recordings_of(recipe.data, Path(audio), recipe.seed)
     for folder in extra_audio:
-        rest += further_recordings(Path(folder), unheard)
+        rest = [*rest, *further_recordings(Path(folder), unheard)]
     frame, shift = frame_length_and_shift(config.sampling_rate)
     settings: dict[str, Any] = {
         "labels": [],

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from spectrim.audio.finding import select_files
 from spectrim.data import PARTS, Recording, find_data_set
+from spectrim.data.dataset import without_labels
 from spectrim.data.excerpts import divide, drawn, unlabelled
+from spectrim.data.packed import is_packed, read_pack
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.training.pretrain_recipes import PretrainDataSettings
 
 
 def recordings_of(
     data: PretrainDataSettings, root: Path, seed: int
-) -> tuple[list[Recording], list[Recording], list[Recording]]:
+) -> tuple[Sequence[Recording], Sequence[Recording], Sequence[Recording]]:
     """Recordings to train on, recordings held out, and all that must not be trained on.
 
     Args:
@@ -28,13 +29,12 @@ def recordings_of(
         DataError: there is no such folder, or the data set cannot be opened.
     """
     if data.name is None:
+        if is_packed(root):
+            raise InvalidSetting("data.name", None, f"{read_pack(root).name}, from which {root} was packed")
         rest, held = divide(_files(root), root, data.held_out, seed)
         return rest, held, held
     entry = find_data_set(data.name, "data.name")
-    training, validation, test = (
-        [replace(recording, labels=()) for recording in entry.open(root, part, **data.options).recordings]
-        for part in PARTS
-    )
+    training, validation, test = (without_labels(entry.open(root, part, **data.options).recordings) for part in PARTS)
     return training, drawn(validation, data.held_out, seed)[0], [*validation, *test]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from spectrim.data import AudioDataset
+from spectrim.data.dataset import label_table
 from spectrim.errors import InvalidSetting
 from spectrim.training.recipes import SamplingSettings
 
@@ -31,11 +33,10 @@ def clip_weights(clips: AudioDataset) -> Tensor:
     Returns:
         (clips,) float64; 0 for a clip without labels, which is then never drawn.
     """
-    counts = torch.zeros(len(clips.labels), dtype=torch.float64)
-    for recording in clips.recordings:
-        counts[list(recording.labels)] += 1
-    of_label = 1000.0 / (counts + ADDED_TO_COUNTS)
-    return torch.stack([of_label[list(recording.labels)].sum() for recording in clips.recordings])
+    table = label_table(clips.recordings)
+    of_label = 1000.0 / (np.bincount(table.numbers, minlength=len(clips.labels)) + ADDED_TO_COUNTS)
+    weights = np.bincount(table.owners, of_label[table.numbers], minlength=len(clips))
+    return torch.from_numpy(weights.astype(np.float64))
 
 
 class BalancedSampler(Sampler[int]):
@@ -71,7 +72,7 @@ def epoch_size(settings: SamplingSettings, clips: AudioDataset) -> int:
     """
     number = settings.clips_per_epoch or len(clips)
     if settings.kind == "balanced":
-        labelled = sum(bool(recording.labels) for recording in clips.recordings)
+        labelled = int((np.diff(label_table(clips.recordings).bounds) > 0).sum())
         if not settings.replacement and number > labelled:
             allowed = f"up to the {labelled} training clips with labels, without replacement"
             raise InvalidSetting("sampling.clips_per_epoch", number, allowed)

@@ -14,6 +14,7 @@ from spectrim.checkpoints import DescribedSource, describe
 from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.check import Report
 from spectrim.data.folder import parts_of
+from spectrim.data.packed import is_packed
 from spectrim.data.table import columns_of
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.files import file_beside
@@ -93,6 +94,11 @@ def choose_split(name: str, root: str | Path, options: Mapping[str, Any]) -> Spl
     """
     entry = find_data_set(name)
     given = dict(options)
+    if is_packed(root):
+        validation, test = (entry.open(root, part, **given) for part in ("validation", "test"))
+        if test.folds:
+            given.setdefault("fold", test.folds[0])
+        return Split(given, "as it was packed", validation.recordings != test.recordings)
     if name == "folder" and parts_of(Path(root)) != {"train": Path(root)}:
         return Split(given, "its folders are named for the parts", True)
     columns = columns_of(root, given) if name == "csv" else set()

@@ -35,6 +35,7 @@ from spectrim.training.building import DENSE, build_model
 from spectrim.training.cards import write_card
 from spectrim.training.distillation import added_losses, needs_tokens, open_teacher
 from spectrim.training.input_check import InputNotice, check_input
+from spectrim.training.nodes import check_nodes
 from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.progress import RunProgress, own_bars
 from spectrim.training.recipes import Recipe
@@ -284,6 +285,7 @@ def train(
     shared = None if newest is not None or branch_of is None else branching_point(recipe, run, Path(branch_of))
     job = prepare(recipe, data, output, init, cache)
     trainer = build_trainer(job, progress=progress, say=say, title=title)
+    check_nodes(output, job.parts.values())
     if (goes_on_from := newest or shared) is not None:
         trainer.check_checkpoint(goes_on_from)
     begin_run(run, output)

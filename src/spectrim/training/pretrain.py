@@ -28,6 +28,7 @@ from spectrim.network.masked.masks import random_visible
 from spectrim.network.masked.saving import save_autoencoder, save_encoder
 from spectrim.pictures.reconstruction import Reconstruction, reconstruction_picture
 from spectrim.training.augment import TrainingClip, TrainingClips, structured_mask
+from spectrim.training.nodes import check_nodes
 from spectrim.training.pretrain_audio import further_recordings, recordings_of
 from spectrim.training.pretrain_recipes import MaskingSettings, PretrainRecipe
 from spectrim.training.progress import RunProgress, own_bars
@@ -295,6 +296,7 @@ def pretrain(
     collator = MaskingCollator(Frontend.from_config(job.model.config), recipe.masking, job.model.config.grid)
     pictures = _pictures(job, collator)
     trainer = build_trainer(job, collator, [] if pictures is None else [pictures], progress=progress, say=say)
+    check_nodes(output, (job.training, job.held_out))
     newest = CheckpointFolder(output / CHECKPOINTS).newest() if resume else None
     if newest is not None:
         trainer.check_checkpoint(newest)

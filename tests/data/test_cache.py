@@ -205,7 +205,7 @@ def test_a_folder_that_is_gone_or_cannot_be_made(sounds: list[Path], tmp_path: P
     with pytest.raises(OSError, match="file"):
         begun(tmp_path / "sounds", tmp_path / "file" / "in")
     assert len(AudioCache(tmp_path / "sounds", tmp_path / "file" / "in").read(sounds[0])) == 16000
-    with pytest.raises(InvalidSetting, match="cache_dir is .*file.*; allowed: a folder, or what is to become one"):
+    with pytest.raises(InvalidSetting, match=r"cache_dir is .*file.*; allowed: a folder, or what is to become one"):
         AudioCache(tmp_path, tmp_path / "file")
     with pytest.raises(InvalidSetting, match="cache is 0; allowed: a number of bytes"):
         AudioCache(tmp_path, tmp_path, 0)

@@ -25,12 +25,14 @@ class Features:
 
     Attributes:
         frame_milliseconds: length of a frame; one starts every 10 ms.
-        periodic: whether the Hann window is periodic or symmetric.
+        periodic: whether the window is periodic or symmetric.
         pre_emphasis: what each sample loses of the one before it, after the frame's mean is taken off; 0: neither.
             Of centred frames it is that of the signal, and no mean is taken off.
         squared: whether the filters sum the power of the spectrum or its magnitude.
         highest_frequency: upper end of the last mel filter, in hertz; None for half the sampling rate.
         floor: smallest mel energy before the logarithm.
+        window: ``"hann"``, or Kaldi's ``"povey"``, a Hann window to the power of 0.85.
+        full_scale: what a sample of 1 counts; 2¹⁵ for filterbanks of 16-bit samples.
         lowest_frequency: lower end of the first mel filter, in hertz.
         added: to each mel energy before the logarithm.
         centred: whether frame k is centred on the place where else it begins, with the signal mirrored at both ends.
@@ -44,6 +46,8 @@ class Features:
     squared: bool
     highest_frequency: float | None
     floor: float
+    window: str = "hann"
+    full_scale: float = 1.0
     lowest_frequency: float = 20.0
     added: float = 0.0
     centred: bool = False
@@ -57,10 +61,12 @@ class Features:
 
 FEATURES = {
     "log_mel": Features(25, False, 0.97, True, None, 2.0**-23),
+    "povey_log_mel": Features(25, False, 0.97, True, None, 2.0**-23, window="povey", full_scale=2.0**15),
     "mfcc": Features(30, True, 0.0, False, 7600.0, 1e-12, bands=80),
     "centred_log_mel": Features(25, False, 0.97, True, 15000.0, 0.0, lowest_frequency=0.0, added=1e-5, centred=True),
 }
-"""Kaldi's filterbanks as AST and AudioMAE take them, their floor the float32 epsilon; the MFCC of the Keyword
+"""Kaldi's filterbanks as AST and AudioMAE take them, their floor the float32 epsilon, and as BEATs (Chen et al., 2023)
+does, with Kaldi's own window and of 16-bit samples; the MFCC of the Keyword
 Transformer (Berg et al., 2021); and PaSST's log-mel (Koutini et al., 2022), as of a short-time Fourier transform."""
 
 
@@ -134,12 +140,15 @@ def frame_length_and_shift(sampling_rate: int, features: str = "log_mel") -> tup
 def window_and_filters(
     num_mel_bins: int, sampling_rate: int, features: str = "log_mel"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make a Hann window from its second sample on, zero-padded to the FFT length, and (bins, mels) filters."""
+    """Make a window from its second sample on, zero-padded to the FFT length, and (bins, mels) filters.
+
+    The window's first sample is 0; the others are multiplied by what a sample of 1 counts.
+    """
     kind = FEATURES[features]
     length, _ = frame_length_and_shift(sampling_rate, features)
     fft_length = 1 << (length - 1).bit_length()
     window = np.zeros(fft_length)
-    window[: length - 1] = window_function(length, "hann", periodic=kind.periodic)[1:]
+    window[: length - 1] = kind.full_scale * window_function(length, kind.window, periodic=kind.periodic)[1:]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At least one mel filter", category=UserWarning)
         highest = highest_frequency(sampling_rate, features)

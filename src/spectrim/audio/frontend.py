@@ -4,6 +4,9 @@ Kaldi filterbanks as AST and AudioMAE were trained on them: frames of 25 ms ever
 the clip, minus their mean, pre-emphasis 0.97, symmetric Hann window, power spectrum, triangular mel filters
 from 20 Hz to half the sampling rate, natural logarithm with a floor of 2^-23.
 
+The same as BEATs was trained on them: of samples between ±2¹⁵, with Kaldi's own window, a Hann window to the power of
+0.85.
+
 MFCC as the Keyword Transformer was trained on them: frames of 30 ms every 10 ms, as they are, periodic Hann window,
 magnitude spectrum, 80 triangular mel filters from 20 to 7600 Hz, natural logarithm with a floor of 1e-12, DCT-II.
 
@@ -85,7 +88,8 @@ class Frontend(nn.Module):
         max_length: frames of the output.
         num_mel_bins: mel bins, or cepstral coefficients, of the output.
         sampling_rate: of the waveforms, in hertz.
-        features: ``"log_mel"``, ``"mfcc"`` or ``"centred_log_mel"``; see `spectrim.audio.filterbank.FEATURES`.
+        features: ``"log_mel"``, ``"povey_log_mel"``, ``"mfcc"`` or ``"centred_log_mel"``; see
+            `spectrim.audio.filterbank.FEATURES`.
         mean: subtracted from the log-mel values or coefficients.
         std: the difference is divided by twice this.
         padding: what the frames past the end of a clip hold: before normalising ``"zero"`` is 0.0 (AST, AudioMAE,

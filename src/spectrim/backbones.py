@@ -10,6 +10,31 @@ from typing import Any
 from spectrim.config import SpectrimConfig, sizes
 
 
+def beats_base(**fields: Any) -> SpectrimConfig:
+    """BEATs as published (Chen et al., 2023): deep-norm, positions by convolution and by distance, no extra tokens."""
+    beats: dict[str, Any] = {
+        "backbone": "beats",
+        "max_length": 998,
+        "extra_tokens": 0,
+        "embedding_size": 512,
+        "patch_order": "time_major",
+        "position_kernel": 128,
+        "position_groups": 16,
+        "relative_buckets": 320,
+        "relative_distance": 800,
+        "pooling": "mean_patches",
+        "norm_first": False,
+        "deep_norm": True,
+        "head_norm": False,
+        "layer_norm_eps": 1e-5,
+        "features": "povey_log_mel",
+        "mean": 15.41663,
+        "std": 6.55582,
+        "padding": "silence",
+    }
+    return SpectrimConfig(**{**beats, **fields})
+
+
 def kwt_1(**fields: Any) -> SpectrimConfig:
     """Keyword Transformer as published (Berg et al., 2021), KWT-1: post-norm, one token a frame of 40 MFCC, 1 s."""
     kwt: dict[str, Any] = {

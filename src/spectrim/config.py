@@ -26,7 +26,7 @@ ACTIVATIONS = ("gelu", "gelu_pytorch_tanh")
 PATCH_ORDERS = ("frequency_major", "time_major")
 POOLINGS = ("extra_tokens", "mean_patches", "mean_normed_patches")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
-SWITCHES = ("position_trainable", "separate_positions", "head_norm", "qkv_bias", "norm_first")
+SWITCHES = ("position_trainable", "separate_positions", "head_norm", "qkv_bias", "norm_first", "deep_norm")
 LEAST_WHOLE_NUMBERS = {
     "hidden_size": 1,
     "num_hidden_layers": 1,
@@ -36,7 +36,12 @@ LEAST_WHOLE_NUMBERS = {
     "max_length": 1,
     "frequency_stride": 1,
     "time_stride": 1,
-    "extra_tokens": 1,
+    "extra_tokens": 0,
+    "embedding_size": 0,
+    "position_kernel": 0,
+    "position_groups": 1,
+    "relative_buckets": 0,
+    "relative_distance": 1,
     "sampling_rate": 1,
     "num_labels": 1,
 }
@@ -49,6 +54,9 @@ LARGEST_WHOLE_NUMBERS = {
     "intermediate_size": 1 << 18,
     "num_mel_bins": 4096,
     "max_length": 1_000_000,
+    "embedding_size": 1 << 15,
+    "position_kernel": 1 << 12,
+    "relative_buckets": 1 << 16,
     "sampling_rate": 10_000_000,
     "num_labels": 1_000_000,
 }
@@ -62,8 +70,8 @@ class SpectrimConfig(PreTrainedConfig):
     """Configuration of an `AudioTransformer`.
 
     Args:
-        backbone: ``"ast"``, ``"audiomae"``, ``"kwt"``, ``"passt"`` or ``"ssast"``; says which attention score
-            ``criterion="auto"`` means.
+        backbone: ``"ast"``, ``"audiomae"``, ``"beats"``, ``"kwt"``, ``"passt"`` or ``"ssast"``; says which attention
+            score ``criterion="auto"`` means.
         hidden_size: width of a token.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads per block.
@@ -73,18 +81,28 @@ class SpectrimConfig(PreTrainedConfig):
         patch_size: side of a patch, in mel bins and in frames; or both, where they differ.
         frequency_stride: step between patches in mel bins; below ``patch_size`` the patches overlap.
         time_stride: step between patches in frames.
-        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE and the Keyword Transformer ([CLS]).
+        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE and the Keyword Transformer ([CLS]), 0 for BEATs.
+        embedding_size: width in which patches are projected without a bias and normalised, before they are brought to
+            ``hidden_size`` (BEATs); 0: they are projected to that at once.
         patch_order: order of the patches in the sequence, ``"frequency_major"`` (AST: index f·T + t)
             or ``"time_major"`` (AudioMAE: index t·F + f).
         position_trainable: whether the position table is learned (AST) or fixed sin-cos (AudioMAE).
         separate_positions: whether there is, instead of that table, a position for each frequency and one for each
             time, both of which a patch gets (PaSST).
+        position_kernel: instead of a table, positions are what a convolution over so many places of the sequence finds
+            around a patch (BEATs); 0: there is none.
+        position_groups: groups of its channels.
+        relative_buckets: attention gets a bias by the distance of two patches in the sequence, weighed by a gate of the
+            query (BEATs), which has a number for each of so many ranges of distances; 0: there is none.
+        relative_distance: distance from which on all are in the last of them.
         pooling: ``"extra_tokens"``: final LayerNorm, then the mean of the extra tokens (AST);
             ``"mean_patches"``: mean of the surviving patches, then LayerNorm (AudioMAE); ``"mean_normed_patches"``:
             LayerNorm, then their mean (SSAST).
         norm_first: whether a block normalises before attention and before the MLP (pre-norm), and the model after the
             last block; or, as in the first Transformer (Vaswani et al., 2017), after each residual (post-norm), and
             nothing after the last block.
+        deep_norm: whether post-norm blocks weigh the residual (2·``num_hidden_layers``)^¼ times as much as the branch
+            (Wang et al., 2022, DeepNet; BEATs).
         hidden_act: of the MLP: ``"gelu"``, or ``"gelu_pytorch_tanh"``, its approximation by tanh.
         head_norm: whether the head has a LayerNorm of its own before its linear layer (AST).
         layer_norm_eps: eps of the encoder's LayerNorms; it differs between checkpoint layouts.
@@ -127,11 +145,17 @@ class SpectrimConfig(PreTrainedConfig):
     frequency_stride: int = 16
     time_stride: int = 16
     extra_tokens: int = 2
+    embedding_size: int = 0
     patch_order: str = "frequency_major"
     position_trainable: bool = True
     separate_positions: bool = False
+    position_kernel: int = 0
+    position_groups: int = 1
+    relative_buckets: int = 0
+    relative_distance: int = 1280
     pooling: str = "extra_tokens"
     norm_first: bool = True
+    deep_norm: bool = False
     hidden_act: str = "gelu"
     head_norm: bool = True
     layer_norm_eps: float = 1e-6
@@ -233,6 +257,11 @@ class SpectrimConfig(PreTrainedConfig):
         return "extra" if self.pooling == "extra_tokens" else "patches"
 
     @property
+    def residual_scale(self) -> float:
+        """How much a post-norm block weighs the residual, beside 1 of the branch."""
+        return float((2 * self.num_hidden_layers) ** 0.25) if self.deep_norm else 1.0
+
+    @property
     def resolved_criterion(self) -> str:
         """The criterion by its own name: ``"auto"`` is the backbone's own attention score."""
         return self.criterion_of(self.pruning)
@@ -278,6 +307,7 @@ class SpectrimConfig(PreTrainedConfig):
             heads=self.num_attention_heads,
             columns=self.grid[1],
             predictors=tuple(self.predictor_blocks or ()),
+            placed=self.relative_buckets > 0,
         )
 
     def check(self) -> None:
@@ -289,7 +319,7 @@ class SpectrimConfig(PreTrainedConfig):
 
     def check_pruning(self, pruning: Pruning) -> None:
         """Raise `InvalidSetting` for an operating point that this model cannot have."""
-        pruning.check(self.num_hidden_layers, self.grid[1], self.predictor_blocks or ())
+        pruning.check_model(self.encoder)
 
     def _check_names(self) -> None:
         for field, allowed in (
@@ -332,10 +362,7 @@ class SpectrimConfig(PreTrainedConfig):
             allowed = f"a multiple of num_attention_heads={self.num_attention_heads}"
             raise InvalidSetting("hidden_size", self.hidden_size, allowed)
         self._check_patches()
-        if self.extra_tokens > 2:
-            raise InvalidSetting("extra_tokens", self.extra_tokens, "1 ([CLS]) or 2 ([CLS], [DIST])")
-        if self.separate_positions and not self.position_trainable:
-            raise InvalidSetting("position_trainable", False, "True with separate_positions")
+        self._check_tokens()
         blocks = [] if self.predictor_blocks is None else list(self.predictor_blocks)
         if not all(_is_whole(block) and block in range(self.num_hidden_layers) for block in blocks):
             raise InvalidSetting("predictor_blocks", blocks, f"block numbers from 0 to {self.num_hidden_layers - 1}")
@@ -343,6 +370,31 @@ class SpectrimConfig(PreTrainedConfig):
             raise InvalidSetting("predictor_blocks", blocks, "each block once")
         if blocks and self.hidden_size % 4:
             raise InvalidSetting("hidden_size", self.hidden_size, "a multiple of 4 with predictor_blocks")
+
+    def _check_tokens(self) -> None:
+        """Extra tokens, positions and residuals that do not go together."""
+        if self.extra_tokens > 2:
+            raise InvalidSetting("extra_tokens", self.extra_tokens, "0, 1 ([CLS]) or 2 ([CLS], [DIST])")
+        if self.extra_tokens == 0 and self.head_reads == "extra":
+            raise InvalidSetting("pooling", self.pooling, f"{one_of(POOLINGS[1:])} with extra_tokens=0")
+        if self.separate_positions and not self.position_trainable:
+            raise InvalidSetting("position_trainable", False, "True with separate_positions")
+        if self.relative_buckets % 4:
+            raise InvalidSetting("relative_buckets", self.relative_buckets, "0, or a multiple of 4")
+        for field in ("position_kernel", "relative_buckets"):
+            if getattr(self, field) and self.extra_tokens:
+                allowed = f"0 with {field}: extra tokens have no place among the patches"
+                raise InvalidSetting("extra_tokens", self.extra_tokens, allowed)
+        for field in ("position_kernel", "embedding_size"):
+            if getattr(self, field) and self.separate_positions:
+                raise InvalidSetting("separate_positions", True, f"False with {field}")
+        if self.hidden_size % self.position_groups:
+            raise InvalidSetting("position_groups", self.position_groups, f"a divisor of {self.hidden_size}")
+        if self.relative_buckets and self.relative_distance <= self.relative_buckets // 4:
+            allowed = f"above {self.relative_buckets // 4} with relative_buckets={self.relative_buckets}"
+            raise InvalidSetting("relative_distance", self.relative_distance, allowed)
+        if self.deep_norm and self.norm_first:
+            raise InvalidSetting("deep_norm", True, "False with norm_first")
 
     def _check_patches(self) -> None:
         sides = self.patch_size if isinstance(self.patch_size, list | tuple) else [self.patch_size] * 2

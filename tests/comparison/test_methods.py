@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from spectrim.comparison.methods import DEFAULT_METHODS, plan_cases, read_methods
+from spectrim.comparison.methods import DEFAULT_METHODS, fitting, plan_cases, read_methods
 from spectrim.errors import InvalidSetting
+from spectrim.pruning.plan import Encoder
 from spectrim.pruning.pruning import Pruning
 
 OWN = Pruning(0.9, (1, 2), drop_padding=True)
@@ -87,3 +88,14 @@ def test_a_reducer_that_asks_predictors_is_for_models_that_have_them() -> None:
     with pytest.raises(InvalidSetting, match="this model has no predictors"):
         plan_cases(chosen, [0.5], OWN, 4, "cls_attention", predictors=[])
     assert "dynamicvit" not in DEFAULT_METHODS
+
+
+def test_what_a_kind_of_model_cannot_have_is_left_out_with_the_reason() -> None:
+    """Without a [CLS] none can be asked, and a token made of several patches has no distance to another."""
+    encoder = Encoder(4, 0, "patches", "mean_attention", 64, 4, 8, placed=True)
+    names = ["attention", "cls_attention", "variation/4", "value_norm+fuse", "cluster", "random"]
+    chosen, unfit = fitting(read_methods(names), OWN, encoder)
+    assert [method.name for method in chosen] == ["attention", "variation/4", "random"]
+    assert list(unfit) == ["cls_attention", "value_norm+fuse", "cluster"]
+    assert "no [CLS]" in unfit["cls_attention"] and "has no place" in unfit["cluster"]
+    assert fitting(read_methods(names), OWN, encoder._replace(extra=1, placed=False)) == (read_methods(names), {})

@@ -18,12 +18,19 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from spectrim.backbones import kwt_1, passt_base, ssast_base
+from spectrim.backbones import beats_base, kwt_1, passt_base, ssast_base
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.network.transformer import AudioTransformer
 
 BACKBONES = ("ast", "audiomae")
 OTHERS = {
+    "beats": (
+        beats_base,
+        {
+            **{"max_length": 142, "embedding_size": 48, "position_kernel": 12, "position_groups": 4},
+            **{"relative_buckets": 16, "relative_distance": 40},
+        },
+    ),
     "kwt": (kwt_1, {"max_length": 64}),
     "passt": (passt_base, {"max_length": 76}),
     "ssast": (ssast_base, {"max_length": 128, "patch_size": [128, 2], "frequency_stride": 128, "time_stride": 2}),
@@ -49,6 +56,12 @@ def small_config(backbone: str, **fields: object) -> SpectrimConfig:
     return BUILDERS[f"{backbone}-tiny"](**{**sizes, **fields})
 
 
+def criteria_of(backbone: str) -> tuple[str, ...]:
+    """Those that score anew in every block, as far as a backbone can have them: some have no [CLS]."""
+    extra = small_config(backbone).extra_tokens
+    return tuple(name for name in IN_BLOCKS if extra or not name.startswith("cls"))
+
+
 def small_model(backbone: str, *, dtype: torch.dtype = torch.float64, **fields: object) -> AudioTransformer:
     """A model whose weights are large enough for peaked attention and logits of order one, in eval mode.
 
@@ -65,7 +78,7 @@ def randomise(model: AudioTransformer, seed: int = 0) -> AudioTransformer:
         draw = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
         if weight.ndim == 1:
             draw = 0.1 * draw + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        elif "token" in name or "position" in name:
+        elif name.endswith(("_token", "_table", "_positions")):
             draw = 0.5 * draw
         else:
             draw = draw * 1.4 / math.sqrt(math.prod(weight.shape[1:]))
@@ -97,6 +110,7 @@ def plain_forward(
     rates: Mapping[int, float] | None = None,
     visible: set[int] | None = None,
     removed: Mapping[int, set[int]] | None = None,
+    silent: set[int] | None = None,
 ) -> PlainResult:
     """Classify one clip (frames, mels), gradients included.
 
@@ -106,6 +120,7 @@ def plain_forward(
         rates: keep rate of each pruning block; None for the configured ones.
         visible: grid indices of the patches that take part; None for all.
         removed: block → grid indices of the patches that are dropped in it, between attention and MLP.
+        silent: grid indices of the patches that a convolution for positions takes to be 0.
     """
     config, weights = model.config, dict(model.named_parameters())
     rates = config.pruning.rates if rates is None else rates
@@ -122,24 +137,32 @@ def plain_forward(
     else:
         sequence = [f * time + t for t in range(time) for f in range(frequency)]
     kernel = weights["embeddings.projection.weight"].flatten(1)
-    rows = [weights["embeddings.cls_token"][0, 0]]
-    if extra == 2:
-        rows.append(weights["embeddings.dist_token"][0, 0])
+    rows = [weights[f"embeddings.{name}_token"][0, 0] for name in ("cls", "dist")[:extra]]
     for patch in sequence:
-        rows.append(kernel @ patches[patch].flatten() + weights["embeddings.projection.bias"])
-    tokens = torch.stack(rows) + plain_positions(config, weights, sequence)
+        rows.append(kernel @ patches[patch].flatten() + weights.get("embeddings.projection.bias", 0.0))
+    tokens = torch.stack(rows)
+    if config.embedding_size:
+        tokens = layer_norm(tokens, weights, "embeddings.patch_norm", config.layer_norm_eps)
+        tokens = linear(tokens, weights, "embeddings.widening")
+    if config.position_kernel:
+        heard = torch.tensor([patch not in (silent or ()) for patch in sequence])
+        tokens = plain_convolution(config, weights, tokens * heard.unsqueeze(1))
+    else:
+        tokens = tokens + plain_positions(config, weights, sequence)
     here = [place for place, patch in enumerate(sequence) if visible is None or patch in visible]
     tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in here]]])
     alive = [sequence[place] for place in here]
     result = PlainResult(tokens)
+    places = {patch: place for place, patch in enumerate(sequence)}
     for block in range(config.num_hidden_layers):
         gone = (removed or {}).get(block, set())
         rate = rates.get(block, 1.0)
-        tokens, alive, scores = _plain_block(config, weights, block, tokens, alive, patches, rate, gone)
+        standing = [places[patch] for patch in alive]
+        tokens, alive, scores = _plain_block(config, weights, block, tokens, alive, standing, patches, rate, gone)
         result.scores.append(scores)
         result.kept.append(set(alive))
     if not config.norm_first:
-        pooled = tokens[:extra].mean(dim=0)
+        pooled = (tokens[:extra] if config.pooling == "extra_tokens" else tokens[extra:]).mean(dim=0)
     elif config.pooling == "extra_tokens":
         pooled = layer_norm(tokens, weights, "norm", config.layer_norm_eps)[:extra].mean(dim=0)
     elif config.pooling == "mean_normed_patches":
@@ -163,12 +186,54 @@ def plain_positions(config: SpectrimConfig, weights: Mapping[str, Tensor], seque
     return torch.cat([weights["embeddings.extra_positions"][0], both])
 
 
+def plain_convolution(config: SpectrimConfig, weights: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+    """(n, width) → the same with positions: row i gets the filters over rows i − k/2 … i + k/2 − 1."""
+    filters = weights["embeddings.position_convolution.filters.weight"]
+    groups, kernel = config.position_groups, config.position_kernel
+    parts = rows.chunk(groups, dim=1)
+    found = []
+    for place in range(len(rows)):
+        around = [(tap, place + tap - kernel // 2) for tap in range(kernel)]
+        around = [(tap, at) for tap, at in around if 0 <= at < len(rows)]
+        sums = [
+            sum(chosen[:, :, tap] @ part[at] for tap, at in around)
+            for chosen, part in zip(filters.chunk(groups), parts, strict=True)
+        ]
+        found.append(torch.cat(sums) + weights["embeddings.position_convolution.filters.bias"])
+    spread = torch.stack(found)
+    rows = rows + spread * 0.5 * (1.0 + torch.erf(spread / math.sqrt(2.0)))
+    return layer_norm(rows, weights, "embeddings.position_convolution.norm", config.layer_norm_eps)
+
+
+def plain_bias(
+    config: SpectrimConfig, weights: Mapping[str, Tensor], block: int, head: int, query: Tensor, places: list[int]
+) -> Tensor:
+    """(tokens, tokens) that a head adds to its attention logits for distances; ``query`` (tokens, head_dim)."""
+    name, half = f"blocks.{block}.attention", config.relative_buckets // 2
+    near = half // 2
+    learnt = weights["embeddings.relative_positions"][:, head]
+    rows = []
+    for row, here in zip(query, places, strict=True):
+        numbers = weights[f"{name}.gate.weight"] @ row + weights[f"{name}.gate.bias"]
+        one, other = torch.sigmoid(numbers[:4].sum()), torch.sigmoid(numbers[4:].sum())
+        gate = one * (other * weights[f"{name}.gate_scale"][0, head, 0, 0] - 1.0) + 2.0
+        buckets = []
+        for there in places:
+            bucket = far = abs(there - here)
+            if far >= near:
+                bucket = near + int(math.log(far / near) / math.log(config.relative_distance / near) * (half - near))
+            buckets.append(min(bucket, half - 1) + (half if there > here else 0))
+        rows.append(gate * learnt[buckets])
+    return torch.stack(rows)
+
+
 def _plain_block(
     config: SpectrimConfig,
     weights: Mapping[str, Tensor],
     block: int,
     tokens: Tensor,
     alive: list[int],
+    places: list[int],
     patches: Mapping[int, Tensor],
     rate: float,
     gone: set[int],
@@ -183,11 +248,14 @@ def _plain_block(
     for head in range(config.num_attention_heads):
         part = slice(head * head_dim, (head + 1) * head_dim)
         logits = query[:, part] @ key[:, part].T / math.sqrt(head_dim)
+        if config.relative_buckets:
+            logits = logits + plain_bias(config, weights, block, head, query[:, part], places)
         powers = torch.exp(logits - logits.max(dim=1, keepdim=True).values)
         maps.append(powers / powers.sum(dim=1, keepdim=True))
         attended.append(maps[-1] @ value[:, part])
         norms.append((value[:, part] ** 2).sum(dim=1).sqrt())
-    tokens = tokens + linear(torch.cat(attended, dim=1), weights, f"{name}.attention.output")
+    scale = (2 * config.num_hidden_layers) ** 0.25 if config.deep_norm else 1.0
+    tokens = scale * tokens + linear(torch.cat(attended, dim=1), weights, f"{name}.attention.output")
     tokens = tokens if before else layer_norm(tokens, weights, f"{name}.norm1", eps)
     scores = plain_scores(config, torch.stack(maps).detach(), torch.stack(norms).detach(), alive, patches)
     if rate < 1.0:
@@ -240,7 +308,8 @@ def plain_mlp(config: SpectrimConfig, weights: Mapping[str, Tensor], name: str, 
         hidden = hidden * 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (hidden + 0.044715 * hidden**3)))
     else:
         hidden = hidden * 0.5 * (1.0 + torch.erf(hidden / math.sqrt(2.0)))
-    tokens = tokens + linear(hidden, weights, f"{name}.mlp.down")
+    scale = (2 * config.num_hidden_layers) ** 0.25 if config.deep_norm else 1.0
+    tokens = scale * tokens + linear(hidden, weights, f"{name}.mlp.down")
     return tokens if before else layer_norm(tokens, weights, f"{name}.norm2", eps)
 
 

@@ -160,13 +160,15 @@ class _Guard:
 def choices(model: TorchModel) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Criteria and reducers that the model has: what each does, in words, and its name; its own criterion first."""
     own = model.config.criterion_of(Pruning())
-    names = [own, *(name for name in CRITERIA if name != own)]
+    classless = model.config.extra_tokens == 0
+    there = [name for name, criterion in CRITERIA.items() if not (classless and criterion.reads == "class")]
+    names = [own, *(name for name in there if name != own)]
     criteria = [(CRITERION_WORDS.get(name, CRITERIA[name].help), name) for name in names]
-    predicts = bool(model.config.predictor_blocks)
+    encoder = model.config.encoder
     reducers = [
         (REDUCER_WORDS.get(name, reducer.help), name)
         for name, reducer in REDUCERS.items()
-        if predicts or reducer.reads != "predictor"
+        if (encoder.predictors or reducer.reads != "predictor") and not (encoder.placed and reducer.blends)
     ]
     return criteria, reducers
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from spectrim.errors import InvalidSetting, nearest_of
 from spectrim.pruning.criteria import AUTO, CRITERIA
+from spectrim.pruning.plan import Encoder
 from spectrim.pruning.pruning import Pruning, check_keep_rate
 from spectrim.pruning.reducers import REDUCERS
 
@@ -73,6 +74,25 @@ def read_methods(names: Sequence[str]) -> list[Method]:
         if any(method.name == before.name for before in methods[:place]):
             raise InvalidSetting("methods", method.name, "each method once")
     return methods
+
+
+def fitting(methods: Sequence[Method], own: Pruning, encoder: Encoder) -> tuple[list[Method], dict[str, str]]:
+    """Those of some methods that models of a kind can have, and the others → why.
+
+    Args:
+        methods: as `read_methods` gives them.
+        own: the model's operating point.
+        encoder: what is known of the model.
+    """
+    chosen, unfit = [], dict[str, str]()
+    for method in methods:
+        try:
+            method.at(own, 1.0).check_kind(encoder)
+        except InvalidSetting as error:
+            unfit[method.name] = f"allowed is {error.allowed}"
+        else:
+            chosen.append(method)
+    return chosen, unfit
 
 
 def _read(name: str) -> Method:

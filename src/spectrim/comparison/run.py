@@ -17,6 +17,7 @@ from spectrim.comparison.methods import (
     KEEP_RATES,
     METHODS,
     Case,
+    fitting,
     plan_cases,
     read_methods,
 )
@@ -139,6 +140,7 @@ def compare(
     depth, columns = config.num_hidden_layers, config.grid[1]
     pruning = config.pruning if prune_at is None else config.pruning.changed({"prune_at": list(prune_at)})
     predictors = config.predictor_blocks or ()
+    chosen, unfit = fitting(chosen, pruning, config.encoder)
     cases, left_out = plan_cases(
         chosen, keep_rates, pruning, depth, own, columns=columns, predictors=predictors, draws=draws
     )
@@ -168,7 +170,7 @@ def compare(
         "chance": chance_level(answers.targets, clips.metric),
         "unreadable": answers.unreadable,
         "missing": list(clips.missing),
-        "left_out": left_out,
+        "left_out": unfit | left_out,
         "prune_at": list(pruning.at),
         "interval": f"95 %, {resamples} paired bootstrap resamples of the clips, and of the random draws",
         "batch_sizes": sizes,

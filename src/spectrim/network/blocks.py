@@ -18,46 +18,92 @@ from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spectrim.config import SpectrimConfig
+from spectrim.network.positions import PositionConvolution
 from spectrim.network.predictor import Predictor, policy_attention
-from spectrim.pruning.criteria import CRITERIA, attention_map
+from spectrim.network.relative import RelativeBias, distance_buckets
+from spectrim.pruning.criteria import CRITERIA, PairBias, attention_map
 from spectrim.pruning.kernels.fused import together_pays
 from spectrim.pruning.plan import BlockPlan
 from spectrim.pruning.tokens import Tokens
+from spectrim.pruning.trace import grid_order
 
 
 class Embeddings(nn.Module):
-    """Log-mel (batch, frames, mels) → tokens (batch, extra + F·T, width) with positions added."""
+    """Log-mel (batch, frames, mels) → tokens (batch, extra + F·T, width) with positions added.
+
+    The numbers for positions by distance are here, too; `spectrim.network.relative` says what becomes of them.
+    """
 
     def __init__(self, config: SpectrimConfig) -> None:
         super().__init__()
-        width = config.hidden_size
-        self.time_major = config.patch_order == "time_major"
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if config.extra_tokens == 2 else None
+        width, extra, narrow = config.hidden_size, config.extra_tokens, config.embedding_size
+        self.grid, self.patch_order = config.grid, config.patch_order
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if extra >= 1 else None
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if extra == 2 else None
+        self.extra_positions: nn.Parameter | None = None
         self.separate_positions = config.separate_positions
         if config.separate_positions:
             frequency, time = config.grid
-            self.extra_positions = nn.Parameter(torch.zeros(1, config.extra_tokens, width))
+            self.extra_positions = nn.Parameter(torch.zeros(1, extra, width)) if extra else None
             self.frequency_positions = nn.Parameter(torch.zeros(1, width, frequency, 1))
             self.time_positions = nn.Parameter(torch.zeros(1, width, 1, time))
-        else:
+        elif not config.position_kernel:
             self.position_table = nn.Parameter(
-                torch.zeros(1, config.extra_tokens + config.num_patches, width),
+                torch.zeros(1, extra + config.num_patches, width),
                 requires_grad=config.position_trainable,
             )
+        self.position_convolution = PositionConvolution(config) if config.position_kernel else None
+        buckets = config.relative_buckets
+        self.relative_positions = nn.Parameter(torch.zeros(buckets, config.num_attention_heads)) if buckets else None
+        self.buckets = distance_buckets(config.num_patches, buckets, config.relative_distance) if buckets else ()
         stride = (config.frequency_stride, config.time_stride)
-        self.projection = nn.Conv2d(1, width, kernel_size=config.patch_shape, stride=stride)
+        self.projection = nn.Conv2d(1, narrow or width, kernel_size=config.patch_shape, stride=stride, bias=not narrow)
+        self.patch_norm = nn.LayerNorm(narrow, eps=config.layer_norm_eps) if narrow else nn.Identity()
+        self.widening = nn.Linear(narrow, width) if narrow not in (0, width) else nn.Identity()
 
-    def forward(self, input_values: Tensor) -> Tensor:
-        """Cut, project, line up in the backbone's order, add positions."""
+    def forward(self, input_values: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Cut, project, line up in the backbone's order, add positions.
+
+        Args:
+            input_values: (batch, frames, mels).
+            padding: (batch, F·T) bool in that order, True for patches that no other may get to know of; None for none.
+        """
         grid = self.projection(input_values.transpose(1, 2).unsqueeze(1))
         if self.separate_positions:
             grid = grid + self.frequency_positions + self.time_positions
-        patches = (grid.transpose(2, 3) if self.time_major else grid).flatten(2).transpose(1, 2)
-        extra = self.cls_token if self.dist_token is None else torch.cat([self.cls_token, self.dist_token], dim=1)
-        if self.separate_positions:
-            return torch.cat([(extra + self.extra_positions).expand(patches.shape[0], -1, -1), patches], dim=1)
-        return torch.cat([extra.expand(patches.shape[0], -1, -1), patches], dim=1) + self.position_table
+        time_major = self.patch_order == "time_major"
+        patches = (grid.transpose(2, 3) if time_major else grid).flatten(2).transpose(1, 2)
+        patches = self.widening(self.patch_norm(patches))
+        if self.position_convolution is not None:
+            return self.position_convolution(patches, padding)
+        tokens = self._after_extra(patches)
+        return tokens if self.separate_positions else tokens + self.position_table
+
+    def _after_extra(self, patches: Tensor) -> Tensor:
+        """The patches behind the extra tokens, where there are any."""
+        there: list[Tensor] = [token for token in (self.cls_token, self.dist_token) if token is not None]
+        if not there:
+            return patches
+        extra = torch.cat(there, dim=1)
+        if self.extra_positions is not None:
+            extra = extra + self.extra_positions
+        return torch.cat([extra.expand(patches.shape[0], -1, -1), patches], dim=1)
+
+    def relative_bias(self, patches: Tensor, *, alike: bool) -> RelativeBias | None:
+        """Bias by the distance of the tokens that enter block 0, or None.
+
+        Args:
+            patches: (batch, n) their grid indices.
+            alike: whether they are the same for each clip.
+        """
+        if self.relative_positions is None:
+            return None
+        order = grid_order(self.grid, self.patch_order, patches.device)
+        return RelativeBias.of(self.relative_positions, self.buckets, order, patches, alike=alike)
+
+
+GATE_WIDTH = 8
+"""Numbers that a head's query gives for the two gates of the bias by distance, four for each."""
 
 
 class Attention(nn.Module):
@@ -70,6 +116,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width, bias=config.qkv_bias)
         self.key_value = nn.Linear(width, 2 * width, bias=config.qkv_bias)
         self.output = nn.Linear(width, width)
+        self.gate = nn.Linear(width // self.heads, GATE_WIDTH) if config.relative_buckets else None
+        self.gate_scale = nn.Parameter(torch.ones(1, self.heads, 1, 1)) if config.relative_buckets else None
 
     def queries(self, tokens: Tensor) -> Tensor:
         """(batch, q, width) → (batch, heads, q, head_dim)."""
@@ -84,6 +132,27 @@ class Attention(nn.Module):
         """(batch, n, width) → (batch, heads, n, head_dim)."""
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
+    def bias(self, queries: Tensor, pairs: Tensor | None) -> PairBias | None:
+        """What distances add to attention logits, weighed by the queries: p·(a·(s·b − 1) + 2).
+
+        a and b are gates in (0, 1) of the query, s is learnt a head (Chen et al., 2022, WavLM, section 3.2).
+
+        Args:
+            queries: (batch, heads, q, head_dim).
+            pairs: (batch or 1, heads, q, n), as `RelativeBias` has them; None where there are none.
+        """
+        if pairs is None or self.gate is None or self.gate_scale is None:
+            return None
+        one, other = self.gate(queries).unflatten(-1, (2, -1)).sum(-1).sigmoid().split(1, dim=-1)
+        return PairBias(one * (other * self.gate_scale - 1.0) + 2.0, pairs)
+
+    def added(self, queries: Tensor, mask: Tensor | None, pairs: Tensor | None) -> Tensor | None:
+        """All that is added to the attention logits; arguments as of `bias`, and ``mask`` of `Tokens.key_mask`."""
+        bias = self.bias(queries, pairs)
+        if bias is None:
+            return mask
+        return bias.rows() if mask is None else bias.rows() + mask
+
     def forward(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, policy: Tensor | None = None
     ) -> Tensor:
@@ -91,7 +160,7 @@ class Attention(nn.Module):
 
         Args:
             queries, keys, values: (batch, heads, …, head_dim).
-            mask: as `Tokens.key_mask` gives it.
+            mask: as `added` gives it.
             policy: as `Tokens.attended` gives it.
         """
         if policy is None:
@@ -168,7 +237,8 @@ class Seen(NamedTuple):
         mask: added to the attention logits, (batch, 1, 1, extra + n), or None.
         policy: how much each of them may be attended to, (batch, 1, q, extra + n), or None.
         scores: (batch, n) of the patches that entered, or None where nobody reads them.
-        finish: what makes the attention output (batch, q, width) of `Tokens.asking`.
+        relative: bias by the distance of those that entered, or None.
+        finish: what makes the attention output (batch, q, width) of `Tokens.asking` and the rows of that bias.
         queries: what makes the queries (batch, q, width) of it, for the attention map.
     """
 
@@ -177,7 +247,8 @@ class Seen(NamedTuple):
     mask: Tensor | None
     policy: Tensor | None
     scores: Tensor | None
-    finish: Callable[[Tensor], Tensor]
+    relative: RelativeBias | None
+    finish: Callable[[Tensor, Tensor | None], Tensor]
     queries: Callable[[Tensor], Tensor]
 
 
@@ -208,13 +279,21 @@ class Block(GradientCheckpointingLayer):
         super().__init__()
         self.predictor = Predictor(config.hidden_size) if predicts else None
         self.norm_first = config.norm_first
+        self.residual_scale = config.residual_scale
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = MLP(config)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, values: Tensor, tokens: Tokens, plan: BlockPlan, wanted: Wanted = NOTHING) -> BlockOutput:
+    def forward(
+        self,
+        values: Tensor,
+        tokens: Tokens,
+        plan: BlockPlan,
+        wanted: Wanted = NOTHING,
+        relative: RelativeBias | None = None,
+    ) -> BlockOutput:
         """Score, reduce, attend, MLP; a reducer that needs every token's attention output comes after it.
 
         Args:
@@ -222,11 +301,12 @@ class Block(GradientCheckpointingLayer):
             tokens: that enter, with these values or any.
             plan: what to keep and what to compute.
             wanted: what else to return.
+            relative: bias by the distance of the tokens that enter, where the model has one.
         """
         tokens = tokens._replace(values=values)
         if plan.predicts:
-            return self._predicted(tokens, plan, wanted)
-        tokens, seen = self.score(tokens, plan, wanted)
+            return self._predicted(tokens, plan, wanted, relative)
+        tokens, seen = self.score(tokens, plan, wanted, relative)
         read = seen.keys if plan.reducer.reads == "keys" else seen.scores
         if plan.reducer.attends_first:
             tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
@@ -237,45 +317,53 @@ class Block(GradientCheckpointingLayer):
         tokens = self.feed_forward(tokens)
         return BlockOutput(tokens.values, tokens, seen.scores if wanted.scores and tokens.rank is None else None, shown)
 
-    def _predicted(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted) -> BlockOutput:
+    def _predicted(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted, relative: RelativeBias | None) -> BlockOutput:
         """The predictor first: what it leaves out is not there for the attention either."""
         if self.predictor is None:
             raise ValueError("this block has no predictor")
         patches = tokens.values[:, tokens.extra :]
         read = self.predictor(patches, tokens.valid if tokens.policy is None else tokens.policy)
-        tokens, seen = self.score(plan.reducer.reduce(tokens, read, plan), plan, NOTHING)
+        tokens = plan.reducer.reduce(tokens, read, plan)
+        relative = None if relative is None else relative.following(tokens.patches)
+        tokens, seen = self.score(tokens, plan, NOTHING, relative)
         tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
         tokens = self.feed_forward(tokens)
         return BlockOutput(tokens.values, tokens, read[..., 0].detach() if wanted.scores else None, shown)
 
-    def score(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted) -> tuple[Tokens, Seen]:
+    def score(
+        self, tokens: Tokens, plan: BlockPlan, wanted: Wanted, relative: RelativeBias | None
+    ) -> tuple[Tokens, Seen]:
         """Keys and values of all tokens, the patches' scores, and what the queries will be made of."""
         attention, criterion = self.attention, CRITERIA[plan.criterion]
         normed = self._before(self.norm1, tokens.values)
         keys, values = attention.keys_values(normed)
         mask, policy = tokens.key_mask(tokens.values.dtype), tokens.attended(plan.emits)
 
-        def attended(queries: Tensor) -> Tensor:
-            return attention(attention.split(queries), keys, values, mask, policy)
+        def attended(queries: Tensor, pairs: Tensor | None) -> Tensor:
+            heads = attention.split(queries)
+            return attention(heads, keys, values, attention.added(heads, mask, pairs), policy)
 
-        def projected(rows: Tensor) -> Tensor:
-            return attended(attention.query(rows))
+        def projected(rows: Tensor, pairs: Tensor | None) -> Tensor:
+            return attended(attention.query(rows), pairs)
 
-        seen = Seen(keys, values, mask, policy, tokens.rank, projected, attention.query)
+        seen = Seen(keys, values, mask, policy, tokens.rank, relative, projected, attention.query)
         tokens = tokens._replace(asking=normed)
         if not criterion.reads_attention or not (plan.ranks or wanted.scores):
             return tokens, seen
         queries = attention.query(normed[:, : {"all": None, "class": 1, "values": 0}[criterion.reads]])
         heads, extra = attention.split(queries), tokens.extra
-        together = criterion.together if plan.ranks and not plan.reducer.weighs_by_score else None
+        plain = plan.ranks and not plan.reducer.weighs_by_score and relative is None
+        together = criterion.together if plain else None
         if together is not None and together_pays(heads, keys, values, mask, plan.tokens_attended(extra)):
             mixed, scores = together(heads, keys, values, extra)
-            seen = seen._replace(scores=scores, finish=attention.output)
+            seen = seen._replace(scores=scores, finish=lambda rows, _: attention.output(rows))
             return self._with_queries(tokens._replace(asking=mixed), seen, queries if wanted.attention else None)
+        bias = None if relative is None or criterion.reads == "values" else attention.bias(heads, relative.pairs)
         if plan.reducer.weighs_by_score:
-            scores = criterion.score(heads, keys, extra, mask, values)
+            scores = criterion.score(heads, keys, extra, mask, values, bias)
         else:
-            scores = criterion.score(heads.detach(), keys.detach(), extra, mask, values.detach())
+            bias = None if bias is None else bias.detach()
+            scores = criterion.score(heads.detach(), keys.detach(), extra, mask, values.detach(), bias)
         if criterion.reads == "all" and plan.ranks:
             same = nn.Identity()
             return tokens._replace(asking=queries), seen._replace(scores=scores, finish=attended, queries=same)
@@ -287,7 +375,7 @@ class Block(GradientCheckpointingLayer):
             return tokens, seen
         width = queries.shape[2]
 
-        def finish(rows: Tensor) -> Tensor:
+        def finish(rows: Tensor, _: Tensor | None) -> Tensor:
             return self.attention.output(rows[..., :width])
 
         both = torch.cat([tokens.values if tokens.asking is None else tokens.asking, queries], dim=2)
@@ -296,29 +384,33 @@ class Block(GradientCheckpointingLayer):
     def attend(self, tokens: Tokens, seen: Seen, wanted: Wanted) -> tuple[Tokens, Tensor | None]:
         """Add the attention output; the map (batch, heads, q, extra + n) if wanted."""
         asking = tokens.values if tokens.asking is None else tokens.asking
+        pairs = None if seen.relative is None else seen.relative.rows(tokens.patches)
         shown = None
         if wanted.attention:
             queries = self.attention.split(seen.queries(asking))
+            mask = self.attention.added(queries, seen.mask, pairs)
             shown = (
-                attention_map(queries, seen.keys, seen.mask)
+                attention_map(queries, seen.keys, mask)
                 if seen.policy is None
-                else policy_attention(queries, seen.keys, seen.policy, seen.mask)
+                else policy_attention(queries, seen.keys, seen.policy, mask)
             )
-        values = self._after(self.norm1, tokens.values + self.drop_path(seen.finish(asking)))
+        values = self._after(self.norm1, tokens.values, self.drop_path(seen.finish(asking, pairs)))
         return tokens._replace(values=values, asking=None), shown
 
     def feed_forward(self, tokens: Tokens) -> Tokens:
         """Add the MLP's output."""
         branch = self.drop_path(self.mlp(self._before(self.norm2, tokens.values)))
-        return tokens._replace(values=self._after(self.norm2, tokens.values + branch))
+        return tokens._replace(values=self._after(self.norm2, tokens.values, branch))
 
     def _before(self, norm: nn.LayerNorm, values: Tensor) -> Tensor:
         """What a branch reads."""
         return norm(values) if self.norm_first else values
 
-    def _after(self, norm: nn.LayerNorm, values: Tensor) -> Tensor:
+    def _after(self, norm: nn.LayerNorm, values: Tensor, branch: Tensor) -> Tensor:
         """What a residual hands on."""
-        return values if self.norm_first else norm(values)
+        if self.norm_first:
+            return values + branch
+        return norm(values + branch if self.residual_scale == 1.0 else values * self.residual_scale + branch)
 
 
 class Head(nn.Module):

@@ -85,8 +85,6 @@ def entering_tokens(
     patches = functional.pad(order, (extra, 0), value=-1).expand(batch, -1)
     source = order.argsort().add(extra).expand(batch, -1) if traced else None
     tokens = Tokens(values, patches, extra, source=source)
-    if num_frames is not None:
-        _check_num_frames(num_frames, batch)
     if visible_patches is not None:
         tokens = tokens.take(_sequence_index(visible_patches, batch, config))
     if pruning.drop_padding:
@@ -94,6 +92,25 @@ def entering_tokens(
         index, valid = real_first(padding, int((~padding).sum(dim=1).max()))
         tokens = tokens.take(index, valid)
     return tokens
+
+
+def padded_patches(
+    num_frames: Tensor | None, config: SpectrimConfig, pruning: Pruning, batch: int, device: torch.device
+) -> Tensor | None:
+    """(batch, F·T) bool in the backbone's order: the patches that are only padding; None unless they are dropped.
+
+    Args:
+        num_frames: see `AudioTransformer.forward`; checked.
+        config: of the model.
+        pruning: the operating point.
+        batch: number of clips.
+        device: of the input.
+    """
+    if num_frames is not None:
+        _check_num_frames(num_frames, batch)
+    if not pruning.drop_padding:
+        return None
+    return _padding(grid_order(config.grid, config.patch_order, device).expand(batch, -1), num_frames, config)
 
 
 def static_scores(input_values: Tensor, config: SpectrimConfig, pruning: Pruning, *, training: bool) -> Tensor | None:

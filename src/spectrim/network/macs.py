@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from spectrim.audio.filterbank import FEATURES
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
+from spectrim.network.blocks import GATE_WIDTH
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.counts import count_kept
 from spectrim.pruning.criteria import CRITERIA
@@ -21,7 +22,7 @@ class MacCount:
     """Multiply-accumulates (MACs) of one clip.
 
     Attributes:
-        embedding: of the patch projection; the same in both counts.
+        embedding: of the patch projection and what else stands before block 0; the same in both counts.
         head: of the classifier; the same in both counts.
         paper_blocks: of each block as the paper counts: attention on all tokens, then the MLP on the survivors.
         executed_blocks: of each block as `AudioTransformer` runs it, its scores included.
@@ -115,13 +116,21 @@ def _check_kept(kept: Sequence[int], pruning: Pruning, patches: int, depth: int)
 def _count(config: SpectrimConfig, frames: int, plans: Sequence[BlockPlan]) -> MacCount:
     patches = plans[0].patches_in
     return MacCount(
-        embedding=patches * math.prod(config.patch_shape) * config.hidden_size,
+        embedding=patches * _embedding(config),
         head=config.hidden_size * config.num_labels,
         paper_blocks=tuple(_paper(config, plan) for plan in plans),
         executed_blocks=tuple(_executed(config, plan) for plan in plans),
         patches=tuple(plan.patches_kept for plan in plans),
         scores=_spectrogram(config, frames) if any(_reads_input(plan) for plan in plans) else 0,
     )
+
+
+def _embedding(config: SpectrimConfig) -> int:
+    """Of one patch before block 0: projection, widening, convolution for its position."""
+    width, narrow = config.hidden_size, config.embedding_size
+    projected = math.prod(config.patch_shape) * (narrow or width)
+    widened = narrow * width if narrow != width else 0
+    return projected + widened + config.position_kernel * width * (width // config.position_groups)
 
 
 def _reads_input(plan: BlockPlan) -> bool:
@@ -148,7 +157,9 @@ def _executed(config: SpectrimConfig, plan: BlockPlan) -> int:
     queries, scores = attending, 0
     if plan.ranks:
         queries, scores = CRITERIA[plan.criterion].cost(plan.patches_in, extra, attending, width)
-    projections = (2 * entering + queries + attending) * width**2
+    gated = attending + (entering if plan.ranks and CRITERIA[plan.criterion].reads == "all" else 0)
+    gates = gated * width * GATE_WIDTH if config.relative_buckets else 0
+    projections = (2 * entering + queries + attending) * width**2 + gates
     attention = 2 * attending * entering * width
     mlp = 2 * computed * width * config.intermediate_size
     return projections + scores + attention + plan.reducer.macs(plan, config.encoder) + mlp

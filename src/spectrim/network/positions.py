@@ -1,4 +1,4 @@
-"""Position tables: the fixed sin-cos one, and fitting any table to a shorter or longer input.
+"""Position tables: the fixed sin-cos one, and fitting any table to a shorter or longer input; or a convolution.
 
 A table is (1, extra + F·T, width), its patches in the order in which the backbone lines them up.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from spectrim.config import SpectrimConfig
@@ -98,7 +98,8 @@ def adapt_positions(
         state: weights of the model, of which the positions are read.
         config_from, config_to: as for `adapt_position_table`.
         method: likewise; ``"auto"`` gives a model with separate positions the first times if the input is shorter, as
-            PaSST's code does, and else stretches the times linearly.
+            PaSST's code does, and else stretches the times linearly. A model whose positions are what a convolution
+            finds and distances has nothing to fit.
 
     Returns:
         The weights that take the place of those in ``state``.
@@ -106,6 +107,8 @@ def adapt_positions(
     Raises:
         InputShapeError, InvalidSetting: as for `adapt_position_table`.
     """
+    if config_from.position_kernel:
+        return {}
     if not config_from.separate_positions:
         place = "embeddings.position_table"
         return {place: adapt_position_table(state[place], config_from, config_to, method)}
@@ -243,3 +246,26 @@ def _to_sequence(grid: Tensor, order: str) -> Tensor:
     """(1, width, F, T) → (1, F·T, width)."""
     axes = (0, 2, 3, 1) if order == "frequency_major" else (0, 3, 2, 1)
     return grid.permute(*axes).flatten(1, 2)
+
+
+class PositionConvolution(nn.Module):
+    """Positions from what stands around a token: a grouped convolution along the sequence, added to it.
+
+    As in wav2vec 2.0 (Baevski et al., 2020), with the weights as they are, not as length and direction. Before
+    post-norm blocks the sum is normalised; pre-norm blocks do that themselves.
+    """
+
+    def __init__(self, config: SpectrimConfig) -> None:
+        super().__init__()
+        width, kernel = config.hidden_size, config.position_kernel
+        self.around = kernel // 2, (kernel - 1) // 2
+        self.filters = nn.Conv1d(width, width, kernel, groups=config.position_groups)
+        self.norm = nn.Identity() if config.norm_first else nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
+        """(batch, n, width) → the same shape; tokens where ``padding`` (batch, n) is True are taken to be 0."""
+        if padding is not None:
+            tokens = tokens.masked_fill(padding.unsqueeze(-1), 0.0)
+        found = self.filters(functional.pad(tokens.transpose(1, 2), self.around))
+        normed: Tensor = self.norm(tokens + functional.gelu(found).transpose(1, 2))
+        return normed

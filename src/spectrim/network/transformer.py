@@ -17,8 +17,15 @@ from transformers.utils import ModelOutput, can_return_tuple
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.network.blocks import Block, BlockOutput, Embeddings, Head, Wanted
-from spectrim.network.entering import check_input, check_removed, entering_tokens, ranked, static_scores
+from spectrim.network.blocks import Attention, Block, BlockOutput, Embeddings, Head, Wanted
+from spectrim.network.entering import (
+    check_input,
+    check_removed,
+    entering_tokens,
+    padded_patches,
+    ranked,
+    static_scores,
+)
 from spectrim.network.losses import classification_loss
 from spectrim.network.positions import sincos_position_table
 from spectrim.network.predictor import Predictor
@@ -244,7 +251,8 @@ class AudioTransformer(PreTrainedModel):
         """The vector that the classification head reads of each clip: features for other tasks.
 
         For AST and PaSST the mean of [CLS] and [DIST] after the last LayerNorm, for AudioMAE the LayerNorm of the mean
-        of the patches that are left, for SSAST the mean of theirs, for the Keyword Transformer [CLS] as it is.
+        of the patches that are left, for SSAST the mean of theirs, for BEATs their mean as it is, for the Keyword
+        Transformer [CLS] as it is.
         `head` of it is what `forward` returns as logits.
 
         Args:
@@ -298,10 +306,13 @@ class AudioTransformer(PreTrainedModel):
         check_input(input_values, config)
         gone = {} if removed is None else removed
         check_removed(gone, input_values.shape[0], config, pruning)
-        values = self.embeddings(input_values.to(self.embeddings.projection.weight.dtype))
+        padding = padded_patches(num_frames, config, pruning, input_values.shape[0], input_values.device)
+        values = self.embeddings(input_values.to(self.embeddings.projection.weight.dtype), padding)
         tokens = entering_tokens(
             values, config, pruning, visible_patches=visible_patches, num_frames=num_frames, traced=token_trace
         )
+        alike = visible_patches is None and not pruning.drop_padding
+        relative = self.embeddings.relative_bias(tokens.patches, alike=alike)
         scored = token_trace or pruning.prunes
         static = static_scores(input_values, config, pruning, training=self.training) if scored else None
         tokens = ranked(tokens, static)
@@ -315,7 +326,8 @@ class AudioTransformer(PreTrainedModel):
         for number, (block, plan) in enumerate(zip(self.blocks, plans, strict=True)):
             entered = tokens
             wanted = Wanted(token_trace and (every or plan.predicts), attentions)
-            out = BlockOutput(*block(entered.values, entered, plan, wanted))
+            relative = None if relative is None else relative.following(entered.patches)
+            out = BlockOutput(*block(entered.values, entered, plan, wanted, relative))
             tokens = out.tokens._replace(values=out.values)
             if plan.predicts and tokens.policy is not None:
                 policies.append(tokens.policy)
@@ -342,10 +354,12 @@ class AudioTransformer(PreTrainedModel):
         if isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear | nn.Conv2d):
+        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, Attention) and module.gate_scale is not None:
+            init.ones_(module.gate_scale)
         elif isinstance(module, Embeddings):
             for name, weight in module.named_parameters(recurse=False):
                 if name == "position_table" and not self.config.position_trainable:

@@ -35,9 +35,9 @@ class Criterion:
             there, or ``"values"``, its value vectors and no query; ``"spectrogram"``, the input once, before block 0;
             ``"nothing"``.
         score: of the first three: a function of queries (batch, heads, q, head_dim), keys (batch, heads, extra + n,
-            head_dim), the number of extra tokens, an additive mask (batch, 1, 1, extra + n) or None, and
-            values like the keys, that gives (batch, n) float32, 0 for masked patches. Of the others: a function of a
-            `Spectrogram` that gives (batch, F, T).
+            head_dim), the number of extra tokens, an additive mask (batch, 1, 1, extra + n) or None, values like the
+            keys, and a `PairBias` of these queries or None, that gives (batch, n) float32, 0 for masked patches. Of the
+            others: a function of a `Spectrogram` that gives (batch, F, T).
         help: one line for people.
         shares: whether scores are shares of attention: none is negative, and the sum of some is what those received.
         together: a function of queries, keys, values and the number of extra tokens that gives the attention output
@@ -76,6 +76,26 @@ class Criterion:
         if self.reads == "class":
             return asking + 1, entering * width
         return asking, 0
+
+
+class PairBias(NamedTuple):
+    """What is added to the attention logits of a query and a key: a number of the query times one of the pair.
+
+    Attributes:
+        gate: (batch, heads, q, 1).
+        pairs: (batch or 1, heads, q, n).
+    """
+
+    gate: Tensor
+    pairs: Tensor
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """(batch, heads, rows, n) of the queries from ``start`` to before ``stop``."""
+        return self.gate[:, :, start:stop] * self.pairs[:, :, start:stop]
+
+    def detach(self) -> PairBias:
+        """The same without gradients."""
+        return PairBias(self.gate.detach(), self.pairs.detach())
 
 
 class Spectrogram(NamedTuple):
@@ -126,13 +146,26 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values if values.element_size() >= 4 else values.float()
 
 
-def _class_rows(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None) -> Tensor:
+def _added(mask: Tensor | None, bias: PairBias | None, start: int, stop: int) -> Tensor | None:
+    """What is added to the attention logits of some queries, or None."""
+    if bias is None:
+        return mask
+    rows = bias.rows(start, stop)
+    return rows if mask is None else rows + mask
+
+
+def _class_rows(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None, bias: PairBias | None) -> Tensor:
     """Attention rows of [CLS] over the patch columns, (batch, heads, n)."""
-    return attention_map(queries[:, :, :1], keys, mask)[:, :, 0, extra:]
+    return attention_map(queries[:, :, :1], keys, _added(mask, bias, 0, 1))[:, :, 0, extra:]
 
 
 def cls_attention(
-    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    extra: int,
+    mask: Tensor | None = None,
+    values: Tensor | None = None,
+    bias: PairBias | None = None,
 ) -> Tensor:
     """Attention row of [CLS] over the patch columns, mean over heads: the score of AST (paper, section 3).
 
@@ -142,15 +175,21 @@ def cls_attention(
         extra: number of extra tokens.
         mask: additive mask over the keys, or None.
         values: not read.
+        bias: of these queries, or None.
 
     Returns:
         (batch, n) float32.
     """
-    return _class_rows(queries, keys, extra, mask).mean(dim=1)
+    return _class_rows(queries, keys, extra, mask, bias).mean(dim=1)
 
 
 def cls_weighted_norm(
-    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    extra: int,
+    mask: Tensor | None = None,
+    values: Tensor | None = None,
+    bias: PairBias | None = None,
 ) -> Tensor:
     """Attention of [CLS] to the patch times the Euclidean norm of its value vector, mean over heads.
 
@@ -158,7 +197,7 @@ def cls_weighted_norm(
     Attention sinks take much attention and have small values, so they count for little here.
 
     Args:
-        queries, keys, extra, mask: as for `cls_attention`.
+        queries, keys, extra, mask, bias: as for `cls_attention`.
         values: (batch, heads, extra + n, head_dim).
 
     Returns:
@@ -170,37 +209,47 @@ def cls_weighted_norm(
     if values is None:
         raise ValueError("cls_weighted_norm needs the value vectors")
     norms = _at_least_float32(values[:, :, extra:]).norm(dim=-1)
-    return (_class_rows(queries, keys, extra, mask) * norms).mean(dim=1)
+    return (_class_rows(queries, keys, extra, mask, bias) * norms).mean(dim=1)
 
 
 def cls_head_median(
-    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    extra: int,
+    mask: Tensor | None = None,
+    values: Tensor | None = None,
+    bias: PairBias | None = None,
 ) -> Tensor:
     """Median over heads of the attention of [CLS] to the patch; of an even number, the mean of the middle two.
 
     A sink to which less than half of the heads give their attention does not rank by it, as it does in a mean.
 
     Args:
-        queries, keys, extra, mask: as for `cls_attention`.
+        queries, keys, extra, mask, bias: as for `cls_attention`.
         values: not read.
 
     Returns:
         (batch, n) float32.
     """
-    rows = _class_rows(queries, keys, extra, mask).sort(dim=1).values
+    rows = _class_rows(queries, keys, extra, mask, bias).sort(dim=1).values
     heads = rows.shape[1]
     return rows[:, (heads - 1) // 2 : heads // 2 + 1].mean(dim=1)
 
 
 def value_norm(
-    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    extra: int,
+    mask: Tensor | None = None,
+    values: Tensor | None = None,
+    bias: PairBias | None = None,
 ) -> Tensor:
     """Euclidean norm of the patch's value vector, mean over heads: how much there is to attend to, not who does.
 
     Attention sinks have small values (Kobayashi et al., 2020), so they are the first to go.
 
     Args:
-        queries, keys: not read.
+        queries, keys, bias: not read.
         extra, mask: as for `cls_attention`.
         values: (batch, heads, extra + n, head_dim).
 
@@ -217,7 +266,12 @@ def value_norm(
 
 
 def mean_attention(
-    queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None = None, values: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    extra: int,
+    mask: Tensor | None = None,
+    values: Tensor | None = None,
+    bias: PairBias | None = None,
 ) -> Tensor:
     """Attention that a patch receives, mean over heads and over the patch queries: the score of AudioMAE.
 
@@ -231,13 +285,14 @@ def mean_attention(
         mask: additive mask over the keys, or None; a masked patch does not count as a query either, and a token that is
             the mean of several counts as so many.
         values: not read.
+        bias: of these queries, or None.
 
     Returns:
         (batch, n) float32.
     """
     from spectrim.pruning.kernels import fused
 
-    if fused.score_fused(queries, keys, mask):
+    if bias is None and fused.score_fused(queries, keys, mask):
         return fused.mean_attention(queries, keys, extra)
     heads, patches = queries.shape[1], queries.shape[2] - extra
     received = _at_least_float32(keys.new_zeros(()))
@@ -249,7 +304,8 @@ def mean_attention(
         number = rows_count.sum(dim=2).squeeze(1)
     for start in range(0, patches, QUERY_CHUNK):
         stop = min(start + QUERY_CHUNK, patches)
-        rows = attention_map(queries[:, :, extra + start : extra + stop], keys, mask)[..., extra:]
+        added = _added(mask, bias, extra + start, extra + stop)
+        rows = attention_map(queries[:, :, extra + start : extra + stop], keys, added)[..., extra:]
         if rows_count is not None:
             rows = rows * rows_count[:, :, start:stop]
         received = received + rows.sum(dim=(1, 2))
@@ -360,10 +416,11 @@ CRITERIA = {
 BACKBONE_CRITERIA = {
     "ast": "cls_attention",
     "audiomae": "mean_attention",
+    "beats": "mean_attention",
     "kwt": "cls_attention",
     "passt": "cls_attention",
     "ssast": "mean_attention",
 }
 """The attention score of each backbone, what `AUTO` stands for: that with which the paper prunes AST and AudioMAE, and
 for the Keyword Transformer and PaSST, whose heads read [CLS], that of AST; for SSAST, whose head reads the mean of the
-patches and whose [CLS] nothing trains, that of AudioMAE."""
+patches and whose [CLS] nothing trains, and for BEATs, which reads that mean and has no [CLS], that of AudioMAE."""

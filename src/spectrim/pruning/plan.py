@@ -25,6 +25,7 @@ class Encoder(NamedTuple):
         heads: of attention.
         columns: number of patches along time, T.
         predictors: blocks that have a predictor of their own, see `spectrim.network.predictor`.
+        placed: whether attention asks where each patch stood in the sequence, as a bias by distance does.
     """
 
     depth: int
@@ -35,6 +36,7 @@ class Encoder(NamedTuple):
     heads: int
     columns: int
     predictors: tuple[int, ...] = ()
+    placed: bool = False
 
 
 class Reducer(Protocol):
@@ -43,6 +45,10 @@ class Reducer(Protocol):
     @property
     def attends_first(self) -> bool:
         """Whether it needs the attention output of every token; if not, a block computes that of the survivors only."""
+
+    @property
+    def blends(self) -> bool:
+        """Whether it makes tokens that stand for several patches, and so for no place of the sequence."""
 
     @property
     def reads(self) -> str:

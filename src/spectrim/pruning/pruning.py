@@ -119,8 +119,28 @@ class Pruning:
         """Whether any block drops patches."""
         return any(rate < 1.0 for rate in self.rates.values())
 
+    def check_model(self, encoder: Encoder) -> None:
+        """Raise `InvalidSetting` for what does not go together, or not with this model."""
+        self.check(encoder.depth, encoder.columns, encoder.predictors)
+        self.check_kind(encoder)
+
+    def check_kind(self, encoder: Encoder) -> None:
+        """Raise `InvalidSetting` for a criterion or a reducer that models of this kind cannot have."""
+        criterion = encoder.own_criterion if self.criterion == AUTO else self.criterion
+        if encoder.extra == 0 and CRITERIA[criterion].reads == "class":
+            fitting = one_of((AUTO, *(name for name, entry in CRITERIA.items() if entry.reads != "class")))
+            raise InvalidSetting(
+                "criterion", criterion, f"{fitting}: this model has no [CLS] whose attention could rank"
+            )
+        if encoder.placed and REDUCERS[self.reducer].blends:
+            fitting = one_of(name for name, entry in REDUCERS.items() if not entry.blends)
+            why = (
+                "this model's attention asks how far apart two patches stand, and a token made of several has no place"
+            )
+            raise InvalidSetting("reducer", self.reducer, f"{fitting}: {why}")
+
     def check(self, depth: int, columns: int | None = None, predictors: Sequence[int] | None = None) -> None:
-        """Raise `InvalidSetting` for what does not go together, or not with a model.
+        """Raise `InvalidSetting` for what does not go together, or not with a model of which so much is known.
 
         Args:
             depth: number of its blocks.
@@ -196,9 +216,10 @@ class Pruning:
             One plan a block.
 
         Raises:
-            InvalidSetting: as `check`; or the keep rate is too low for ``reference_compat`` to leave the head tokens.
+            InvalidSetting: as `check_model`; or the keep rate is too low for ``reference_compat`` to leave the head
+                a token.
         """
-        self.check(encoder.depth, encoder.columns, encoder.predictors)
+        self.check_model(encoder)
         criterion = encoder.own_criterion if self.criterion == AUTO else self.criterion
         dropping: Reducer = ReferenceDrop() if self.reference_compat else REDUCERS[self.reducer]
         rates, plans = self.rates, []

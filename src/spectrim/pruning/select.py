@@ -60,6 +60,19 @@ def take_patches(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, wide)
 
 
+def take_columns(table: Tensor, index: Tensor) -> Tensor:
+    """Pick columns of a table, each as often as wanted.
+
+    Args:
+        table: (rows, n).
+        index: of any shape, which of them.
+
+    Returns:
+        (rows, *shape of the index).
+    """
+    return table.index_select(1, index.flatten()).unflatten(1, index.shape)
+
+
 def take_tokens(tokens: Tensor, index: Tensor, extra: int) -> Tensor:
     """Pick patches out of a token sequence; the extra tokens always stay, in front.
 
@@ -71,6 +84,8 @@ def take_tokens(tokens: Tensor, index: Tensor, extra: int) -> Tensor:
     Returns:
         (batch, extra + k, ...).
     """
+    if extra == 0:
+        return take_patches(tokens, index)
     return torch.cat([tokens[:, :extra], take_patches(tokens[:, extra:], index)], dim=1)
 
 

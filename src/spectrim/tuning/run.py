@@ -15,6 +15,7 @@ from spectrim.comparison.methods import (
     DEFAULT_METHODS,
     DENSE,
     Method,
+    fitting,
     plan_cases,
     read_methods,
 )
@@ -132,6 +133,7 @@ def tune(
     chosen = read_methods(methods)
     store = Store(Path(out), FOLDER, COMMAND)
     backend = open_prunable(model, "model", device)
+    chosen, unfit = fitting(chosen, backend.config.pruning, backend.config.encoder)
     runtime = Runtime(model, backend, speed_of, store.folder)
     part = part or ("test" if root is None else "validation")
     clips = evenly(open_part(backend, os.fspath(model), data_set, root, part, options or {}), limit)
@@ -159,7 +161,7 @@ def tune(
         "points_tried": tried,
         "methods": [method.name for method in chosen],
         "searched_methods": list(dict.fromkeys(one.method.name for one in found)),
-        "left_out": runtime.left_out,
+        "left_out": unfit | runtime.left_out,
         "own_blocks": list(backend.config.prune_at),
         "environment": environment(str(backend.device), *runtime.at(candidates[0].point).packages),
     }

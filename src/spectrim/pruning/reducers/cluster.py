@@ -30,6 +30,7 @@ class Cluster:
     """
 
     attends_first: bool = True
+    blends: bool = True
     reads: str = "keys"
     least_rate: float = 0.0
     weighs_by_score: bool = False

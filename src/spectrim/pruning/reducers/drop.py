@@ -20,6 +20,7 @@ class Keep:
     """A block that prunes nothing."""
 
     attends_first: bool = False
+    blends: bool = False
     reads: str = "nothing"
     least_rate: float = 0.0
     weighs_by_score: bool = False
@@ -43,6 +44,7 @@ class Drop:
     """Patches with low scores are gone (Lee & Lee, 2025, section 3)."""
 
     attends_first: bool = False
+    blends: bool = False
     reads: str = "scores"
     least_rate: float = 0.0
     weighs_by_score: bool = False
@@ -67,6 +69,7 @@ class ReferenceDrop:
     """What the paper's public code takes when it ranks by intensity or variation; see `Pruning.reference_compat`."""
 
     attends_first: bool = False
+    blends: bool = False
     reads: str = "scores"
     least_rate: float = 0.0
     weighs_by_score: bool = False

@@ -25,6 +25,7 @@ class DynamicViT:
     """
 
     attends_first: bool = False
+    blends: bool = False
     reads: str = "predictor"
     least_rate: float = 0.0
     weighs_by_score: bool = False

@@ -23,6 +23,7 @@ class Fuse:
     """
 
     attends_first: bool = True
+    blends: bool = True
     reads: str = "scores"
     least_rate: float = 0.0
     weighs_by_score: bool = True

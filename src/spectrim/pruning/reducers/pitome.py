@@ -29,6 +29,7 @@ class Pitome:
     """
 
     attends_first: bool = True
+    blends: bool = True
     reads: str = "keys"
     least_rate: float = 0.5
     weighs_by_score: bool = False

@@ -71,7 +71,8 @@ def test_missing_and_unexpected_weights_are_listed(tmp_path: Path) -> None:
 
 def test_layouts_are_told_by_keys_and_shapes_not_by_names(tmp_path: Path) -> None:
     ours = {"spectrim", "spectrim-encoder", "spectrim-autoencoder"}
-    assert set(LAYOUTS) == {*ours, "paper-audiomae", "kwt-tflite", *STATES}
+    in_files_of_their_own = {"paper-audiomae", "kwt-tflite", "beats", "beats-pretrained"}
+    assert set(LAYOUTS) == {*ours, *in_files_of_their_own, *STATES}
     pictures = official_ast(prefix="")
     pictures["v.patch_embed.proj.weight"] = torch.ones(64, 3, 16, 16)
     with pytest.raises(CheckpointError, match="none of the known layouts"):

@@ -23,15 +23,15 @@ def uniform(name: str, shape: Sequence[int], seed: int) -> Tensor:
 
 
 def seeded_weight(name: str, shape: Sequence[int], seed: int) -> Tensor:
-    """A weight of plausible size: norms about 1, matrices of variance 1/fan-in (attention somewhat more)."""
+    """A weight of plausible size: norms about 1, matrices of variance 1/fan-in (in attention more)."""
     values = uniform(name, shape, seed)
     if name.endswith("bias"):
         return 0.1 * values
-    if len(shape) == 1:
+    if len(shape) == 1 or name.endswith(("weight_g", "original0")):
         return 1.0 + 0.1 * values
     if name.endswith(("_token", "pos_embed")):
         return 0.5 * values
-    gain = 1.5 if "qkv" in name else 1.0
+    gain = 4.0 if "relative_attention_bias" in name else 1.5 if "qkv" in name else 1.0
     return gain * math.sqrt(3.0 / math.prod(shape[1:])) * values
 
 

@@ -98,7 +98,8 @@ class Source:
         config: ``config.json`` beside the weights, or an empty dictionary.
         extractor: ``preprocessor_config.json``, likewise.
         label_file: ``class_labels_indices.csv`` beside the weights, of a .tflite file ``labels.txt``, if there is one.
-        arguments: the command line that the checkpoint was trained with, where it was pickled along.
+        arguments: what was pickled along: the command line that the checkpoint was trained with, and under their names
+            those of `spectrim.checkpoints.unwrap.BESIDE`.
         stride: steps between patches along frequency and along time, where the caller says them.
         frames: length of the input, likewise.
     """
@@ -264,7 +265,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of one file, and the command line in it, if any."""
+    """The tensors of one file, and the settings in it, if any."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

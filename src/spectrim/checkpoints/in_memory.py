@@ -101,6 +101,7 @@ def prune(
 def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[int, int] | None) -> Source:
     """A model in memory as `open_checkpoint` reads one from files."""
     described: Any = getattr(model, "config", None)
+    settings = getattr(model, "cfg", None) if hasattr(getattr(model, "cfg", None), "__dict__") else None
     extractor = {} if feature_extractor is None else feature_extractor.to_dict()
     return Source(
         name=title,
@@ -108,7 +109,7 @@ def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[
         config=json.loads(described.to_json_string(use_diff=False)) if hasattr(described, "to_json_string") else {},
         extractor=extractor,
         label_file=None,
-        arguments={},
+        arguments={} if settings is None else {"cfg": dict(vars(settings))},
         stride=stride,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,25 +48,28 @@ def read_label_file(file: Path) -> list[str]:
         raise CheckpointError(str(error)) from error
 
 
-def label_names(source: Source, count: int, usual: Sequence[str] = ()) -> list[str]:
+def label_names(source: Source, count: int, usual: Sequence[str] = (), *, audioset: bool = True) -> list[str]:
     """Name the outputs of a head, from the best thing that says so.
 
     Args:
-        source: its config's ``id2label`` comes first, then the label file beside it.
-        count: number of outputs. AudioSet's names stand for 527 outputs that nothing names.
+        source: its config's ``id2label`` comes first, then the ``label_dict`` inside it, then the label file beside it.
+        count: number of outputs.
         usual: names of the layout's published models, for as many outputs that nothing names.
+        audioset: whether AudioSet's names stand for 527 outputs that nothing names.
 
     Returns:
         One name an output; ``LABEL_0`` … where nothing is known.
 
     Raises:
-        CheckpointError: config.json names another number of outputs than the head has.
+        CheckpointError: config.json or the file itself names another number of outputs than the head has.
     """
-    named = _names_in_config(source.config, source.name)
-    if named is not None:
-        if len(named) != count:
-            raise CheckpointError(f"{source.name}: config.json names {len(named)} labels, but the head has {count}")
-        return named
+    inside = source.arguments.get("label_dict")
+    for where, table in (("id2label in config.json", source.config.get("id2label")), ("its label_dict", inside)):
+        named = _names_in_table(table, where, source.name)
+        if named is not None:
+            if len(named) != count:
+                raise CheckpointError(f"{source.name}: {where} names {len(named)} labels, but the head has {count}")
+            return named
     if source.config.get("model_type") == SpectrimConfig.model_type and not source.config.get("id2label") and count > 2:
         raise CheckpointError(f"{source.name}: config.json has no id2label for the {count} outputs of the head")
     if source.label_file is not None:
@@ -76,29 +79,34 @@ def label_names(source: Source, count: int, usual: Sequence[str] = ()) -> list[s
         warnings.warn(
             f"{source.label_file} names {len(named)} labels, but the head has {count}: it is not used", stacklevel=4
         )
-    if count == len(audioset_labels()):
+    if audioset and count == len(audioset_labels()):
         return list(audioset_labels())
     if count == len(usual):
         return list(usual)
     return [f"LABEL_{index}" for index in range(count)]
 
 
-def _names_in_config(config: Mapping[str, Any], name: str) -> list[str] | None:
-    """Names out of ``id2label``; None where there are none but LABEL_0, LABEL_1, …"""
-    table = config.get("id2label")
+def _names_in_table(table: Any, where: str, name: str) -> list[str] | None:
+    """Names out of a table {number: name}; None where there are none but LABEL_0, LABEL_1, …
+
+    AudioSet's codes, such as ``/m/09x0r``, become the names that they stand for.
+    """
     if table is not None and not isinstance(table, dict):
-        raise CheckpointError(f"{name}: id2label in config.json is a {type(table).__name__}, not an object")
+        raise CheckpointError(f"{name}: {where} is a {type(table).__name__}, not an object")
     if not table:
         return None
     if not all(isinstance(label, str | int | float) for label in table.values()):
-        raise CheckpointError(f"{name}: id2label in config.json must have names as values")
+        raise CheckpointError(f"{name}: {where} must have names as values")
     try:
         names = [str(table[key]) for key in sorted(table, key=int)]
         indices = sorted(int(key) for key in table)
-    except ValueError as error:
-        raise CheckpointError(f"{name}: id2label in config.json must have numbers as keys") from error
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{name}: {where} must have numbers as keys") from error
     if indices != list(range(len(names))):
-        raise CheckpointError(f"{name}: id2label in config.json must count 0, 1, 2, … without gaps")
+        raise CheckpointError(f"{name}: {where} must count 0, 1, 2, … without gaps")
+    codes = audioset_classes()
+    if all(label in codes for label in names):
+        return [codes[label] for label in names]
     return None if all(re.fullmatch(r"LABEL_\d+", label) for label in names) else names
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectrim.checkpoints import hf_ast, kwt, passt, ssast, vit
+from spectrim.checkpoints import beats, hf_ast, kwt, passt, ssast, vit
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.labels import SPEECH_COMMANDS
 from spectrim.checkpoints.settings import build_config
@@ -53,6 +53,7 @@ class Layout:
         transposed: whether the patch projection is (time, frequency) and not (frequency, time).
         flat: whether it is a matrix (width, values of a patch).
         labels: of the published models, for as many outputs that nothing names.
+        audioset: whether 527 outputs that nothing names are AudioSet's in the order of its table.
         front_end: whether it says the front end, or has but one.
         licence: what to say when such weights are loaded.
         alike: a setting → what to say where it is not given, because another model's files look the same.
@@ -69,14 +70,19 @@ class Layout:
     transposed: bool = False
     flat: bool = False
     labels: tuple[str, ...] = ()
+    audioset: bool = True
     front_end: bool = False
     licence: str | None = None
     alike: Mapping[str, str] = field(default_factory=dict)
 
 
+POSITIONS = ("position_table", "time_positions", "position_convolution.filters.weight")
+"""Embeddings of which each of our models has one, by the kind of its positions."""
+
+
 def _is_spectrim(source: Source) -> bool:
-    known = {"embeddings.position_table", "embeddings.time_positions"} & source.weights.keys()
-    return bool(known) and cuts_spectrograms(source, "embeddings.projection.weight")
+    known = any(f"embeddings.{name}" in source.weights for name in POSITIONS)
+    return known and cuts_spectrograms(source, "embeddings.projection.weight")
 
 
 def _spectrim_fields(source: Source) -> SpectrimConfig:
@@ -103,20 +109,35 @@ def is_autoencoder(source: Source) -> bool:
 
 def _encoder(config: SpectrimConfig) -> list[str]:
     """Names of all weights but those of the last norm and the head."""
-    names = ["embeddings.cls_token", *_both("embeddings.projection")]
-    kinds = ("extra", "frequency", "time")
-    separate = [f"embeddings.{kind}_positions" for kind in kinds]
-    names += separate if config.separate_positions else ["embeddings.position_table"]
-    names += ["embeddings.dist_token"] if config.extra_tokens == 2 else []
+    names = _embeddings(config)
     for block in range(config.num_hidden_layers):
-        inside = ("norm1", "norm2", "attention.output", "mlp.up", "mlp.down")
+        gate = ("attention.gate",) if config.relative_buckets else ()
+        inside = ("norm1", "norm2", "attention.output", *gate, "mlp.up", "mlp.down")
         names += _both(*(f"blocks.{block}.{module}" for module in inside))
+        names += [f"blocks.{block}.attention.gate_scale"] if gate else []
         projections = _both(f"blocks.{block}.attention.query", f"blocks.{block}.attention.key_value")
         names += projections if config.qkv_bias else projections[::2]
     for block in config.encoder.predictors:
         inside = ("norm", "project", "own", "narrow", "decide")
         names += [*_both(*(f"blocks.{block}.predictor.{m}" for m in inside)), f"blocks.{block}.predictor.common.weight"]
     return names
+
+
+def _embeddings(config: SpectrimConfig) -> list[str]:
+    """Names of what stands before the blocks."""
+    names = ["projection.weight", *(_both("patch_norm") if config.embedding_size else ["projection.bias"])]
+    names += _both("widening") if config.embedding_size not in (0, config.hidden_size) else []
+    names += ["cls_token", "dist_token"][: config.extra_tokens]
+    names += ["relative_positions"] if config.relative_buckets else []
+    if config.position_kernel:
+        names += _both("position_convolution.filters")
+        names += [] if config.norm_first else _both("position_convolution.norm")
+    elif config.separate_positions:
+        kinds = ("extra", "frequency", "time") if config.extra_tokens else ("frequency", "time")
+        names += [f"{kind}_positions" for kind in kinds]
+    else:
+        names += ["position_table"]
+    return [f"embeddings.{name}" for name in names]
 
 
 def _both(*modules: str) -> list[str]:
@@ -139,6 +160,24 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names, front_end=True),
     "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names),
+    "beats": Layout(
+        beats.is_finetuned,
+        beats.read_fields,
+        beats.weight_names,
+        ignored=beats.IGNORED,
+        transposed=True,
+        audioset=False,
+        front_end=True,
+    ),
+    "beats-pretrained": Layout(
+        beats.is_pretrained,
+        beats.read_fields,
+        beats.weight_names,
+        ignored=beats.IGNORED,
+        fresh=("head.",),
+        transposed=True,
+        front_end=True,
+    ),
     "kwt-tflite": Layout(
         kwt.detect,
         kwt.read_fields,

@@ -19,7 +19,7 @@ from spectrim.checkpoints.files import DescribedSource, Source, check_frames, ch
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
 from spectrim.checkpoints.layouts import LAYOUTS, AmbiguousCheckpoint, Layout, LicenceNotice, UntrainedPruning
 from spectrim.checkpoints.settings import MALFORMED
-from spectrim.checkpoints.strict import check_shapes, join_projections, listed, take_weights
+from spectrim.checkpoints.strict import check_shapes, fold_weight_norms, join_projections, listed, take_weights
 from spectrim.checkpoints.untrusted import one_line
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
 from spectrim.config import SpectrimConfig
@@ -285,7 +285,7 @@ def open_checkpoint(read: Source) -> Checkpoint:
     )
     outputs = head.shape[0] if head is not None and head.ndim == 2 else 0
     if outputs:
-        called = label_names(read, outputs, layout.labels)
+        called = label_names(read, outputs, layout.labels, audioset=layout.audioset)
         config = _with_labels(config, called, config.problem_type)
     return Checkpoint(read, layout_name, layout, config, names, outputs)
 
@@ -338,7 +338,7 @@ def _convert(checkpoint: Checkpoint, config: SpectrimConfig, *, fresh_head: bool
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].sum(dim=1, keepdim=True)
     if checkpoint.layout.transposed:
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].transpose(2, 3).contiguous()
-    state = join_projections(pieces, checkpoint.title)
+    state = fold_weight_norms(join_projections(pieces, checkpoint.title), checkpoint.title)
     expected = {name: tuple(value.shape) for name, value in _empty(config).state_dict().items()}
     unfilled = expected.keys() - state.keys()
     may_be_fresh = (*checkpoint.layout.fresh, *(("head.",) if fresh_head else ()))

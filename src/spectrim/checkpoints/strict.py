@@ -80,6 +80,31 @@ def join_projections(pieces: Mapping[str, Tensor], title: str) -> dict[str, Tens
     return state
 
 
+def fold_weight_norms(pieces: Mapping[str, Tensor], title: str) -> dict[str, Tensor]:
+    """Make one weight of the length and the direction that weight normalisation (Salimans & Kingma, 2016) learns.
+
+    Args:
+        pieces: {place: weight}; ``…weight_g`` has a length for each entry of the axes on which it is not 1 wide, and
+            ``…weight_v`` is there beside it.
+        title: of the checkpoint, for errors.
+
+    Raises:
+        CheckpointError: they do not fit each other.
+    """
+    state = dict(pieces)
+    for place in [name.removesuffix("_g") for name in pieces if name.endswith(".weight_g")]:
+        length, direction = state.pop(f"{place}_g"), state.pop(f"{place}_v")
+        shapes = tuple(length.shape), tuple(direction.shape)
+        if length.ndim != direction.ndim or any(one not in (1, other) for one, other in zip(*shapes, strict=True)):
+            wrong = f"{place}_g is {shapes[0]}, {place}_v {shapes[1]}"
+            raise CheckpointError(f"{title}: nothing loaded, shapes do not fit: {wrong}")
+        axes = [axis for axis, size in enumerate(length.shape) if size == 1]
+        state[place] = direction * (length / torch.linalg.vector_norm(direction, dim=axes, keepdim=True))
+        if not state[place].isfinite().all():
+            raise CheckpointError(f"{title}: {place} has a direction of length 0; it is damaged")
+    return state
+
+
 def check_shapes(title: str, state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise `CheckpointError` unless every weight of the model is there and has its shape."""
     wrong = [

@@ -22,6 +22,9 @@ PREFIXES = tuple(
 )
 """What DataParallel, Lightning, torch.compile and averaging put before every name."""
 
+BESIDE = ("cfg", "label_dict")
+"""Dictionaries beside the weights that say something of them: BEATs's settings, and the names of its outputs."""
+
 COMPILED = "_orig_mod."
 DEEPEST = 4
 """Wrappers inside each other."""
@@ -35,7 +38,8 @@ def unwrap(title: str, loaded: object) -> tuple[dict[str, Tensor], dict[str, Any
         loaded: what was saved.
 
     Returns:
-        {name: tensor} and the arguments of an ``argparse.Namespace`` called ``args``, if there is one.
+        {name: tensor} and the arguments of an ``argparse.Namespace`` called ``args``, if there is one, and what is
+        there of `BESIDE`.
 
     Raises:
         CheckpointError: there are no named weights in it, or those of several models that differ.
@@ -43,6 +47,8 @@ def unwrap(title: str, loaded: object) -> tuple[dict[str, Tensor], dict[str, Any
     arguments: dict[str, Any] = {}
     if isinstance(loaded, Mapping) and isinstance(loaded.get("args"), argparse.Namespace):
         arguments = dict(vars(loaded["args"]))
+    if isinstance(loaded, Mapping):
+        arguments |= {name: loaded[name] for name in BESIDE if isinstance(loaded.get(name), Mapping)}
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(f"{title}: holds a {type(loaded).__name__}, not a dictionary of named weights")
     found = dict(_state_dicts(loaded, ())) or {(): loaded}

@@ -81,6 +81,10 @@ def test_what_is_wrong_only_together_is_refused() -> None:
         ast_base(num_attention_heads=7)
     with pytest.raises(InvalidSetting, match="2 of them"):
         ast_base(keep_rate=[0.5, 0.4, 0.3], prune_at=[1, 2])
+    with pytest.raises(InvalidSetting, match=r"pooling is 'extra_tokens'.*mean_normed_patches.*with extra_tokens=0"):
+        ast_base(extra_tokens=0)
+    with pytest.raises(InvalidSetting, match=r"criterion is 'cls_attention'; allowed: .*has no \[CLS\]"):
+        audiomae_base(extra_tokens=0, criterion="cls_attention")
 
 
 def test_everything_that_is_right_is_taken() -> None:

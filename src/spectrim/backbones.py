@@ -5,6 +5,7 @@ They are loaded and pruned, not trained from the start: recipes know the builder
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from spectrim.config import SpectrimConfig, sizes
@@ -33,6 +34,39 @@ def beats_base(**fields: Any) -> SpectrimConfig:
         "padding": "silence",
     }
     return SpectrimConfig(**{**beats, **fields})
+
+
+def ced_tiny(**fields: Any) -> SpectrimConfig:
+    """CED with a width of 192, 3 heads."""
+    return ced_base(**{**sizes(192, 3), **fields})
+
+
+def ced_mini(**fields: Any) -> SpectrimConfig:
+    """CED with a width of 256, 4 heads."""
+    return ced_base(**{**sizes(256, 4), **fields})
+
+
+def ced_small(**fields: Any) -> SpectrimConfig:
+    """CED with a width of 384, 6 heads."""
+    return ced_base(**{**sizes(384, 6), **fields})
+
+
+def ced_base(**fields: Any) -> SpectrimConfig:
+    """CED as published (Dinkel et al., 2024): 64 mel bins in decibels, an input norm, no extra tokens, 10 s."""
+    ced: dict[str, Any] = {
+        "backbone": "ced",
+        "num_mel_bins": 64,
+        "max_length": 1001,
+        "input_norm": True,
+        "extra_tokens": 0,
+        "separate_positions": True,
+        "pooling": "mean_normed_patches",
+        "features": "mel_decibels",
+        "mean": 0.0,
+        "std": math.log(10.0) / 20.0,
+        "padding": "silence",
+    }
+    return SpectrimConfig(**{**ced, **fields})
 
 
 def kwt_1(**fields: Any) -> SpectrimConfig:

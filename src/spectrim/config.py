@@ -26,7 +26,10 @@ ACTIVATIONS = ("gelu", "gelu_pytorch_tanh")
 PATCH_ORDERS = ("frequency_major", "time_major")
 POOLINGS = ("extra_tokens", "mean_patches", "mean_normed_patches")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
-SWITCHES = ("position_trainable", "separate_positions", "head_norm", "qkv_bias", "norm_first", "deep_norm")
+SWITCHES = (
+    *("input_norm", "position_trainable", "separate_positions", "head_norm"),
+    *("qkv_bias", "norm_first", "deep_norm"),
+)
 LEAST_WHOLE_NUMBERS = {
     "hidden_size": 1,
     "num_hidden_layers": 1,
@@ -70,25 +73,27 @@ class SpectrimConfig(PreTrainedConfig):
     """Configuration of an `AudioTransformer`.
 
     Args:
-        backbone: ``"ast"``, ``"audiomae"``, ``"beats"``, ``"kwt"``, ``"passt"`` or ``"ssast"``; says which attention
-            score ``criterion="auto"`` means.
+        backbone: ``"ast"``, ``"audiomae"``, ``"beats"``, ``"ced"``, ``"kwt"``, ``"passt"`` or ``"ssast"``; says which
+            attention score ``criterion="auto"`` means.
         hidden_size: width of a token.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads per block.
         intermediate_size: hidden width of the MLP.
         num_mel_bins: height of the input: mel bins of the log-mel spectrogram, or with MFCC the coefficients.
         max_length: width of the input, in frames of 10 ms.
+        input_norm: whether the model normalises each mel bin by statistics of its own before it cuts patches (CED).
         patch_size: side of a patch, in mel bins and in frames; or both, where they differ.
         frequency_stride: step between patches in mel bins; below ``patch_size`` the patches overlap.
         time_stride: step between patches in frames.
-        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE and the Keyword Transformer ([CLS]), 0 for BEATs.
+        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE and the Keyword Transformer ([CLS]), 0 for BEATs
+            and CED.
         embedding_size: width in which patches are projected without a bias and normalised, before they are brought to
             ``hidden_size`` (BEATs); 0: they are projected to that at once.
         patch_order: order of the patches in the sequence, ``"frequency_major"`` (AST: index f·T + t)
             or ``"time_major"`` (AudioMAE: index t·F + f).
         position_trainable: whether the position table is learned (AST) or fixed sin-cos (AudioMAE).
         separate_positions: whether there is, instead of that table, a position for each frequency and one for each
-            time, both of which a patch gets (PaSST).
+            time, both of which a patch gets (PaSST, CED).
         position_kernel: instead of a table, positions are what a convolution over so many places of the sequence finds
             around a patch (BEATs); 0: there is none.
         position_groups: groups of its channels.
@@ -97,7 +102,7 @@ class SpectrimConfig(PreTrainedConfig):
         relative_distance: distance from which on all are in the last of them.
         pooling: ``"extra_tokens"``: final LayerNorm, then the mean of the extra tokens (AST);
             ``"mean_patches"``: mean of the surviving patches, then LayerNorm (AudioMAE); ``"mean_normed_patches"``:
-            LayerNorm, then their mean (SSAST).
+            LayerNorm, then their mean (SSAST, CED).
         norm_first: whether a block normalises before attention and before the MLP (pre-norm), and the model after the
             last block; or, as in the first Transformer (Vaswani et al., 2017), after each residual (post-norm), and
             nothing after the last block.
@@ -114,8 +119,8 @@ class SpectrimConfig(PreTrainedConfig):
         head_init_std: the same for the head's linear layer (AudioMAE fine-tuning uses 2e-5).
         sampling_rate: of the waveform, in hertz.
         features: what the front end makes of it: ``"log_mel"``, Kaldi filterbanks, or ``"mfcc"``, the cepstral
-            coefficients of the Keyword Transformer, or ``"centred_log_mel"``, PaSST's; see
-            `spectrim.audio.filterbank.FEATURES`.
+            coefficients of the Keyword Transformer, or ``"centred_log_mel"``, PaSST's, or ``"mel_decibels"``, CED's;
+            see `spectrim.audio.filterbank.FEATURES`.
         mean: mean of the log-mel values (or coefficients) of the training data, in natural-log units.
         std: their standard deviation; the front end computes (x − mean) / (2·std).
         padding: what fills frames past the end of a clip: before normalising ``"zero"`` or ``"minimum"`` (the smallest
@@ -141,6 +146,7 @@ class SpectrimConfig(PreTrainedConfig):
     intermediate_size: int = 3072
     num_mel_bins: int = 128
     max_length: int = 1024
+    input_norm: bool = False
     patch_size: int | list[int] = 16
     frequency_stride: int = 16
     time_stride: int = 16

@@ -108,6 +108,19 @@ def passt(*, labels: int = 5, width: int = 64, depth: int = 1) -> dict[str, Tens
     return seeded_state(shapes, 4)
 
 
+def ced(*, labels: int = 5, width: int = 64, depth: int = 1, times: int = 63) -> dict[str, Tensor]:
+    """As CED's authors save it, with a counter of training steps."""
+    shapes = vit_shapes(width, depth) | {
+        "time_pos_embed": (1, width, 1, times),
+        "freq_pos_embed": (1, width, 4, 1),
+        **{f"init_bn.1.{name}": (64,) for name in ("weight", "bias", "running_mean", "running_var")},
+        **{f"{name}.{kind}": (width,) for name in ("norm", "outputlayer.0") for kind in ("weight", "bias")},
+        **{"outputlayer.1.weight": (labels, width), "outputlayer.1.bias": (labels,)},
+    }
+    del shapes["cls_token"]
+    return seeded_state(shapes, 6) | {"init_bn.1.num_batches_tracked": torch.tensor(7)}
+
+
 def ssast(*, pretrained: bool = False, width: int = 64, depth: int = 1) -> dict[str, Tensor]:
     """As SSAST saves a frame model: fine-tuned for 35 words in 128 frames, or pre-trained on 64."""
     shapes = vit_shapes(width, depth, "v.") | {

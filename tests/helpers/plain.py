@@ -18,7 +18,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from spectrim.backbones import beats_base, kwt_1, passt_base, ssast_base
+from spectrim.backbones import beats_base, ced_base, kwt_1, passt_base, ssast_base
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.network.transformer import AudioTransformer
 
@@ -31,6 +31,7 @@ OTHERS = {
             **{"relative_buckets": 16, "relative_distance": 40},
         },
     ),
+    "ced": (ced_base, {"max_length": 272}),
     "kwt": (kwt_1, {"max_length": 64}),
     "passt": (passt_base, {"max_length": 76}),
     "ssast": (ssast_base, {"max_length": 128, "patch_size": [128, 2], "frequency_stride": 128, "time_stride": 2}),
@@ -76,13 +77,19 @@ def randomise(model: AudioTransformer, seed: int = 0) -> AudioTransformer:
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         draw = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-        if weight.ndim == 1:
+        if "input_norm" in name:
+            draw = 1.0 + 0.3 * draw if name.endswith("weight") else draw
+        elif weight.ndim == 1:
             draw = 0.1 * draw + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
         elif name.endswith(("_token", "_table", "_positions")):
             draw = 0.5 * draw
         else:
             draw = draw * 1.4 / math.sqrt(math.prod(weight.shape[1:]))
         weight.copy_(draw)
+    for name, value in model.named_buffers():
+        if "input_norm" in name:
+            draw = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            value.copy_(draw if name.endswith("mean") else 1.0 + draw.abs())
     return model
 
 
@@ -122,7 +129,7 @@ def plain_forward(
         removed: block → grid indices of the patches that are dropped in it, between attention and MLP.
         silent: grid indices of the patches that a convolution for positions takes to be 0.
     """
-    config, weights = model.config, dict(model.named_parameters())
+    config, weights = model.config, {**dict(model.named_parameters()), **dict(model.named_buffers())}
     rates = config.pruning.rates if rates is None else rates
     extra, (frequency, time) = config.extra_tokens, config.grid
     patches, sequence = {}, []
@@ -139,7 +146,8 @@ def plain_forward(
     kernel = weights["embeddings.projection.weight"].flatten(1)
     rows = [weights[f"embeddings.{name}_token"][0, 0] for name in ("cls", "dist")[:extra]]
     for patch in sequence:
-        rows.append(kernel @ patches[patch].flatten() + weights.get("embeddings.projection.bias", 0.0))
+        read = plain_input_norm(config, weights, patches[patch], patch)
+        rows.append(kernel @ read.flatten() + weights.get("embeddings.projection.bias", 0.0))
     tokens = torch.stack(rows)
     if config.embedding_size:
         tokens = layer_norm(tokens, weights, "embeddings.patch_norm", config.layer_norm_eps)
@@ -175,6 +183,17 @@ def plain_forward(
     return result
 
 
+def plain_input_norm(config: SpectrimConfig, weights: Mapping[str, Tensor], values: Tensor, patch: int) -> Tensor:
+    """What the projection reads of a patch (mel bins, frames) with this grid index: batch normalisation, eps 1e-5."""
+    if not config.input_norm:
+        return values
+    first = patch // config.grid[1] * config.frequency_stride
+    kinds = ("weight", "bias", "mean", "variance")
+    of_bins = (weights[f"embeddings.input_norm.{kind}"][first : first + len(values), None] for kind in kinds)
+    weight, bias, mean, variance = of_bins
+    return (values - mean) / torch.sqrt(variance + 1e-5) * weight + bias
+
+
 def plain_positions(config: SpectrimConfig, weights: Mapping[str, Tensor], sequence: list[int]) -> Tensor:
     """(extra + n, width): what is added to each token, the patches' grid indices being ``sequence``."""
     if not config.separate_positions:
@@ -183,6 +202,8 @@ def plain_positions(config: SpectrimConfig, weights: Mapping[str, Tensor], seque
     of_time = weights["embeddings.time_positions"][0, :, 0].T
     places = [divmod(patch, config.grid[1]) for patch in sequence]
     both = torch.stack([of_frequency[f] + of_time[t] for f, t in places])
+    if config.extra_tokens == 0:
+        return both
     return torch.cat([weights["embeddings.extra_positions"][0], both])
 
 

@@ -36,6 +36,10 @@ class Features:
         lowest_frequency: lower end of the first mel filter, in hertz.
         added: to each mel energy before the logarithm.
         centred: whether frame k is centred on the place where else it begins, with the signal mirrored at both ends.
+        filters_in_hertz: whether the sides of the triangular filters are straight in hertz (HTK) or in mels (Kaldi);
+            where they stand is the same.
+        dynamic_range: values further below the loudest of a clip than this are raised to it, in decibels; None for no
+            limit.
         bands: mel filters whose logarithms a cosine transform turns into fewer coefficients; None where the
             logarithms are what the model takes.
     """
@@ -51,6 +55,8 @@ class Features:
     lowest_frequency: float = 20.0
     added: float = 0.0
     centred: bool = False
+    filters_in_hertz: bool = False
+    dynamic_range: float | None = None
     bands: int | None = None
 
     @property
@@ -64,10 +70,14 @@ FEATURES = {
     "povey_log_mel": Features(25, False, 0.97, True, None, 2.0**-23, window="povey", full_scale=2.0**15),
     "mfcc": Features(30, True, 0.0, False, 7600.0, 1e-12, bands=80),
     "centred_log_mel": Features(25, False, 0.97, True, 15000.0, 0.0, lowest_frequency=0.0, added=1e-5, centred=True),
+    "mel_decibels": Features(
+        32, True, 0.0, True, None, 1e-10, lowest_frequency=0.0, centred=True, filters_in_hertz=True, dynamic_range=120.0
+    ),
 }
 """Kaldi's filterbanks as AST and AudioMAE take them, their floor the float32 epsilon, and as BEATs (Chen et al., 2023)
 does, with Kaldi's own window and of 16-bit samples; the MFCC of the Keyword
-Transformer (Berg et al., 2021); and PaSST's log-mel (Koutini et al., 2022), as of a short-time Fourier transform."""
+Transformer (Berg et al., 2021); PaSST's log-mel (Koutini et al., 2022), as of a short-time Fourier transform; and CED's
+(Dinkel et al., 2024), torchaudio's ``MelSpectrogram`` and ``AmplitudeToDB``, in decibels where std is ln(10)/20."""
 
 
 def check_features(features: str, num_mel_bins: int, sampling_rate: int, padding: str) -> None:
@@ -116,13 +126,20 @@ def count_frames(num_samples: int, sampling_rate: int = 16000, features: str = "
     length, shift = frame_length_and_shift(sampling_rate, features)
     if num_samples < length:
         return 0
-    return 1 + (num_samples - 1 if FEATURES[features].centred else num_samples - length) // shift
+    return 1 + (num_samples - _emphasised(features) if FEATURES[features].centred else num_samples - length) // shift
 
 
 def count_samples(num_frames: int, sampling_rate: int = 16000, features: str = "log_mel") -> int:
     """Samples that fill this many frames: the most that are heard of a clip."""
     length, shift = frame_length_and_shift(sampling_rate, features)
-    return num_frames * shift if FEATURES[features].centred else (num_frames - 1) * shift + length
+    if FEATURES[features].centred:
+        return (num_frames - 1 + _emphasised(features)) * shift
+    return (num_frames - 1) * shift + length
+
+
+def _emphasised(features: str) -> int:
+    """Samples that the pre-emphasis of a whole signal takes: its first one."""
+    return 1 if FEATURES[features].pre_emphasis else 0
 
 
 def samples_ahead(sampling_rate: int, features: str = "log_mel") -> int:
@@ -153,7 +170,7 @@ def window_and_filters(
         warnings.filterwarnings("ignore", message="At least one mel filter", category=UserWarning)
         highest = highest_frequency(sampling_rate, features)
         span = {"min_frequency": kind.lowest_frequency, "max_frequency": highest, "sampling_rate": sampling_rate}
-        shape = {"mel_scale": "kaldi", "triangularize_in_mel_space": True}
+        shape = {"mel_scale": "kaldi", "triangularize_in_mel_space": not kind.filters_in_hertz}
         filters = mel_filter_bank(fft_length // 2 + 1, num_mel_bins, **span, **shape)
     return window, filters
 

@@ -14,6 +14,10 @@ Centred log-mel as PaSST was trained on it: pre-emphasis 0.97 of the signal, whi
 25 ms centred every 10 ms, symmetric Hann window, power spectrum, triangular mel filters from 0 to 15,000 Hz, natural
 logarithm of the energy plus 1e-5.
 
+Decibels as CED was trained on them: frames of 32 ms centred every 10 ms in the signal, which is mirrored at both ends,
+periodic Hann window, power spectrum, triangular mel filters from 0 Hz to half the sampling rate with straight sides in
+hertz, logarithm with a floor of 1e-10, and nothing further than 120 dB below the loudest value of the clip.
+
 The Fourier transform runs in float64 wherever the device has it. A mel band 90 dB below the loudest of its
 frame is rounding noise of a float32 transform, and would differ by percents between libraries and devices.
 """
@@ -88,7 +92,7 @@ class Frontend(nn.Module):
         max_length: frames of the output.
         num_mel_bins: mel bins, or cepstral coefficients, of the output.
         sampling_rate: of the waveforms, in hertz.
-        features: ``"log_mel"``, ``"povey_log_mel"``, ``"mfcc"`` or ``"centred_log_mel"``; see
+        features: ``"log_mel"``, ``"povey_log_mel"``, ``"mfcc"``, ``"centred_log_mel"`` or ``"mel_decibels"``; see
             `spectrim.audio.filterbank.FEATURES`.
         mean: subtracted from the log-mel values or coefficients.
         std: the difference is divided by twice this.
@@ -183,7 +187,7 @@ class Frontend(nn.Module):
         return self._assemble(rows, torch.from_numpy(starts).to(rows.device), torch.tensor(frames, device=rows.device))
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Log-mel values, or MFCC, before padding and normalising.
+        """Log-mel values, or MFCC, before padding, normalising and any limit to the range of a clip.
 
         Made of tensor operations only, for ``torch.export``; forward differs in that it also checks the samples.
 
@@ -258,10 +262,15 @@ class Frontend(nn.Module):
         return self._mirrored(functional.pad(clip, (0, min(self.samples - len(clip), self.ahead + 2))))
 
     def _mirrored(self, waveforms: Tensor) -> Tensor:
-        """(..., n) → (..., half a frame + n - 1 + half a frame) with pre-emphasis, where frames are centred."""
+        """(..., n) → half a frame more on both sides, where frames are centred.
+
+        With pre-emphasis, if there is one; the first sample, which has none before it, is then left out.
+        """
         if not self.kind.centred:
             return waveforms
-        emphasised = torch.sub(waveforms[..., 1:], waveforms[..., :-1], alpha=self.kind.pre_emphasis)
+        emphasised = waveforms
+        if self.kind.pre_emphasis:
+            emphasised = torch.sub(waveforms[..., 1:], waveforms[..., :-1], alpha=self.kind.pre_emphasis)
         before = emphasised[..., 1 : 1 + self.ahead].flip(-1)
         behind = emphasised[..., -1 - self.ahead : -1].flip(-1)
         return torch.cat([before, emphasised, behind], dim=-1)
@@ -341,6 +350,9 @@ class Frontend(nn.Module):
         if self.padding == "minimum":
             smallest = values.masked_fill(~real[..., None], math.inf).amin(dim=(1, 2), keepdim=True)
             values = torch.where(real[..., None], values, smallest)
+        if self.kind.dynamic_range is not None:
+            range_of_clip = self.kind.dynamic_range * math.log(10.0) / 10.0 / (2.0 * self.std)
+            values = torch.maximum(values, values.amax(dim=(1, 2), keepdim=True) - range_of_clip)
         return FrontendOutput(values, frames)
 
     def _normalised(self, log_mel: Tensor) -> Tensor:

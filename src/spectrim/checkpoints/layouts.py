@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectrim.checkpoints import beats, hf_ast, kwt, passt, ssast, vit
+from spectrim.checkpoints import beats, ced, hf_ast, kwt, passt, ssast, vit
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.labels import SPEECH_COMMANDS
 from spectrim.checkpoints.settings import build_config
@@ -48,7 +48,7 @@ class Layout:
         ignored: regular expressions for keys that are there for another purpose.
         fresh: beginnings of the places in our model that the layout has no weights for.
         colours: whether the patch projection is for pictures of three colours, which are summed.
-        becomes: fields of the configuration in which our model differs from what the file was for.
+        becomes: configuration of the file → fields in which our model differs from it.
         positions: how the position table is fitted where the caller leaves that open.
         transposed: whether the patch projection is (time, frequency) and not (frequency, time).
         flat: whether it is a matrix (width, values of a patch).
@@ -65,7 +65,7 @@ class Layout:
     ignored: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     colours: bool = False
-    becomes: Mapping[str, Any] = field(default_factory=dict)
+    becomes: Callable[[SpectrimConfig], Mapping[str, Any]] = lambda _: {}
     positions: str = "auto"
     transposed: bool = False
     flat: bool = False
@@ -128,6 +128,7 @@ def _embeddings(config: SpectrimConfig) -> list[str]:
     names = ["projection.weight", *(_both("patch_norm") if config.embedding_size else ["projection.bias"])]
     names += _both("widening") if config.embedding_size not in (0, config.hidden_size) else []
     names += ["cls_token", "dist_token"][: config.extra_tokens]
+    names += [f"input_norm.{kind}" for kind in ("weight", "bias", "mean", "variance")] if config.input_norm else []
     names += ["relative_positions"] if config.relative_buckets else []
     if config.position_kernel:
         names += _both("position_convolution.filters")
@@ -159,6 +160,14 @@ LAYOUTS: dict[str, Layout] = {
         fresh=("norm.", "head."),
     ),
     "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names, front_end=True),
+    "ced": Layout(
+        ced.detect,
+        ced.read_fields,
+        ced.weight_names,
+        ignored=ced.IGNORED,
+        becomes=ced.heard,
+        front_end=True,
+    ),
     "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names),
     "beats": Layout(
         beats.is_finetuned,
@@ -226,7 +235,7 @@ LAYOUTS: dict[str, Layout] = {
         ignored=(r"head(_dist)?\.(weight|bias)",),
         fresh=("head.",),
         colours=True,
-        becomes={"num_mel_bins": 128, "max_length": 1024},
+        becomes=lambda _: {"num_mel_bins": 128, "max_length": 1024},
         positions="by_axis",
     ),
     "paper-audiomae": Layout(

@@ -168,7 +168,7 @@ def build_model(
     for name in UNTOLD & settings.keys() - checkpoint.layout.alike.keys():
         if settings[name] != (there := getattr(stored, name)):
             raise InvalidSetting(name, settings[name], f"{there!r}, as in the checkpoint {checkpoint.title}")
-    wanted = _with_settings(stored, {**checkpoint.layout.becomes, **settings, "pruning": pruning})
+    wanted = _with_settings(stored, {**checkpoint.layout.becomes(stored), **settings, "pruning": pruning})
     state = _convert(checkpoint, stored, fresh_head=labels is not None)
     method = checkpoint.layout.positions if positions == "auto" else positions
     state |= adapt_positions(state, stored, wanted, method)
@@ -193,7 +193,8 @@ def describe(
         CheckpointError: as for `from_pretrained`.
     """
     checkpoint = open_checkpoint(read_source(_described(source, stride, frames)))
-    config, weights = _with_settings(checkpoint.config, checkpoint.layout.becomes), checkpoint.source.weights
+    config = _with_settings(checkpoint.config, checkpoint.layout.becomes(checkpoint.config))
+    weights = checkpoint.source.weights
     return {
         "source": checkpoint.source.name,
         "layout": checkpoint.layout_name,

@@ -27,6 +27,28 @@ from spectrim.pruning.plan import BlockPlan
 from spectrim.pruning.tokens import Tokens
 from spectrim.pruning.trace import grid_order
 
+INPUT_NORM_EPS = 1e-5
+"""That of torch's batch normalisation, as CED has it."""
+
+
+class InputNorm(nn.Module):
+    """Batch normalisation of each mel bin by statistics that stay as they are, in training too (CED's ``init_bn``)."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, num_mel_bins: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_mel_bins))
+        self.bias = nn.Parameter(torch.zeros(num_mel_bins))
+        self.register_buffer("mean", torch.zeros(num_mel_bins))
+        self.register_buffer("variance", torch.ones(num_mel_bins))
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """(batch, frames, mels) → the same shape."""
+        scale = self.weight * (self.variance + INPUT_NORM_EPS).rsqrt()
+        return (input_values - self.mean) * scale + self.bias
+
 
 class Embeddings(nn.Module):
     """Log-mel (batch, frames, mels) → tokens (batch, extra + F·T, width) with positions added.
@@ -38,6 +60,7 @@ class Embeddings(nn.Module):
         super().__init__()
         width, extra, narrow = config.hidden_size, config.extra_tokens, config.embedding_size
         self.grid, self.patch_order = config.grid, config.patch_order
+        self.input_norm = InputNorm(config.num_mel_bins) if config.input_norm else nn.Identity()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if extra >= 1 else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if extra == 2 else None
         self.extra_positions: nn.Parameter | None = None
@@ -62,13 +85,14 @@ class Embeddings(nn.Module):
         self.widening = nn.Linear(narrow, width) if narrow not in (0, width) else nn.Identity()
 
     def forward(self, input_values: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Cut, project, line up in the backbone's order, add positions.
+        """Normalise, cut, project, line up in the backbone's order, add positions.
 
         Args:
             input_values: (batch, frames, mels).
             padding: (batch, F·T) bool in that order, True for patches that no other may get to know of; None for none.
         """
-        grid = self.projection(input_values.transpose(1, 2).unsqueeze(1))
+        normed = self.input_norm(input_values).to(self.projection.weight.dtype)
+        grid = self.projection(normed.transpose(1, 2).unsqueeze(1))
         if self.separate_positions:
             grid = grid + self.frequency_positions + self.time_positions
         time_major = self.patch_order == "time_major"

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.network.blocks import Attention, Block, BlockOutput, Embeddings, Head, Wanted
+from spectrim.network.blocks import Attention, Block, BlockOutput, Embeddings, Head, InputNorm, Wanted
 from spectrim.network.entering import (
     check_input,
     check_removed,
@@ -251,8 +251,8 @@ class AudioTransformer(PreTrainedModel):
         """The vector that the classification head reads of each clip: features for other tasks.
 
         For AST and PaSST the mean of [CLS] and [DIST] after the last LayerNorm, for AudioMAE the LayerNorm of the mean
-        of the patches that are left, for SSAST the mean of theirs, for BEATs their mean as it is, for the Keyword
-        Transformer [CLS] as it is.
+        of the patches that are left, for SSAST and CED the mean of theirs, for BEATs their mean as it is, for the
+        Keyword Transformer [CLS] as it is.
         `head` of it is what `forward` returns as logits.
 
         Args:
@@ -307,7 +307,7 @@ class AudioTransformer(PreTrainedModel):
         gone = {} if removed is None else removed
         check_removed(gone, input_values.shape[0], config, pruning)
         padding = padded_patches(num_frames, config, pruning, input_values.shape[0], input_values.device)
-        values = self.embeddings(input_values.to(self.embeddings.projection.weight.dtype), padding)
+        values = self.embeddings(input_values, padding)
         tokens = entering_tokens(
             values, config, pruning, visible_patches=visible_patches, num_frames=num_frames, traced=token_trace
         )
@@ -360,6 +360,11 @@ class AudioTransformer(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, Attention) and module.gate_scale is not None:
             init.ones_(module.gate_scale)
+        elif isinstance(module, InputNorm):
+            for weight in (module.weight, module.variance):
+                init.ones_(weight)
+            for weight in (module.bias, module.mean):
+                init.zeros_(weight)
         elif isinstance(module, Embeddings):
             for name, weight in module.named_parameters(recurse=False):
                 if name == "position_table" and not self.config.position_trainable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain import clips, small_config, small_model
+from plain import clips, plain_forward, small_config, small_model
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from spectrim import Pruning, macs
@@ -52,6 +52,30 @@ def test_clips_of_a_batch_do_not_see_each_other() -> None:
         torch.testing.assert_close(together.logits[place], alone.logits[0], rtol=1e-9, atol=1e-9)
     assert [shown.shape[2:] for shown in together.attentions] == [(32, 64), (16, 32), (16, 16)]
     torch.testing.assert_close(together.attentions[0].sum(-1), torch.ones(3, 4, 32, dtype=torch.float64))
+
+
+@torch.no_grad()
+def test_patches_that_a_predictor_drops_are_as_if_never_asked_for() -> None:
+    """The predictor's block comes first here: what it leaves is all that attention sees, the convolution saw all."""
+    model = small_model("beats", num_hidden_layers=2, prune_at=[0], predictor_blocks=[0], max_length=46)
+    values = clips(model.config)
+    out = model(values, pruning=Pruning(0.5, (0,), reducer="dynamicvit"), output_token_trace=True)
+    kept = torch.stack([flags.flatten().nonzero().flatten() for flags in out.token_trace.kept[0]])
+    assert kept.shape == (2, 8)
+    alone = model(values, visible_patches=kept).logits
+    torch.testing.assert_close(out.logits, alone, rtol=1e-9, atol=1e-9)
+    plain = plain_forward(model, values[1], {}, visible=set(kept[1].tolist()))
+    torch.testing.assert_close(alone[1], plain.logits, rtol=1e-9, atol=1e-9)
+
+
+def test_masked_by_a_predictor_while_training_all_keep_their_place() -> None:
+    model = small_model("beats", num_hidden_layers=2, prune_at=[0], predictor_blocks=[0], max_length=46).train()
+    torch.manual_seed(0)
+    out = model(clips(model.config), torch.tensor([0, 3]), pruning=Pruning(0.5, (0,), reducer="dynamicvit"))
+    assert 0 < out.decisions[-1].sum() < 32
+    (out.loss + out.decisions[-1].mean()).backward()
+    learnt = {name: weight.grad for name, weight in model.named_parameters()}
+    assert learnt["embeddings.relative_positions"].abs().sum() > 0 and learnt["blocks.0.predictor.decide.bias"].any()
 
 
 def test_a_share_of_the_attention_can_be_kept() -> None:

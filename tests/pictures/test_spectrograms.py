@@ -25,9 +25,10 @@ from PIL import Image
 from torch.nn import functional
 
 from spectrim.audio.frontend import Frontend
-from spectrim.config import SpectrimConfig, ast_base
+from spectrim.backbones import beats_base
+from spectrim.config import SpectrimConfig, ast_base, ast_tiny
 from spectrim.errors import InputShapeError, InvalidSetting
-from spectrim.pictures.spectrograms import _fitted, explain_picture, kept_area, kept_stages
+from spectrim.pictures.spectrograms import _fitted, explain_picture, kept_area, kept_stages, prepare
 from spectrim.pruning.trace import TokenTrace
 
 ONE_SECOND = {"max_length": 128}
@@ -407,3 +408,13 @@ def test_shortened_texts_fit_and_are_as_long_as_fits(text: str, keep_end: bool) 
         assert text.startswith(head) and text.endswith(tail)
         assert bool(tail) == keep_end
         assert inches(shown) > 0.8
+
+
+def test_decibels_are_of_full_scale_whatever_a_sample_counts() -> None:
+    """Filterbanks of 16-bit samples are 90 dB above those of samples up to 1; pictures of both say the same."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    loudest = []
+    for config in (ast_tiny(max_length=98), beats_base(max_length=98)):
+        shown = Frontend.from_config(config)([wave]).input_values[0].numpy()
+        loudest.append(prepare(shown.astype(np.float64), config, None).high)
+    assert abs(loudest[0] - loudest[1]) < 1.0 and loudest[0] < 30.0

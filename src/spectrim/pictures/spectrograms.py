@@ -196,7 +196,8 @@ def prepare(log_mel: NDArray[np.float64], config: SpectrimConfig, num_frames: in
         raise InputShapeError(f"log_mel has shape {log_mel.shape}; wanted: {wanted}")
     frames = log_mel.shape[0]
     real = frames if num_frames is None else min(max(int(num_frames), 1), frames)
-    kind, values = FEATURES[config.features], log_mel * 2.0 * config.std + config.mean
+    kind = FEATURES[config.features]
+    values = log_mel * 2.0 * config.std + config.mean - 2.0 * math.log(kind.full_scale)
     if kind.bands is not None:
         values = values @ inverse_cosine_transform(kind.bands, config.num_mel_bins)
         config = config.pictured

@@ -14,7 +14,7 @@ from spectrim.pictures.report import Frame, Report
 from spectrim.stats.t_intervals import mean_over_runs
 from spectrim.studies.keep_rates import add_study, answer, curve_rows, points, write_study
 
-MACS = {1.0: 1000, 0.9: 860, 0.7: 640, 0.5: 490}
+MACS = {1.0: 1000, 0.999: 1000, 0.9: 860, 0.7: 640, 0.5: 490}
 
 
 def row(seed: int, trained: float, rate: float, value: float, **changes: Any) -> dict[str, Any]:
@@ -31,6 +31,11 @@ def study() -> list[dict[str, Any]]:
         rows += [row(seed, 1.0, 1.0, dense), row(seed, 1.0, 0.7, free), row(seed, 0.7, 0.7, tuned)]
         rows += [row(seed, 0.7, 1.0, 0.0), row(seed, 0.9, 0.9, dense), row(seed, 0.5, 0.5, dense - 0.05)]
     return rows
+
+
+def controlled() -> list[dict[str, Any]]:
+    """With a control that gains a point by ending masking and augmentations."""
+    return [*study(), *(row(seed, 0.999, 0.999, value) for seed, value in ((1, 0.91), (2, 0.93), (3, 0.89)))]
 
 
 def test_a_mean_has_students_interval() -> None:
@@ -129,6 +134,16 @@ def test_one_or_two_runs_are_called_so() -> None:
     assert answer(points(two), "ast", "esc50", trained=True).word == "cannot say"
 
 
+def test_against_the_control_pruning_loses_what_ending_masks_gains() -> None:
+    dense, control = (answer(points(controlled(), base), "ast", "esc50", trained=True) for base in (1.0, 0.999))
+    assert dense.point is not None
+    assert control.point is not None
+    assert control.point.lost.value == pytest.approx(dense.point.lost.value + 1.0)
+    assert control.point.base.value == pytest.approx(91.0)
+    assert control.point.fewer_macs == dense.point.fewer_macs
+    assert points(study(), 0.999) == []
+
+
 def test_curves_are_about_the_same_models_where_runs_are_missing() -> None:
     """Of keep rate 0.5 only the best run is there: its loss counts, and not that it is the best."""
     rows = [row_ for row_ in study() if row_["trained_keep_rate"] != 0.5 or row_["seed"] == 2]
@@ -147,14 +162,15 @@ def test_curves_are_about_the_same_models_where_runs_are_missing() -> None:
 
 def test_the_report_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None:
     frame = Frame("A <study>", ["About it."], "spectrim reproduce", missing=["x"], steps=9)
-    place = write_study(study(), tmp_path, frame)
+    place = write_study(controlled(), tmp_path, frame)
     page, text = place.read_text(), (tmp_path / "report.md").read_text()
     assert "A &lt;study&gt;" in page
     assert 'src="data:image/svg+xml;base64,' in page
     assert "http" not in page.replace("http-equiv", "")
     assert "Not finished: 8 of 9 steps are done" in text
-    assert "| AST on ESC-50 | fine-tuned with pruning | 90.0 | 0.7 | 36% | 0.5 [-0.7, 1.7] | 3 | yes on average" in text
+    assert "| AST on ESC-50 | fine-tuned with pruning | 91.0 | 0.7 | 36% | 1.5 [0.3, 2.7] | 3 | no on average" in text
     assert "| AST on ESC-50 | training-free | 90.0 | 0.7 | 36% | 5.7 [" in text
+    assert "| AST on ESC-50 | 0.7 | 1.5 [0.3, 2.7] | 3 | 0.5 [-0.7, 1.7] | 3 |" in text
     assert "* AST on ESC-50: points with the paper, without settling it." in text
     assert "| 0.7 | 0.0 M | 36% | 89.5 [" in text
     assert "in ViT-B" not in text

@@ -87,7 +87,7 @@ QUICK = Miniature(
     test_words=70,
     esc50_runs=((1, 12),),
     words_seeds=(12,),
-    keep_rates=(1.0, 0.7),
+    keep_rates=(1.0, CONTROL, 0.7),
     changes={
         "ast-as20k-mini": (
             "optimiser.epochs=1",

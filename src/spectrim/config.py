@@ -60,6 +60,7 @@ LARGEST_WHOLE_NUMBERS = {
     "embedding_size": 1 << 15,
     "position_kernel": 1 << 12,
     "relative_buckets": 1 << 16,
+    "relative_distance": 1 << 24,
     "sampling_rate": 10_000_000,
     "num_labels": 1_000_000,
 }

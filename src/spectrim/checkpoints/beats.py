@@ -153,6 +153,9 @@ def _settings(source: Source) -> dict[str, Any]:
             "and how far distances reach; keep the cfg beside the model, as the published files do"
         )
     settings = {name: said.get(name, usual) for name, usual in SETTINGS.items()}
+    for name, value in settings.items():
+        if not isinstance(value, bool | int | float | str):
+            raise CheckpointError(f"{source.name}: its cfg has a {type(value).__name__} as {name}")
     for name, value in ALWAYS.items():
         if settings[name] != value:
             raise CheckpointError(
@@ -166,7 +169,7 @@ def _check_shared(source: Source, depth: int) -> None:
     first = source.weights[f"{BLOCKS}0.{RELATIVE}"]
     for block in range(1, depth):
         other = source.weights.get(f"{BLOCKS}{block}.{RELATIVE}")
-        if other is not None and not torch.equal(other, first):
+        if other is not None and not (other.shape == first.shape and torch.equal(other, first)):
             raise CheckpointError(f"{source.name}: block {block} has another bias by distance than block 0")
 
 

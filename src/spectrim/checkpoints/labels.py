@@ -100,7 +100,7 @@ def _names_in_table(table: Any, where: str, name: str) -> list[str] | None:
     try:
         names = [str(table[key]) for key in sorted(table, key=int)]
         indices = sorted(int(key) for key in table)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{name}: {where} must have numbers as keys") from error
     if indices != list(range(len(names))):
         raise CheckpointError(f"{name}: {where} must count 0, 1, 2, … without gaps")

@@ -108,6 +108,8 @@ def adapt_positions(
         InputShapeError, InvalidSetting: as for `adapt_position_table`.
     """
     if config_from.position_kernel:
+        if method != "auto":
+            raise InvalidSetting("positions", method, "'auto' for a model that has no table of positions")
         return {}
     if not config_from.separate_positions:
         place = "embeddings.position_table"

@@ -69,6 +69,27 @@ def ced_base(**fields: Any) -> SpectrimConfig:
     return SpectrimConfig(**{**ced, **fields})
 
 
+def eat_base(**fields: Any) -> SpectrimConfig:
+    """EAT as published (Chen et al., 2024): post-norm, normalised tokens, fixed positions, a head on [CLS], 10 s."""
+    eat: dict[str, Any] = {
+        "backbone": "eat",
+        "extra_tokens": 1,
+        "embedding_norm": True,
+        "patch_order": "time_major",
+        "position_trainable": False,
+        "norm_first": False,
+        "head_norm_eps": 1e-6,
+        "mean": -4.268,
+        "std": 4.569,
+    }
+    return SpectrimConfig(**{**eat, **fields})
+
+
+def eat_large(**fields: Any) -> SpectrimConfig:
+    """EAT with 24 blocks, a width of 1024 and 16 heads."""
+    return eat_base(**{**sizes(1024, 16), "num_hidden_layers": 24, **fields})
+
+
 def kwt_1(**fields: Any) -> SpectrimConfig:
     """Keyword Transformer as published (Berg et al., 2021), KWT-1: post-norm, one token a frame of 40 MFCC, 1 s."""
     kwt: dict[str, Any] = {

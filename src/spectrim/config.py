@@ -27,8 +27,8 @@ PATCH_ORDERS = ("frequency_major", "time_major")
 POOLINGS = ("extra_tokens", "mean_patches", "mean_normed_patches")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 SWITCHES = (
-    *("input_norm", "position_trainable", "separate_positions", "head_norm"),
-    *("qkv_bias", "norm_first", "deep_norm"),
+    *("input_norm", "embedding_norm", "position_trainable", "separate_positions"),
+    *("head_norm", "qkv_bias", "norm_first", "deep_norm"),
 )
 LEAST_WHOLE_NUMBERS = {
     "hidden_size": 1,
@@ -74,8 +74,8 @@ class SpectrimConfig(PreTrainedConfig):
     """Configuration of an `AudioTransformer`.
 
     Args:
-        backbone: ``"ast"``, ``"audiomae"``, ``"beats"``, ``"ced"``, ``"kwt"``, ``"passt"`` or ``"ssast"``; says which
-            attention score ``criterion="auto"`` means.
+        backbone: ``"ast"``, ``"audiomae"``, ``"beats"``, ``"ced"``, ``"eat"``, ``"kwt"``, ``"passt"`` or ``"ssast"``;
+            says which attention score ``criterion="auto"`` means.
         hidden_size: width of a token.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads per block.
@@ -86,10 +86,11 @@ class SpectrimConfig(PreTrainedConfig):
         patch_size: side of a patch, in mel bins and in frames; or both, where they differ.
         frequency_stride: step between patches in mel bins; below ``patch_size`` the patches overlap.
         time_stride: step between patches in frames.
-        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE and the Keyword Transformer ([CLS]), 0 for BEATs
-            and CED.
+        extra_tokens: 2 for AST ([CLS], [DIST]), 1 for AudioMAE, EAT and the Keyword Transformer ([CLS]), 0 for
+            BEATs and CED.
         embedding_size: width in which patches are projected without a bias and normalised, before they are brought to
             ``hidden_size`` (BEATs); 0: they are projected to that at once.
+        embedding_norm: whether tokens with their positions are normalised before block 0 (EAT).
         patch_order: order of the patches in the sequence, ``"frequency_major"`` (AST: index f·T + t)
             or ``"time_major"`` (AudioMAE: index t·F + f).
         position_trainable: whether the position table is learned (AST) or fixed sin-cos (AudioMAE).
@@ -152,6 +153,7 @@ class SpectrimConfig(PreTrainedConfig):
     frequency_stride: int = 16
     time_stride: int = 16
     extra_tokens: int = 2
+    embedding_norm: bool = False
     embedding_size: int = 0
     patch_order: str = "frequency_major"
     position_trainable: bool = True

@@ -11,7 +11,18 @@ import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
-from checkpoint_files import audiomae, ced, check_same_logits, hf_model, imagenet_deit, official_ast, passt, save, ssast
+from checkpoint_files import (
+    audiomae,
+    ced,
+    check_same_logits,
+    eat,
+    hf_model,
+    imagenet_deit,
+    official_ast,
+    passt,
+    save,
+    ssast,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +43,7 @@ STATES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
     "audiomae-timm": lambda: audiomae(labels=0),
     "imagenet-deit": imagenet_deit,
     "ced": ced,
+    "eat": eat,
     "passt": passt,
     "ssast-pretrained": lambda: ssast(pretrained=True),
     "ssast-finetuned": ssast,

@@ -121,6 +121,41 @@ def ced(*, labels: int = 5, width: int = 64, depth: int = 1, times: int = 63) ->
     return seeded_state(shapes, 6) | {"init_bn.1.num_batches_tracked": torch.tensor(7)}
 
 
+def eat(
+    *, labels: int = 5, width: int = 64, depth: int = 1, times: int = 768, form: str = "finetuned"
+) -> dict[str, Tensor]:
+    """As EAT's authors save it after fine-tuning; ``form`` also ``"pretrained"``, with a decoder, or ``"released"``.
+
+    The positions are sin-cos codes, the first half that of the frequency.
+    """
+    shapes = {name: shape for name, shape in vit_shapes(width, depth).items() if name.startswith("blocks.")} | {
+        "extra_tokens": (1, 1, width),
+        "local_encoder.proj.weight": (width, 1, 16, 16),
+        **{f"{name}.{kind}": (width,) for name in ("pre_norm", "fc_norm") for kind in ("weight", "bias")},
+        **{"local_encoder.proj.bias": (width,), "head.weight": (labels, width), "head.bias": (labels,)},
+    }
+    rates = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    places = torch.cartesian_prod(torch.arange(times), torch.arange(8)).double()
+    angles = [places[:, axis, None] * rates for axis in (1, 0)]
+    codes = torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()
+    state = seeded_state(shapes, 7) | {"fixed_positional_encoder.positions": codes[None]}
+    if form == "released":
+        return {f"model.{name}": value for name, value in state.items()}
+    outside, image = ("model." if form == "finetuned" else ""), "modality_encoders.IMAGE."
+
+    def renamed(name: str) -> str:
+        if name.startswith(("fc_norm.", "head.")):
+            return name
+        return (
+            outside + ("" if name.startswith("blocks.") else image) + name.replace("pre_norm", "context_encoder.norm")
+        )
+
+    if form == "finetuned":
+        return {renamed(name): value for name, value in state.items()}
+    encoder = {renamed(name): value for name, value in state.items() if renamed(name) != name or "blocks" in name}
+    return encoder | {f"{image}decoder.proj.weight": torch.ones(2, 2), f"{image}decoder.blocks.0.0.bias": torch.ones(2)}
+
+
 def ssast(*, pretrained: bool = False, width: int = 64, depth: int = 1) -> dict[str, Tensor]:
     """As SSAST saves a frame model: fine-tuned for 35 words in 128 frames, or pre-trained on 64."""
     shapes = vit_shapes(width, depth, "v.") | {

@@ -18,7 +18,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from spectrim.backbones import beats_base, ced_base, kwt_1, passt_base, ssast_base
+from spectrim.backbones import beats_base, ced_base, eat_base, kwt_1, passt_base, ssast_base
 from spectrim.config import BUILDERS, SpectrimConfig
 from spectrim.network.transformer import AudioTransformer
 
@@ -32,6 +32,7 @@ OTHERS = {
         },
     ),
     "ced": (ced_base, {"max_length": 272}),
+    "eat": (eat_base, {"max_length": 128}),
     "kwt": (kwt_1, {"max_length": 64}),
     "passt": (passt_base, {"max_length": 76}),
     "ssast": (ssast_base, {"max_length": 128, "patch_size": [128, 2], "frequency_stride": 128, "time_stride": 2}),
@@ -157,6 +158,8 @@ def plain_forward(
         tokens = plain_convolution(config, weights, tokens * heard.unsqueeze(1))
     else:
         tokens = tokens + plain_positions(config, weights, sequence)
+    if config.embedding_norm:
+        tokens = layer_norm(tokens, weights, "embeddings.norm", config.layer_norm_eps)
     here = [place for place, patch in enumerate(sequence) if visible is None or patch in visible]
     tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in here]]])
     alive = [sequence[place] for place in here]

@@ -57,7 +57,7 @@ def read_fields(source: Source) -> SpectrimConfig:
         InvalidSetting: a stride is given that is not the side of a patch.
     """
     prefix, described = _prefix(source), source.config if source.config.get("model_type") == MODEL_TYPE else {}
-    sizes = vit_sizes(source, prefix)
+    sizes = {**vit_sizes(source, prefix), "qkv_bias": True}
     width, patch = sizes["hidden_size"], sizes["patch_size"]
     mels = shape_of(source, f"{_norm(source)}running_mean")[0]
     shapes = shape_of(source, f"{prefix}freq_pos_embed"), shape_of(source, f"{prefix}time_pos_embed")
@@ -89,7 +89,7 @@ def read_fields(source: Source) -> SpectrimConfig:
     )
 
 
-def heard(stored: SpectrimConfig) -> dict[str, int]:
+def heard(_: Source, stored: SpectrimConfig) -> dict[str, int]:
     """The length of 10 s of sound, where the table is that of the published models, which is for a little more."""
     return {"max_length": FRAMES} if stored.grid[1] == TIMES and stored.patch_shape[1] == 16 else {}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectrim.checkpoints import beats, ced, hf_ast, kwt, passt, ssast, vit
+from spectrim.checkpoints import beats, ced, eat, hf_ast, kwt, passt, ssast, vit
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.labels import SPEECH_COMMANDS
 from spectrim.checkpoints.settings import build_config
@@ -48,10 +48,11 @@ class Layout:
         ignored: regular expressions for keys that are there for another purpose.
         fresh: beginnings of the places in our model that the layout has no weights for.
         colours: whether the patch projection is for pictures of three colours, which are summed.
-        becomes: configuration of the file → fields in which our model differs from it.
+        becomes: (source, configuration of the file) → fields in which our model differs from it.
         positions: how the position table is fitted where the caller leaves that open.
         transposed: whether the patch projection is (time, frequency) and not (frequency, time).
         flat: whether it is a matrix (width, values of a patch).
+        bare_positions: whether the position table has no rows for the extra tokens, which have no position.
         labels: of the published models, for as many outputs that nothing names.
         audioset: whether 527 outputs that nothing names are AudioSet's in the order of its table.
         front_end: whether it says the front end, or has but one.
@@ -65,10 +66,11 @@ class Layout:
     ignored: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     colours: bool = False
-    becomes: Callable[[SpectrimConfig], Mapping[str, Any]] = lambda _: {}
+    becomes: Callable[[Source, SpectrimConfig], Mapping[str, Any]] = lambda *_: {}
     positions: str = "auto"
     transposed: bool = False
     flat: bool = False
+    bare_positions: bool = False
     labels: tuple[str, ...] = ()
     audioset: bool = True
     front_end: bool = False
@@ -128,6 +130,7 @@ def _embeddings(config: SpectrimConfig) -> list[str]:
     names = ["projection.weight", *(_both("patch_norm") if config.embedding_size else ["projection.bias"])]
     names += _both("widening") if config.embedding_size not in (0, config.hidden_size) else []
     names += ["cls_token", "dist_token"][: config.extra_tokens]
+    names += _both("norm") if config.embedding_norm else []
     names += [f"input_norm.{kind}" for kind in ("weight", "bias", "mean", "variance")] if config.input_norm else []
     names += ["relative_positions"] if config.relative_buckets else []
     if config.position_kernel:
@@ -167,6 +170,16 @@ LAYOUTS: dict[str, Layout] = {
         ignored=ced.IGNORED,
         becomes=ced.heard,
         front_end=True,
+    ),
+    "eat": Layout(
+        eat.detect,
+        eat.read_fields,
+        eat.weight_names,
+        ignored=eat.IGNORED,
+        fresh=("head.",),
+        becomes=eat.heard,
+        transposed=True,
+        bare_positions=True,
     ),
     "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names),
     "beats": Layout(
@@ -235,7 +248,7 @@ LAYOUTS: dict[str, Layout] = {
         ignored=(r"head(_dist)?\.(weight|bias)",),
         fresh=("head.",),
         colours=True,
-        becomes=lambda _: {"num_mel_bins": 128, "max_length": 1024},
+        becomes=lambda *_: {"num_mel_bins": 128, "max_length": 1024},
         positions="by_axis",
     ),
     "paper-audiomae": Layout(

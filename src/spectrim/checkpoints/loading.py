@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
 from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_place, check_stride, read_source
@@ -168,7 +169,8 @@ def build_model(
     for name in UNTOLD & settings.keys() - checkpoint.layout.alike.keys():
         if settings[name] != (there := getattr(stored, name)):
             raise InvalidSetting(name, settings[name], f"{there!r}, as in the checkpoint {checkpoint.title}")
-    wanted = _with_settings(stored, {**checkpoint.layout.becomes(stored), **settings, "pruning": pruning})
+    becomes = checkpoint.layout.becomes(checkpoint.source, stored)
+    wanted = _with_settings(stored, {**becomes, **settings, "pruning": pruning})
     state = _convert(checkpoint, stored, fresh_head=labels is not None)
     method = checkpoint.layout.positions if positions == "auto" else positions
     state |= adapt_positions(state, stored, wanted, method)
@@ -193,7 +195,7 @@ def describe(
         CheckpointError: as for `from_pretrained`.
     """
     checkpoint = open_checkpoint(read_source(_described(source, stride, frames)))
-    config = _with_settings(checkpoint.config, checkpoint.layout.becomes(checkpoint.config))
+    config = _with_settings(checkpoint.config, checkpoint.layout.becomes(checkpoint.source, checkpoint.config))
     weights = checkpoint.source.weights
     return {
         "source": checkpoint.source.name,
@@ -339,6 +341,9 @@ def _convert(checkpoint: Checkpoint, config: SpectrimConfig, *, fresh_head: bool
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].sum(dim=1, keepdim=True)
     if checkpoint.layout.transposed:
         pieces["embeddings.projection.weight"] = pieces["embeddings.projection.weight"].transpose(2, 3).contiguous()
+    if checkpoint.layout.bare_positions:
+        table = pieces["embeddings.position_table"]
+        pieces["embeddings.position_table"] = functional.pad(table, (0, 0, config.extra_tokens, 0))
     state = fold_weight_norms(join_projections(pieces, checkpoint.title), checkpoint.title)
     expected = {name: tuple(value.shape) for name, value in _empty(config).state_dict().items()}
     unfilled = expected.keys() - state.keys()

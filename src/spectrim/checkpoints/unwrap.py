@@ -25,6 +25,9 @@ PREFIXES = tuple(
 BESIDE = ("cfg", "label_dict")
 """Dictionaries beside the weights that say something of them: BEATs's settings, and the names of its outputs."""
 
+TEACHERS = ("_ema",)
+"""What data2vec 2.0, and EAT after it, put among the weights: those of the teacher, a dictionary."""
+
 COMPILED = "_orig_mod."
 DEEPEST = 4
 """Wrappers inside each other."""
@@ -51,7 +54,8 @@ def unwrap(title: str, loaded: object) -> tuple[dict[str, Tensor], dict[str, Any
         arguments |= {name: loaded[name] for name in BESIDE if isinstance(loaded.get(name), Mapping)}
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(f"{title}: holds a {type(loaded).__name__}, not a dictionary of named weights")
-    found = dict(_state_dicts(loaded, ())) or {(): loaded}
+    places = dict(_state_dicts(loaded, ())) or {(): loaded}
+    found = {place: _without_teacher(state) for place, state in places.items()}
     odd = {
         place: [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
         for place, state in found.items()
@@ -74,6 +78,11 @@ def _state_dicts(
         return
     for name, content in inside.items():
         yield from _state_dicts(content, (*above, name))
+
+
+def _without_teacher(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The weights that a student learnt, where its teacher's are among them."""
+    return {name: value for name, value in state.items() if name not in TEACHERS or not isinstance(value, Mapping)}
 
 
 def own_names(title: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

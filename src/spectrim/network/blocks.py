@@ -79,6 +79,8 @@ class Embeddings(nn.Module):
         buckets = config.relative_buckets
         self.relative_positions = nn.Parameter(torch.zeros(buckets, config.num_attention_heads)) if buckets else None
         self.buckets = distance_buckets(config.num_patches, buckets, config.relative_distance) if buckets else ()
+        eps = config.layer_norm_eps
+        self.norm = nn.LayerNorm(width, eps=eps) if config.embedding_norm else nn.Identity()
         stride = (config.frequency_stride, config.time_stride)
         self.projection = nn.Conv2d(1, narrow or width, kernel_size=config.patch_shape, stride=stride, bias=not narrow)
         self.patch_norm = nn.LayerNorm(narrow, eps=config.layer_norm_eps) if narrow else nn.Identity()
@@ -101,7 +103,8 @@ class Embeddings(nn.Module):
         if self.position_convolution is not None:
             return self.position_convolution(patches, padding)
         tokens = self._after_extra(patches)
-        return tokens if self.separate_positions else tokens + self.position_table
+        placed: Tensor = self.norm(tokens if self.separate_positions else tokens + self.position_table)
+        return placed
 
     def _after_extra(self, patches: Tensor) -> Tensor:
         """The patches behind the extra tokens, where there are any."""

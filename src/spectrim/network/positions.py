@@ -52,6 +52,8 @@ def _sincos_table(time: Tensor, frequency: Tensor, width: int, extra: int) -> Te
 def sincos_position_table(config: SpectrimConfig) -> Tensor:
     """The 2-D sin-cos table: half of a code is the patch's place in time, half its place in frequency.
 
+    The first half is that of time, but for EAT, where it is that of frequency.
+
     Args:
         config: gives the grid, the patch order, the width (a multiple of 4) and the number of extra tokens.
 
@@ -64,6 +66,8 @@ def sincos_position_table(config: SpectrimConfig) -> Tensor:
     frequency, time = torch.meshgrid(*(torch.arange(size) for size in config.grid), indexing="ij")
     if config.patch_order == "time_major":
         frequency, time = frequency.T, time.T
+    if config.backbone == "eat":
+        frequency, time = time, frequency
     return _sincos_table(time, frequency, config.hidden_size, config.extra_tokens)
 
 
@@ -84,6 +88,9 @@ def audiomae_position_table(config: SpectrimConfig, row: int | None = None) -> T
     place = torch.arange(config.num_patches)
     return _sincos_table(place % row, place // row, config.hidden_size, config.extra_tokens)
 
+
+SINCOS = ("audiomae", "eat")
+"""Backbones whose tables are sin-cos codes as published."""
 
 SEPARATE = ("embeddings.frequency_positions", "embeddings.time_positions")
 """Weights of a model with separate positions, (1, width, F, 1) and (1, width, 1, T)."""
@@ -157,7 +164,7 @@ def adapt_position_table(
     if config_from.grid == config_to.grid and config_from.patch_order == config_to.patch_order:
         return table.clone()
     if method == "auto":
-        recomputed = _recompute(table, config_from, config_to) if config_from.backbone == "audiomae" else None
+        recomputed = _recompute(table, config_from, config_to) if config_from.backbone in SINCOS else None
         if recomputed is not None:
             return recomputed
         method = _auto_method(config_from, config_to)
@@ -215,7 +222,7 @@ def _auto_method(config_from: SpectrimConfig, config_to: SpectrimConfig) -> str:
     (frequency, time), (new_frequency, new_time) = config_from.grid, config_to.grid
     if new_frequency != frequency or new_time > time:
         return "interpolate"
-    return "first" if config_from.backbone == "audiomae" or config_from.separate_positions else "middle"
+    return "first" if config_from.backbone in SINCOS or config_from.separate_positions else "middle"
 
 
 def _recompute(table: Tensor, config_from: SpectrimConfig, config_to: SpectrimConfig) -> Tensor | None:

@@ -418,11 +418,12 @@ BACKBONE_CRITERIA = {
     "audiomae": "mean_attention",
     "beats": "mean_attention",
     "ced": "mean_attention",
+    "eat": "cls_attention",
     "kwt": "cls_attention",
     "passt": "cls_attention",
     "ssast": "mean_attention",
 }
 """The attention score of each backbone, what `AUTO` stands for: that with which the paper prunes AST and AudioMAE, and
-for the Keyword Transformer and PaSST, whose heads read [CLS], that of AST; for SSAST, whose head reads the mean of the
-patches and whose [CLS] nothing trains, and for BEATs and CED, which read that mean and have no [CLS], that of
+for EAT, the Keyword Transformer and PaSST, whose heads read [CLS], that of AST; for SSAST, whose head reads the mean of
+the patches and whose [CLS] nothing trains, and for BEATs and CED, which read that mean and have no [CLS], that of
 AudioMAE."""

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test lint types unit kernel full-size audio-campaign app-check docs reproduce-quick benchmark gpu clean
+.PHONY: demo test lint types unit kernel full-size ray audio-campaign app-check docs reproduce-quick benchmark gpu clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrim needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12")'
@@ -44,6 +44,11 @@ kernel: $(VENV)/.installed
 # Heavier checks, run by hand and recorded.
 full-size: $(VENV)/.installed
 	SPECTRIM_FULL_SIZE=1 $(PYTEST)
+
+# Tagging on a Ray cluster: two machines of Ray on this one, of which an actor and a machine are killed on the way.
+ray: $(VENV)/.installed
+	$(PIP) --editable '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/inference/test_ray_engine.py
 
 # 20,000 damaged sound files against independent decoders; five minutes on one core.
 audio-campaign: $(VENV)/.installed

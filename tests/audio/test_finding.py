@@ -147,3 +147,16 @@ def test_a_string_is_one_path_and_not_its_letters(tmp_path: Path) -> None:
     for wrong in (None, 3, [3], [None]):
         with pytest.raises(InvalidSetting, match=r"paths is .*; allowed: a path, or a list of paths"):
             select_files(wrong)  # type: ignore[arg-type]
+
+
+def test_a_table_of_names(tree: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"size": [1, 2], "file": ["b.wav", None]}), "one.parquet")
+    parquet.write_table(arrow.table({"name": ["s3://bucket/x.wav", "[b].wav"]}), "two.parquet")
+    assert select_files(["two.parquet", "*.parquet"]).files == ["s3://bucket/x.wav", "[b].wav", "b.wav"]
+    assert select_files([f"file://{tree}/one.parquet"]).files == ["b.wav"]
+    parquet.write_table(arrow.table({"a": ["b.wav"], "b": ["c.wav"]}), "three.parquet")
+    (tree / "four.parquet").write_bytes(b"PAR1")
+    errors = {error.source: error.reason for error in select_files(["b.wav", "three.parquet", "four.parquet"]).errors}
+    assert errors["three.parquet"].endswith("is called file, path, url, and none is the only one; its columns: a, b")
+    assert errors["four.parquet"].startswith("cannot be read as Parquet: ")

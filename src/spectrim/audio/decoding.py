@@ -68,11 +68,11 @@ def decode_files(
     for field, value in (("workers", count), ("look_ahead", look_ahead)):
         if value < 1:
             raise InvalidSetting(field, value, "1 or more")
-    crew = [_Worker(decode) for _ in range(min(count, len(paths)))]
+    crew = [DecodingProcess(decode) for _ in range(min(count, len(paths)))]
     return _in_order(_Desk(paths, look_ahead, len(crew)), crew)
 
 
-def _in_order(desk: _Desk, crew: Sequence[_Worker]) -> Generator[tuple[int, Event]]:
+def _in_order(desk: _Desk, crew: Sequence[DecodingProcess]) -> Generator[tuple[int, Event]]:
     threads = [Thread(target=_supervise, args=(worker, desk), daemon=True) for worker in crew]
 
     def end() -> None:
@@ -97,7 +97,7 @@ def _in_order(desk: _Desk, crew: Sequence[_Worker]) -> Generator[tuple[int, Even
         end()
 
 
-def _supervise(worker: _Worker, desk: _Desk) -> None:
+def _supervise(worker: DecodingProcess, desk: _Desk) -> None:
     """Give one worker file after file, until there are none or nobody wants them; runs in a thread."""
     try:
         while (index := desk.next_index()) is not None:
@@ -190,8 +190,12 @@ def _samples(event: Event) -> int:
     return len(event.samples) if isinstance(event, Window) else 0
 
 
-class _Worker:
-    """A worker process, started when first needed and again after it died; used by one thread, stopped by another."""
+class DecodingProcess:
+    """A worker process, started when first needed and again after it died; used by one thread, stopped by another.
+
+    Args:
+        decode: cuts one file into windows, in the worker.
+    """
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from spectrim.audio.decoders import Samples, decoded
 from spectrim.audio.kinds import plan_for
 from spectrim.audio.members import Member, Source
 from spectrim.audio.plan import Content, Damage, Plan
+from spectrim.audio.remote import NO_FILE, local_copy
 from spectrim.errors import AudioError, InvalidSetting
 
 SAMPLING_RATE = 16000
@@ -206,14 +207,18 @@ def iterate_windows(
 def windows_and_notes(path: Source, **options: Any) -> Iterator[Window | Note]:
     """The windows of a file, then what is to be said of it; arguments and errors as `iterate_windows`.
 
-    From the second window on they know how long the file is.
+    From the second window on they know how long the file is. A URL is fetched into a temporary file first.
     """
     notes: list[str] = []
     seconds = None
-    for number, window in enumerate(iterate_windows(path, **options, notes=notes)):
-        if number == 1 and (samples := named_samples(path, window.sampling_rate)) is not None:
-            seconds = samples / window.sampling_rate
-        yield replace(window, file_seconds=seconds)
+    with nullcontext(path) if isinstance(path, Member) else local_copy(path) as file:
+        try:
+            for number, window in enumerate(iterate_windows(file, **options, notes=notes)):
+                if number == 1 and (samples := named_samples(file, window.sampling_rate)) is not None:
+                    seconds = samples / window.sampling_rate
+                yield replace(window, file_seconds=seconds)
+        except AudioError as error:
+            raise AudioError(str(path), error.reason) from error
     yield from map(Note, notes)
 
 
@@ -344,7 +349,7 @@ def _check_file(path: Path) -> None:
             if not file.read(1):
                 raise AudioError(source, "empty file (0 bytes)")
     except FileNotFoundError as error:
-        raise AudioError(source, "no such file") from error
+        raise AudioError(source, NO_FILE) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioError(source, f"cannot be opened: {reason}") from error

@@ -1,4 +1,4 @@
-"""What a user names (files, folders, patterns, a list on standard input) to a list of audio files."""
+"""What a user names (files, folders, patterns, URLs, lists) to a list of audio files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import codecs
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from spectrim.audio.files import EXTENSIONS
+from spectrim.audio.remote import files_below, files_like, full_url, is_url, local_copy
 from spectrim.data.layout import audio_files
-from spectrim.errors import AudioError, InvalidSetting
+from spectrim.errors import AudioError, InvalidSetting, MissingExtra, shown
 
 STDIN = "-"
 """The argument that stands for a list on standard input."""
@@ -71,6 +72,10 @@ def select_files(paths: Paths, listing: bytes | None = None) -> Selection:
     list on standard input: see `listed_names`. There ``[`` makes no pattern, and nothing does where names end with zero
     bytes: such lists are made of names as they are.
 
+    A URL (``s3://bucket/folder/``) is the same in an object store or on a server, as fsspec reaches it; there only
+    ``*`` makes a pattern, and a name with an audio file's ending is taken for one without asking. What ends in
+    ``.parquet`` is a table of names; see `tabled_names`.
+
     Args:
         paths: what was named; one path, or several.
         listing: the list that ``-`` stands for; read from standard input if needed and not given.
@@ -84,10 +89,17 @@ def select_files(paths: Paths, listing: bytes | None = None) -> Selection:
     errors = []
     for path, magic in _expanded(named, listing):
         reason = _unusable(path)
-        found = [] if reason else _found(path, magic)
+        found = []
+        if reason is None:
+            try:
+                named_here = _found_url(path, magic) if is_url(path) else _found(path, magic)
+                found = [name for one in named_here for name in (tabled_names(one) if _is_table(one) else [one])]
+            except AudioError as error:
+                reason = error.reason
         files.update(dict.fromkeys(found))
         if not found:
-            kind = "no audio file in this folder" if os.path.isdir(path) else "no audio file matches this pattern"  # noqa: PTH112
+            is_folder = "*" not in path if is_url(path) else os.path.isdir(path)  # noqa: PTH112
+            kind = "no audio file in this folder" if is_folder else "no audio file matches this pattern"
             errors.append(AudioError(path, reason or f"{kind}; looked for {', '.join(EXTENSIONS)}"))
     if not files:
         where = "; ".join(str(error) for error in errors[:SHOWN]) or "an empty list"
@@ -177,6 +189,65 @@ def _found(path: str, magic: str) -> list[str]:
         files = [match for match in matches if match not in folders and (any_name or _is_audio_name(match))]
         return sorted({*files, *(str(file) for folder in folders for file in audio_files(Path(folder)))})
     return [path]
+
+
+def _found_url(url: str, magic: str) -> list[str]:
+    """The files behind a URL; none only for a folder or a pattern.
+
+    Raises:
+        AudioError: nothing here can list it.
+    """
+    if "*" in url and "*" in magic:
+        return [file for file in files_like(url) if _says_ending(url) or _is_audio_name(file)]
+    if _is_audio_name(url) or _is_table(url):
+        return [url]
+    found, whole = files_below(url), full_url(url)
+    if found == [whole]:
+        return found
+    return [file for file in found if _is_audio_name(file) and "/." not in file[len(whole) :]]
+
+
+TABLE_COLUMNS = ("file", "path", "url")
+"""Columns of a table that names of files are in; the first of them that is there, else the only column of text."""
+
+
+def tabled_names(table: str) -> list[str]:
+    """The names of files in a Parquet file, as they are: none is a folder or a pattern.
+
+    Args:
+        table: its path or URL; see `TABLE_COLUMNS`.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+        AudioError: it cannot be read, or it cannot be told in which column the names are.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("pyarrow", "parquet", "a list of files in Parquet") from error
+    with local_copy(table) as path:
+        try:
+            with pyarrow.parquet.ParquetFile(path) as content:
+                types = {field.name: str(field.type) for field in content.schema_arrow}
+                batches = content.iter_batches(columns=[_names_column(types, table)])
+                return [name for batch in batches for name in batch.column(0).to_pylist() if name]
+        except (pyarrow.ArrowException, OSError) as error:
+            raise AudioError(table, f"cannot be read as Parquet: {' '.join(str(error).split())}") from error
+
+
+def _names_column(types: Mapping[str, str], table: str) -> str:
+    """Which column of a table holds names; ``types`` are those of its columns, as pyarrow writes them."""
+    texts = [name for name, kind in types.items() if "string" in kind]
+    for name in (*TABLE_COLUMNS, *(texts if len(texts) == 1 else ())):
+        if name in texts:
+            return name
+    wanted = f"no column of text is called {', '.join(TABLE_COLUMNS)}, and none is the only one"
+    raise AudioError(table, f"{wanted}; its columns: {shown(', '.join(types))}")
+
+
+def _is_table(path: str) -> bool:
+    return path.lower().endswith(".parquet")
 
 
 def _says_ending(pattern: str) -> bool:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectrim.cli.common import (
     FAILURE,
-    INTERRUPTED,
     FormatOption,
     FramesOption,
     ModelOption,
@@ -28,11 +26,9 @@ from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
     from spectrim.audio.finding import Selection
-    from spectrim.cli.prediction_output import Sink
-    from spectrim.cli.terminal import FileProgress
+    from spectrim.checkpoints import DescribedSource
     from spectrim.inference.backend import Backend
     from spectrim.inference.events import EventTracks
-    from spectrim.inference.results import FilePrediction
     from spectrim.inference.tagger import Paint
 
 
@@ -102,7 +98,7 @@ def demo(
 @plainly
 def predict(
     paths: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders, patterns, or - for a list on standard input.")
+        list[str] | None, typer.Argument(help="Files, folders, patterns, URLs, Parquet of names, or - for a list.")
     ] = None,
     model: ModelOption = "spectrim-mini",
     stride: StrideOption = None,
@@ -117,12 +113,24 @@ def predict(
             help="torch, onnxruntime, openvino, or auto, the fastest here; default: torch, for .onnx onnxruntime."
         ),
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: on the machines of a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of --engine ray: auto or HOST:PORT of the cluster; default: this machine alone.")
+    ] = None,
+    model_cores: Annotated[
+        int | None, typer.Option(help="Of --engine ray: cores of each model where there is no GPU; default: up to 4.")
+    ] = None,
+    part_files: Annotated[
+        int | None, typer.Option(help="Of --engine ray: files whose rows share a Parquet file; default: 64 to 1024.")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32, bf16 or int8; default: as the weights are.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to give for a file or window.")] = 5,
     form: Annotated[str | None, typer.Option("--format", help="table, csv, jsonl or parquet.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV, JSON-lines or Parquet file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV, JSON-lines or Parquet file; with --engine ray a folder.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run into --output.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in a forward pass.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -146,18 +154,60 @@ def predict(
 
     Files that cannot be used get an error instead of labels, and the exit code becomes 1.
     """
+    if drop_padding and backend not in (None, "torch"):
+        raise InvalidSetting("drop_padding", True, "only with --backend torch: no exported file can do it")
+    opening = {"keep_rate": keep_rate, "precision": precision, "device": device, "backend": backend}
+    opening["drop_padding"] = drop_padding
+    tagging = {"batch_size": batch_size, "window": window, "hop": hop, "aggregate": aggregate, "workers": workers}
+    here: dict[str, Any] = {
+        "explain": explain,
+        "watch": watch,
+        "settle": settle,
+        "events": events,
+        "events_as": events_as,
+    }
+    here |= {"label": label, "threshold": threshold, "min_duration": min_duration or None}
+    elsewhere: dict[str, Any] = {"address": address, "model_cores": model_cores, "part_files": part_files}
+    source = named_model(model, stride, frames)
+    if engine == "ray":
+        _refuse({**here, "format": None if form == "parquet" else form}, "only with --engine local")
+        from spectrim.cli.cluster import predict_on_cluster
+
+        predict_on_cluster(paths or [], source, opening, tagging, output, resume, top, progress, **elsewhere)
+    elif engine == "local":
+        _refuse(elsewhere, "only with --engine ray")
+        _predict_here(paths or [], source, opening, tagging, form, output, resume, top, progress, **here)
+    else:
+        raise InvalidSetting("engine", engine, one_of(("local", "ray")))
+
+
+def _predict_here(
+    paths: Sequence[str],
+    source: str | DescribedSource,
+    opening: Mapping[str, Any],
+    tagging: Mapping[str, Any],
+    form: str | None,
+    output: Path | None,
+    resume: bool,
+    top: int,
+    progress: bool | None,
+    *,
+    explain: Path | None,
+    watch: Path | None,
+    settle: float | None,
+    **tracking: Any,
+) -> None:
+    """Tag files in this process; arguments as the options of `predict`, those for tracks in ``tracking``."""
     form = predict_form(form, output, resume)
     if (watch is None) == (not paths):
         raise InvalidSetting("paths", paths, "files, folders, patterns or -; or --watch FOLDER instead of them")
     if watch is None and settle is not None:
         raise InvalidSetting("settle", settle, "only with --watch")
-    if events is None and events_as is not None:
-        raise InvalidSetting("events_as", events_as, "only with --events")
-    if drop_padding and backend not in (None, "torch"):
-        raise InvalidSetting("drop_padding", True, "only with --backend torch: no exported file can do it")
-    from spectrim.assets import EMBEDDED
+    if tracking["events"] is None and tracking["events_as"] is not None:
+        raise InvalidSetting("events_as", tracking["events_as"], "only with --events")
     from spectrim.audio.finding import Selection, select_files
     from spectrim.cli.prediction_output import WithTracks, open_sink
+    from spectrim.cli.tagging import pass_on, settings_of, tag_all, warn_of_embedded
     from spectrim.cli.terminal import FileProgress, complain, error_console, stage_progress
     from spectrim.inference.opening import open_model
     from spectrim.inference.output_file import OutputFile
@@ -172,94 +222,77 @@ def predict(
     if output is not None:
         FORMATS[form].check()
     # With --watch, tracks and pictures lie as the files do below the folder.
-    selection = select_files(paths or []) if watch is None else Selection([str(watch / "any")])
+    selection = select_files(paths) if watch is None else Selection([str(watch / "any")])
     with stage_progress(console, progress) as tell:
         network = open_model(
-            named_model(model, stride, frames),
-            keep_rate,
-            precision,
-            device,
-            backend,
-            clips=first_windows(selection.files, window, hop),
+            source,
+            opening["keep_rate"],
+            opening["precision"],
+            opening["device"],
+            opening["backend"],
+            clips=first_windows(selection.files, tagging["window"], tagging["hop"]),
             tell=lambda line: complain(console, line),
             on_step=tell,
         )
-    if drop_padding:
+    if opening["drop_padding"]:
         network = network.at(network.pruning.changed({"drop_padding": True}))
-    if model == EMBEDDED:
-        complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
-    tracks = _tracks(network, selection, events, events_as or "audacity", label or [], threshold or [], min_duration)
-    settings = {"keep_rate": keep_rate, "precision": precision, "window": window, "hop": hop, "aggregate": aggregate}
-    settings |= {} if watch is None else {"watch": str(watch)}
-    if backend is not None:
-        settings["backend"] = backend
-    if drop_padding:
-        settings["drop_padding"] = True
+    warn_of_embedded(console, source)
+    tracks = _tracks(network, selection, **tracking)
+    settings = settings_of(opening, tagging) | ({} if watch is None else {"watch": str(watch)})
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, watch is not None)
     if left is None:
         sink.close()
         told = isinstance(sink, OutputFile) and sink.says_settings
         complain(console, f"{output} is complete already{'' if told else UNTOLD}")
         raise typer.Exit(FAILURE if failed else 0)
-    count = len(left.files) + len(left.errors)
     paint = None if explain is None else _painter(network, explain, left)
     store = sink if isinstance(sink, OutputFile) else None
     if tracks is not None:
         sink = WithTracks(sink, tracks)
-    tag = partial(
-        predict_files,
-        model=network,
-        batch_size=batch_size,
-        window=window,
-        hop=hop,
-        aggregate=aggregate,
-        workers=workers,
-        paint=paint,
-        store=store,
-    )
+    tag: Any = partial(predict_files, model=network, paint=paint, store=store, **tagging)
     if watch is not None:
         from spectrim.cli.watching import watch_folder
 
         watch_folder(watch, settle, tag, pass_on, sink, store, console, progress)
-    with FileProgress(console, count, progress) as bar:
-        try:
-            failed += pass_on(tag(left, on_window=bar.hear), sink, bar)
-            sink.finish()
-        except (KeyboardInterrupt, OSError) as error:
-            sink.close()
-            if isinstance(error, BrokenPipeError) or (output is None and isinstance(error, OSError)):
-                raise
-            within = f", at {bar.within()} of the next" if bar.within() else ""
-            kept = f"; {output}.partial holds them, --resume continues" if store is not None and store.begun else ""
-            why = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{output}: {error.strerror or error};"
-            complain(console, f"{why} after {bar.files} of {count} files{within}{kept}")
-            raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILURE) from error
-    total = len(selection.files) + len(selection.errors)
-    if failed:
-        complain(console, f"{failed} of {total} files could not be tagged")
-        raise typer.Exit(FAILURE)
-    if output is not None:
-        complain(console, f"{total} file{'s are' if total > 1 else ' is'} in {output}")
+    kept = f"; {output}.partial holds them, --resume continues"
+    tag_all(
+        lambda bar: tag(left, on_window=bar.hear),
+        sink,
+        FileProgress(console, len(left.files) + len(left.errors), progress),
+        output,
+        lambda: kept if store is not None and store.begun else "",
+        total=len(selection.files) + len(selection.errors),
+        failed=failed,
+    )
+
+
+def _refuse(options: Mapping[str, object], where: str) -> None:
+    """Refuse those options that are given."""
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidSetting(name, str(value), where)
 
 
 def _tracks(
     network: Backend,
     selection: Selection,
-    folder: Path | None,
-    kind: str,
-    labels: list[str],
-    thresholds: list[str],
-    min_duration: float,
+    *,
+    events: Path | None,
+    events_as: str | None,
+    label: list[str] | None,
+    threshold: list[str] | None,
+    min_duration: float | None,
 ) -> EventTracks | None:
-    """What writes a track of every file, where a folder is named."""
-    if folder is None:
-        if labels or thresholds or min_duration:
+    """What writes a track of every file, where a folder is named; arguments as the options of `predict`."""
+    if events is None:
+        if label or threshold or min_duration:
             raise InvalidSetting("events", None, "a folder, with --label, --threshold or --min-duration")
         return None
     from spectrim.inference.events import EventTracks, thresholds_of
 
-    chosen = thresholds_of(network.labels, thresholds, labels)
-    return EventTracks(folder, kind, selection.files, chosen, min_duration, network.config.sampling_rate)
+    chosen = thresholds_of(network.labels, threshold or [], label or [])
+    rate = network.config.sampling_rate
+    return EventTracks(events, events_as or "audacity", selection.files, chosen, min_duration or 0.0, rate)
 
 
 def _painter(network: Backend, folder: Path, selection: Selection) -> Paint:
@@ -267,21 +300,6 @@ def _painter(network: Backend, folder: Path, selection: Selection) -> Paint:
     from spectrim.explain.window_pictures import window_painter
 
     return window_painter(network, folder, selection.files)
-
-
-def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgress) -> int:
-    """Give predictions to where they go, and say which files have failed; how many those are."""
-    from spectrim.cli.terminal import complain
-
-    failed = 0
-    with closing(predictions):
-        for prediction in predictions:
-            sink.write(prediction)
-            bar.finish_file()
-            if prediction.error is not None:
-                failed += 1
-                complain(bar.bar.console, f"{prediction.path}: {prediction.error}")
-    return failed
 
 
 def predict_form(form: str | None, output: Path | None, resume: bool) -> str:

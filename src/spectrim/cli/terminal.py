@@ -114,7 +114,7 @@ class FileProgress:
         self.audio_seconds = 0.0
         self.files = 0
         self.window: Window | None = None
-        self._total = files
+        self.total = files
         self._in_lines = not drawn and shown is None
         self._begun = self._last_line = time.monotonic()
 
@@ -153,7 +153,7 @@ class FileProgress:
         share = 0.0
         if self.window is not None and self.window.file_seconds:
             share = min(1.0, self.window.end / self.window.file_seconds)
-        return min(self.files + share, float(self._total))
+        return min(self.files + share, float(self.total))
 
     def _update(self) -> None:
         elapsed = max(time.monotonic() - self._begun, 1e-3)
@@ -161,13 +161,13 @@ class FileProgress:
         if not self.bar.disable:
             within = f" {within}" if (within := self.within()) else ""
             speed = f"{self.files / elapsed:.1f} files/s, {heard}"
-            place = f"{self.files}/{self._total}{within}"
+            place = f"{self.files}/{self.total}{within}"
             self.bar.update(self.task, completed=self.done(), speed=speed, place=place)
         elif self._in_lines and self._begun + elapsed - self._last_line >= LINE_SECONDS:
             self._last_line = self._begun + elapsed
-            parts = [f"{self.files} of {self._total} files", self.within(), f"{clock(self.audio_seconds)} heard", heard]
+            parts = [f"{self.files} of {self.total} files", self.within(), f"{clock(self.audio_seconds)} heard", heard]
             if done := self.done():
-                parts.append(f"about {clock(elapsed / done * (self._total - done))} left")
+                parts.append(f"about {clock(elapsed / done * (self.total - done))} left")
             self.bar.console.print(Text(f"spectrim: {', '.join(filter(None, parts))}"), soft_wrap=True)
 
 

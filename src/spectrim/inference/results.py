@@ -102,3 +102,19 @@ def aggregated(timeline: Sequence[WindowScores], aggregate: str) -> Scores | Non
         return scores.max(axis=0)
     weights = np.array([window.end - window.start for window in timeline])
     return np.average(scores, axis=0, weights=weights).astype(np.float32)
+
+
+def file_prediction(
+    path: str, labels: Sequence[str], timeline: Sequence[WindowScores], aggregate: str, notes: Sequence[str] = ()
+) -> FilePrediction:
+    """What is heard in one file, from its windows.
+
+    Args:
+        path: the file.
+        labels: names, in the order of the scores.
+        timeline: one window at least, in their order.
+        aggregate: as for `aggregated`.
+        notes: lines on what is unusual about the file.
+    """
+    scores = aggregated(timeline, aggregate)
+    return FilePrediction(path, labels, timeline[-1].end, timeline, scores, note="; ".join(notes) or None)

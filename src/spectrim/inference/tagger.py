@@ -11,7 +11,7 @@ from spectrim.audio.decoding import Event
 from spectrim.audio.files import Note, Samples, Window
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.backend import Backend
-from spectrim.inference.results import AGGREGATES, FilePrediction, Scores, WindowScores, aggregated
+from spectrim.inference.results import AGGREGATES, FilePrediction, Scores, WindowScores, file_prediction
 
 Paint = Callable[[str, Window, Scores], object]
 """Called with a file, a window of it, and the window's scores (labels,)."""
@@ -127,7 +127,4 @@ class Tagger:
             if file.error is not None:
                 yield FilePrediction(file.path, self.labels, error=file.error)
                 continue
-            seconds = file.windows[-1].end
-            scores = aggregated(file.windows, self._aggregate)
-            note = "; ".join(file.notes) or None
-            yield FilePrediction(file.path, self.labels, seconds, file.windows, scores, note=note)
+            yield file_prediction(file.path, self.labels, file.windows, self._aggregate, file.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ def test_what_its_file_says_of_its_model(file: Path) -> None:
     assert [told[name] for name in ("features", "mean", "std", "padding")] == ["log_mel", -4.268, 4.569, "zero"]
     config = from_pretrained(file).config
     assert (config.resolved_criterion, config.norm_first, config.embedding_norm) == ("cls_attention", False, True)
+
+
+def test_a_finetuned_file_says_its_length_and_its_statistics_in_its_settings(tmp_path: Path) -> None:
+    task = {"target_length": 512, "esc50_eval": True, "spcv2_eval": False}
+    told = describe(save(tmp_path, {"model": eat(), "cfg": {"task": task}}))
+    assert (told["max_length"], told["mean"], told["std"]) == (512, -6.627, 5.359)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_pretrained(tmp_path / "weights.pth")
+    with pytest.warns(UserWarning, match="does not say with which mean and std"):
+        from_pretrained(save(tmp_path, {"model": eat()}))
+    nothing = describe(save(tmp_path, {"model": eat(), "cfg": {"task": {"target_length": None}}}))
+    assert (nothing["max_length"], nothing["mean"]) == (1024, -4.268)
 
 
 def test_a_pretrained_file_leaves_its_decoder_and_its_teacher(tmp_path: Path, file: Path) -> None:

@@ -27,6 +27,12 @@ RELEASED, PRETRAINED = "", INPUT
 PREFIXES = (RELEASED, PRETRAINED, FINE_TUNED + INPUT)
 """What stands before the names of what is before the blocks."""
 
+STATISTICS = {
+    "esc50_eval": {"mean": -6.627, "std": 5.359},
+    "spcv2_eval": {"mean": -6.846, "std": 5.565},
+}
+"""Switch in the settings of a fine-tuning → what the authors' code then normalises by; without one, as for AudioSet."""
+
 IGNORED = (r"modality_encoders\.IMAGE\.decoder\..*",)
 """Of pre-training. The teacher is a dictionary of its own; see `spectrim.checkpoints.unwrap`."""
 
@@ -70,14 +76,22 @@ def read_fields(source: Source) -> SpectrimConfig:
         max_length=shape[1] // frequencies * patch,
         layer_norm_eps=described.get("norm_eps", 1e-6),
         head_norm_eps=1e-5 if prefix == RELEASED else 1e-6,
+        **_statistics(_task(source)),
     )
 
 
 def heard(source: Source, stored: SpectrimConfig) -> dict[str, int]:
-    """The length of 10 s, or the one that the release says, where its table has so many."""
+    """The length that a fine-tuning's settings or the release say, else that of 10 s; where the table has so many."""
     size = _described(source).get("img_size")
-    said = size[0] if isinstance(size, list | tuple) and size and isinstance(size[0], int) else FRAMES
+    said = size[0] if isinstance(size, list | tuple) and size else _task(source).get("target_length")
+    if not isinstance(said, int) or isinstance(said, bool) or said < 1:
+        said = FRAMES
     return {"max_length": min(said, stored.max_length)}
+
+
+def says_front_end(source: Source) -> bool:
+    """Whether the settings of its fine-tuning are beside the weights."""
+    return "target_length" in _task(source)
 
 
 def weight_names(source: Source, config: SpectrimConfig) -> dict[str, str]:
@@ -115,3 +129,14 @@ def _known_prefix(source: Source) -> str:
 def _described(source: Source) -> Mapping[str, Any]:
     """The release's ``config.json``, or nothing."""
     return source.config if source.config.get("model_type") == MODEL_TYPE else {}
+
+
+def _task(source: Source) -> Mapping[str, Any]:
+    """What a fine-tuned file says of its data, or nothing; a pre-trained one says nothing of what it is to be."""
+    settings = source.arguments.get("cfg")
+    task = settings.get("task") if isinstance(settings, Mapping) else None
+    return task if isinstance(task, Mapping) and (_prefix(source) or "").startswith(FINE_TUNED) else {}
+
+
+def _statistics(task: Mapping[str, Any]) -> dict[str, float]:
+    return next((statistics for switch, statistics in STATISTICS.items() if task.get(switch) is True), {})

@@ -55,7 +55,7 @@ class Layout:
         bare_positions: whether the position table has no rows for the extra tokens, which have no position.
         labels: of the published models, for as many outputs that nothing names.
         audioset: whether 527 outputs that nothing names are AudioSet's in the order of its table.
-        front_end: whether it says the front end, or has but one.
+        front_end: whether a file says the front end, or there is but one.
         licence: what to say when such weights are loaded.
         alike: a setting → what to say where it is not given, because another model's files look the same.
     """
@@ -73,7 +73,7 @@ class Layout:
     bare_positions: bool = False
     labels: tuple[str, ...] = ()
     audioset: bool = True
-    front_end: bool = False
+    front_end: Callable[[Source], bool] = lambda _: False
     licence: str | None = None
     alike: Mapping[str, str] = field(default_factory=dict)
 
@@ -162,14 +162,14 @@ LAYOUTS: dict[str, Layout] = {
         ignored=(r"encoder\.norm\.(weight|bias)", r"decoder\..*"),
         fresh=("norm.", "head."),
     ),
-    "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names, front_end=True),
+    "spectrim": Layout(_is_spectrim, _spectrim_fields, _spectrim_names, front_end=lambda _: True),
     "ced": Layout(
         ced.detect,
         ced.read_fields,
         ced.weight_names,
         ignored=ced.IGNORED,
         becomes=ced.heard,
-        front_end=True,
+        front_end=lambda _: True,
     ),
     "eat": Layout(
         eat.detect,
@@ -178,6 +178,7 @@ LAYOUTS: dict[str, Layout] = {
         ignored=eat.IGNORED,
         fresh=("head.",),
         becomes=eat.heard,
+        front_end=eat.says_front_end,
         transposed=True,
         bare_positions=True,
     ),
@@ -189,7 +190,7 @@ LAYOUTS: dict[str, Layout] = {
         ignored=beats.IGNORED,
         transposed=True,
         audioset=False,
-        front_end=True,
+        front_end=lambda _: True,
     ),
     "beats-pretrained": Layout(
         beats.is_pretrained,
@@ -198,7 +199,7 @@ LAYOUTS: dict[str, Layout] = {
         ignored=beats.IGNORED,
         fresh=("head.",),
         transposed=True,
-        front_end=True,
+        front_end=lambda _: True,
     ),
     "kwt-tflite": Layout(
         kwt.detect,
@@ -207,14 +208,14 @@ LAYOUTS: dict[str, Layout] = {
         ignored=kwt.IGNORED,
         flat=True,
         labels=kwt.LABELS,
-        front_end=True,
+        front_end=lambda _: True,
     ),
     "passt": Layout(
         passt.detect,
         passt.read_fields,
         passt.weight_names,
         ignored=(r"head_dist\.(weight|bias)",),
-        front_end=True,
+        front_end=lambda _: True,
     ),
     "ssast-pretrained": Layout(
         ssast.is_pretrained,

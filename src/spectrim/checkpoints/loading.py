@@ -394,7 +394,7 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
             warnings.warn(f"{checkpoint.title}: {words}", AmbiguousCheckpoint, stacklevel=3)
     if layout.licence:
         warnings.warn(f"{source.name}: {layout.licence}", LicenceNotice, stacklevel=3)
-    said = layout.front_end or "mean" in settings or not {"mean", "do_normalize"}.isdisjoint(source.extractor)
+    said = layout.front_end(source) or "mean" in settings or not {"mean", "do_normalize"}.isdisjoint(source.extractor)
     said = said or source.arguments.get("dataset") in PAPER_DATA_SETS
     if not said and not fresh_head and checkpoint.outputs != len(audioset_labels()):
         warnings.warn(

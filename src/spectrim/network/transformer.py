@@ -17,7 +17,8 @@ from transformers.utils import ModelOutput, can_return_tuple
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.network.blocks import Attention, Block, BlockOutput, Embeddings, Head, InputNorm, Wanted
+from spectrim.network.blocks import Attention, Block, BlockOutput, Head, Wanted
+from spectrim.network.embeddings import Embeddings, InputNorm
 from spectrim.network.entering import (
     check_input,
     check_removed,

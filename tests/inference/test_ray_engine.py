@@ -62,6 +62,12 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         import_ray()
 
 
+def test_of_an_error_of_ray_one_line_is_left() -> None:
+    said = "ray::MapWorker()\n  File x\nspectrim.errors.CheckpointError: m: no such file\nRay is sorry\n"
+    assert ray_engine._last_words(said) == "m: no such file"
+    assert (ray_engine._last_words("a\n b \n"), ray_engine._last_words("")[:3]) == ("b", "Ray")
+
+
 def test_a_client_is_refused() -> None:
     pytest.importorskip("ray")
     with pytest.raises(InvalidSetting, match="auto, or HOST:PORT, from a machine of the cluster"), cluster("ray://a:1"):

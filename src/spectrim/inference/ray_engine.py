@@ -283,8 +283,18 @@ def _scored(
             num_gpus=shares.model_gpus,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=shares.models, initial_size=shares.models),
         )
-        for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from table.to_pylist()
+        try:
+            for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+                yield from table.to_pylist()
+        except ray.exceptions.RayError as error:
+            raise SpectrimError(_last_words(str(error))) from error
+
+
+def _last_words(said: str) -> str:
+    """The line of an error of Ray that says what went wrong: the last one of ours, else the last one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["Ray has failed without saying why"]
+    ours = [line.partition(": ")[2] for line in lines if line.startswith("spectrim.errors.")]
+    return [*lines, *ours][-1]
 
 
 class Scorer:

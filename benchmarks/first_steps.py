@@ -40,7 +40,7 @@ class Watch(TrainerCallback):
     """
 
     def __init__(self, clips: int) -> None:
-        self.clips, self.rows = clips, list[dict[str, float]]()
+        self.clips, self.rows = clips, list[dict[str, Any]]()
         self.times: list[float] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -59,7 +59,7 @@ class Watch(TrainerCallback):
                 "loss": logs["loss"],
                 "learning_rate": logs["learning_rate"],
                 "grad_norm": logs.get("grad_norm", float("nan")),
-                "clips_per_second": (state.global_step - since) * self.clips / passed if passed else float("nan"),
+                "clips_per_second": (state.global_step - since) * self.clips / passed if passed else None,
                 "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
             }
         )

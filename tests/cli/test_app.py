@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from command_line import rows_of, run
+from full_size import full_size
 
 from spectrim import __version__
 from spectrim.assets import packaged_clips
@@ -321,7 +322,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("form", "how"), [("csv", signal.SIGINT), ("jsonl", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("form", "how"), [pytest.param("csv", signal.SIGINT, marks=full_size), ("jsonl", signal.SIGKILL)]
+)
 def test_a_broken_run_leaves_whole_rows_and_resumes_to_the_same_file(
     checkpoint: str, many: Path, tmp_path: Path, form: str, how: signal.Signals
 ) -> None:

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from command_line import rows_of
 from exported import exported
+from full_size import full_size
 from plain import small_model
 
 from spectrim.inference.opening import open_model
@@ -74,7 +75,7 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in TIMES}
 
 
-@pytest.mark.parametrize("kind", ["single", "multi"])
+@pytest.mark.parametrize("kind", ["single", pytest.param("multi", marks=full_size)])
 def test_clips_in_every_form(checkpoints: dict[str, str], clips: Path, kind: str) -> None:
     options = ["--model", checkpoints[kind], "--clips", clips, "--keep-rates", "1,0.3", *QUICK, "--threshold", 0.4]
     expected = compare([clips], open_model(checkpoints[kind]), [1, 0.3], passes=1, threshold=0.4, draws=2)
@@ -222,7 +223,7 @@ def test_precision(checkpoints: dict[str, str], clips: Path) -> None:
     assert err.startswith("spectrim: precision is 'fp8'; allowed: one of")
 
 
-@pytest.mark.parametrize("front_end", [False, True])
+@pytest.mark.parametrize("front_end", [pytest.param(False, marks=full_size), True])
 def test_an_exported_file(clips: Path, front_end: bool) -> None:
     _, path = exported("ast" if front_end else "audiomae", front_end=front_end)
     code, out, err = run("--model", path, "--clips", clips, *QUICK, "--format", "json")

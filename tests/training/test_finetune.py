@@ -451,5 +451,5 @@ def test_kept_audio_changes_nothing_and_spares_the_decoding(
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("kept", "without")]
     assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
     (tmp_path / "file").write_text("")
-    train(plan, root, tmp_path / "none", cache=cache.AudioCache(root, tmp_path / "file"))
+    train(plan, root, tmp_path / "none", cache=cache.AudioCache(root, tmp_path / "file" / "in"))
     assert "decoded audio is not kept" in caplog.text

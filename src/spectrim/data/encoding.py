@@ -23,7 +23,7 @@ class Fidelity(IntEnum):
     EXACT = 0
     """Every sample to the bit."""
     ROUNDED = 1
-    """To 16 bits: off by half a step, 2⁻¹⁶ of full scale, at most."""
+    """To 16 bits: off by half a step, 2⁻¹⁶ of full scale, at most; by a whole one at +1, which has no number."""
     CLIPPED = 2
     """To 16 bits, and cut off where it went beyond full scale."""
 

@@ -30,8 +30,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON beside ``path``, then rename it there."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """Write indented JSON beside ``path``, then rename it there.
+
+    Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are written as JSON's escapes.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager

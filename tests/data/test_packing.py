@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +200,15 @@ def test_flac_is_exact_where_whole_numbers_can_be(
     assert difference == 0 if fidelity is Fidelity.EXACT else 0 < difference <= 2**-16
 
 
+def test_full_scale_is_off_by_a_step() -> None:
+    """+1, the peak of normalised sound, is no number of 16 bits; −1 is one."""
+    samples = np.array([1.0, 0.3, -1.0] * 200, np.float32)
+    content, fidelity = as_flac(samples, 16000)
+    difference = np.abs(soundfile.read(io.BytesIO(content), dtype="float32")[0] - samples)
+    assert fidelity is Fidelity.ROUNDED
+    assert difference[:3].tolist() == [2**-15, pytest.approx(0, abs=2**-16), 0]
+
+
 def test_clips_are_brought_to_the_rate_and_not_beyond_it(tmp_path: Path) -> None:
     for number in range(12):
         write_tone(tmp_path / "files" / "ab"[number % 2] / f"{number}.wav", 300 + number, 0.5, 44100)
@@ -333,3 +344,35 @@ def test_places_that_cannot_be_are_refused(words: Path, packed_words: Path, tmp_
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="lacks"):
         pack("spoken-commands", tmp_path / "empty", tmp_path / "packed")
+
+
+def test_a_folder_that_no_packing_left_is_not_touched(words: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "packed.partial" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("")
+    with pytest.raises(InvalidSetting, match=r"packed\.partial'; allowed: a packing that was broken off"):
+        pack("spoken-commands", words, tmp_path / "packed", resume=True)
+    assert mine.exists()
+
+
+def test_clips_that_have_changed_since_are_not_packed_beside_the_others(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    root, shares = make_folder(tmp_path / "files", {"a": 6, "b": 6}), {"validation_share": 0.25, "test_share": 0.25}
+    with pytest.raises(KeyboardInterrupt):
+        pack("folder", root, tmp_path / "packed", progress=interrupt, **shares)
+    next(root.glob("a/*")).unlink()
+    with pytest.raises(DataError, match=r"has other clips or labels than when .*packed\.partial was begun: delete"):
+        pack("folder", root, tmp_path / "packed", resume=True, **shares)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf8_are_packed(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "files", {"a": 6, "b": 6})
+    (root / "a").rename(root / os.fsdecode(b"a\xff"))
+    shares = {"validation_share": 0.25, "test_share": 0.25}
+    pack("folder", root, tmp_path / "packed", **shares)
+    files, packed = (find_data_set("folder").open(place, "train", **shares) for place in (root, tmp_path / "packed"))
+    assert described(packed) == described(files)
+    assert packed.labels == ["a\udcff", "b"]

@@ -150,8 +150,8 @@ def pack(
 
     Raises:
         InvalidSetting: an argument or option is out of range, ``output`` is there, or was begun with other settings.
-        DataError: the data set cannot be opened, or more than ``bad_share`` of a part is missing or unreadable. What
-            has been packed by then stays, for ``resume``.
+        DataError: the data set cannot be opened, has changed since the packing was begun, or more than ``bad_share`` of
+            a part is missing or unreadable. What has been packed by then stays, for ``resume``.
     """
     root, output = Path(root), Path(output)
     entry = find_data_set(name)
@@ -258,8 +258,15 @@ def _digest(clips: Sequence[Recording]) -> str:
 def _begin(partial: Path, settings: Mapping[str, Any]) -> None:
     """Make the folder to write in, or refuse one that was begun otherwise."""
     if (partial / RUN).exists():
-        refuse_another_run(settings, json.loads((partial / RUN).read_text(encoding="utf-8")), partial)
+        before = json.loads((partial / RUN).read_text(encoding="utf-8"))
+        refuse_another_run(settings, before, partial, apart_from=("clips",))
+        if before["clips"] != settings["clips"]:
+            raise DataError(
+                f"{settings['root']} has other clips or labels than when {partial} was begun: delete that and pack anew"
+            )
         return
+    if partial.exists() and (not partial.is_dir() or any(partial.iterdir())):
+        raise InvalidSetting("output", str(partial), f"a packing that was broken off, with its {RUN}; move this away")
     clear(partial)
     partial.mkdir(parents=True)
     write_json(partial / RUN, settings)

@@ -20,6 +20,7 @@ from typing import Any
 import figures
 import kwt_table
 import methods_table
+import ray_table
 import targets
 from cases import CASES
 from targets import PEER, Outcome, row_of
@@ -28,7 +29,7 @@ from spectrim.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
-PAGES = tuple(ROOT / f"docs/{page}.md" for page in ("results", "performance", "export", "analysis", "kwt"))
+PAGES = tuple(ROOT / f"docs/{page}.md" for page in ("results", "performance", "export", "analysis", "kwt", "ray"))
 FIGURES = ROOT / "docs/performance"
 MARK = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NONE = "–"
@@ -399,6 +400,9 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "methods-origin": ("methods", methods_table.origin),
     "methods": ("methods", lambda results: table(*methods_table.times(results))),
     "kwt-origin": ("kwt", kwt_table.origin),
+    "ray-origin": ("ray_engine", ray_table.origin),
+    "ray-speed": ("ray_engine", lambda results: table(*ray_table.speed(results))),
+    "ray-memory": ("ray_engine", lambda results: table(*ray_table.memory(results))),
     "kwt-block3": ("kwt_block3", lambda results: table(*kwt_table.accuracy(results))),
     **{
         f"kwt-{name}": ("kwt", lambda results, make=make: table(*make(results)))

@@ -32,7 +32,7 @@ import torch
 from showing import write_and_show
 
 from spectrim.data import AudioDataset, find_data_set
-from spectrim.data.packed import names_in_bytes
+from spectrim.data.packed import description_digest, names_in_bytes
 from spectrim.data.packing import pack
 from spectrim.machine import environment
 from spectrim.miniatures.sound_sets import synthesize_audioset
@@ -155,12 +155,13 @@ def write_index(folder: Path, clips: int, tested: int = 20_000, labels: int = 52
     for archive in archives:
         with (folder / str(archive["name"])).open("wb") as file:
             file.truncate(10**9)
-    description = {
+    description: dict[str, Any] = {
         **{"format": 1, "data_set": "audioset", "options": {}, "multi_label": True, "folds": [], "groups": []},
         **{"labels": [f"label {number}" for number in range(labels)], "sampling_rate": 16000, "suffixes": ["flac"]},
         **{"shards": archives, "unreadable": {}, "parts": {part: {} for part in ("train", "validation", "test")}},
         "index_sha256": hashlib.sha256((folder / "clips.npz").read_bytes()).hexdigest(),
     }
+    description["description_sha256"] = description_digest(description)
     (folder / "spectrim-pack.json").write_text(json.dumps(description))
 
 

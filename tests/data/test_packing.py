@@ -23,6 +23,7 @@ from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.check import check
 from spectrim.data.dataset import label_table, without_labels
 from spectrim.data.encoding import Fidelity, as_flac
+from spectrim.data.packed import description_digest
 from spectrim.data.packing import pack
 from spectrim.errors import AudioError, DataError, InvalidSetting
 from spectrim.training.pretrain_audio import recordings_of
@@ -275,7 +276,7 @@ def test_damage_is_named_with_the_archive(copied: Path, caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda said: said.update(format=2), "is of format 2; this version reads 1"),
+        (lambda said: said.update(format="1"), "is of format '1'; this version reads 1"),
         (lambda said: said.pop("parts"), "does not describe a packed data set: 'parts'"),
         (lambda said: said["shards"].pop(), "does not describe a packed data set: shard out of range"),
         (lambda said: said["shards"][0].update(name="../x.tar"), "archives elsewhere"),
@@ -287,7 +288,20 @@ def test_a_changed_description_is_refused(copied: Path, change: Any, message: st
     said = json.loads(place.read_text())
     change(said)
     place.write_text(json.dumps(said))
+    with pytest.raises(DataError, match=r"is of format '1'" if "of format" in message else "is not as it was written"):
+        find_data_set("spoken-commands").open(copied, "train")
+    said["description_sha256"] = description_digest(said)
+    place.write_text(json.dumps(said))
     with pytest.raises(DataError, match=message):
+        find_data_set("spoken-commands").open(copied, "train")
+
+
+def test_labels_that_trade_places_are_refused(copied: Path) -> None:
+    place = copied / "spectrim-pack.json"
+    said = json.loads(place.read_text())
+    said["labels"][:2] = reversed(said["labels"][:2])
+    place.write_text(json.dumps(said))
+    with pytest.raises(DataError, match=r"spectrim-pack.json is not as it was written, its checksum says"):
         find_data_set("spoken-commands").open(copied, "train")
 
 

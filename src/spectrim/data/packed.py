@@ -1,8 +1,9 @@
 """A packed data set: the clips of another one in tar archives, found by an index, with its labels, parts and folds.
 
-On disk: ``spectrim-pack.json`` says what was packed and how; ``clips.npz`` holds place, checksum, labels and name of
-every clip; ``train-000000.tar`` and so on hold pairs of ``000000000.flac`` and ``000000000.json``, as WebDataset has
-them. It opens under the name of the data set that it was packed from, and gives the same clips in the same order.
+On disk: ``spectrim-pack.json`` says what was packed and how, under a checksum; ``clips.npz`` holds place, checksum,
+labels and name of every clip; ``train-000000.tar`` and so on hold pairs of ``000000000.flac`` and ``000000000.json``,
+as WebDataset has them. It opens under the name of the data set that it was packed from, and gives the same clips in the
+same order.
 `spectrim.data.packing` writes it.
 """
 
@@ -123,31 +124,30 @@ class Pack:
 
     def part(self, part: str, fold: int | None, validation_fold: int | str | None) -> PackedRecordings:
         """The clips of a part, in the order in which the data set had them."""
+        key, without = self._keys(part, fold, validation_fold)
+        numbers = self._numbers(key)
+        if without is not None:
+            numbers = numbers[~np.isin(numbers, self._numbers(without))]
+        return PackedRecordings(self, numbers)
+
+    def missing(self, part: str, fold: int | None, validation_fold: int | str | None) -> list[str]:
+        """Ids of the files of a part that were missing when it was packed; see `part`."""
+        key, without = self._keys(part, fold, validation_fold)
+        elsewhere = set() if without is None else set(self._missing(without))
+        return [name for name in self._missing(key) if name not in elsewhere]
+
+    def _keys(self, part: str, fold: int | None, validation_fold: int | str | None) -> tuple[str, str | None]:
+        """Key of what a part is made of, and of what is taken from it."""
         if fold is None and validation_fold is None:
-            return PackedRecordings(self, self._numbers(part_key(part)))
+            return part_key(part), None
         if not self.folds:
             given = validation_fold if fold is None else fold
             raise InvalidSetting("fold", given, f"none: {self.root} was packed without folds")
         fold = self.folds[0] if fold is None else fold
         other = check_folds(fold, validation_fold, self.folds)
         if part != "train":
-            held_out = fold if part == "test" or other is None else other
-            return PackedRecordings(self, self._numbers(part_key("test", held_out)))
-        numbers = self._numbers(part_key("train", fold))
-        if other is not None:
-            numbers = numbers[~np.isin(numbers, self._numbers(part_key("test", other)))]
-        return PackedRecordings(self, numbers)
-
-    def missing(self, part: str, fold: int | None, validation_fold: int | str | None) -> list[str]:
-        """Ids of the files of a part that were missing when it was packed; see `part`."""
-        if fold is None and validation_fold is None:
-            return self._missing(part_key(part))
-        fold = self.folds[0] if fold is None else fold
-        other = check_folds(fold, validation_fold, self.folds)
-        if part != "train":
-            return self._missing(part_key("test", fold if part == "test" or other is None else other))
-        elsewhere = set() if other is None else set(self._missing(part_key("test", other)))
-        return [name for name in self._missing(part_key("train", fold)) if name not in elsewhere]
+            return part_key("test", fold if part == "test" or other is None else other), None
+        return part_key("train", fold), None if other is None else part_key("test", other)
 
     def _numbers(self, key: str) -> NDArray[np.int32]:
         if "error" in self.parts[key]:
@@ -232,6 +232,13 @@ def is_packed(root: str | Path) -> bool:
     return (Path(root) / DESCRIPTION).is_file()
 
 
+def description_digest(said: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a description says beside this: labels that trade places would be wrong answers."""
+    rest = {name: value for name, value in said.items() if name != "description_sha256"}
+    as_read = json.loads(json.dumps(rest))  # numbers that are keys become text
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
+
+
 def open_packed(name: str, root: str | Path, part: str, options: Mapping[str, Any]) -> AudioDataset:
     """Open a part of a packed data set.
 
@@ -283,7 +290,9 @@ def _read(root: Path, size: int, modified: int) -> Pack:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         if said["format"] != FORMAT:
-            raise DataError(f"{path} is of format {said['format']}; this version reads {FORMAT}: pack it anew")
+            raise DataError(f"{path} is of format {said['format']!r}; this version reads {FORMAT!r}: pack it anew")
+        if said["description_sha256"] != description_digest(said):
+            raise DataError(f"{path} is not as it was written, its checksum says: copy or pack it anew")
         pack = Pack(
             root=root,
             name=said["data_set"],

@@ -39,6 +39,7 @@ from spectrim.data.packed import (
     FORMAT,
     OF_FOLDS,
     array_name,
+    description_digest,
     is_packed,
     names_in_bytes,
     part_key,
@@ -359,7 +360,7 @@ def _conclude(folder: Path, contents: _Contents, archives: Sequence[Rows], setti
         **{"index_sha256": hashlib.sha256(content.getvalue()).hexdigest(), "shards": shards},
         **{"suffixes": suffixes.tolist(), "groups": groups, "parts": contents.described(), "unreadable": flaws},
     }
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, {**description, "description_sha256": description_digest(description)})
     remove_rows(folder)
     (folder / RUN).unlink()
     missing = dict.fromkeys(name for part in PARTS for name in contents.missing.get(part, ()))

@@ -61,7 +61,8 @@ def test_zero_and_one_point_are_lines_and_the_legend_names_them() -> None:
         *("keep rate 0.7, bar: 95 % interval", "runs", "attention", "one point lost")
     ]
     assert {axis.get_xlabel() for axis in figure.axes} == {"points lost against attention"}
-    (legend,) = points_lost_figure([row("random", -0.5)], against="attention").legends
+    (legend,) = points_lost_figure([row("random", -0.5)], against="attention", dots="speakers").legends
+    assert legend.get_texts()[1].get_text() == "speakers"
     assert legend.get_texts()[0].get_text() == "keep rate 0.7"
 
 

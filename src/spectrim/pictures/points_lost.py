@@ -29,7 +29,9 @@ TICKS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 Row = Mapping[str, Any]
 
 
-def points_lost_figure(rows: Sequence[Row], *, against: str, least: float = 1.0, title: str = "") -> Figure:
+def points_lost_figure(
+    rows: Sequence[Row], *, against: str, least: float = 1.0, title: str = "", dots: str = "runs"
+) -> Figure:
     """Draw points lost: one line a label, one colour and marker a series, one panel side by side for each group.
 
     Zero is a dashed line across, ``least`` points lost a dotted one. A mean has its interval; the single runs are
@@ -41,6 +43,7 @@ def points_lost_figure(rows: Sequence[Row], *, against: str, least: float = 1.0,
         against: what zero stands for.
         least: points lost that are marked.
         title: above the picture.
+        dots: what the single values are, for the legend.
 
     Returns:
         The figure; `spectrim.pictures.figures.save_figure` writes it.
@@ -76,7 +79,7 @@ def points_lost_figure(rows: Sequence[Row], *, against: str, least: float = 1.0,
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     whiskers = ", bar: 95 % interval" if any(_interval(row) for row in rows) else ""
     handles = [_handle(f"{name}{whiskers}", STYLES[number]) for number, name in enumerate(series)]
-    handles.append(Line2D([], [], color="0.25", marker=".", markersize=4.0, linestyle="none", label="runs"))
+    handles.append(Line2D([], [], color="0.25", marker=".", markersize=4.0, linestyle="none", label=dots))
     lines = [((0, (6, 3)), against), ((0, (1, 2)), f"{'one point' if least == 1.0 else f'{least:g} points'} lost")]
     handles += [Line2D([], [], color="0.25", linewidth=1.0, linestyle=dashes, label=name) for dashes, name in lines]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)

@@ -227,7 +227,7 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
     if drawn:
         report.figure(
             f"{measured.backbone}-points-lost",
-            points_lost_figure(drawn, against="the control", least=MARGIN),
+            points_lost_figure(drawn, against="the control", least=MARGIN, dots="speakers"),
             f"{name}: points lost against the control, with 95 % intervals over speakers; small dots are speakers. "
             f"Folds {', '.join(map(str, passing))}.",
         )

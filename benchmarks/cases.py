@@ -17,8 +17,8 @@ from peers import reference, tome
 from torch import Tensor
 from transformers import ASTConfig, ASTForAudioClassification
 
+from spectrim.backbones import BUILDERS
 from spectrim.checkpoints import from_pretrained
-from spectrim.config import BUILDERS
 from spectrim.inference.onnx_export import comparison_clips, export
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.openvino_model import compiled

@@ -30,8 +30,8 @@ from cases import openvino_calls
 
 from spectrim.assets import packaged_clips
 from spectrim.audio.files import read
+from spectrim.backbones import ast_base
 from spectrim.checkpoints import from_pretrained
-from spectrim.config import ast_base
 from spectrim.files import write_json
 from spectrim.inference.onnx_export import export
 from spectrim.inference.onnx_model import OnnxModel

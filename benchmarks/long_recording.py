@@ -22,7 +22,7 @@ import psutil
 import soundfile
 
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.files import write_json
 from spectrim.machine import environment
 from spectrim.network.transformer import AudioTransformer

@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from cases import LABELS, SMALL_PRUNED
 
+from spectrim.backbones import ast_base
 from spectrim.comparison.methods import ATTENTION, DENSE, METHODS, read_methods
-from spectrim.config import SpectrimConfig, ast_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
 from spectrim.files import write_json
 from spectrim.inference.packing import pack_weights

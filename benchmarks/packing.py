@@ -19,7 +19,7 @@ import torch
 from showing import write_and_show
 
 from spectrim import pack_weights
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.machine import environment, torch_threads
 from spectrim.measure.benchmark import interleaved, spread
 from spectrim.network.transformer import AudioTransformer

@@ -23,7 +23,7 @@ from showing import write_and_show
 from spectrim import macs, pack_weights
 from spectrim.assets import EMBEDDED, packaged_clips
 from spectrim.audio.files import read
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import environment, torch_threads
 from spectrim.measure.benchmark import interleaved, spread

@@ -29,7 +29,7 @@ import torch
 from files import write_files
 
 from spectrim.audio.finding import Selection
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.files import write_json
 from spectrim.inference.part_files import PartFolder
 from spectrim.inference.predict import predict_files

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import mkldnn
 
-from spectrim.config import BUILDERS
+from spectrim.backbones import BUILDERS
 from spectrim.files import write_json
 from spectrim.inference.packing import pack_weights
 from spectrim.machine import environment

@@ -41,9 +41,11 @@ MAY_IMPORT = {
     "pictures": "audio config errors files pruning stats",
     "pruning": "errors",
     "stats": "errors",
-    "studies": "analysis config data errors files machine miniatures network pictures stats tables training",
+    "studies": "analysis backbones config data errors files machine miniatures network pictures stats tables training",
     "tables": "errors",
-    "training": "audio checkpoints config data errors files machine measure network pictures pruning stats tables",
+    "training": (
+        "audio backbones checkpoints config data errors files machine measure network pictures pruning stats tables"
+    ),
     "tuning": (
         "checkpoints comparison config data errors files inference machine measure network pictures pruning stats "
         "tables"

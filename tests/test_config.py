@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrim.config import BUILDERS, SpectrimConfig, ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting, SpectrimError
 
 WRONG = [
@@ -137,24 +138,6 @@ def test_patches_of_the_paper() -> None:
     """10 s, 5 s and 1 s give 512, 256 and 64 patches; stride 10 gives 1212 (AST, Gong et al., 2021)."""
     assert [ast_base(max_length=frames).num_patches for frames in (1024, 512, 128)] == [512, 256, 64]
     assert ast_base(frequency_stride=10, time_stride=10).num_patches == 1212
-
-
-def test_the_builders_are_the_published_models() -> None:
-    for name, width, heads in (("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12)):
-        for backbone in ("ast", "audiomae"):
-            config = BUILDERS[f"{backbone}-{name}"](keep_rate=0.7)
-            assert (config.backbone, config.hidden_size, config.num_attention_heads) == (backbone, width, heads)
-            assert config.intermediate_size == 4 * width and config.num_hidden_layers == 12
-            assert config.prune_at == [3, 6, 9] and config.keep_rate == 0.7
-            assert (config.num_mel_bins, config.max_length, config.patch_size) == (128, 1024, 16)
-    ast, audiomae = ast_base(), audiomae_base()
-    assert (ast.extra_tokens, ast.patch_order, ast.pooling) == (2, "frequency_major", "extra_tokens")
-    assert (ast.head_norm, ast.position_trainable, ast.resolved_criterion) == (True, True, "cls_attention")
-    assert (audiomae.extra_tokens, audiomae.patch_order, audiomae.pooling) == (1, "time_major", "mean_patches")
-    assert (audiomae.head_norm, audiomae.position_trainable) == (False, False)
-    assert (audiomae.resolved_criterion, audiomae.head_init_std) == ("mean_attention", 2e-5)
-    assert ast_base(criterion="random").resolved_criterion == "random"
-    assert ast_base(hidden_size=96, num_attention_heads=2).hidden_size == 96
 
 
 def test_a_saved_configuration_is_the_same(tmp_path: Path) -> None:

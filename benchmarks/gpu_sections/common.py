@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrim.config import BUILDERS
+from spectrim.backbones import BUILDERS
 from spectrim.measure.benchmark import interleaved, spread
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.kernels import fused

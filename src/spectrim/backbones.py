@@ -1,6 +1,7 @@
-"""Published models beside AST and AudioMAE as settings of the same transformer: read one to see what it sets.
+"""Published models as settings of the same transformer: read one to see what it sets.
 
-They are loaded and pruned, not trained from the start: recipes know the builders of `spectrim.config`.
+Recipes train AST and AudioMAE, by their names in `BUILDERS`; the others are loaded and pruned, not trained from the
+start.
 """
 
 from __future__ import annotations
@@ -8,7 +9,51 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from spectrim.config import SpectrimConfig, sizes
+from spectrim.config import SpectrimConfig
+
+
+def sizes(width: int, heads: int) -> dict[str, Any]:
+    """Width and heads of a model whose MLP is four times as wide."""
+    return {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
+
+
+def ast_tiny(**fields: Any) -> SpectrimConfig:
+    """AST with the width of DeiT-tiny: 192, 3 heads, 12 blocks."""
+    return ast_base(**{**sizes(192, 3), **fields})
+
+
+def ast_small(**fields: Any) -> SpectrimConfig:
+    """AST with the width of DeiT-small: 384, 6 heads, 12 blocks."""
+    return ast_base(**{**sizes(384, 6), **fields})
+
+
+def ast_base(**fields: Any) -> SpectrimConfig:
+    """AST as published (Gong et al., 2021): ViT-B, 16×16 patches without overlap, 10 s."""
+    return SpectrimConfig(**{"backbone": "ast", **fields})
+
+
+def audiomae_tiny(**fields: Any) -> SpectrimConfig:
+    """AudioMAE encoder with a width of 192, 3 heads, 12 blocks."""
+    return audiomae_base(**{**sizes(192, 3), **fields})
+
+
+def audiomae_small(**fields: Any) -> SpectrimConfig:
+    """AudioMAE encoder with a width of 384, 6 heads, 12 blocks."""
+    return audiomae_base(**{**sizes(384, 6), **fields})
+
+
+def audiomae_base(**fields: Any) -> SpectrimConfig:
+    """AudioMAE encoder as published (Huang et al., 2022): ViT-B, time-major patches, sin-cos positions."""
+    audiomae: dict[str, Any] = {
+        "backbone": "audiomae",
+        "extra_tokens": 1,
+        "patch_order": "time_major",
+        "position_trainable": False,
+        "pooling": "mean_patches",
+        "head_norm": False,
+        "head_init_std": 2e-5,
+    }
+    return SpectrimConfig(**{**audiomae, **fields})
 
 
 def beats_base(**fields: Any) -> SpectrimConfig:
@@ -133,3 +178,14 @@ def passt_base(**fields: Any) -> SpectrimConfig:
 def ssast_base(**fields: Any) -> SpectrimConfig:
     """SSAST as published (Gong et al., 2022), the patch model: AST whose head reads the mean of the patches."""
     return SpectrimConfig(**{"backbone": "ssast", "pooling": "mean_normed_patches", **fields})
+
+
+BUILDERS = {
+    "ast-tiny": ast_tiny,
+    "ast-small": ast_small,
+    "ast-base": ast_base,
+    "audiomae-tiny": audiomae_tiny,
+    "audiomae-small": audiomae_small,
+    "audiomae-base": audiomae_base,
+}
+"""The named sizes that can be trained, as the command line and the recipes call them."""

@@ -1,7 +1,7 @@
 """The configuration of a model: backbone, front end and pruning, saved together in ``config.json``.
 
 AST, AudioMAE and the others are one encoder here; every difference between them is a field of `SpectrimConfig`. The
-named builders (`ast_base`, `audiomae_base`, ...; more in `spectrim.backbones`) are flat: read one to see what it sets.
+published ones have their settings in `spectrim.backbones`.
 """
 
 from __future__ import annotations
@@ -430,59 +430,5 @@ def _is_whole(value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
-
-def sizes(width: int, heads: int) -> dict[str, Any]:
-    """Width and heads of a model whose MLP is four times as wide."""
-    return {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
-
-
-def ast_tiny(**fields: Any) -> SpectrimConfig:
-    """AST with the width of DeiT-tiny: 192, 3 heads, 12 blocks."""
-    return ast_base(**{**sizes(192, 3), **fields})
-
-
-def ast_small(**fields: Any) -> SpectrimConfig:
-    """AST with the width of DeiT-small: 384, 6 heads, 12 blocks."""
-    return ast_base(**{**sizes(384, 6), **fields})
-
-
-def ast_base(**fields: Any) -> SpectrimConfig:
-    """AST as published (Gong et al., 2021): ViT-B, 16×16 patches without overlap, 10 s."""
-    return SpectrimConfig(**{"backbone": "ast", **fields})
-
-
-def audiomae_tiny(**fields: Any) -> SpectrimConfig:
-    """AudioMAE encoder with a width of 192, 3 heads, 12 blocks."""
-    return audiomae_base(**{**sizes(192, 3), **fields})
-
-
-def audiomae_small(**fields: Any) -> SpectrimConfig:
-    """AudioMAE encoder with a width of 384, 6 heads, 12 blocks."""
-    return audiomae_base(**{**sizes(384, 6), **fields})
-
-
-def audiomae_base(**fields: Any) -> SpectrimConfig:
-    """AudioMAE encoder as published (Huang et al., 2022): ViT-B, time-major patches, sin-cos positions."""
-    audiomae: dict[str, Any] = {
-        "backbone": "audiomae",
-        "extra_tokens": 1,
-        "patch_order": "time_major",
-        "position_trainable": False,
-        "pooling": "mean_patches",
-        "head_norm": False,
-        "head_init_std": 2e-5,
-    }
-    return SpectrimConfig(**{**audiomae, **fields})
-
-
-BUILDERS = {
-    "ast-tiny": ast_tiny,
-    "ast-small": ast_small,
-    "ast-base": ast_base,
-    "audiomae-tiny": audiomae_tiny,
-    "audiomae-small": audiomae_small,
-    "audiomae-base": audiomae_base,
-}
-"""The named sizes that can be trained, as the command line and the recipes call them."""
 
 AutoConfig.register(SpectrimConfig.model_type, SpectrimConfig)

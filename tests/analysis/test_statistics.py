@@ -18,7 +18,7 @@ from spectrim.analysis.statistics import (
     patch_statistics,
     received,
 )
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.errors import InputShapeError
 from spectrim.pruning.criteria import Spectrogram, intensity, variation
 from spectrim.stats.ratios import divide_or_nan

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 
 from spectrim.analysis.batches import dequantise, estimated_bytes, layout, quantise
 from spectrim.analysis.store import INDEX, Store, StoreWriter
-from spectrim.config import SpectrimConfig, ast_base
+from spectrim.backbones import ast_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InvalidSetting
 
 CONFIG = small_config("ast", num_hidden_layers=4, prune_at=[1, 2], keep_rate=0.6)

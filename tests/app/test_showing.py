@@ -12,7 +12,7 @@ import torch
 
 from spectrim.app.page import Updater, choices, is_loopback, numbers_table
 from spectrim.app.showing import Stretch, show, take_stretch
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.errors import AudioError, InvalidSetting
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.macs import macs

@@ -18,7 +18,7 @@ from transformers import ASTFeatureExtractor, AutoFeatureExtractor
 
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.audio.frontend import Frontend, count_frames, frame_seconds, mel_frequencies
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 
 RATE = 16000

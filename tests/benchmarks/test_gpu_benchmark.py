@@ -20,7 +20,7 @@ from full_size import full_size
 from shared import made_once
 from torch import Tensor
 
-from spectrim.config import BUILDERS
+from spectrim.backbones import BUILDERS
 from spectrim.network.macs import macs
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None

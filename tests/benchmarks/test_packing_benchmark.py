@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.network.transformer import AudioTransformer
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

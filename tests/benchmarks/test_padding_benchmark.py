@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from spectrim.assets import packaged_clips
+from spectrim.backbones import ast_base
 from spectrim.checkpoints import from_pretrained
-from spectrim.config import ast_base
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
 

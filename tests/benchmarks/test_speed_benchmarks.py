@@ -18,7 +18,7 @@ from full_size import full_size
 from seeded import uniform
 from shared import made_once
 
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 

@@ -26,8 +26,8 @@ from checkpoint_files import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spectrim.backbones import ast_tiny
 from spectrim.checkpoints import LAYOUTS, describe, from_pretrained
-from spectrim.config import ast_tiny
 from spectrim.errors import CheckpointError
 from spectrim.network.transformer import AudioTransformer
 

@@ -14,9 +14,9 @@ import torch
 from checkpoint_files import SMALL, audiomae, check_same_logits, hf_model, official_ast, save
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
+from spectrim.backbones import ast_tiny, audiomae_tiny
 from spectrim.checkpoints import LicenceNotice, UntrainedPruning, describe, from_pretrained
 from spectrim.checkpoints.labels import SPEECH_COMMANDS, audioset_labels
-from spectrim.config import ast_tiny, audiomae_tiny
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.network.positions import adapt_position_table, audiomae_position_table
 from spectrim.network.transformer import AudioTransformer

@@ -15,8 +15,9 @@ import torch
 from checkpoint_files import audiomae, hf_model, official_ast, save
 from torch import Tensor
 
+from spectrim.backbones import ast_tiny
 from spectrim.checkpoints import describe, from_pretrained, load_autoencoder
-from spectrim.config import LARGEST_WHOLE_NUMBERS, ast_tiny
+from spectrim.config import LARGEST_WHOLE_NUMBERS
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.network.transformer import AudioTransformer
 

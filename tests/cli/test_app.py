@@ -19,8 +19,8 @@ from full_size import full_size
 from spectrim import __version__
 from spectrim.assets import packaged_clips
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
+from spectrim.backbones import ast_base
 from spectrim.cli import app as cli
-from spectrim.config import ast_base
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import SpectrimError
 from spectrim.inference.predict import predict_files

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.network.transformer import AudioTransformer
 
 run = partial(command_line.run, "explain")

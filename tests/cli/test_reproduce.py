@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from spectrim.backbones import ast_base
 from spectrim.cli.app import app
-from spectrim.config import ast_base
 from spectrim.studies.plans import FULL_WEIGHTS, QUICK
 
 STAND_IN = """

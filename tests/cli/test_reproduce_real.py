@@ -18,9 +18,9 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from spectrim.backbones import ast_base
 from spectrim.checkpoints import from_pretrained
 from spectrim.cli.app import app
-from spectrim.config import ast_base
 from spectrim.network.transformer import AudioTransformer
 from spectrim.studies import recordings
 from spectrim.studies.runner import Step

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
+from spectrim.backbones import ast_base
 from spectrim.comparison.measuring import Answers
 from spectrim.comparison.methods import Case, plan_cases, read_methods
 from spectrim.comparison.rows import accuracy_rows, clip_rows, cost_columns, sentences
-from spectrim.config import ast_base
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 

@@ -20,7 +20,7 @@ from PIL import Image
 from spectrim import explain as explaining
 from spectrim.audio.frontend import Frontend
 from spectrim.audio.resynthesis import part
-from spectrim.config import ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 from spectrim.explain import Explanation, explain, explain_clip
 from spectrim.explain.page import hertz_at

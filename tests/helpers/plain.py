@@ -18,8 +18,8 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from spectrim.backbones import beats_base, ced_base, eat_base, kwt_1, passt_base, ssast_base
-from spectrim.config import BUILDERS, SpectrimConfig
+from spectrim.backbones import BUILDERS, beats_base, ced_base, eat_base, kwt_1, passt_base, ssast_base
+from spectrim.config import SpectrimConfig
 from spectrim.network.transformer import AudioTransformer
 
 BACKBONES = ("ast", "audiomae")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from spectrim.config import ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
 from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
 
 BUILDERS = {"ast": ast_base, "audiomae": audiomae_base}

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 import torch
 
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.network.transformer import AudioTransformer
 
 LABELS = ("high", "low", "middle")

@@ -12,7 +12,7 @@ from exported import exported, noise
 from plain import small_model
 
 from spectrim.audio.frontend import Frontend
-from spectrim.config import ast_tiny
+from spectrim.backbones import ast_tiny
 from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend
 from spectrim.inference.onnx_model import OnnxModel

@@ -19,7 +19,7 @@ from scipy.special import expit, softmax
 
 from spectrim.assets import packaged_clips
 from spectrim.audio.frontend import Frontend
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.errors import ExportError, InvalidSetting, MissingExtra
 from spectrim.inference import onnx_graph
 from spectrim.inference.onnx_export import (

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import spectrim
 from spectrim.assets import packaged_clips
-from spectrim.config import BUILDERS
+from spectrim.backbones import BUILDERS
 from spectrim.errors import InvalidSetting, SpectrimError
 from spectrim.inference.onnx_export import export
 from spectrim.inference.opening import open_model

@@ -17,7 +17,7 @@ from spectrim.audio import files as audio
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.audio.finding import Selection
 from spectrim.audio.frontend import Frontend
-from spectrim.config import ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.explain.window_pictures import window_painter
 from spectrim.inference.events import sound_events

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spectrim.config import SpectrimConfig, ast_tiny
+from spectrim.backbones import ast_tiny
+from spectrim.config import SpectrimConfig
 from spectrim.measure.agreement import agreement
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.errors import InvalidSetting
 from spectrim.measure import benchmark
 from spectrim.network.macs import macs

@@ -16,8 +16,8 @@ from sklearn.metrics import accuracy_score
 from spectrim import assets
 from spectrim.audio import files as audio
 from spectrim.audio.frontend import Frontend
+from spectrim.backbones import ast_base
 from spectrim.checkpoints import from_pretrained
-from spectrim.config import ast_base
 from spectrim.data import DATA_SETS
 from spectrim.errors import AudioError, CheckpointError, DataError, InvalidSetting
 from spectrim.explain import window_pictures

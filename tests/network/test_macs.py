@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ASTConfig, ASTForAudioClassification
 
-from spectrim.config import SpectrimConfig, ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer

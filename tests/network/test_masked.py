@@ -15,7 +15,7 @@ from small_masked import DECODER, SIZES, config, small
 from torch import Tensor
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from spectrim.config import audiomae_base
+from spectrim.backbones import audiomae_base
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
 from spectrim.network.masked.decoder import strip_places

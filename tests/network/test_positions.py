@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seeded import uniform
 
-from spectrim.config import SpectrimConfig, ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.network.positions import adapt_position_table, audiomae_position_table, sincos_position_table
 

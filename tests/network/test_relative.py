@@ -8,8 +8,8 @@ from plain import clips, plain_forward, small_config, small_model
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from spectrim import Pruning, macs
-from spectrim.backbones import beats_base
-from spectrim.config import SpectrimConfig, ast_base
+from spectrim.backbones import ast_base, beats_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
 from spectrim.network.relative import distance_buckets
 from spectrim.network.transformer import AudioTransformer

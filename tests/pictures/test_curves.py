@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.errors import InvalidSetting
 from spectrim.network.macs import macs
 from spectrim.pictures.curves import accuracy_curve

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from spectrim.config import audiomae_tiny
+from spectrim.backbones import audiomae_tiny
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.pictures import reconstruction
 from spectrim.pictures.reconstruction import Reconstruction, reconstruction_picture

@@ -25,8 +25,8 @@ from PIL import Image
 from torch.nn import functional
 
 from spectrim.audio.frontend import Frontend
-from spectrim.backbones import beats_base
-from spectrim.config import SpectrimConfig, ast_base, ast_tiny
+from spectrim.backbones import ast_base, ast_tiny, beats_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.pictures.spectrograms import _fitted, explain_picture, kept_area, kept_stages, prepare
 from spectrim.pruning.trace import TokenTrace

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrim.config import ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
 from spectrim.errors import InvalidSetting
 from spectrim.pruning.pruning import Pruning
 

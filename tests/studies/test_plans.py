@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spectrim.config import SpectrimConfig, ast_base
+from spectrim.backbones import ast_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.miniatures.sound_sets import ESC50_STEP
 from spectrim.network.macs import macs

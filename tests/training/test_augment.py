@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from spectrim.audio.frontend import Frontend
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.data import Clip
 from spectrim.training.augment import (
     NOISE_LEVEL,

@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from small_runs import SIZE, recipe
 
+from spectrim.backbones import audiomae_base
 from spectrim.checkpoints import from_pretrained
-from spectrim.config import audiomae_base
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 from spectrim.training.cards import write_card

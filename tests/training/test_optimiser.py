@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from small_runs import SIZE, STEPS_PER_EPOCH, recipe, write_words
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
-from spectrim.config import SpectrimConfig, ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base
+from spectrim.config import SpectrimConfig
 from spectrim.network.transformer import AudioTransformer
 from spectrim.training.finetune import train
 from spectrim.training.optimiser import (

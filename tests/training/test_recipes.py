@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spectrim.config import BUILDERS
+from spectrim.backbones import BUILDERS
 from spectrim.data import DATA_SETS
 from spectrim.errors import InvalidSetting
 from spectrim.training.recipe_files import load_recipe

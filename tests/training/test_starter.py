@@ -10,7 +10,7 @@ import pytest
 from layouts import make_folder
 from tones import write_tone
 
-from spectrim.config import ast_base
+from spectrim.backbones import ast_base
 from spectrim.data import find_data_set
 from spectrim.data.check import check
 from spectrim.errors import DataError, InvalidSetting

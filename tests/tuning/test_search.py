@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from spectrim.backbones import ast_base
 from spectrim.comparison.methods import read_methods
-from spectrim.config import ast_base
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.costs import by_macs, fitted

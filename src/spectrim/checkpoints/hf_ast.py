@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from spectrim.backbones import ast_base
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.grid import find_grid
 from spectrim.checkpoints.sizes import (
@@ -14,7 +15,7 @@ from spectrim.checkpoints.sizes import (
     sizes_of,
     weights_and_biases,
 )
-from spectrim.config import SpectrimConfig, ast_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError
 
 SAVED = "encoder.layer."

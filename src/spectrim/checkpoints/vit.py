@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spectrim.audio.normalisation import NORMALISATIONS
+from spectrim.backbones import ast_base, audiomae_base
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.grid import find_grid
 from spectrim.checkpoints.sizes import (
@@ -17,7 +18,7 @@ from spectrim.checkpoints.sizes import (
     sizes_of,
     weights_and_biases,
 )
-from spectrim.config import SpectrimConfig, ast_base, audiomae_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError
 
 BLOCK = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spectrim.analysis.ablations import ATTENTION, RANKINGS
 from spectrim.analysis.analyse import STATISTICS_FILE
-from spectrim.config import BUILDERS
+from spectrim.backbones import BUILDERS
 from spectrim.data import DATA_SETS
 from spectrim.errors import InvalidSetting
 from spectrim.network.macs import macs

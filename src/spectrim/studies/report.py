@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spectrim.analysis.ablations import RANKINGS
-from spectrim.config import BUILDERS, SpectrimConfig
+from spectrim.backbones import BUILDERS
+from spectrim.config import SpectrimConfig
 from spectrim.files import write_json
 from spectrim.machine import environment
 from spectrim.network.macs import macs

@@ -6,9 +6,9 @@ import warnings
 
 import torch
 
+from spectrim.backbones import BUILDERS
 from spectrim.checkpoints import DescribedSource, UntrainedPruning, describe, from_pretrained
 from spectrim.checkpoints.loading import FURTHER_SETTINGS
-from spectrim.config import BUILDERS
 from spectrim.data import AudioDataset, find_data_set, frontend_fields
 from spectrim.errors import InvalidSetting
 from spectrim.network.transformer import AudioTransformer

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from spectrim.config import BUILDERS
+from spectrim.backbones import BUILDERS
 from spectrim.data import find_data_set
 from spectrim.errors import InvalidSetting
 from spectrim.network.masked.config import MaskedConfig

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, create_model, model_validator
 
+from spectrim.backbones import BUILDERS
 from spectrim.checkpoints import DescribedSource
-from spectrim.config import BUILDERS, SpectrimConfig
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting, nearest_of, one_of
 from spectrim.network.positions import POSITION_METHODS
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning

@@ -15,4 +15,4 @@ def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_help_names_the_options() -> None:
     code, out, _ = command_line.run("app", "--help")
     assert code == 0
-    assert all(option in out for option in ("--model", "--host", "--port", "--keep-rate"))
+    assert all(text in out for text in ("spectrim[app]", "--model", "--host", "--port", "--keep-rate"))

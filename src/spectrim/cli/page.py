@@ -23,7 +23,7 @@ def app(
 ) -> None:
     """Open a page to try a model: drop a sound or speak, move the keep rate, see and hear what is kept.
 
-    Needs Gradio: pip install 'spectrim[app]'. Sends nothing to anyone; sounds are deleted when it ends.
+    Needs Gradio: pip install 'spectrim\\[app]'. Sends nothing to anyone; sounds are deleted when it ends.
     """
     source = named_model(model, stride, frames)
     from importlib.util import find_spec

@@ -1,7 +1,6 @@
 """What pruning costs the published Keyword Transformer on real recordings, without training: a linear probe on [CLS].
 
-    python benchmarks/kwt.py --data ../shared/data/arabic-speech-commands --weights ../shared/data/kwt-1/kwt1.tflite \
-        --json benchmarks/results/kwt.json
+    python benchmarks/kwt.py --data arabic-speech-commands --weights kwt1.tflite --json benchmarks/results/kwt.json
 
 The recordings need a ``labels.csv`` with the columns path, label, split and speaker. They are words that the model was
 not trained on, so its own head does not apply: logistic regression on the frozen [CLS] of the dense model takes its

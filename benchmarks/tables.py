@@ -205,7 +205,8 @@ def all_targets(results: Results) -> str:
             found += of(other)
         else:
             elsewhere.append(f"benchmarks/results/{name}.json")
-    note = f"\n\nNot made in this place, or not at all: {', '.join(elsewhere)}." if elsewhere else ""
+    why = "Not in this table, since they were measured on another kind of machine or not at all"
+    note = f"\n\n{why}: {', '.join(elsewhere)}." if elsewhere else ""
     return reached(found) + note
 
 

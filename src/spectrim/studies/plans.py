@@ -1,9 +1,9 @@
 """Plans of the paper's experiments: which commands are run, in which order.
 
-There are two studies, of keep rates and of what the patches are ranked by. They may live in one folder, and share what
-both need. A plan is a list of `spectrim.studies.runner`: command lines of Spectrim, to be run in the folder of the
-study. The
-miniature plan makes its data and starts from random weights; the full one takes the real data and published weights.
+There are two studies here, of keep rates and of what the patches are ranked by. They may live in one folder, and share
+what both need. The study on real recordings has its plan in `spectrim.studies.recordings`. A plan is a list of
+`spectrim.studies.runner`: command lines of Spectrim, to be run in the folder of the study. The miniature plan makes its
+data and starts from random weights; the full one takes the real data and published weights.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from spectrim.measure import benchmark
 from spectrim.network import blocks
 from spectrim.network.blocks import Attention
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning import criteria
+from spectrim.pruning.criteria import attention
 
 FRAMES = 1024
 SMALL_FRAMES = 256
@@ -199,9 +199,9 @@ def alternatives(
     rows = timed("AST-B/16", rate, batch, {name: partial(call, values) for name, call in calls.items()}, repeats)
     usual = own(pack_weights(audiomae), rate)
     calls = {
-        f"as it is: {criteria.QUERY_CHUNK} query rows of the score at once": usual,
+        f"as it is: {attention.QUERY_CHUNK} query rows of the score at once": usual,
         **{
-            f"{rows} query rows at once": with_setting(usual, criteria, "QUERY_CHUNK", rows)
+            f"{rows} query rows at once": with_setting(usual, attention, "QUERY_CHUNK", rows)
             for rows in (32, 64, 256, 512)
         },
     }

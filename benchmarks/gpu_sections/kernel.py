@@ -15,7 +15,7 @@ from torch.nn import functional
 from gpu_sections.common import NotHere, Setting, captured, error_of, plainly
 from spectrim.measure.benchmark import spread
 from spectrim.pruning.counts import count_kept
-from spectrim.pruning.criteria import attention_map, mean_attention
+from spectrim.pruning.criteria.attention import attention_map, mean_attention
 from spectrim.pruning.select import take_tokens, top_patches
 
 EXTRA = 1

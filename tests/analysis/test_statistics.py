@@ -20,7 +20,7 @@ from spectrim.analysis.statistics import (
 )
 from spectrim.backbones import ast_base
 from spectrim.errors import InputShapeError
-from spectrim.pruning.criteria import Spectrogram, intensity, variation
+from spectrim.pruning.criteria.spectrogram import Spectrogram, intensity, variation
 from spectrim.stats.ratios import divide_or_nan
 
 

@@ -68,7 +68,7 @@ def test_intensity_and_variation_are_of_the_log_mel_spectrum() -> None:
     frontend = Frontend.from_config(config)
     wave = torch.randn(9 * 160 + 480, generator=torch.Generator().manual_seed(0)) * 0.05
     from spectrim.network.entering import spectrogram_of
-    from spectrim.pruning.criteria import intensity, variation
+    from spectrim.pruning.criteria.spectrogram import intensity, variation
 
     soft, loud = (spectrogram_of(frontend([gain * wave]).input_values, config) for gain in (1.0, 8.0))
     torch.testing.assert_close(

@@ -10,21 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectrim.pruning import criteria
-from spectrim.pruning.criteria import (
-    CRITERIA,
-    Spectrogram,
+from spectrim.pruning.criteria import CRITERIA, attention
+from spectrim.pruning.criteria.attention import (
     attention_map,
     cls_attention,
     cls_head_median,
     cls_weighted_norm,
-    intensity,
     mean_attention,
-    random_scores,
-    regular,
     value_norm,
-    variation,
 )
+from spectrim.pruning.criteria.spectrogram import Spectrogram, intensity, random_scores, regular, variation
 
 ATTENTION = [name for name, criterion in CRITERIA.items() if criterion.reads_attention]
 
@@ -113,7 +108,7 @@ def test_the_size_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.Mon
     seen = torch.rand(2, 151) > 0.3
     seen[:, :1] = True
     usual = [mean_attention(queries, keys, 1, mask) for mask in (None, additive(seen))]
-    monkeypatch.setattr(criteria, "QUERY_CHUNK", chunk)
+    monkeypatch.setattr(attention, "QUERY_CHUNK", chunk)
     for mask, wanted in zip((None, additive(seen)), usual, strict=True):
         torch.testing.assert_close(mean_attention(queries, keys, 1, mask), wanted, rtol=1e-12, atol=0)
 

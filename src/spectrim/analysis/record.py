@@ -22,7 +22,7 @@ from spectrim.errors import InvalidSetting
 from spectrim.files import refuse_another_run
 from spectrim.network.entering import spectrogram_of
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.criteria import intensity, variation
+from spectrim.pruning.criteria.spectrogram import intensity, variation
 from spectrim.pruning.pruning import Pruning
 
 Progress = Callable[[int, int], object]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from spectrim.errors import InputShapeError
-from spectrim.pruning.criteria import Spectrogram, intensity, variation
+from spectrim.pruning.criteria.spectrogram import Spectrogram, intensity, variation
 from spectrim.stats.ratios import divide_or_nan
 
 DENSITY_EDGES = (np.linspace(-1.5, 1.5, 61), np.linspace(0.0, 1.0, 41))

@@ -20,7 +20,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from spectrim.config import SpectrimConfig
 from spectrim.network.predictor import Predictor, policy_attention
 from spectrim.network.relative import RelativeBias
-from spectrim.pruning.criteria import CRITERIA, PairBias, attention_map
+from spectrim.pruning.criteria import CRITERIA
+from spectrim.pruning.criteria.attention import PairBias, attention_map
 from spectrim.pruning.kernels.fused import together_pays
 from spectrim.pruning.plan import BlockPlan
 from spectrim.pruning.tokens import Tokens

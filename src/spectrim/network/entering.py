@@ -12,7 +12,8 @@ from torch.nn import functional
 from spectrim.audio.filterbank import FEATURES, inverse_cosine_transform
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
-from spectrim.pruning.criteria import CRITERIA, Spectrogram
+from spectrim.pruning.criteria import CRITERIA
+from spectrim.pruning.criteria.spectrogram import Spectrogram
 from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.select import distinct_ranks, real_first, take_patches
 from spectrim.pruning.tokens import Tokens

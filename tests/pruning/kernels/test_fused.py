@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from plain import clips, small_model
 from torch import Tensor
 
-from spectrim.pruning.criteria import mean_attention
+from spectrim.pruning.criteria.attention import mean_attention
 from spectrim.pruning.kernels import fused
 
 triton = pytest.importorskip("triton", reason="Triton runs the kernel")

@@ -162,7 +162,8 @@ def launch(
 
     Returns:
         The attention output, heads side by side, (batch, extra + n, heads · head_dim) of the type of ``values``, empty
-        without them; and the score (batch, n) float32 as `spectrim.pruning.criteria.mean_attention` defines it.
+        without them; and the score (batch, n) float32 as `spectrim.pruning.criteria.attention.mean_attention` defines
+        it.
     """
     queries, keys = _last_dense(queries), _last_dense(keys)
     seen = keys if values is None else _last_dense(values)

@@ -17,7 +17,7 @@ Before it is used the kernel is compared with float64, once a process, device an
 
 Inference only: no gradient flows through these functions. The scores are made without one anyhow, so training uses the
 score; attention with gradients, float32 (no matrix unit without rounding), masks, CPUs, exports and machines without
-triton take the plain way in `spectrim.pruning.criteria` and `spectrim.network.blocks`.
+triton take the plain way in `spectrim.pruning.criteria.attention` and `spectrim.network.blocks`.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def mean_attention(queries: Tensor, keys: Tensor, extra: int) -> Tensor:
         extra: number of extra tokens.
 
     Returns:
-        (batch, n) float32, as `spectrim.pruning.criteria.mean_attention`; the same on every run.
+        (batch, n) float32, as `spectrim.pruning.criteria.attention.mean_attention`; the same on every run.
     """
     from spectrim.pruning.kernels.attention import launch
 

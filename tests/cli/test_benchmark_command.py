@@ -173,7 +173,7 @@ def test_wrong_use_is_refused_before_anything_runs(
     checkpoints: dict[str, str], clips: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("none").mkdir()
-    monkeypatch.setattr("spectrim.measure.compare.decoded_windows", None)
+    monkeypatch.setattr("spectrim.measure.timed_passes.decoded_windows", None)
     monkeypatch.setattr(benchmark, "interleaved", None)
     code, out, err = run("--model", checkpoints["single"], *options)
     assert (code, out) == (2, "")

@@ -19,7 +19,7 @@ from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 from spectrim.inference.predict import predict_files
 from spectrim.inference.results import FilePrediction
 from spectrim.inference.torch_model import TorchModel
-from spectrim.measure import compare as module
+from spectrim.measure import timed_passes as module
 from spectrim.measure.compare import choose_clips, compare
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer

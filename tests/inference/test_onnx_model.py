@@ -22,7 +22,7 @@ from spectrim.inference.onnx_model import OnnxModel, onnx_device
 from spectrim.inference.opening import open_model
 from spectrim.inference.predict import predict_files
 from spectrim.inference.torch_model import TorchModel
-from spectrim.pictures.spectrograms import kept_stages
+from spectrim.pictures.kept_patches import kept_stages
 
 LOG_MEL, WAVEFORMS = ("audiomae", "auto", False), ("ast", "auto", True)
 BOTH = pytest.mark.parametrize("case", [LOG_MEL, WAVEFORMS], ids=["log_mel", "waveforms"])

@@ -28,7 +28,8 @@ from spectrim.audio.frontend import Frontend
 from spectrim.backbones import ast_base, ast_tiny, beats_base
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
-from spectrim.pictures.spectrograms import _fitted, explain_picture, kept_area, kept_stages, prepare
+from spectrim.pictures.kept_patches import _fitted, explain_picture, kept_stages
+from spectrim.pictures.spectrograms import kept_area, prepare
 from spectrim.pruning.trace import TokenTrace
 
 ONE_SECOND = {"max_length": 128}

@@ -25,7 +25,7 @@ from spectrim.explain.sound import stage_sounds
 from spectrim.inference.torch_model import TorchModel
 from spectrim.measure.benchmark import interleaved, spread
 from spectrim.network.macs import macs
-from spectrim.pictures.spectrograms import LABELS_SHOWN
+from spectrim.pictures.kept_patches import LABELS_SHOWN
 from spectrim.pruning.pruning import Pruning
 
 TIMED_SECONDS, MOST_REPEATS = 0.6, 9

@@ -23,7 +23,8 @@ from spectrim.errors import AudioError, InvalidSetting
 from spectrim.inference.results import Scores, WindowScores, aggregated
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pictures.spectrograms import kept_area, kept_stages
+from spectrim.pictures.kept_patches import kept_stages
+from spectrim.pictures.spectrograms import kept_area
 
 BATCH_SIZE = 8
 """Windows in a forward pass."""
@@ -70,7 +71,7 @@ class WindowDetail:
         log_mel: (frames, mels) float32, normalised.
         scores: (blocks, F, T) float32, the criterion's score in each block of the pruned model; NaN where the patch
             was gone before it.
-        pictured: names and (F, T) bool, as `spectrim.pictures.spectrograms.explain_picture` takes them.
+        pictured: names and (F, T) bool, as `spectrim.pictures.kept_patches.explain_picture` takes them.
         changes: one a stage.
     """
 

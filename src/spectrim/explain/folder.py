@@ -19,8 +19,8 @@ from spectrim.inference.results import Scores
 from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import resolve_device
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pictures.kept_patches import LABELS_SHOWN, explain_picture
 from spectrim.pictures.score_maps import score_maps_picture
-from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture
 
 Progress = Callable[[str, int, int], object]
 """Called with the name of the stage, how much of it is done, and how much there is, as far as is known."""

@@ -21,7 +21,8 @@ from spectrim.config import SpectrimConfig
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
 from spectrim.explain.window_pictures import printable
-from spectrim.pictures.spectrograms import COLOURS, LABELS_SHOWN, Clip, hertz_ticks, paint, prepare
+from spectrim.pictures.kept_patches import LABELS_SHOWN
+from spectrim.pictures.spectrograms import COLOURS, Clip, hertz_ticks, paint, prepare
 from spectrim.pruning.reducers import REDUCERS
 from spectrim.pruning.words import criterion_words, reducer_words
 

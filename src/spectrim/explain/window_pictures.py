@@ -14,7 +14,7 @@ from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend
 from spectrim.inference.results import Scores
-from spectrim.pictures.spectrograms import LABELS_SHOWN, explain_picture, kept_stages
+from spectrim.pictures.kept_patches import LABELS_SHOWN, explain_picture, kept_stages
 from spectrim.pruning.trace import TokenTrace
 
 

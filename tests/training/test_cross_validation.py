@@ -24,7 +24,8 @@ from spectrim.errors import CheckpointError, DataError, InvalidSetting
 from spectrim.training.answers import Answers
 from spectrim.training.cross_validation import cross_validate
 from spectrim.training.cross_validation_report import notes, table_cells
-from spectrim.training.finetune import PruningTrainer, train
+from spectrim.training.finetune import train
+from spectrim.training.pruning_trainer import PruningTrainer
 from spectrim.training.recipes import Recipe
 from spectrim.training.run_pictures import draw_run
 

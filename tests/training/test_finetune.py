@@ -23,8 +23,10 @@ from spectrim.errors import DataError, InvalidSetting
 from spectrim.network.transformer import AudioTransformerOutput
 from spectrim.training.augment import apply
 from spectrim.training.building import build_model
-from spectrim.training.finetune import PruningTrainer, annealed_keep_rate, build_trainer, prepare, train
+from spectrim.training.finetune import build_trainer, prepare, train
 from spectrim.training.input_check import InputNotice
+from spectrim.training.optimiser import annealed_keep_rate
+from spectrim.training.pruning_trainer import PruningTrainer
 from spectrim.training.recipes import PruningSettings
 
 

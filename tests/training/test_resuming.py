@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from small_runs import EVERYTHING, over, recipe, rows_of, write_words
 
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
-from spectrim.training.finetune import PruningTrainer, build_trainer, prepare, train
+from spectrim.training.finetune import build_trainer, prepare, train
+from spectrim.training.pruning_trainer import PruningTrainer
 from spectrim.training.random_state import RANDOM_GLOBALS
 from spectrim.training.recipes import Recipe
 from spectrim.training.run_folder import flaw, write_checksums

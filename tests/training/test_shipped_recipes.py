@@ -22,8 +22,8 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.data import find_data_set
 from spectrim.miniatures.sound_sets import synthesize_audioset
 from spectrim.miniatures.spoken_commands import synthesize_spoken_commands
-from spectrim.training.finetune import annealed_keep_rate, prepare, train
-from spectrim.training.optimiser import rate_share
+from spectrim.training.finetune import prepare, train
+from spectrim.training.optimiser import annealed_keep_rate, rate_share
 from spectrim.training.recipe_files import load_recipe, shipped_recipes
 from spectrim.training.recipes import INIT, DistillationSettings, PruningSettings, Recipe
 

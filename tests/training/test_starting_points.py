@@ -17,7 +17,8 @@ from spectrim.data.folder import open_folder
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.measure.evaluate import evaluate
 from spectrim.network.transformer import AudioTransformer
-from spectrim.training.finetune import build_model, train
+from spectrim.training.building import build_model
+from spectrim.training.finetune import train
 from spectrim.training.recipes import ModelSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -17,7 +17,7 @@ from small_runs import over, recipe, write_words
 from typer.testing import CliRunner
 
 from spectrim.cli.app import app
-from spectrim.training.finetune import PruningTrainer
+from spectrim.training.pruning_trainer import PruningTrainer
 from spectrim.training.recipe_files import shipped_recipes
 
 

@@ -20,8 +20,9 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import MissingExtra, TrainingDiverged
 from spectrim.training import trainer
-from spectrim.training.finetune import PruningTrainer, train
+from spectrim.training.finetune import train
 from spectrim.training.pretrain import PretrainingTrainer
+from spectrim.training.pruning_trainer import PruningTrainer
 from spectrim.training.run_arguments import RunArguments
 from spectrim.training.run_folder import CheckpointFolder, flaw
 from spectrim.training.trainer import (

@@ -18,7 +18,8 @@ from small_runs import EVERYTHING, STEPS_PER_EPOCH, over, recipe, rows_of, train
 
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting
-from spectrim.training.finetune import PruningTrainer, train
+from spectrim.training.finetune import train
+from spectrim.training.pruning_trainer import PruningTrainer
 from spectrim.training.recipes import Recipe
 from spectrim.training.run_folder import flaw, write_checksums
 

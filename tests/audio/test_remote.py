@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -11,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from spectrim.audio.files import Window, windows_and_notes
 from spectrim.audio.finding import select_files
-from spectrim.audio.remote import is_url, local_copy
+from spectrim.audio.remote import FOREIGN, is_url, local_copy
 from spectrim.errors import AudioError, InvalidSetting
 
 
@@ -63,6 +65,37 @@ def test_what_cannot_be_reached_is_said_with_its_reason(bucket: MemoryFileSystem
         list(windows_and_notes("memory://bucket/none.wav", window_seconds=1.0))
     with pytest.raises(AudioError, match=r"memory://bucket/b\.wav: .*not"):
         list(windows_and_notes("memory://bucket/b.wav", window_seconds=1.0))
+
+
+class ClientError(Exception):
+    """As aiohttp raises it for a server's 403: no OSError."""
+
+
+class RefusingStore(MemoryFileSystem):
+    """Of a server that does not let us in."""
+
+    protocol = "refusing"
+
+    def get_file(self, *_: object, **__: object) -> None:
+        raise ClientError("403, Forbidden")
+
+    def find(self, *_: object, **__: object) -> list[str]:
+        raise ClientError("no credentials")
+
+    glob = find
+
+
+@pytest.mark.parametrize("module", ["aiohttp", "botocore.exceptions"])
+def test_a_store_that_refuses_is_said_though_it_raises_no_os_error(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**dict.fromkeys(FOREIGN[module], ClientError)))
+    fsspec.register_implementation("refusing", RefusingStore, True)
+    with pytest.raises(AudioError, match="cannot be fetched: 403, Forbidden"), local_copy("refusing://bucket/a.wav"):
+        pass
+    for name in ("refusing://bucket/", "refusing://bucket/*.wav"):
+        with pytest.raises(InvalidSetting, match="cannot be listed: no credentials"):
+            select_files([name])
 
 
 def test_sound_in_a_store_is_that_of_the_file(bucket: MemoryFileSystem, tmp_path: Path) -> None:

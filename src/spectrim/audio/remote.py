@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,16 @@ NO_FILE = "no such file"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LONGEST_ENDING = 10
+
+FOREIGN = {
+    "aiohttp": ("ClientError",),
+    "azure.core.exceptions": ("AzureError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "gcsfs.retry": ("HttpError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "paramiko": ("SSHException",),
+}
+"""Module → what stores raise that is no OSError: servers that refuse, credentials that are not there."""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -34,7 +45,7 @@ def url_filesystem(url: str) -> tuple[Any, str]:
 
     try:
         filesystem, place = fsspec.url_to_fs(url)
-    except (ImportError, ValueError, OSError) as error:
+    except _refusals(ImportError, TypeError) as error:
         protocol = url.partition("://")[0]
         raise AudioError(url, f"nothing here reads {protocol}://: {_reason(error)}") from error
     return filesystem, place
@@ -51,7 +62,7 @@ def files_below(url: str) -> list[str]:
     filesystem, place = url_filesystem(url)
     try:
         return sorted(filesystem.unstrip_protocol(name) for name in filesystem.find(place))
-    except (OSError, ValueError) as error:
+    except _refusals() as error:
         raise AudioError(url, f"cannot be listed: {_reason(error)}") from error
 
 
@@ -74,7 +85,7 @@ def files_like(pattern: str) -> list[str]:
     filesystem, place = url_filesystem(pattern)
     try:
         found = filesystem.glob(place, detail=True)
-    except (OSError, ValueError) as error:
+    except _refusals() as error:
         raise AudioError(pattern, f"cannot be listed: {_reason(error)}") from error
     return sorted(filesystem.unstrip_protocol(name) for name, facts in found.items() if facts["type"] == "file")
 
@@ -103,11 +114,17 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[Path]:
             filesystem.get_file(place, str(copy))
         except FileNotFoundError as error:
             raise AudioError(url, NO_FILE) from error
-        except (OSError, ValueError) as error:
+        except _refusals() as error:
             raise AudioError(url, f"cannot be fetched: {_reason(error)}") from error
         if not copy.is_file():
             raise AudioError(url, "not a file")
         yield copy
+
+
+def _refusals(*further: type[Exception]) -> tuple[type[Exception], ...]:
+    """What says that a store cannot be reached; of `FOREIGN` what is loaded, since no other can have been raised."""
+    loaded = ((sys.modules[module], names) for module, names in FOREIGN.items() if module in sys.modules)
+    return (OSError, ValueError, *further, *(getattr(module, name) for module, names in loaded for name in names))
 
 
 def _reason(error: Exception) -> str:

@@ -42,7 +42,7 @@ class Member:
         if self.flaw is not None:
             raise AudioError(str(self), self.flaw)
         try:
-            with self.archive.open("rb", buffering=0) as file:
+            with self.archive.open("rb") as file:  # buffered: a raw read may give less, and gives 2 GiB at most
                 file.seek(self.start)
                 content = file.read(self.size)
         except OSError as error:

@@ -150,6 +150,7 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_run_goes_on(
         (["--repeats", 0], "repeats is 0"),
         (["--runs", "nameless"], "NAME=FOLDER"),
         (["--runs", "fuse=x"], "runs is 'fuse'"),
+        (["--runs", "intensity/4=x"], "runs is 'intensity/4'"),
         (["--format", "xml"], "format is 'xml'"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spectrim.comparison.methods import DEFAULT_METHODS, fitting, plan_cases, read_methods
+from spectrim.comparison.methods import DEFAULT_METHODS, fitting, names_method, plan_cases, read_methods
 from spectrim.errors import InvalidSetting
 from spectrim.pruning.plan import Encoder
 from spectrim.pruning.pruning import Pruning
@@ -74,6 +74,15 @@ def test_a_number_behind_a_criterion_is_a_quota_for_so_many_parts() -> None:
     joined = found["attention/4+fuse", 0.4].points[0]
     assert (joined.criterion, joined.reducer, joined.time_segments) == ("auto", "fuse", 4)
     assert [point.seed for point in found["random/2", 0.4].points] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("attention/4", True), (" auto ", True), ("auto/2+fuse", True), ("tuned", False), ("tuned/4", False), ("", False)],
+)
+def test_a_run_cannot_have_the_name_of_a_method(name: str, known: bool) -> None:
+    """Both would be "attention/4 at keep rate 0.7", and the method be measured with the weights of the run."""
+    assert names_method(name) == known
 
 
 def test_one_draw_is_refused() -> None:

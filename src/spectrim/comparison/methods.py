@@ -95,6 +95,15 @@ def fitting(methods: Sequence[Method], own: Pruning, encoder: Encoder) -> tuple[
     return chosen, unfit
 
 
+def names_method(name: str) -> bool:
+    """Whether a name is that of a method, among them those with a quota or of two parts."""
+    try:
+        _read(name.strip())
+    except InvalidSetting:
+        return False
+    return True
+
+
 def _read(name: str) -> Method:
     ranking, plus, reducer = name.partition("+")
     ranking, slash, parts = ranking.partition("/")

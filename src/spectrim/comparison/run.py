@@ -15,9 +15,9 @@ from spectrim.comparison.methods import (
     DENSE,
     DRAWS,
     KEEP_RATES,
-    METHODS,
     Case,
     fitting,
+    names_method,
     plan_cases,
     read_methods,
 )
@@ -226,7 +226,8 @@ def _model_of(folder: str | os.PathLike[str]) -> str:
 
 
 def _check_run_name(name: str) -> None:
-    if not name or name in (DENSE, *METHODS) or "+" in name:
+    """Refuse a name under which a method's rows would be mistaken for the run's, and its scores for the method's."""
+    if not name.strip() or name.strip() == DENSE or "+" in name or names_method(name):
         raise InvalidSetting("runs", name, "NAME=FOLDER, with a name that is no method's")
 
 

@@ -72,6 +72,7 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("optimiser.accumulate=5", ["optimiser.accumulate", "5", "divisor of optimiser.batch_size=64"]),
         ("optimiser.name=sgd", ["optimiser.name", "sgd", "adamw"]),
         ("seed", ["seed", "field=value"]),
+        ("seed=4294967296", ["seed is 4294967296", "less than 4294967296"]),
         ("seed.x=1", ["seed", "no fields of its own"]),
     ],
 )

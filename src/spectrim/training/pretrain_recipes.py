@@ -111,7 +111,7 @@ class PretrainRecipe(StrictSettings):
         roll_and_gain: roll each waveform by any number of samples and scale it by 0.5 + Beta(10, 10).
         workers: processes that read clips; 0: the training process itself.
         tensorboard: write TensorBoard's event files; None: where it is installed.
-        seed: of everything that is drawn.
+        seed: of everything that is drawn, below 2^32, which is the most that NumPy takes.
     """
 
     name: str
@@ -126,7 +126,7 @@ class PretrainRecipe(StrictSettings):
     evaluation: PretrainEvaluationSettings = Field(default_factory=PretrainEvaluationSettings)
     workers: int = Field(default=0, ge=0)
     tensorboard: bool | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

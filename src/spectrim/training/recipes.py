@@ -329,7 +329,7 @@ class Recipe(StrictSettings):
         loss: ``"auto"`` is binary cross-entropy for data sets with several labels a clip, else cross-entropy.
         workers: processes that read and augment clips; 0: the training process itself.
         tensorboard: write TensorBoard's event files; None: where it is installed.
-        seed: of everything that is drawn.
+        seed: of everything that is drawn, below 2^32, which is the most that NumPy takes.
     """
 
     name: str
@@ -346,7 +346,7 @@ class Recipe(StrictSettings):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     workers: int = Field(default=0, ge=0)
     tensorboard: bool | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -128,6 +128,11 @@ def test_a_passt_of_another_length_is_refused_until_its_stride_is_known(tmp_path
         describe(tmp_path / "weights.pt")
     with pytest.raises(InvalidSetting, match="one of 9 frequencies: 14, 13"):
         describe(tmp_path / "weights.pt", stride=10)
+    published = saved(tmp_path, of_size(8, 62))
+    assert describe(published)["time_stride"] == describe(published, frames=1000)["time_stride"] == 16
+    with pytest.raises(CheckpointError, match=r"published for stride 16 and 10 s: stride=16 .* or stride=15 \(930 to"):
+        describe(published, frames=935)
+    assert describe(published, frames=935, stride=15)["time_stride"] == 15
     with pytest.raises(CheckpointError, match="13 positions of frequency fit no stride"):
         describe(saved(tmp_path, of_size(13, 99)))
 
@@ -201,6 +206,8 @@ def test_a_finetuned_ssast_is_told_or_refused(tmp_path: Path) -> None:
     told = describe(saved(tmp_path, published))
     assert (told["layout"], told["max_length"], told["labels"]) == ("ssast-finetuned", 128, 35)
     assert told["label_names"][0] == "backward"
+    with pytest.raises(CheckpointError, match="127 patches fit several"):
+        describe(tmp_path / "weights.pt", frames=254)
 
 
 def test_an_official_ast_that_might_be_an_ssast_says_so(tmp_path: Path) -> None:

@@ -76,13 +76,16 @@ def _strides(source: Source, frequencies: int, times: int, patch: int) -> tuple[
             raise InvalidSetting("stride", source.stride, allowed)
         if along_time > patch:
             raise InvalidSetting("stride", source.stride, f"at most {patch} along time, the side of a patch")
-    elif known is not None or len(told) == 1:
-        along_frequency = along_time = known or told[0]
+    elif known is not None and told in ([], [known]):
+        along_frequency = along_time = known
+    elif known is None and len(told) == 1:
+        along_frequency = along_time = told[0]
     else:
+        published = "is no size published for 10 s" if known is None else f"is published for stride {known} and 10 s"
         choices = " or ".join(f"stride={step} ({times * step} to {(times + 1) * step - 1} frames)" for step in fitting)
         raise CheckpointError(
             f"{source.name}: nothing in it says the stride of its {frequencies}×{times} positions (frequency × time), "
-            f"which is no size published for 10 s: {choices}. Give stride= or frames= (--stride, --frames), if its "
+            f"which {published}: {choices}. Give stride= or frames= (--stride, --frames), if its "
             "frames begin every 10 ms; PaSSTs with frames every 5 or 3.1 ms are not understood, and look the same"
         )
     whole = known is not None and (along_frequency, along_time) == (known, known)

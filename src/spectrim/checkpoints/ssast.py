@@ -110,14 +110,15 @@ def _frame_grid(source: Source, patches: int, width: int, outputs: int) -> dict[
     choices = "; ".join(
         f"stride=({MELS}, {step}) with {least} to {least + step - 1} frames" for step, least in shortest.items()
     )
+    known = PUBLISHED.get((patches, outputs))
     told = [step for step, least in shortest.items() if source.frames and least <= source.frames < least + step]
     if source.stride is not None:
         if source.stride[0] != MELS or source.stride[1] not in shortest:
             raise InvalidSetting("stride", source.stride, f"what makes {patches} patches: {choices}")
         step = source.stride[1]
-    elif (patches, outputs) in PUBLISHED:
-        step = PUBLISHED[patches, outputs]
-    elif len(told) == 1:
+    elif known is not None and told in ([], [known]):
+        step = known
+    elif known is None and len(told) == 1:
         step = told[0]
     else:
         raise CheckpointError(

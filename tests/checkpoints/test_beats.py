@@ -199,6 +199,9 @@ def test_what_no_shape_tells_is_not_guessed(tmp_path: Path) -> None:
     other[f"encoder.layers.2.{RELATIVE}"] = other[f"encoder.layers.2.{RELATIVE}"] + 1.0
     with pytest.raises(CheckpointError, match="block 2 has another bias by distance"):
         from_pretrained(saved(tmp_path, content(model=other)))
+    far = weights() | {"encoder.layers.999999999999.x": torch.ones(1)}
+    with pytest.raises(CheckpointError, match="num_hidden_layers"):
+        from_pretrained(saved(tmp_path, content(model=far, cfg={**RECORDED["cfg"]["deep"], "encoder_layers": 10**12})))
     tokenizer = pretrained()["model"] | {"quantize.embedding.weight": torch.ones(4, 4)}
     with pytest.raises(CheckpointError, match="is a tokenizer of BEATs"):
         from_pretrained(saved(tmp_path, content(model=tokenizer)), labels=["a"])

@@ -96,7 +96,7 @@ def read_fields(source: Source) -> SpectrimConfig:
     depth = count_blocks(source, BLOCKS)
     if depth != settings["encoder_layers"]:
         raise CheckpointError(f"{source.name}: has {depth} blocks where its cfg says {settings['encoder_layers']}")
-    _check_shared(source, depth)
+    _check_shared(source)
     filters = shape_of(source, _convolution(source)[1])
     width = shape_of(source, "encoder.layer_norm.weight")[0]
     if len(filters) != 3 or not filters[1] or width % filters[1]:
@@ -164,12 +164,12 @@ def _settings(source: Source) -> dict[str, Any]:
     return settings
 
 
-def _check_shared(source: Source, depth: int) -> None:
+def _check_shared(source: Source) -> None:
     """Raise `CheckpointError` unless all blocks that have a bias by distance have that of the first."""
     first = source.weights[f"{BLOCKS}0.{RELATIVE}"]
-    for block in range(1, depth):
-        other = source.weights.get(f"{BLOCKS}{block}.{RELATIVE}")
-        if other is not None and not (other.shape == first.shape and torch.equal(other, first)):
+    for name, other in source.weights.items():
+        block, _, inside = name.removeprefix(BLOCKS).partition(".")
+        if inside == RELATIVE and not (other.shape == first.shape and torch.equal(other, first)):
             raise CheckpointError(f"{source.name}: block {block} has another bias by distance than block 0")
 
 

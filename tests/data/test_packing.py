@@ -332,9 +332,34 @@ def test_a_packing_that_was_broken_off_goes_on(words: Path, packed_words: Path, 
     assert not (tmp_path / "packed.partial").exists()
 
 
+def test_resuming_packs_what_has_been_mended_since(tmp_path: Path) -> None:
+    """And it ends with the bytes of a packing that found it whole."""
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 14:
+            raise KeyboardInterrupt
+
+    root = make_esc50(tmp_path / "files")
+    broken = root / "audio" / "2-1001-A-1.wav"
+    whole = broken.read_bytes()
+    pack("esc50", root, tmp_path / "expected")
+    broken.write_bytes(b"RIFF")
+    with pytest.raises(KeyboardInterrupt):
+        pack("esc50", root, tmp_path / "packed", progress=interrupt)
+    assert "2-1001-A-1.wav" not in (tmp_path / "packed.partial" / "fold1-000000.rows.json").read_text()
+    assert json.loads((tmp_path / "packed.partial" / "fold2-000000.rows.json").read_text())["flaws"]
+    broken.write_bytes(whole)
+    (tmp_path / "packed.partial" / "fold1-000000.tar").unlink()
+    assert not pack("esc50", root, tmp_path / "packed", resume=True).unreadable
+    assert {path.name: path.read_bytes() for path in (tmp_path / "packed").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "expected").iterdir()
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"sampling_rate": 96001}, "rate is 96001; allowed: a multiple of 10 above 65535"),
         ({"form": "mp3"}, "format is 'mp3'; allowed: one of flac, original"),
         ({"sampling_rate": 10}, "rate is 10; allowed: a whole number from 4000"),
         ({"shard_bytes": 10}, "shard_size is 10"),

@@ -68,7 +68,9 @@ class Rows:
 
     @classmethod
     def load(cls, archive: Path) -> Rows | None:
-        """Those of an archive; None where it is not whole."""
+        """Those of an archive; None where it is not whole, or not there."""
+        if not archive.is_file():
+            return None
         try:
             said = json.loads(_beside(archive).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -124,6 +126,7 @@ def write_archives(
     said: Callable[[int, Encoded], dict[str, Any]],
     most: int,
     step: Callable[[Rows], None],
+    again: Callable[[Rows], bool],
 ) -> Iterator[Rows]:
     """Write ``PREFIX-000000.tar`` and so on, those left out that are there already.
 
@@ -134,14 +137,16 @@ def write_archives(
         said: what is told of a clip in its JSON.
         most: bytes of an archive; a clip that is larger has one to itself.
         step: is told the rows of the archive that is being written, after each clip.
+        again: whether an archive that is there has to be written anew, and with it all that follow.
 
     Yields:
         The rows of each, when it is whole.
     """
     done = place = 0
-    while (before := Rows.load(folder / _name(prefix, place))) is not None:
+    while (before := Rows.load(folder / _name(prefix, place))) is not None and not again(before):
         yield before
         done, place = done + len(before), place + 1
+    _remove_from(folder, prefix, place)
     left = iter(clips(done))
     pending = next(left, None)
     while pending is not None:
@@ -166,6 +171,13 @@ def write_archives(
 
 def _name(prefix: str, place: int) -> str:
     return f"{prefix}-{place:06d}.tar"
+
+
+def _remove_from(folder: Path, prefix: str, place: int) -> None:
+    """Remove what a packing has left of an archive and those that follow: their clips may be others now."""
+    for path in folder.glob(f"{prefix}-*"):
+        if path.name >= _name(prefix, place).removesuffix(".tar"):
+            path.unlink()
 
 
 def remove_rows(folder: Path) -> None:

@@ -53,6 +53,9 @@ SHARD_BYTES, LEAST_SHARD = 10**9, 10**5
 LOWEST_RATE, HIGHEST_RATE = 4000, 384_000
 """Rates in hertz that clips can be packed at."""
 
+LOW_RATES = 65535
+"""Rates in hertz up to which FLAC's streams write any whole number (RFC 9639, section 9.1.2)."""
+
 RUN = "run.json"
 """In a folder that is being written: what with."""
 
@@ -145,7 +148,8 @@ def pack(
         sampling_rate: of the FLAC, in hertz.
         shard_bytes: largest archive; a clip that is larger has one to itself.
         workers: threads that read; one a core unless given.
-        resume: go on behind the last whole archive of a packing that was broken off, or begin.
+        resume: go on behind the last whole archive of a packing that was broken off, or begin. Archives from the first
+            one that lacks a clip which could not be read then, and can now, are packed anew.
         progress: called with (clips done, clips in all).
         options: of the data set's opener, but for the fold, which is chosen when the pack is opened.
 
@@ -195,6 +199,8 @@ def _check_settings(
     for field_name, value, low, high in numbers:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InvalidSetting(field_name, value, f"a whole number from {low} to {high}")
+    if form == "flac" and sampling_rate > LOW_RATES and sampling_rate % 10:
+        raise InvalidSetting("rate", sampling_rate, f"a multiple of 10 above {LOW_RATES}: FLAC writes no others")
     check_bad_share(bad_share)
     for option in OF_FOLDS:
         if option in options:
@@ -299,6 +305,9 @@ def _write(
         if progress is not None:
             progress(done + len(rows), len(contents.clips))
 
+    def mended(rows: Rows) -> bool:
+        return any(encode(contents.clips[number].path, rate).flaw is None for number in rows.flaws)
+
     with ThreadPoolExecutor(workers) as pool:
         for prefix, numbers in contents.by_archive().items():
 
@@ -308,7 +317,7 @@ def _write(
                     paths = [contents.clips[number].path for number in here]
                     yield from zip(here, pool.map(encode, paths, itertools.repeat(rate)), strict=False)
 
-            for rows in write_archives(folder, prefix, left, said, shard_bytes, step):
+            for rows in write_archives(folder, prefix, left, said, shard_bytes, step, mended):
                 whole.append(rows)
                 flaws.update(rows.flaws)
                 done += len(rows)

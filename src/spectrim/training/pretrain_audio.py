@@ -39,14 +39,24 @@ def recordings_of(
 
 
 def further_recordings(folder: Path, unheard: Sequence[Recording]) -> list[Recording]:
-    """Recordings of a folder besides; `InvalidSetting` where one of them is among those that must not be trained on."""
+    """Recordings of a folder besides; `InvalidSetting` where one of them is among those that must not be trained on.
+
+    Packed ones are known by their names: what a path ends with that is one is taken for it.
+    """
     files = _files(folder)
-    taken = {recording.path.resolve() for recording in unheard}
-    if known := [file for file in files if file.resolve() in taken]:
+    taken = {recording.path.resolve() for recording in unheard if recording.member is None}
+    packed = {recording.id.lstrip("/") for recording in unheard if recording.member is not None}
+    if known := [file for file in files if file.resolve() in taken or not packed.isdisjoint(_ends(file))]:
         raise InvalidSetting(
             "extra_audio", str(folder), f"audio that is not held out: {len(known)} of its files are, e.g. {known[0]}"
         )
     return unlabelled(files, folder.absolute().parent)
+
+
+def _ends(path: Path) -> list[str]:
+    """A path without its first folder, without the first two, …, and the name alone."""
+    steps = path.absolute().parts[1:]
+    return ["/".join(steps[start:]) for start in range(len(steps))]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from spectrim.data.encoding import Fidelity, as_flac
 from spectrim.data.packed import description_digest
 from spectrim.data.packing import pack
 from spectrim.errors import AudioError, DataError, InvalidSetting
-from spectrim.training.pretrain_audio import recordings_of
+from spectrim.training.pretrain_audio import further_recordings, recordings_of
 from spectrim.training.pretrain_recipes import PretrainDataSettings
 from spectrim.training.sampling import clip_weights
 from spectrim.training.starter import choose_split
@@ -173,6 +173,25 @@ def test_check_and_split_know_a_pack(words: Path, packed_words: Path) -> None:
     assert files == packed
     split = choose_split("spoken-commands", packed_words, {})
     assert (split.options, split.held_out) == ({}, True)
+
+
+def test_a_fold_takes_the_place_of_no_part_of_a_packed_table(tmp_path: Path) -> None:
+    """Its column split says what is held out; a recipe that held out a fold would choose the epoch on the test."""
+    pack("csv", make_table(tmp_path / "files"), tmp_path / "packed", form="original")
+    assert choose_split("csv", tmp_path / "packed", {}).options == {}
+    chosen = choose_split("csv", tmp_path / "packed", {"validation_fold": 2})
+    assert (chosen.options, chosen.held_out) == ({"fold": 0, "validation_fold": 2}, True)
+    opened = [find_data_set("csv").open(tmp_path / "packed", "test", fold=fold) for fold in (2, 2.0)]
+    assert opened[0].recordings == opened[1].recordings
+
+
+def test_what_a_pack_holds_out_is_not_heard_from_another_folder(words: Path, packed_words: Path) -> None:
+    settings = PretrainDataSettings(name="spoken-commands", held_out=3)
+    unheard = [recordings_of(settings, root, 0)[2] for root in (words, packed_words)]
+    assert len(unheard[0]) > 3
+    for recordings in unheard:
+        with pytest.raises(InvalidSetting, match=f"not held out: {len(unheard[0])} of its files are"):
+            further_recordings(words, recordings)
 
 
 @pytest.mark.parametrize(

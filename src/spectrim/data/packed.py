@@ -144,7 +144,7 @@ class Pack:
             given = validation_fold if fold is None else fold
             raise InvalidSetting("fold", given, f"none: {self.root} was packed without folds")
         fold = self.folds[0] if fold is None else fold
-        other = check_folds(fold, validation_fold, self.folds)
+        other, fold = check_folds(fold, validation_fold, self.folds), int(fold)  # 2.0 is fold 2, and has its key
         if part != "train":
             return part_key("test", fold if part == "test" or other is None else other), None
         return part_key("train", fold), None if other is None else part_key("test", other)

@@ -95,10 +95,12 @@ def choose_split(name: str, root: str | Path, options: Mapping[str, Any]) -> Spl
     entry = find_data_set(name)
     given = dict(options)
     if is_packed(root):
-        validation, test = (entry.open(root, part, **given) for part in ("validation", "test"))
-        if test.folds:
-            given.setdefault("fold", test.folds[0])
-        return Split(given, "as it was packed", validation.recordings != test.recordings)
+        parts = {part: entry.open(root, part, **given).recordings for part in ("validation", "test")}
+        if folds := entry.open(root, "test", **given).folds:
+            held_out = {"fold": folds[0], **given}
+            if all(entry.open(root, part, **held_out).recordings == parts[part] for part in parts):
+                given = held_out  # not where parts were packed beside the folds: a fold would take their place
+        return Split(given, "as it was packed", parts["validation"] != parts["test"])
     if name == "folder" and parts_of(Path(root)) != {"train": Path(root)}:
         return Split(given, "its folders are named for the parts", True)
     columns = columns_of(root, given) if name == "csv" else set()

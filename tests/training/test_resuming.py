@@ -326,6 +326,16 @@ def test_a_best_checkpoint_with_other_weights_is_refused(words: Path, finished: 
         train(plan(), words, newest.parent.parent, resume=True)
 
 
+def test_other_clips_than_those_of_the_beginning_are_refused(words: Path, finished: Path, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path).parent.parent
+    said = json.loads((run / "clips.json").read_text())
+    assert list(said) == ["train", "validation", "test"]
+    said["test"]["sha256"] = said["train"]["sha256"]
+    (run / "clips.json").write_text(json.dumps(said))
+    with pytest.raises(DataError, match=r"test: .* clips that it was trained on may be tested now"):
+        train(plan(), words, run, resume=True)
+
+
 @pytest.mark.parametrize(
     ("text", "words_of_error"),
     [("{", "valid JSON"), ("[" * 100_000, "valid JSON"), ("[]", "says recipe"), ('{"recipe": 3}', "says recipe")],

@@ -49,6 +49,7 @@ from spectrim.training.run_folder import (
     check_run,
 )
 from spectrim.training.run_log import RunLog, Say
+from spectrim.training.same_clips import check_clips, write_clips
 from spectrim.training.sampling import epoch_size
 from spectrim.training.trainer import RunCourse, tensorboard_callback
 
@@ -154,7 +155,8 @@ def train(
     Raises:
         InvalidSetting: unknown data set; ``output`` already holds a run and ``resume`` is False; the run in it has
             another recipe, data or start; or the settings do not suit the data, the checkpoint or the machine.
-        DataError: the data set is not there, or too much of it is missing or unreadable.
+        DataError: the data set is not there, has other clips than when the run was begun, or too much of it is missing
+            or unreadable.
         CheckpointError: what the run is to go on from is not what it, or the other run, has written.
         TrainingDiverged: the loss is no longer a number.
     """
@@ -169,7 +171,9 @@ def train(
     check_nodes(output, job.parts.values())
     if (goes_on_from := newest or shared) is not None:
         trainer.check_checkpoint(goes_on_from)
+        check_clips(goes_on_from.parent.parent, job.parts)
     begin_run(run, output)
+    write_clips(output, job.parts)
     if shared is not None:
         newest = checkpoints.path / shared.name
         if is_main_process():

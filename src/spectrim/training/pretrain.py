@@ -36,6 +36,7 @@ from spectrim.training.recipes import AugmentSettings
 from spectrim.training.run_arguments import run_arguments
 from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run
 from spectrim.training.run_log import RunLog, Say
+from spectrim.training.same_clips import check_clips, write_clips
 from spectrim.training.trainer import RunCourse, RunTrainer, tensorboard_callback
 
 PICTURES = "pictures"
@@ -296,11 +297,14 @@ def pretrain(
     collator = MaskingCollator(Frontend.from_config(job.model.config), recipe.masking, job.model.config.grid)
     pictures = _pictures(job, collator)
     trainer = build_trainer(job, collator, [] if pictures is None else [pictures], progress=progress, say=say)
-    check_nodes(output, (job.training, job.held_out))
+    clips = {"training": job.training, "held_out": job.held_out}
+    check_nodes(output, clips.values())
     newest = CheckpointFolder(output / CHECKPOINTS).newest() if resume else None
     if newest is not None:
         trainer.check_checkpoint(newest)
+        check_clips(output, clips)
     begin_run(run, output)
+    write_clips(output, clips)
     with own_bars(trainer):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job, pictures)

@@ -71,7 +71,8 @@ def test_watching_tags_what_arrives_and_a_restart_goes_on(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["a.wav", "--watch", "."], "or --watch FOLDER instead of them"),
+        ([], "nothing is named to be heard: files, folders, patterns or -"),
+        (["a.wav", "--watch", "."], "watch is '.'; allowed: no files beside it"),
         (["--watch", ".", "--output", "here.csv"], "which says what was done, is missing or damaged"),
     ],
 )

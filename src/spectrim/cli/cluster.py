@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from spectrim.cli.common import FAILURE
+from spectrim.cli.common import FAILURE, nothing_named
 from spectrim.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def predict_on_cluster(
     if output is None or output.suffix.lower() in (".csv", ".json", ".jsonl", ".ndjson"):
         raise InvalidSetting("output", output and str(output), "a folder for Parquet files, with --engine ray")
     if not paths:
-        raise InvalidSetting("paths", paths, "files, folders, patterns, URLs or -")
+        raise nothing_named("files, folders, patterns, URLs or - (a list on standard input)")
     for name in ("backend", "precision"):
         if opening[name] == "auto":
             raise InvalidSetting(name, "auto", "one by its name with --engine ray: machines may differ")

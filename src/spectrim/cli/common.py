@@ -91,6 +91,14 @@ def plainly(command: Command) -> Command:
     return run  # type: ignore[return-value]
 
 
+def nothing_named(allowed: str) -> typer.Exit:
+    """Say that no sound is named, and what could be; the exit to raise."""
+    from spectrim.cli.terminal import complain, error_console
+
+    complain(error_console(), f"nothing is named to be heard: {allowed}")
+    return typer.Exit(WRONG_USE)
+
+
 def put(text: object, end: str = "\n") -> None:
     """Print to standard output: exactly, but on a terminal with what that would act on written out."""
     print(printable(str(text)) if sys.stdout.isatty() else text, end=end)

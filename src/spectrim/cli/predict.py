@@ -18,6 +18,7 @@ from spectrim.cli.common import (
     StrideOption,
     check_form,
     named_model,
+    nothing_named,
     numbers,
     plainly,
     put,
@@ -199,8 +200,10 @@ def _predict_here(
 ) -> None:
     """Tag files in this process; arguments as the options of `predict`, those for tracks in ``tracking``."""
     form = predict_form(form, output, resume)
-    if (watch is None) == (not paths):
-        raise InvalidSetting("paths", paths, "files, folders, patterns or -; or --watch FOLDER instead of them")
+    if watch is None and not paths:
+        raise nothing_named("files, folders, patterns or - (a list on standard input); or a folder by --watch")
+    if watch is not None and paths:
+        raise InvalidSetting("watch", str(watch), "no files beside it: it tags what arrives in the folder")
     if watch is None and settle is not None:
         raise InvalidSetting("settle", settle, "only with --watch")
     if tracking["events"] is None and tracking["events_as"] is not None:

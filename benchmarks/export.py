@@ -4,7 +4,7 @@
 
 Cases: PyTorch in fp32 and bf16, ONNX Runtime in fp32 and int8, OpenVINO in fp32 and, where the processor has it,
 bf16, at several keep rates and batch sizes, with AST-B/16 on 10 s (random weights: speed does not depend on them) and
-spectrim-mini. All get log-mel spectrograms and as many threads as torch has. The accuracy is that of spectrim-mini on
+spectrim-words. All get log-mel spectrograms and as many threads as torch has. The accuracy is that of spectrim-words on
 the clips that the package ships. ``profile`` says where ONNX Runtime's time goes, by kind of node, and how many of
 each are left after its own optimisations. Run it on a machine that does nothing else; ``--repeats 0`` leaves the
 times out.
@@ -160,7 +160,7 @@ def main() -> None:
     """Export, time, count, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="file to write")
-    parser.add_argument("--models", nargs="+", default=["ast-base", "spectrim-mini"])
+    parser.add_argument("--models", nargs="+", default=["ast-base", "spectrim-words"])
     parser.add_argument("--keep-rates", type=float, nargs="+", default=[1.0, 0.7, 0.5])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=9)
@@ -177,7 +177,7 @@ def main() -> None:
             for file in sorted(Path(folder).glob("*.onnx")) if options.repeats else ():
                 values = np.zeros((1, model.config.max_length, model.config.num_mel_bins), dtype=np.float32)
                 shares.append({"model": name, "file": file.stem, "nodes": profile(file, values)})
-            if name == "spectrim-mini":
+            if name == "spectrim-words":
                 answers += [{"model": name, **row} for row in accuracy(model, cases)]
     machine = environment("cpu", *PACKAGES)
     facts = {"repeats": options.repeats, "frames": options.frames, "blocks": options.blocks}

@@ -21,7 +21,7 @@ import torch
 from showing import write_and_show
 
 from spectrim import macs, pack_weights
-from spectrim.assets import EMBEDDED, packaged_clips
+from spectrim.assets import WORDS_ONLY, packaged_clips
 from spectrim.audio.files import read
 from spectrim.backbones import ast_base
 from spectrim.inference.torch_model import TorchModel
@@ -90,7 +90,7 @@ def answers(model: TorchModel, clips: Sequence[tuple[Path, str]], share: float) 
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=EMBEDDED)
+    parser.add_argument("--model", default=WORDS_ONLY)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a clip that is timed")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeats", type=int, default=15, help="at least 2")

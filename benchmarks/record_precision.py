@@ -2,8 +2,8 @@
 
     python benchmarks/record_precision.py --json benchmarks/results/record_precision.json
 
-spectrim-mini, dense, on the clips of the package: each clip alone (64 patches), and ten joined to one (512 patches, the
-position table widened). Scores of every block by both attention criteria, as `spectrim.analysis.record` stores them
+spectrim-words, dense, on the clips of the package: each clip alone (64 patches), and ten joined to one (512 patches,
+the position table widened). Scores of every block by both attention criteria, as `spectrim.analysis.record` stores them
 and as the model gave them. The cut keeps the ceil(r·n) highest scores.
 """
 
@@ -63,7 +63,7 @@ def kept(scores: np.ndarray, rate: float) -> np.ndarray:
 
 def measure(criterion: str, joined: int) -> dict[str, Any]:
     """One criterion at one length."""
-    model = from_pretrained("spectrim-mini", criterion=criterion, frames=128 if joined == 1 else 1024).eval()
+    model = from_pretrained("spectrim-words", criterion=criterion, frames=128 if joined == 1 else 1024).eval()
     part = clips(joined)
     batches = list(observe(model, part, keep_rate=1.0))
     shapes = layout(model.config, len(part.labels), log_mel="none", scores="float16")

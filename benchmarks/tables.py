@@ -29,7 +29,10 @@ from spectrim.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
-PAGES = tuple(ROOT / f"docs/{page}.md" for page in ("results", "performance", "export", "analysis", "kwt", "ray"))
+PAGES = tuple(
+    ROOT / f"docs/{page}.md"
+    for page in ("results", "performance", "export", "analysis", "kwt", "ray", "embedded-model")
+)
 FIGURES = ROOT / "docs/performance"
 MARK = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NONE = "–"
@@ -364,7 +367,7 @@ def kendall(results: Results) -> str:
 
 
 def accuracy(results: Results) -> str:
-    """What other runtimes and precisions cost spectrim-mini: a column for each."""
+    """What other runtimes and precisions cost spectrim-words: a column for each."""
     rows = {(row["runs_in"], row["keep_rate"]): row for row in results["accuracy"]}
     runtimes = list(dict.fromkeys(runtime for runtime, _ in rows))
     lines = [
@@ -378,6 +381,28 @@ def accuracy(results: Results) -> str:
         for rate in dict.fromkeys(rate for _, rate in rows)
     ]
     return table(["keep rate", *runtimes], lines)
+
+
+GROUPS = {
+    ("Arabic", ""): "Arabic words, human voices",
+    ("English", ""): "English words, synthesised voices",
+    ("sound", ""): "sounds",
+    ("sound", "_but_silence"): "sounds, best label but silence",
+    ("silence", ""): "silence and noise",
+}
+"""Group of the test recordings, and which of its accuracies → head of the column."""
+
+
+def voices(results: Results, figure: str) -> str:
+    """What the packaged model reaches, or loses, at each keep rate: a column a group of recordings."""
+    rows = {(row["group"], row["keep_rate"]): row for row in results["groups"]}
+    shown = {column: head for column, head in GROUPS.items() if figure == "accuracy" or not column[1]}
+    rates = [rate for rate in dict.fromkeys(rate for _, rate in rows) if figure == "accuracy" or rate < 1.0]
+    lines = []
+    for rate in rates:
+        cells = [rows[group, rate][figure + which] for group, which in shown]
+        lines.append([f"{rate:g}", *(f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in cells)])
+    return table(["keep rate", *shown.values()], lines)
 
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
@@ -401,9 +426,14 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "methods-origin": ("methods", methods_table.origin),
     "methods": ("methods", lambda results: table(*methods_table.times(results))),
     "kwt-origin": ("kwt", kwt_table.origin),
+    "voices": ("voices", lambda results: voices(results, "accuracy")),
+    "voices-lost": ("voices", lambda results: voices(results, "lost")),
     "ray-origin": ("ray_engine", ray_table.origin),
     "ray-speed": ("ray_engine", lambda results: table(*ray_table.speed(results))),
-    "ray-memory": ("ray_engine", lambda results: table(*ray_table.memory(results))),
+    "ray-large-origin": ("ray_large", ray_table.origin),
+    "ray-large": ("ray_large", lambda results: table(*ray_table.speed(results))),
+    "ray-hours": ("ray_large", lambda results: table(*ray_table.hours(results))),
+    "ray-memory": ("ray_large", lambda results: table(*ray_table.memory(results))),
     "kwt-block3": ("kwt_block3", lambda results: table(*kwt_table.accuracy(results))),
     **{
         f"kwt-{name}": ("kwt", lambda results, make=make: table(*make(results)))

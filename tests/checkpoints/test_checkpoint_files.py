@@ -26,6 +26,7 @@ from checkpoint_files import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spectrim import assets
 from spectrim.backbones import ast_tiny
 from spectrim.checkpoints import LAYOUTS, describe, from_pretrained
 from spectrim.errors import CheckpointError
@@ -262,7 +263,7 @@ def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_embedded_model_is_found_or_missed_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("spectrim.checkpoints.files.EMBEDDED_MODEL", tmp_path / "spectrim-mini")
+    monkeypatch.setitem(assets.EMBEDDED_MODELS, "spectrim-mini", tmp_path / "spectrim-mini")
     with pytest.raises(CheckpointError, match="install spectrim again"):
         from_pretrained("spectrim-mini")
     model = AudioTransformer(ast_tiny(max_length=128, num_hidden_layers=1, prune_at=[]))

@@ -158,7 +158,7 @@ def test_a_limit_spreads_over_the_data(root: Path) -> None:
         (["--fold", "9"], "fold is 9"),
         (["--format", "xml"], "format is 'xml'"),
         (["--dataset", "birds"], "data set is 'birds'"),
-        (["--model", "spectrim-mini"], "labels of the model is '35 labels such as backward"),
+        (["--model", "spectrim-mini"], "labels of the model is '86 labels such as Arabic: backward"),
         (["--model", "LONGER"], "grid of longer is (8, 4)"),
         (["--name", "a", "--name", "b"], "name is ['a', 'b']"),
         (["--output", "FILE"], "output is "),

@@ -17,9 +17,10 @@ from command_line import rows_of, run
 from full_size import full_size
 
 from spectrim import __version__
-from spectrim.assets import packaged_clips
+from spectrim.assets import KNOWS, packaged_clips
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.backbones import ast_base
+from spectrim.checkpoints import from_pretrained
 from spectrim.cli import app as cli
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import SpectrimError
@@ -284,10 +285,24 @@ def test_what_cannot_be_watched_is_refused_before_the_model_is_read(tmp_path: Pa
         assert code == 2 and message in said
 
 
-def test_the_embedded_model_says_what_it_knows() -> None:
-    code, _, said = run("predict", packaged_clips()[0][0])
-    known = f"spectrim-mini knows {len(WORDS)} spoken English words and nothing else"
-    assert (code, said) == (0, f"spectrim: {known}; --model names another\n")
+@pytest.mark.parametrize("name", ["spectrim-mini", "spectrim-words"])
+def test_an_embedded_model_says_what_it_knows(name: str) -> None:
+    code, _, said = run("predict", packaged_clips()[0][0], "--model", name)
+    assert (code, said) == (0, f"spectrim: {name} knows {KNOWS[name]}, and nothing else; --model names another\n")
+
+
+def test_what_an_embedded_model_knows_are_its_labels() -> None:
+    """The numbers in the sentence are counted here."""
+    labels = list(from_pretrained("spectrim-mini").config.id2label.values())
+    arabic = [label for label in labels if label.startswith("Arabic: ")]
+    sounds = [label for label in labels if label.startswith("sound: ")]
+    assert sorted({*labels} - {*arabic, *sounds}) == sorted(WORDS)
+    assert (len(labels), len(arabic), len(sounds)) == (86, 40, 11)
+    assert KNOWS["spectrim-mini"] == (
+        f"{len(arabic)} Arabic words of human voices, {len(WORDS)} English words of synthesised ones, ten kinds of "
+        "sound and silence"
+    )
+    assert sorted(from_pretrained("spectrim-words").config.id2label.values()) == sorted(WORDS)
 
 
 def test_resume_of_a_complete_file(checkpoint: str, clips: list[str]) -> None:

@@ -182,7 +182,7 @@ def test_progress_if_asked_for(models: Path, root: Path) -> None:
         (["--set", "colour"], "--set is 'colour'"),
         (["--part", "all"], "part is 'all'"),
         (["--output", "FILE"], "output is "),
-        (["--model", "spectrim-mini"], "labels of the model is '35 labels such as backward"),
+        (["--model", "spectrim-mini"], "labels of the model is '86 labels such as Arabic: backward"),
         (["--dataset", "birds"], "data set is 'birds'"),
     ],
 )

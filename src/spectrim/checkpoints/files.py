@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
+from spectrim.assets import EMBEDDED, EMBEDDED_MODELS
 from spectrim.checkpoints.tflite import is_tflite, read_tflite
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.checkpoints.unwrap import own_names, unwrap
@@ -193,10 +193,10 @@ def _locate(source: DescribedSource) -> Path:
         if not path.is_file() and not path.is_dir():
             raise CheckpointError(f"{name}: is neither a file nor a directory")
         return path
-    if name == EMBEDDED:
-        if not EMBEDDED_MODEL.is_dir():
-            raise CheckpointError(f"{EMBEDDED} is missing from this installation; install spectrim again")
-        return EMBEDDED_MODEL
+    if name in EMBEDDED_MODELS:
+        if not EMBEDDED_MODELS[name].is_dir():
+            raise CheckpointError(f"{name} is missing from this installation; install spectrim again")
+        return EMBEDDED_MODELS[name]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in WEIGHT_SUFFIXES:
         return _download(name)
     raise CheckpointError(

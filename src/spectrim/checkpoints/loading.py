@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectrim.assets import EMBEDDED, EMBEDDED_MODEL
+from spectrim.assets import EMBEDDED_MODELS
 from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_place, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
 from spectrim.checkpoints.layouts import LAYOUTS, AmbiguousCheckpoint, Layout, LicenceNotice, UntrainedPruning
@@ -117,7 +117,7 @@ def from_pretrained(
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
         >>> model.config.pruning.rates, model.config.num_labels
-        ({3: 0.7, 6: 0.7, 9: 0.7}, 35)
+        ({3: 0.7, 6: 0.7, 9: 0.7}, 86)
     """
     settings |= {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
     flat, given = check_given(pruning, settings)
@@ -367,8 +367,8 @@ def _fresh(names: set[str], shapes: Mapping[str, tuple[int, ...]], config: Spect
 
 
 def _is_embedded(name: str) -> bool:
-    """Whether this is the model in the package, which is saved dense and was trained with pruning."""
-    return name == EMBEDDED or Path(name).absolute() == EMBEDDED_MODEL
+    """Whether this is a model in the package, which are saved dense and were trained with pruning."""
+    return name in EMBEDDED_MODELS or Path(name).absolute() in EMBEDDED_MODELS.values()
 
 
 def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pruning, *, fresh_head: bool) -> None:

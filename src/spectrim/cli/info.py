@@ -40,14 +40,15 @@ def info(
 
 
 def about_package() -> dict[str, dict[str, Any]]:
-    """Versions, the embedded model and the clips in the package, and how both were made; title → facts."""
-    from spectrim.assets import DEMO_CLIPS, EMBEDDED, EMBEDDED_MODEL, RECORDS, packaged_clips
+    """Versions, the embedded models and the clips in the package, and how both were made; title → facts."""
+    from spectrim.assets import DEMO_CLIPS, EMBEDDED_MODELS, KNOWS, RECORDS, packaged_clips
     from spectrim.checkpoints import describe
     from spectrim.machine import environment
 
     facts: dict[str, dict[str, Any]] = {"installation": {"spectrim": __version__, **environment()}}
-    if EMBEDDED_MODEL.is_dir():
-        facts[EMBEDDED] = describe(EMBEDDED)
+    for name, folder in EMBEDDED_MODELS.items():
+        if folder.is_dir():
+            facts[name] = {"knows": KNOWS[name], **describe(name)}
     if DEMO_CLIPS.is_dir():
         clips = packaged_clips()
         labels = sorted({str(label) for _, label in clips})

@@ -33,12 +33,11 @@ def app(
     if find_spec("gradio") is None:
         raise MissingExtra("gradio", "app", "spectrim app")
     from spectrim.app.page import serve
-    from spectrim.assets import EMBEDDED
+    from spectrim.cli.tagging import warn_of_embedded
     from spectrim.cli.terminal import complain, error_console
     from spectrim.inference.torch_model import TorchModel
 
     console = error_console()
     network = TorchModel.load(source, keep_rate=keep_rate, device=device)
-    if model == EMBEDDED:
-        complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
+    warn_of_embedded(console, model)
     serve(network, model, network.pruning, host, port, lambda line: complain(console, line))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from spectrim.assets import EMBEDDED
+from spectrim.assets import KNOWS
 from spectrim.cli.common import FAILURE, INTERRUPTED
 from spectrim.cli.terminal import complain
 
@@ -76,9 +76,9 @@ def tag_all(
 
 
 def warn_of_embedded(console: Console, source: object) -> None:
-    """Say what the model in the package knows, where that is the one."""
-    if str(source) == EMBEDDED:
-        complain(console, f"{EMBEDDED} knows 35 spoken English words and nothing else; --model names another")
+    """Say what a model in the package knows, where it is one."""
+    if (known := KNOWS.get(str(source))) is not None:
+        complain(console, f"{source} knows {known}, and nothing else; --model names another")
 
 
 def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgress) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spectrim.assets import DEMO_CLIPS, EMBEDDED
+from spectrim.assets import DEMO_CLIPS, EMBEDDED, EMBEDDED_MODELS
 from spectrim.comparison.measuring import Measuring, Progress
 from spectrim.comparison.methods import (
     DEFAULT_METHODS,
@@ -209,7 +209,7 @@ def open_part(
 ) -> AudioDataset:
     """The clips at the model's sampling rate, with targets for all its labels where theirs are among these."""
     if root is None:
-        if model != EMBEDDED or data_set is not None:
+        if model not in EMBEDDED_MODELS or data_set is not None:
             raise InvalidSetting("data", None, f"the root of a data set; only {EMBEDDED} brings clips along")
         data_set, root, options = "csv", DEMO_CLIPS, {"test_share": 1, **options}
     opened = find_data_set(data_set or "folder").open(root, part, **options).at_rate(backend.config.sampling_rate)

@@ -53,7 +53,7 @@ class AudioTransformerOutput(ModelOutput):
         >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
         >>> out = model(torch.zeros(2, 128, 128), labels=torch.tensor([0, 1]))
         >>> out.logits.shape, out.loss.shape
-        (torch.Size([2, 35]), torch.Size([]))
+        (torch.Size([2, 86]), torch.Size([]))
     """
 
     loss: Tensor | None = None
@@ -91,7 +91,7 @@ class AudioTransformer(PreTrainedModel):
         >>> model = spectrim.from_pretrained("spectrim-mini", keep_rate=0.7)
         >>> frontend = spectrim.Frontend.from_config(model.config)
         >>> model(frontend([np.zeros(16000, np.float32)]).input_values).logits.shape
-        torch.Size([1, 35])
+        torch.Size([1, 86])
     """
 
     config: SpectrimConfig

@@ -73,7 +73,7 @@ NUMBERS = tuple(one.number for one in STAGES)
 
 RECIPES = {"ast": "asc-ast", "audiomae": "asc-audiomae"}
 
-STARTS = {"ast": "spectrim-mini"}
+STARTS = {"ast": "spectrim-words"}
 """Backbone → the model that it starts from; AudioMAE starts from its own pre-training on the fold."""
 
 PRETRAINING = "asc-audiomae-pretrain"

@@ -1,0 +1,122 @@
+"""The data and the test of the model in the package, on a few files made here."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import spectrim
+from spectrim.backbones import ast_tiny
+from spectrim.data.speech_commands import WORDS
+from spectrim.network.transformer import AudioTransformer
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import voices
+
+
+def tone(path: Path, seconds: float, rate: int = 16_000, silent_from: float | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(round(seconds * rate)) / rate
+    samples = 0.5 * np.sin(2 * np.pi * 440 * times)
+    if silent_from is not None:
+        samples[times >= silent_from] = 0.0
+    soundfile.write(path, samples, rate)
+
+
+def table(root: Path, columns: str, *rows: str) -> Path:
+    (root / "labels.csv").write_text("\n".join([columns, *rows]) + "\n")
+    return root
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> tuple[Path, Path, Path]:
+    arabic, sounds, words = tmp_path / "arabic", tmp_path / "esc", tmp_path / "words"
+    for name in ("a", "b", "c", "d"):
+        tone(arabic / f"{name}.wav", 1.0)
+    for fold in (1, 5):
+        tone(sounds / f"{fold}-1.wav", 5.0, silent_from=2.0)
+    for speaker, part in (("0a", "train"), ("0b", "validation"), ("0c", "test")):
+        for word in WORDS:
+            tone(words / word / f"{speaker}_nohash_0.wav", 1.0)
+        names = "".join(f"{word}/{speaker}_nohash_0.wav\n" for word in WORDS)
+        if part != "train":
+            (words / f"{'testing' if part == 'test' else 'validation'}_list.txt").write_text(names)
+    table(
+        arabic,
+        "path,label,split,speaker",
+        *("a.wav,yes,train,00000001", "b.wav,yes,validation,00000002"),
+        *("c.wav,no,validation,00000008", "d.wav,no,test,00000003"),
+    )
+    table(sounds, "path,label,fold", "1-1.wav,dog_bark,1", "5-1.wav,rain,5")
+    return arabic, sounds, words
+
+
+def test_the_table_holds_every_part_and_no_test_speaker_for_training(
+    tmp_path: Path, sources: tuple[Path, Path, Path]
+) -> None:
+    arabic, sounds, words = sources
+    with voices.prepare(tmp_path / "out", arabic, sounds, words).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["label"], row["split"], row["speaker"]) for row in rows}
+    assert {one for one in found if one[0].startswith("Arabic: ")} == {
+        ("Arabic: yes", "train", "00000001"),
+        ("Arabic: yes", "validation", "00000002"),
+        ("Arabic: no", "train", "00000008"),
+        ("Arabic: no", "test", "00000003"),
+    }
+    assert {one for one in found if one[0] == "English: no"} == {
+        ("English: no", part, voice) for voice, part in (("0a", "train"), ("0b", "validation"), ("0c", "test"))
+    }
+    assert [row["path"] for row in rows if row["label"] == "sound: rain"] == [str((sounds / "5-1.wav").resolve())]
+    barks = [row for row in rows if row["label"] == "sound: dog bark"]
+    # Excerpts begin every 0.64 s; those from 2.56 s on hold nothing of the two seconds of sound.
+    assert len(barks) == 4 and {row["split"] for row in barks} == {"train"}
+    assert {soundfile.info(row["path"]).frames for row in barks} == {voices.EXCERPT}
+    silence = [row for row in rows if row["label"] == voices.SILENCE]
+    assert len(silence) == 300 and sum(row["split"] == "train" for row in silence) == 240
+    levels = [20 * np.log10(np.sqrt(np.mean(soundfile.read(row["path"])[0] ** 2)) + 1e-12) for row in silence]
+    assert -25.5 < max(levels) < -24.5 and sum(level < -200 for level in levels) >= 25
+
+
+def test_packaged_is_dense_and_calls_english_words_by_their_names(tmp_path: Path) -> None:
+    labels = {0: "Arabic: yes", 1: "English: yes", 2: "sound: rain"}
+    config = ast_tiny(max_length=128, num_hidden_layers=2, prune_at=[1], keep_rate=0.5, id2label=labels)
+    trained = AudioTransformer(config)
+    trained.save_pretrained(tmp_path / "run")
+    packaged = spectrim.from_pretrained(voices.package(tmp_path / "run", tmp_path / "out"))
+    assert packaged.config.id2label == {0: "Arabic: yes", 1: "yes", 2: "sound: rain"}
+    assert packaged.config.label2id == {"Arabic: yes": 0, "yes": 1, "sound: rain": 2}
+    assert packaged.config.keep_rate == 1.0
+    assert all((packaged.state_dict()[name] == weight).all() for name, weight in trained.state_dict().items())
+
+
+def test_summary_is_the_mean_over_speakers_and_the_loss_by_speaker() -> None:
+    """Six rows counted by hand: speaker a 2 of 2, then 1 of 2; b 2 of 4, then 3 of 4."""
+
+    def row(speaker: str, dense: bool, pruned: bool) -> dict[str, str]:
+        answers = {True: "Arabic: no", False: "yes"}
+        return {
+            "speaker": speaker,
+            "label": "Arabic: no",
+            "group": "Arabic",
+            "1": answers[dense],
+            "0.5": answers[pruned],
+            "1, but silence": answers[dense],
+            "0.5, but silence": "Arabic: no",
+        }
+
+    rows = [row("a", True, True), row("a", True, False)]
+    rows += [row("b", True, True), row("b", True, True), row("b", False, True), row("b", False, False)]
+    dense, pruned = voices.summary(rows, [1.0, 0.5])
+    assert (dense["accuracy"][0], pruned["accuracy"][0]) == (75.0, 62.5)
+    assert (dense["lost"][0], pruned["lost"][0]) == (0.0, 12.5)
+    assert (dense["accuracy_but_silence"][0], pruned["accuracy_but_silence"][0]) == (75.0, 100.0)
+    assert pruned["by_speaker"] == {"a": 50.0, "b": 75.0}
+    assert pruned["lost"][1] <= -25.0 and pruned["lost"][2] >= 50.0
+    assert pruned["taken_for_another_group"] == pytest.approx(100 * 2 / 6)

@@ -12,7 +12,7 @@ import pytest
 
 from spectrim.data import DATA_SETS
 from spectrim.errors import DataError, InvalidSetting
-from spectrim.studies.recordings import TRAINED, Arm, recordings_plan
+from spectrim.studies.recordings import REMEDIES, TRAINED, Arm, recordings_plan
 from spectrim.studies.recordings_answers import (
     CONTROL_KEY,
     FREE,
@@ -24,6 +24,7 @@ from spectrim.studies.recordings_answers import (
     positive_control,
     primary,
     read_answers,
+    read_remedies,
     secondary,
 )
 from spectrim.studies.recordings_report import write_report
@@ -115,8 +116,8 @@ def test_every_arm_of_the_protocol_is_planned_and_every_step_comes_after_what_it
         assert all(set(step.needs) <= {one.name for one in steps[:place]} for place, step in enumerate(steps)), number
         before |= names
     first, *_, last = plan.up_to_each_stage
-    assert len(first) == 5 * (1 + 2 * 4 + 12)
-    both_seeds = 5 * (1 + 2 * (4 + 3 + 5) + 12) + 5 * (1 + 2 * 4 + 12)
+    assert len(first) == 5 * (1 + 2 * 4 + 12 + 1)
+    both_seeds = 5 * (1 + 2 * (4 + 3 + 5) + 12 + 1) + 5 * (1 + 2 * 4 + 12 + 1)
     assert len(last) == len({step.name for step in last}) == 2 * both_seeds + 1 + 5
     assert [step.name for step in recordings_plan(tmp_path, folds=[3], stages=[3]).up_to_each_stage[0]][:2] == [
         "asc-ast fold 3 seed 0 trunk",
@@ -325,6 +326,38 @@ def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path,
     lines = (out / "speakers.csv").read_text().splitlines()
     assert lines[0] == "backbone,how,arm,seed,fold,speaker,accuracy"
     assert len(lines) == 1 + 12 * (4 + 16)
+
+
+def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = recordings_plan(out)
+    free = {
+        f"{method} at keep rate {rate:g}{', draw 0' * (method == 'random')}": 0.6
+        for method in ("attention", "random", "intensity", "variation")
+        for rate in (0.9, 0.7, 0.5, 0.3)
+    }
+    control = next(arm for arm in plan.arms if (arm.stage, arm.fold, arm.branch.keep_rate) == (1, 0, 0.999))
+    answered(control, out, data, {f"{TRAINED} at keep rate 0.999": 1.0, **free})
+    before = write_report(plan, out, data).with_suffix(".md").read_text()
+    assert "other rankings and reducers" not in before
+    shares = {name: 0.8 if name == "value_norm" else 0.3 for name in REMEDIES["ast"]}
+    asked = replace(control, folder=control.folder.with_name("elsewhere"))
+    answered(
+        asked, out, data, {f"{name} at keep rate {rate:g}": shares[name] for name in shares for rate in (0.7, 0.5)}
+    )
+    (out / asked.answers).parent.rename((out / control.remedies).parent)
+    lines = write_report(plan, out, data).with_suffix(".md").read_text().splitlines()
+    start = lines.index("### AST: other rankings and reducers, training-free")
+    rows = [line.split(" | ") for line in lines[start : start + 20] if line.startswith("| ")][2:]
+    named = [row[0].removeprefix("| ") for row in rows]
+    assert named[0] == "value_norm" and set(named[1:5]) == {"attention", "random", "intensity", "variation"}
+    assert set(named[5:]) == set(REMEDIES["ast"]) - {"value_norm"}
+    right = {row[0].removeprefix("| "): row for row in rows}
+    # Of 24 clips, those whose number ends in less than ten times the share are right; four clips a speaker.
+    known = read_remedies(control, out, {str((data / clip.path).absolute()): clip.speaker for clip in read_clips(data)})
+    kept = np.mean(list(known[free_key("value_norm", 0.7)].values()))
+    assert right["value_norm"][1].startswith(f"{100 - kept:.2f} [")
+    assert right["random"][2] == ""
 
 
 def test_a_report_of_nothing_says_so(data: Path, tmp_path: Path) -> None:

@@ -28,6 +28,24 @@ FREE_RATES = (0.9, 0.7, 0.5, 0.3)
 FREE_METHODS = ("attention", *RANKED)
 """Rankings by which the control's weights are pruned without training, at these rates."""
 
+REMEDIES = {
+    "ast": (
+        "mean_attention",
+        "cls_weighted_norm",
+        "cls_head_median",
+        "value_norm",
+        "regular",
+        "fuse",
+        "merge",
+        "cluster",
+    ),
+    "audiomae": ("value_norm", "regular", "fuse", "merge", "cluster"),
+}
+"""What the control's weights are also pruned by without training, at these rates: scores other than the backbone's own,
+and ways to have fewer tokens that drop no patch."""
+
+REMEDY_RATES = (0.7, 0.5)
+
 TRAINED = "trained"
 """What an arm at its own operating point is called in its answers."""
 
@@ -107,6 +125,11 @@ class Arm:
         return self.folder.with_name(f"{self.folder.name}-block{block}") / "results.json"
 
     @property
+    def remedies(self) -> Path:
+        """What it answers to every test clip when it is pruned by `REMEDIES`, from the folder of the study."""
+        return self.folder.with_name(f"{self.folder.name}-remedies") / ANSWERS
+
+    @property
     def answers(self) -> Path:
         """What it answers to every test clip, from the folder of the study."""
         return self.folder.with_name(f"{self.folder.name}-test") / ANSWERS
@@ -176,7 +199,7 @@ def recordings_plan(
                     continue
                 made = [*_pretraining(out, fold, backbone, changes), *_steps(runs, stage.arms, fold)]
                 if CONTROL_ARM in stage.arms:
-                    made += [_alone(runs, block, fold) for block in BLOCKS]
+                    made += [*(_alone(runs, block, fold) for block in BLOCKS), _remedies(runs, fold)]
                 every |= {step.name: step for step in made}
                 own += made
         if stage.number in stages:
@@ -236,37 +259,43 @@ def _steps(runs: FineTuning, arms: Sequence[Branch], fold: int) -> list[Step]:
     trunk, *branches = runs.steps(arms)
     steps = [trunk]
     for branch, step in zip(arms, branches, strict=True):
-        steps += [step, _test(runs, branch, step, fold)]
+        steps += [step, _test(runs, branch, fold)]
     return steps
 
 
-def _test(runs: FineTuning, branch: Branch, trained: Step, fold: int) -> Step:
+def _test(runs: FineTuning, branch: Branch, fold: int) -> Step:
     """The step that asks an arm about every test clip, at its own operating point and without training."""
     run = runs.folder_of(branch)
-    at = run.with_name(f"{run.name}-test")
     control = branch == CONTROL_ARM
     methods = FREE_METHODS if control else ("random",)
     rates = FREE_RATES if control else (branch.keep_rate,)
-    arguments = (
-        *("compare", str(at), "--model", str(run / "model"), "--dataset", "csv", "--data", str(DATA)),
-        *set_words((f"fold={fold}", f"validation_fold={validation_fold(fold)}")),
-        *("--methods", ",".join(methods), "--keep-rates", ",".join(f"{rate:g}" for rate in rates)),
-        *("--runs", f"{TRAINED}={run}", "--traced", "2", "--batch-sizes", "8", "--repeats", "3", "--workers", "0"),
-    )
-    return Step(f"{trained.name} test", arguments, runs.out / at / "report.html", (trained.name,))
+    return _compare(runs, branch, "test", fold, methods, rates, "--runs", f"{TRAINED}={run}")
 
 
 def _alone(runs: FineTuning, block: int, fold: int) -> Step:
     """The step that prunes a control at one block alone, without training."""
-    run, name = runs.folder_of(CONTROL_ARM), f"{runs.name} {CONTROL_ARM.name}"
-    at = run.with_name(f"{run.name}-block{block}")
+    further = ("--prune-at", str(block), "--limit", str(ALONE_CLIPS))
+    return _compare(runs, CONTROL_ARM, f"block {block}", fold, FREE_METHODS, (ALONE_RATE,), *further)
+
+
+def _remedies(runs: FineTuning, fold: int) -> Step:
+    """The step that prunes a control by other scores and reducers, without training."""
+    return _compare(runs, CONTROL_ARM, "remedies", fold, REMEDIES[runs.backbone], REMEDY_RATES)
+
+
+def _compare(
+    runs: FineTuning, arm: Branch, what: str, fold: int, methods: Sequence[str], rates: Sequence[float], *further: str
+) -> Step:
+    """A step that asks the model of an arm about test clips of its fold, pruned by several methods."""
+    run, name = runs.folder_of(arm), f"{runs.name} {arm.name}"
+    at = run.with_name(f"{run.name}-{what.replace(' ', '')}")
     arguments = (
         *("compare", str(at), "--model", str(run / "model"), "--dataset", "csv", "--data", str(DATA)),
         *set_words((f"fold={fold}", f"validation_fold={validation_fold(fold)}")),
-        *("--methods", ",".join(FREE_METHODS), "--keep-rates", f"{ALONE_RATE:g}", "--prune-at", str(block)),
-        *("--limit", str(ALONE_CLIPS), "--traced", "2", "--batch-sizes", "8", "--repeats", "3", "--workers", "0"),
+        *("--methods", ",".join(methods), "--keep-rates", ",".join(f"{rate:g}" for rate in rates)),
+        *(*further, "--traced", "2", "--batch-sizes", "8", "--repeats", "3", "--workers", "0"),
     )
-    return Step(f"{name} block {block}", arguments, runs.out / at / "report.html", (name,))
+    return Step(f"{name} {what}", arguments, runs.out / at / "report.html", (name,))
 
 
 def _with_needs(steps: Sequence[Step], every: dict[str, Step]) -> list[Step]:

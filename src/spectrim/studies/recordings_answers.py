@@ -18,6 +18,8 @@ from spectrim.studies.recordings import (
     FIRST_ARMS,
     FREE_RATES,
     RANKED,
+    REMEDIES,
+    REMEDY_RATES,
     STARTS,
     TRAINED,
     Arm,
@@ -134,7 +136,10 @@ def measure(plan: RecordingsPlan, out: Path, speakers: Mapping[str, str]) -> lis
     for arm in plan.arms:
         if is_done(arm, out):
             known: Any = found[arm.backbone].accuracies
-            for key, by_speaker in read_answers(arm, out, speakers).items():
+            answers = read_answers(arm, out, speakers)
+            if arm.branch == CONTROL_ARM:
+                answers |= read_remedies(arm, out, speakers)
+            for key, by_speaker in answers.items():
                 known.setdefault(key, {}).setdefault(arm.seed, {})[arm.fold] = by_speaker
     return list(found.values())
 
@@ -156,7 +161,6 @@ def is_done(arm: Arm, out: Path) -> bool:
 
 def read_answers(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
     """Key → speaker → accuracy in points of an arm, and of its weights without training where it is the control."""
-    rows = [cells for _, cells in read_rows(out / arm.answers, ("clip", "label"))]
     own = f"{TRAINED} at keep rate {arm.branch.keep_rate:g}"
     random = arm.branch.ranking == "random"
     wanted = {(TUNED, arm.branch.name): f"random at keep rate {arm.branch.keep_rate:g}, draw" if random else own}
@@ -165,6 +169,21 @@ def read_answers(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, 
             for method in ("attention", *RANKED):
                 draw = ", draw" if method == "random" else ""
                 wanted[free_key(method, rate)] = f"{method} at keep rate {rate:g}{draw}"
+    return _by_speaker(out / arm.answers, wanted, speakers)
+
+
+def read_remedies(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    """The same of a control's weights by `REMEDIES`; nothing where it has not been asked."""
+    if not (out / arm.remedies.with_name("report.html")).is_file():
+        return {}
+    methods = REMEDIES[arm.backbone]
+    wanted = {free_key(name, rate): f"{name} at keep rate {rate:g}" for rate in REMEDY_RATES for name in methods}
+    return _by_speaker(out / arm.remedies, wanted, speakers)
+
+
+def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    """Key → speaker → accuracy in points, of the columns with a title; the mean over those of a title's draws."""
+    rows = [cells for _, cells in read_rows(answers, ("clip", "label"))]
     found = {}
     for key, title in wanted.items():
         columns = [name for name in rows[0] if name == title or (title.endswith("draw") and name.startswith(title))]

@@ -24,6 +24,8 @@ from spectrim.studies.recordings import (
     DATA,
     FREE_METHODS,
     FREE_RATES,
+    REMEDIES,
+    REMEDY_RATES,
     STAGES,
     Arm,
     RecordingsPlan,
@@ -56,7 +58,7 @@ NOT_INTERPRETED = "below the gate: not interpreted"
 ROUNDS = 10
 """Recordings of every word by every speaker in all of Arabic Speech Commands."""
 
-ELSEWHERE = ("ESC-10", "KWT-1", "criteria beside the backbone's own attention", "depth in arms other than the control")
+ELSEWHERE = ("ESC-10", "KWT-1", "attention from later blocks", "depth in arms other than the control")
 """Parts of the protocol that this command does not run."""
 
 READING = (
@@ -161,6 +163,7 @@ def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) 
     )
     _add_arms(report, measured, passing)
     _add_rankings(report, measured, passing)
+    _add_remedies(report, measured, passing)
 
 
 def _add_gate(report: Report, measured: Measured, folds: Mapping[str, int]) -> None:
@@ -268,6 +271,35 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
         table.append((f"{ranking}, {rate:g}", *cells))
     columns = [f"{how}{name}" for how in families for name in (", points", ": p by Holm", ": answer")]
     report.table(["ranking, keep rate", *columns], table)
+
+
+def _add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> None:
+    """What other scores, and reducers, lose without training, the least first; descriptive."""
+    methods = (*FREE_METHODS, *REMEDIES[measured.backbone])
+    lost = {
+        (name, rate): measured.difference(CONTROL_KEY, free_key(name, rate), folds)
+        for name in methods
+        for rate in REMEDY_RATES
+    }
+    there = {name: found for name in methods if (found := lost[name, REMEDY_RATES[0]]) is not None}
+    if there.keys().isdisjoint(REMEDIES[measured.backbone]):
+        return
+    table = []
+    for name in sorted(there, key=lambda name: there[name].mean):
+        cells: list[Any] = []
+        for rate in REMEDY_RATES:
+            above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
+            cells += [lost[name, rate], "" if name == "random" else above]
+        table.append((name, *cells))
+    report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
+    report.text(
+        "Descriptive: the control's weights, pruned at test time by other scores, and by reducers that drop no patch "
+        "(fuse: EViT's one token for the rest; merge: ToMe; cluster: the mean of alike patches), on all test clips. "
+        "Points lost against the control, the least at 0.7 first, and points above random at the same keep rate. What "
+        "a score or reducer costs in MACs: docs/pruning.md."
+    )
+    heads = [head for rate in REMEDY_RATES for head in (f"lost at {rate:g}", f"above random at {rate:g}")]
+    report.table(["ranking or reducer", *heads], table)
 
 
 def _add_depth(report: Report, arms: Sequence[Arm], out: Path) -> None:

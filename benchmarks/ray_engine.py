@@ -1,6 +1,7 @@
 """Time tagging by --engine ray beside the local engine on the same cores, and watch its memory over many clips.
 
-    python benchmarks/ray_engine.py --json benchmarks/results/ray_engine.json
+    python benchmarks/ray_engine.py --clips-base 0 --many 0 --json benchmarks/results/ray_engine.json
+    python benchmarks/ray_engine.py --clips-mini 0 --on-cores 2 --repeats 2 --json benchmarks/results/ray_large.json
 
 Every run is a process of its own that is bound to so many cores, with all that it starts. The local engine has as many
 threads as cores; Ray has as many machines of one core each (`ray.cluster_utils.Cluster`: one process of Ray for each,
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,9 @@ def another(kind: str, cores: int, clips: Path, model: str, *further: str) -> di
     return result
 
 
-def compared(name: str, clips: Path, model: str, repeats: int) -> list[dict[str, Any]]:
-    """Both engines on one and two cores, in turn."""
-    cases = [(kind, cores) for cores in (1, 2) for kind in ("local", "ray")]
+def compared(name: str, clips: Path, model: str, repeats: int, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Both engines on so many cores, in turn."""
+    cases = [(kind, cores) for cores in numbers for kind in ("local", "ray")]
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {case: [] for case in cases}
     for number in range(repeats):
         for case in cases:
@@ -171,9 +172,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path("ray_engine.json"), help="file to write")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--clips-mini", type=int, default=6400, help="Names of clips for the packaged model.")
-    parser.add_argument("--clips-base", type=int, default=LEAST_CLIPS, help="The same for AST-B/16; 0 leaves it out.")
-    parser.add_argument("--many", type=int, default=100_000, help="Clips over which memory is watched.")
+    parser.add_argument("--clips-mini", type=int, default=6400, help="Names of clips for the packaged model, or 0.")
+    parser.add_argument("--clips-base", type=int, default=LEAST_CLIPS, help="The same for AST-B/16, or 0.")
+    parser.add_argument("--on-cores", type=int, nargs="+", default=[1, 2], help="Numbers of cores to compare on.")
+    parser.add_argument("--many", type=int, default=100_000, help="Clips over which memory is watched, or 0.")
     parser.add_argument("--run", choices=["local", "ray"], help=argparse.SUPPRESS)
     parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--clips", help=argparse.SUPPRESS)
@@ -190,16 +192,20 @@ def main() -> None:
         place = Path(folder)
         (place / "short").mkdir()
         short = write_files(place / "short", 32, 1)
-        named(place / "mini", short, arguments.clips_mini)
-        rows = compared("spectrim-mini, 1 s", place / "mini", "spectrim-mini", arguments.repeats)
+        rows, watched = [], {}
+        how = (arguments.repeats, arguments.on_cores)
+        if arguments.clips_mini:
+            named(place / "mini", short, arguments.clips_mini)
+            rows += compared("spectrim-mini, 1 s", place / "mini", "spectrim-mini", *how)
         if arguments.clips_base:
             (place / "ten").mkdir()
             named(place / "base", write_files(place / "ten", 8, 10), arguments.clips_base)
             torch.manual_seed(0)
             AudioTransformer(ast_base()).save_pretrained(place / "ast")
-            rows += compared("AST-B/16, 10 s", place / "base", str(place / "ast"), arguments.repeats)
-        named(place / "many", short, arguments.many)
-        watched = another("ray", 2, place / "many", "spectrim-mini", "--watch")
+            rows += compared("AST-B/16, 10 s", place / "base", str(place / "ast"), *how)
+        if arguments.many:
+            named(place / "many", short, arguments.many)
+            watched = another("ray", 2, place / "many", "spectrim-mini", "--watch")
     result = {
         "environment": {**environment("cpu", "ray", "pyarrow"), "torch_threads": "as cores"},
         "repeats": arguments.repeats,

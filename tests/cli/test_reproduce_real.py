@@ -91,6 +91,7 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
         "trunk",
         *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.5", "r=0.3-random") for end in ("", " test")),
         "r=0.999 block 3",
+        "r=0.999 remedies",
     ]
     result = run(*real, "--folds", 0, "--stages", 1, "--threads", 1)
     assert result.exit_code == 0

@@ -96,7 +96,7 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     result = run(*real, "--folds", 0, "--stages", 1, "--threads", 1)
     assert result.exit_code == 0
     assert result.stdout.strip() == str(out / "report.html")
-    assert len(commands) == len(set(commands)) == 10
+    assert len(commands) == len(set(commands)) == 11
     runs = out / "runs" / "asc-ast" / "fold0-seed0"
     weights = {name: from_pretrained(runs / name / "model").state_dict() for name in ("trunk", "r0.999", "r0.7")}
     assert any(not np.array_equal(weights["r0.7"][name], value) for name, value in weights["r0.999"].items())
@@ -109,9 +109,9 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     assert alone["facts"]["prune_at"] == [3]
     assert [(row["method"], row["keep_rate"]) for row in alone["rows"][1:3]] == [("attention", 0.7), ("random", 0.7)]
     lines = (out / "speakers.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * (4 + 16)
+    assert len(lines) == 1 + 2 * (4 + 16 + 16)
     assert run(*real, "--report-only").exit_code == 0
-    assert len(commands) == 10
+    assert len(commands) == 11
     assert run(out).exit_code == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -11,13 +12,21 @@ import pytest
 import soundfile
 
 import spectrim
-from spectrim.backbones import ast_tiny
+from spectrim import assets
+from spectrim.backbones import ast_base, ast_tiny
 from spectrim.data.speech_commands import WORDS
+from spectrim.data.table import open_table
 from spectrim.network.transformer import AudioTransformer
+from spectrim.training.finetune import train
+from spectrim.training.recipe_files import load_recipe
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+ROOT = Path(__file__).parents[2]
+SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
-import voices
+
+sys.path.append(str(ROOT / "benchmarks"))
+
+import voices  # noqa: E402
 
 
 def tone(path: Path, seconds: float, rate: int = 16_000, silent_from: float | None = None) -> None:
@@ -119,4 +128,59 @@ def test_summary_is_the_mean_over_speakers_and_the_loss_by_speaker() -> None:
     assert (dense["accuracy_but_silence"][0], pruned["accuracy_but_silence"][0]) == (75.0, 100.0)
     assert pruned["by_speaker"] == {"a": 50.0, "b": 75.0}
     assert pruned["lost"][1] <= -25.0 and pruned["lost"][2] >= 50.0
-    assert pruned["taken_for_another_group"] == pytest.approx(100 * 2 / 6)
+    assert pruned["taken_for"] == pytest.approx({"Arabic": 100 * 4 / 6, "English": 100 * 2 / 6})
+
+
+def test_the_recipe_trains_on_the_table(tmp_path: Path, sources: tuple[Path, Path, Path]) -> None:
+    """Two steps of a small model: masks first, then the keep rate falls to 0.7 and they end."""
+    arabic, sounds, words = sources
+    table = voices.prepare(tmp_path / "out", arabic, sounds, words)
+    start = AudioTransformer(ast_base(**SMALL, max_length=128, num_labels=2, mean=-9.364265, std=4.263562))
+    start.save_pretrained(tmp_path / "start")
+    steps = len(open_table(table, "train")) // 48
+    changes = {
+        **{"optimiser.stop_after_epochs": 2 / steps, "pruning.shrink_start": 1 / steps, "pruning.shrink_epochs": 0},
+        **{"evaluation.first_epoch": 0, "tensorboard": False, "workers": 0},
+    }
+    recipe = load_recipe("voices", [f"{field}={json.dumps(value)}" for field, value in changes.items()])
+    train(recipe, table.parent, tmp_path / "run", init=str(tmp_path / "start"))
+    model = spectrim.from_pretrained(tmp_path / "run" / "model")
+    assert (model.config.keep_rate, model.config.prune_at, model.config.num_hidden_layers) == (0.7, [3, 6, 9], 12)
+    assert set(model.config.label2id) >= {"Arabic: yes", "English: yes", "sound: dog bark", voices.SILENCE}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 2 and lines[-1]["keep_rate"] == 0.7
+
+
+def test_digits_are_called_by_their_words(tmp_path: Path) -> None:
+    for name in ("0_a_1", "7_b_0"):
+        tone(tmp_path / f"{name}.wav", 0.5)
+    with voices.digits(tmp_path / "out", tmp_path).open(encoding="utf-8") as file:
+        assert [(row["label"], row["split"], row["speaker"]) for row in csv.DictReader(file)] == [
+            ("zero", "test", "a"),
+            ("seven", "test", "b"),
+        ]
+
+
+def test_the_record_and_the_pages_say_what_was_measured() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "voices.json").read_text(encoding="utf-8"))
+    rows = {(row["group"], row["keep_rate"]): row for row in results["groups"]}
+    record = json.loads((assets.EMBEDDED_MODELS["spectrim-mini"] / "training.json").read_text(encoding="utf-8"))
+    shares = (("Arabic", "accuracy"), ("English", "accuracy"), ("sound", "accuracy"), ("sound", "accuracy_but_silence"))
+    for said, (group, figure) in zip(record["test_on_unheard"].values(), shares, strict=True):
+        assert said == {f"{rate}": round(rows[group, rate][figure][0] / 100, 3) for rate in (1.0, 0.7)}
+    readme, card = (
+        " ".join(path.read_text(encoding="utf-8").split())
+        for path in (ROOT / "README.md", assets.EMBEDDED_MODELS["spectrim-mini"] / "README.md")
+    )
+    dense, pruned, lost = (
+        "{:.1f}{} [{:.1f}, {:.1f}]".format(values[0], unit, *values[1:])
+        for values, unit in (
+            (rows["Arabic", 1.0]["accuracy"], " %"),
+            (rows["Arabic", 0.7]["accuracy"], ""),
+            (rows["Arabic", 0.7]["lost"], " points lost"),
+        )
+    )
+    assert f"{dense} dense and {pruned} at keep rate 0.7, {lost} for 34 % fewer MACs" in readme
+    for group in ("Arabic", "English"):
+        both = " and ".join(f"{rows[group, rate]['accuracy'][0]:.1f}" for rate in (1.0, 0.7))
+        assert both in card, group

@@ -28,7 +28,7 @@ from spectrim.training.recipe_files import load_recipe, shipped_recipes
 from spectrim.training.recipes import INIT, DistillationSettings, PruningSettings, Recipe
 
 OF_THE_STUDY = ("asc-ast", "asc-audiomae", "voices")
-"""They start from weights, and `tests/cli/test_reproduce_real.py` runs them."""
+"""They start from weights, and `test_reproduce_real.py` and, the last, `test_voices_benchmark.py` run them."""
 
 RECIPES = sorted(name for name in shipped_recipes() if "-pretrain" not in name and name not in OF_THE_STUDY)
 BATCH, STEPS = 4, 2

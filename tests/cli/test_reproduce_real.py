@@ -119,6 +119,8 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     ("words", "message"),
     [
         (("--scale", "real"), "data is None"),
+        (("--precision", "bf16"), "only with --scale real"),
+        (("--scale", "real", "--data", "DATA", "--precision", "half"), "optimiser.precision is 'half'"),
         (("--data", "."), "only with --scale real"),
         (("--folds", "1"), "only with --scale real"),
         (("--scale", "real", "--data", "nowhere"), "it lacks labels.csv"),

@@ -42,6 +42,26 @@ def test_attention_with_fewer_queries_is_a_part_of_the_whole() -> None:
     torch.testing.assert_close(whole, linear(torch.cat(heads, dim=-1), weights, "output"), **EXACT)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_bfloat16_has_the_gradients_of_float32(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    attention = Attention(small_config("ast"))
+    tokens = torch.randn(2, 66, 64)
+    mask = torch.zeros(2, 1, 1, 66).masked_fill_(torch.rand(2, 1, 1, 66) < 0.3, -torch.inf) if masked else None
+
+    def gradient(precision: torch.dtype) -> torch.Tensor:
+        leaf = tokens.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            attention(attention.queries(leaf), *attention.keys_values(leaf), mask).square().sum().backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    exact = gradient(torch.float32)
+    monkeypatch.setattr(blocks.functional, "scaled_dot_product_attention", None)
+    rounded = gradient(torch.bfloat16)
+    assert (rounded - exact).norm() < 0.02 * exact.norm()
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_pruning_block_is_the_dense_block_at_the_survivors(backbone: str, criterion: str) -> None:

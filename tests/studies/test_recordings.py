@@ -205,6 +205,13 @@ def made(losses: Mapping[Key, float], *, folds: int = 5, control: float = 95.0, 
     return Measured("ast", known)
 
 
+def test_a_precision_is_that_of_every_run_and_of_nothing_else(tmp_path: Path) -> None:
+    plan = recordings_plan(tmp_path, changes=["optimiser.precision=bf16"])
+    for step in {step.name: step for steps in plan.steps.values() for step in steps}.values():
+        learns = step.arguments[0] in ("train", "pretrain")
+        assert ("optimiser.precision=bf16" in step.arguments) == learns, step.name
+
+
 @pytest.mark.parametrize(("lost", "word"), [(0.3, "yes"), (3.0, "no")])
 def test_the_primary_question_is_answered_on_four_folds(lost: float, word: str) -> None:
     for folds in (4, 5):

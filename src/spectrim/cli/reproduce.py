@@ -39,6 +39,9 @@ def reproduce(
     folds: Annotated[str | None, typer.Option(help="Separated by commas, for --scale real; default: all.")] = None,
     stages: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     backbones: Annotated[str | None, typer.Option(help="Likewise: ast, audiomae.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of training, for --scale real: fp32, bf16, fp16 or auto (optimiser.precision).")
+    ] = "fp32",
     jobs: Annotated[int, typer.Option(help="Runs side by side; the cores are shared.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Of each run; default: its share of the cores.")] = None,
     dry_run: Annotated[
@@ -65,9 +68,11 @@ def reproduce(
         for name, value in chosen.items():
             if value is not None:
                 raise InvalidSetting(name, value, "only with --scale real")
+        if precision != "fp32":
+            raise InvalidSetting("precision", precision, "only with --scale real")
         planned = _by_the_paper(out, scale, study, quick, data_root, weights)
     else:
-        planned = _on_recordings(out, data, study, chosen)
+        planned = _on_recordings(out, data, study, chosen, precision)
 
     steps, begin, write_report = planned
     if dry_run:
@@ -100,7 +105,7 @@ def _by_the_paper(
     return [steps], partial(reproduction.claim_folder, out, scale=scale, quick=quick), write_report
 
 
-def _on_recordings(out: Path, data: Path, study: str, chosen: Mapping[str, str | None]) -> Study:
+def _on_recordings(out: Path, data: Path, study: str, chosen: Mapping[str, str | None], precision: str) -> Study:
     """The study on real recordings, in the stages of its protocol."""
     from spectrim.studies import plans as reproduction
     from spectrim.studies.recordings import BOTH, DATA, NUMBERS, recordings_plan
@@ -115,6 +120,7 @@ def _on_recordings(out: Path, data: Path, study: str, chosen: Mapping[str, str |
         folds=range(FOLDS) if folds is None else numbers("folds", folds, int),
         stages=NUMBERS if stages is None else numbers("stages", stages, int),
         backbones=BOTH if backbones is None else backbones.split(","),
+        changes=() if precision == "fp32" else (f"optimiser.precision={precision}",),
     )
     folds_of(read_clips(data))
     reproduction.check_folder(out, scale="real", quick=False, data=data)

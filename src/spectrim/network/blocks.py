@@ -87,10 +87,13 @@ class Attention(nn.Module):
             mask: as `added` gives it.
             policy: as `Tokens.attended` gives it.
         """
-        if policy is None:
-            attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        else:
+        if policy is not None:
             attended = policy_attention(queries, keys, policy, mask).to(values.dtype) @ values
+        elif queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and torch.is_grad_enabled():
+            # PyTorch's own has a backward pass that takes longer in bfloat16 on a CPU than all the rest of a step.
+            attended = attention_map(queries, keys, mask).to(values.dtype) @ values
+        else:
+            attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return self.output(attended.transpose(1, 2).flatten(2))
 
 

@@ -95,6 +95,9 @@ STARTS = {"ast": "spectrim-words"}
 """Backbone → the model that it starts from; AudioMAE starts from its own pre-training on the fold."""
 
 PRETRAINING = "asc-audiomae-pretrain"
+OF_PRETRAINING = ("optimiser.epochs", "optimiser.precision", "tensorboard")
+"""Settings that both kinds of recipes have."""
+
 WORDS, WORD_CLIPS = Path("words"), 3600
 """Folder of the synthesised English words that AudioMAE is pre-trained on besides, and how many (a fifth more are held
 out by their data set, which says nothing here)."""
@@ -173,7 +176,8 @@ def recordings_plan(
         folds: to run.
         stages: to run, with what they need of those before.
         backbones: to run.
-        changes: ``field=value`` over every recipe; for trials, whose accuracies are not the study's.
+        changes: ``field=value`` over every recipe; those but the precision are for trials, whose accuracies are not
+            the study's.
 
     Raises:
         InvalidSetting: there is no such fold, stage or backbone.
@@ -250,8 +254,8 @@ def _pretraining(out: Path, fold: int, backbone: str, changes: Sequence[str]) ->
 
 
 def _of_pretraining(changes: Sequence[str]) -> list[str]:
-    """Those of the changes over every recipe that pre-training knows: its course and its log."""
-    return [change for change in changes if change.split("=")[0] in ("optimiser.epochs", "tensorboard")]
+    """Those of the changes over every recipe that pre-training knows."""
+    return [change for change in changes if change.split("=")[0] in OF_PRETRAINING]
 
 
 def _steps(runs: FineTuning, arms: Sequence[Branch], fold: int) -> list[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,10 +24,9 @@ from spectrim.studies.recordings_answers import (
     free_key,
     positive_control,
     primary,
-    read_answers,
-    read_remedies,
     secondary,
 )
+from spectrim.studies.recordings_record import Record, read_answers, read_record, read_remedies
 from spectrim.studies.recordings_report import write_report
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips, write_folds
 from spectrim.tables import csv_text, table_csv
@@ -116,8 +116,8 @@ def test_every_arm_of_the_protocol_is_planned_and_every_step_comes_after_what_it
         assert all(set(step.needs) <= {one.name for one in steps[:place]} for place, step in enumerate(steps)), number
         before |= names
     first, *_, last = plan.up_to_each_stage
-    assert len(first) == 5 * (1 + 2 * 4 + 12 + 1)
-    both_seeds = 5 * (1 + 2 * (4 + 3 + 5) + 12 + 1) + 5 * (1 + 2 * 4 + 12 + 1)
+    assert len(first) == 5 * (1 + 2 * 4 + 2 * 12 + 2)
+    both_seeds = 5 * (1 + 2 * (4 + 3 + 5) + 2 * 12 + 2) + 5 * (1 + 2 * 4 + 2 * 12 + 2)
     assert len(last) == len({step.name for step in last}) == 2 * both_seeds + 1 + 5
     assert [step.name for step in recordings_plan(tmp_path, folds=[3], stages=[3]).up_to_each_stage[0]][:2] == [
         "asc-ast fold 3 seed 0 trunk",
@@ -365,6 +365,58 @@ def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Pa
     kept = np.mean(list(known[free_key("value_norm", 0.7)].values()))
     assert right["value_norm"][1].startswith(f"{100 - kept:.2f} [")
     assert right["random"][2] == ""
+
+
+def record(fold: int, accuracy: float, *arms: str) -> Record:
+    """Six speakers of a fold who all have the same accuracy, with some arms and, by attention, without training."""
+    named = {"backbone": "ast", "seed": 0, "fold": fold}
+    hows = [*((TUNED, arm) for arm in arms), (FREE, "r=0.7")]
+    return Record(
+        [
+            {**named, "how": how, "arm": arm, "speaker": f"{speaker:08d}", "accuracy": accuracy}
+            for how, arm in hows
+            for speaker in PROTOCOL[fold]
+        ],
+        [{**named, "arm": arm, "epoch": 26.0, "folder": "runs"} for arm in arms],
+        [{**named, "arm": CONTROL_KEY[1], "block": 3, "attention": accuracy}],
+    )
+
+
+def test_an_earlier_report_stands_for_the_runs_that_are_not_here(data: Path, tmp_path: Path) -> None:
+    first, second = record(0, 90.0, CONTROL_KEY[1], "r=0.7"), record(0, 95.0, CONTROL_KEY[1])
+    other = record(1, 80.0, CONTROL_KEY[1])
+    together = second.beside(first).beside(other)
+    measured = together.measured()[0]
+    assert measured.fold_mean(CONTROL_KEY, 0) == measured.fold_mean((FREE, "r=0.7"), 0) == 95.0
+    assert (measured.fold_mean(SEVENTH, 0), measured.fold_mean(CONTROL_KEY, 1)) == (90.0, 80.0)
+    assert [(row["fold"], row["attention"]) for row in together.depth] == [(1, 80.0), (0, 95.0)]
+    folder = tmp_path / "report"
+    folder.mkdir()
+    together.write(folder)
+    again = read_record(folder, folds_of(read_clips(data)))
+    assert [one.accuracies for one in again.measured()] == [one.accuracies for one in together.measured()]
+    assert {(row["arm"], row["fold"]) for row in again.runs} == {("r=0.999", 0), ("r=0.7", 0), ("r=0.999", 1)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",0,00000003,", ",1,00000003,", "speaker 00000003 is in fold 1 there and in 0 of these"),
+        (",0,00000003,", ",0,77,", "speaker 77 is in fold 0 there and in none of these"),
+        ("ast,", "vit,", "backbone is vit; allowed: ast, audiomae"),
+        (",90.0", ",most", "could not convert string to float: 'most'"),
+        ("ast,fine-tuned,r=0.999,0,", "ast,fine-tuned,r=0.999,zero,", "seed is 'zero', not a whole number"),
+        ("accuracy", "right", "the header lacks accuracy"),
+    ],
+)
+def test_an_earlier_report_of_something_else_is_refused(
+    old: str, new: str, message: str, data: Path, tmp_path: Path
+) -> None:
+    record(0, 90.0, CONTROL_KEY[1]).write(tmp_path)
+    table = tmp_path / "speakers.csv"
+    table.write_text(table.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_record(tmp_path, folds_of(read_clips(data)))
 
 
 def test_a_report_of_nothing_says_so(data: Path, tmp_path: Path) -> None:

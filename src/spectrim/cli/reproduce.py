@@ -51,6 +51,10 @@ def reproduce(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Write the report of what is done so far.")
     ] = False,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(help="Folder of an earlier report, for the runs that are not in OUT; for --scale real."),
+    ] = None,
 ) -> None:
     """Run the paper's experiments and write one report; started again, it goes on where it was.
 
@@ -70,9 +74,11 @@ def reproduce(
                 raise InvalidSetting(name, value, "only with --scale real")
         if precision != "fp32":
             raise InvalidSetting("precision", precision, "only with --scale real")
+        if earlier is not None:
+            raise InvalidSetting("earlier", str(earlier), "only with --scale real")
         planned = _by_the_paper(out, scale, study, quick, data_root, weights)
     else:
-        planned = _on_recordings(out, data, study, chosen, precision)
+        planned = _on_recordings(out, data, study, chosen, precision, earlier)
 
     steps, begin, write_report = planned
     if dry_run:
@@ -105,10 +111,13 @@ def _by_the_paper(
     return [steps], partial(reproduction.claim_folder, out, scale=scale, quick=quick), write_report
 
 
-def _on_recordings(out: Path, data: Path, study: str, chosen: Mapping[str, str | None], precision: str) -> Study:
+def _on_recordings(
+    out: Path, data: Path, study: str, chosen: Mapping[str, str | None], precision: str, earlier: Path | None
+) -> Study:
     """The study on real recordings, in the stages of its protocol."""
     from spectrim.studies import plans as reproduction
     from spectrim.studies.recordings import BOTH, DATA, NUMBERS, recordings_plan
+    from spectrim.studies.recordings_record import read_record
     from spectrim.studies.recordings_report import write_report
     from spectrim.studies.speakers import FOLDS, folds_of, read_clips, write_folds
 
@@ -122,14 +131,16 @@ def _on_recordings(out: Path, data: Path, study: str, chosen: Mapping[str, str |
         backbones=BOTH if backbones is None else backbones.split(","),
         changes=() if precision == "fp32" else (f"optimiser.precision={precision}",),
     )
-    folds_of(read_clips(data))
+    speakers = folds_of(read_clips(data))
+    if earlier is not None:
+        read_record(earlier, speakers)
     reproduction.check_folder(out, scale="real", quick=False, data=data)
 
     def begin() -> None:
         reproduction.claim_folder(out, scale="real", quick=False, data=data)
         write_folds(data, out / DATA)
 
-    return plan.up_to_each_stage, begin, partial(write_report, plan, out, data)
+    return plan.up_to_each_stage, begin, partial(write_report, plan, out, data, earlier)
 
 
 def _run(

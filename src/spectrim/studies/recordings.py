@@ -46,6 +46,14 @@ and ways to have fewer tokens that drop no patch."""
 
 REMEDY_RATES = (0.7, 0.5)
 
+LATER_BLOCKS, LATER_RATES = (6, 8, 10), (0.4,)
+"""The control's weights are also pruned at these blocks alone: at this keep rate they execute as many MACs (0.674 of
+the dense ones) as this one does at 3, 6 and 9 (0.676):"""
+
+SAME_MACS = 0.7
+
+LATER_METHODS = ("attention", *RANKED, "value_norm", "cluster")
+
 TRAINED = "trained"
 """What an arm at its own operating point is called in its answers."""
 
@@ -54,7 +62,10 @@ ANSWERS = "clips.csv"
 BLOCKS = tuple(range(12))
 ALONE_RATE = 0.7
 ALONE_CLIPS = 400
-"""The control is also pruned at one block alone, to this keep rate, on so many test clips."""
+"""Models are also pruned at one block alone, to this keep rate, on so many test clips."""
+
+PROFILED = (CONTROL_ARM, Branch(0.7))
+"""The arms of which that is done."""
 
 SEEDS = (0, 1)
 
@@ -133,6 +144,11 @@ class Arm:
         return self.folder.with_name(f"{self.folder.name}-remedies") / ANSWERS
 
     @property
+    def later(self) -> Path:
+        """The same when it is pruned at `LATER_BLOCKS`."""
+        return self.folder.with_name(f"{self.folder.name}-later") / ANSWERS
+
+    @property
     def answers(self) -> Path:
         """What it answers to every test clip, from the folder of the study."""
         return self.folder.with_name(f"{self.folder.name}-test") / ANSWERS
@@ -192,6 +208,7 @@ def recordings_plan(
     every: dict[str, Step] = {}
     for stage in STAGES:
         own: list[Step] = []
+        described: list[Step] = []
         for backbone in stage.backbones:
             for fold in range(FOLDS):
                 runs = _tuning(out, backbone, fold, stage.seed, changes)
@@ -202,10 +219,12 @@ def recordings_plan(
                 if fold not in folds or backbone not in backbones:
                     continue
                 made = [*_pretraining(out, fold, backbone, changes), *_steps(runs, stage.arms, fold)]
-                if CONTROL_ARM in stage.arms:
-                    made += [*(_alone(runs, block, fold) for block in BLOCKS), _remedies(runs, fold)]
-                every |= {step.name: step for step in made}
                 own += made
+                if CONTROL_ARM in stage.arms:
+                    described += _descriptive(runs, fold)
+        # What the answers rest on comes first, in all folds.
+        own += described
+        every |= {step.name: step for step in own}
         if stage.number in stages:
             steps[stage.number] = _with_needs(own, every)
     return RecordingsPlan(tuple(arms), steps)
@@ -276,15 +295,20 @@ def _test(runs: FineTuning, branch: Branch, fold: int) -> Step:
     return _compare(runs, branch, "test", fold, methods, rates, "--runs", f"{TRAINED}={run}")
 
 
-def _alone(runs: FineTuning, block: int, fold: int) -> Step:
-    """The step that prunes a control at one block alone, without training."""
+def _alone(runs: FineTuning, arm: Branch, block: int, fold: int) -> Step:
+    """The step that prunes an arm's weights at one block alone, without training."""
     further = ("--prune-at", str(block), "--limit", str(ALONE_CLIPS))
-    return _compare(runs, CONTROL_ARM, f"block {block}", fold, FREE_METHODS, (ALONE_RATE,), *further)
+    return _compare(runs, arm, f"block {block}", fold, FREE_METHODS, (ALONE_RATE,), *further)
 
 
-def _remedies(runs: FineTuning, fold: int) -> Step:
-    """The step that prunes a control by other scores and reducers, without training."""
-    return _compare(runs, CONTROL_ARM, "remedies", fold, REMEDIES[runs.backbone], REMEDY_RATES)
+def _descriptive(runs: FineTuning, fold: int) -> list[Step]:
+    """The steps that prune a fold's models without training in other ways, beside which there is no test."""
+    later = ("--prune-at", ",".join(map(str, LATER_BLOCKS)))
+    return [
+        _compare(runs, CONTROL_ARM, "remedies", fold, REMEDIES[runs.backbone], REMEDY_RATES),
+        _compare(runs, CONTROL_ARM, "later", fold, LATER_METHODS, LATER_RATES, *later),
+        *(_alone(runs, arm, block, fold) for arm in PROFILED for block in BLOCKS),
+    ]
 
 
 def _compare(

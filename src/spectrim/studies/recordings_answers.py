@@ -4,30 +4,14 @@ say nothing. Everything here is by docs/study/protocol.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from spectrim.stats.ground import CANNOT_SAY
 from spectrim.stats.speakers import Accuracies, SpeakerMean, holm, mean_over_speakers
-from spectrim.studies.recordings import (
-    CONTROL_ARM,
-    FIRST_ARMS,
-    FREE_RATES,
-    RANKED,
-    REMEDIES,
-    REMEDY_RATES,
-    STARTS,
-    TRAINED,
-    Arm,
-    RecordingsPlan,
-    pretrained,
-)
+from spectrim.studies.recordings import CONTROL_ARM, FIRST_ARMS, RANKED
 from spectrim.studies.speakers import FOLDS
-from spectrim.tables import read_rows
 
 GATE = 92.0
 """Accuracy of a fold's control, in points, from which on the fold is interpreted."""
@@ -57,6 +41,12 @@ TUNED = "fine-tuned"
 def free_key(method: str, keep_rate: float) -> Key:
     """The key of a ranking of the control's weights."""
     return FREE, f"r={keep_rate:g}" + ("" if method == "attention" else f"-{method}")
+
+
+def later_key(method: str, keep_rate: float) -> Key:
+    """The same for one that prunes at later blocks."""
+    how, name = free_key(method, keep_rate)
+    return how, f"later-{name}"
 
 
 @dataclass(frozen=True)
@@ -119,80 +109,6 @@ class Measured:
 
 CONTROL_KEY: Key = (TUNED, CONTROL_ARM.name)
 POSITIVE_KEY: Key = (TUNED, FIRST_ARMS[3].name)
-
-
-def measure(plan: RecordingsPlan, out: Path, speakers: Mapping[str, str]) -> list[Measured]:
-    """Read the answers of all arms that are done, of every backbone of the protocol.
-
-    Args:
-        plan: says what arms there are.
-        out: folder of the study.
-        speakers: clip → speaker.
-    """
-    found = {
-        backbone: Measured(backbone, {}, None if backbone in STARTS else pretraining_errors(out))
-        for backbone in dict.fromkeys(arm.backbone for arm in plan.arms)
-    }
-    for arm in plan.arms:
-        if is_done(arm, out):
-            known: Any = found[arm.backbone].accuracies
-            answers = read_answers(arm, out, speakers)
-            if arm.branch == CONTROL_ARM:
-                answers |= read_remedies(arm, out, speakers)
-            for key, by_speaker in answers.items():
-                known.setdefault(key, {}).setdefault(arm.seed, {})[arm.fold] = by_speaker
-    return list(found.values())
-
-
-def pretraining_errors(out: Path) -> dict[int, float]:
-    """Fold → mean squared error on recordings of its validation speakers, of normalised patches that were masked."""
-    written = {fold: out / pretrained(fold) / "results.json" for fold in range(FOLDS)}
-    return {
-        fold: float(json.loads(path.read_text(encoding="utf-8"))["held_out_loss"])
-        for fold, path in written.items()
-        if path.is_file()
-    }
-
-
-def is_done(arm: Arm, out: Path) -> bool:
-    """Whether an arm is trained and tested; the report of its test is written last."""
-    return (out / arm.answers).is_file() and (out / arm.answers.with_name("report.html")).is_file()
-
-
-def read_answers(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
-    """Key → speaker → accuracy in points of an arm, and of its weights without training where it is the control."""
-    own = f"{TRAINED} at keep rate {arm.branch.keep_rate:g}"
-    random = arm.branch.ranking == "random"
-    wanted = {(TUNED, arm.branch.name): f"random at keep rate {arm.branch.keep_rate:g}, draw" if random else own}
-    if arm.branch == CONTROL_ARM:
-        for rate in FREE_RATES:
-            for method in ("attention", *RANKED):
-                draw = ", draw" if method == "random" else ""
-                wanted[free_key(method, rate)] = f"{method} at keep rate {rate:g}{draw}"
-    return _by_speaker(out / arm.answers, wanted, speakers)
-
-
-def read_remedies(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
-    """The same of a control's weights by `REMEDIES`; nothing where it has not been asked."""
-    if not (out / arm.remedies.with_name("report.html")).is_file():
-        return {}
-    methods = REMEDIES[arm.backbone]
-    wanted = {free_key(name, rate): f"{name} at keep rate {rate:g}" for rate in REMEDY_RATES for name in methods}
-    return _by_speaker(out / arm.remedies, wanted, speakers)
-
-
-def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
-    """Key → speaker → accuracy in points, of the columns with a title; the mean over those of a title's draws."""
-    rows = [cells for _, cells in read_rows(answers, ("clip", "label"))]
-    found = {}
-    for key, title in wanted.items():
-        columns = [name for name in rows[0] if name == title or (title.endswith("draw") and name.startswith(title))]
-        by_speaker: dict[str, list[float]] = {}
-        for row in rows:
-            right = fmean(row[column] == row["label"] for column in columns)
-            by_speaker.setdefault(speakers[row["clip"]], []).append(100.0 * right)
-        found[key] = {name: fmean(values) for name, values in by_speaker.items()}
-    return found
 
 
 @dataclass(frozen=True)

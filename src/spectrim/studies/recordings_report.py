@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from spectrim.analysis.depth import profile_of
-from spectrim.files import write_json, write_text
 from spectrim.machine import environment
 from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Report
@@ -19,13 +16,17 @@ from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import (
     ALONE_CLIPS,
     ALONE_RATE,
-    BLOCKS,
     CONTROL_ARM,
     DATA,
     FREE_METHODS,
     FREE_RATES,
+    LATER_BLOCKS,
+    LATER_METHODS,
+    LATER_RATES,
+    PROFILED,
     REMEDIES,
     REMEDY_RATES,
+    SAME_MACS,
     STAGES,
     Arm,
     RecordingsPlan,
@@ -44,21 +45,20 @@ from spectrim.studies.recordings_answers import (
     Key,
     Measured,
     free_key,
-    is_done,
-    measure,
+    later_key,
     positive_control,
     primary,
     secondary,
 )
-from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips, validation_fold
-from spectrim.tables import table_csv
+from spectrim.studies.recordings_record import Record, Row, read_record, record_of
+from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
 
 NOT_INTERPRETED = "below the gate: not interpreted"
 
 ROUNDS = 10
 """Recordings of every word by every speaker in all of Arabic Speech Commands."""
 
-ELSEWHERE = ("ESC-10", "KWT-1", "attention from later blocks", "depth in arms other than the control")
+ELSEWHERE = ("ESC-10", "KWT-1")
 """Parts of the protocol that this command does not run."""
 
 READING = (
@@ -73,22 +73,28 @@ READING = (
 )
 
 
-def write_report(plan: RecordingsPlan, out: Path, data: Path) -> Path:
-    """Write ``report.html``, ``report.md``, ``figures/`` and ``speakers.csv`` of what is done so far.
+def write_report(plan: RecordingsPlan, out: Path, data: Path, earlier: Path | None = None) -> Path:
+    """Write ``report.html``, ``report.md``, ``figures/`` and the tables behind them, of what is done so far.
 
     Args:
         plan: of the study; its arms are those of the whole protocol.
         out: folder of the study, where the report goes.
         data: of the recordings.
+        earlier: folder of another report, which stands for the runs that are not in ``out``.
 
     Returns:
         Path of the HTML.
+
+    Raises:
+        DataError: as `spectrim.studies.recordings_record.read_record`.
     """
     clips = read_clips(data)
-    speakers = {str((data / clip.path).absolute()): clip.speaker for clip in clips}
-    measured = measure(plan, out, speakers)
+    folds = folds_of(clips)
+    record = record_of(plan, out, data)
+    if earlier is not None:
+        record = record.beside(read_record(earlier, folds))
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "speakers.csv", table_csv(speaker_rows(measured)))
+    record.write(out)
     report = Report(f"What pruning costs on real recordings{_rounds(clips)}", out)
     machine = environment()
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -96,14 +102,13 @@ def write_report(plan: RecordingsPlan, out: Path, data: Path) -> Path:
         report.text(paragraph)
     report.text(f"Report written on {machine['processor']}; {versions}. Each run's environment.json says where it ran.")
     report.command(shlex.join(["spectrim", "reproduce", "OUT", "--scale", "real", "--data", "DIR"]))
-    _add_state(report, plan, out)
-    folds = folds_of(clips)
-    for one in measured:
+    _add_state(report, plan, record)
+    for one in record.measured():
         if one.accuracies:
             _add_backbone(report, one, folds)
-            _add_depth(report, [arm for arm in plan.arms if arm.backbone == one.backbone], out)
-    _add_runs(report, plan, out)
-    _add_missing(report, plan, out)
+            _add_depth(report, one.backbone, record.depth)
+    _add_runs(report, plan, record)
+    _add_missing(report, plan, record)
     return report.write()
 
 
@@ -114,34 +119,21 @@ def _rounds(clips: Sequence[SpokenClip]) -> str:
     return "" if rounds >= ROUNDS else f": {len(clips):,} of them, {rounds} of {ROUNDS} rounds"
 
 
-def speaker_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Every accuracy of every speaker, a row each, so that all figures of the report can be made from them."""
-    return [
-        {"backbone": one.backbone, "how": how, "arm": name, "seed": seed, "fold": fold, "speaker": speaker}
-        | {"accuracy": accuracy}
-        for one in measured
-        for (how, name), by_seed in one.accuracies.items()
-        for seed, by_fold in by_seed.items()
-        for fold, accuracies in sorted(by_fold.items())
-        for speaker, accuracy in accuracies.items()
-    ]
-
-
-def _add_state(report: Report, plan: RecordingsPlan, out: Path) -> None:
+def _add_state(report: Report, plan: RecordingsPlan, record: Record) -> None:
     """What is whole and what is not."""
     report.heading("What is there")
     rows = []
     for stage in STAGES:
         arms = [arm for arm in plan.arms if arm.stage == stage.number]
-        done = [arm for arm in arms if is_done(arm, out)]
+        done = [arm for arm in arms if record.has(arm)]
         state = "whole" if len(done) == len(arms) else "not run" if not done else "in part"
-        folds = ", ".join(str(fold) for fold in range(FOLDS) if _whole(arms, fold, out)) or "none"
+        folds = ", ".join(str(fold) for fold in range(FOLDS) if _whole(arms, fold, record)) or "none"
         rows.append((f"{stage.number}. {stage.title}", state, f"{len(done)} of {len(arms)}", folds))
     report.table(["stage", "state", "arms", "whole folds"], rows)
 
 
-def _whole(arms: Sequence[Arm], fold: int, out: Path) -> bool:
-    return all(is_done(arm, out) for arm in arms if arm.fold == fold)
+def _whole(arms: Sequence[Arm], fold: int, record: Record) -> bool:
+    return all(record.has(arm) for arm in arms if arm.fold == fold)
 
 
 def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) -> None:
@@ -164,6 +156,7 @@ def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) 
     _add_arms(report, measured, passing)
     _add_rankings(report, measured, passing)
     _add_remedies(report, measured, passing)
+    _add_later(report, measured, passing)
 
 
 def _add_gate(report: Report, measured: Measured, folds: Mapping[str, int]) -> None:
@@ -302,80 +295,92 @@ def _add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> N
     report.table(["ranking or reducer", *heads], table)
 
 
-def _add_depth(report: Report, arms: Sequence[Arm], out: Path) -> None:
-    """What pruning a control at one block alone costs, and how the scores of that block are spread; descriptive."""
-    controls = [arm for arm in arms if arm.branch == CONTROL_ARM and is_done(arm, out)]
-    costs: dict[int, dict[str, list[float]]] = {}
-    for arm in controls:
-        for block in BLOCKS:
-            if (out / arm.alone(block)).is_file():
-                rows = json.loads((out / arm.alone(block)).read_text(encoding="utf-8"))["rows"]
-                for row in rows:
-                    if row["change"] is not None:
-                        costs.setdefault(block, {}).setdefault(row["method"], []).append(-100.0 * row["change"])
-    if not costs:
+def _add_later(report: Report, measured: Measured, folds: Sequence[int]) -> None:
+    """What rankings lose at later blocks beside the earlier ones, at equal MACs; descriptive."""
+    (rate,) = LATER_RATES
+    there = [fold for fold in folds if fold in measured.of(later_key(LATER_METHODS[0], rate))]
+    if not there:
         return
-    profiles = [_profile(arm, out) for arm in controls]
     table = []
-    for block, by_method in costs.items():
-        cells = [f"{fmean(by_method[name]):.1f}" if name in by_method else "" for name in FREE_METHODS]
-        share, correlation = (
-            fmean(rows[block][name] for rows in profiles) for name in ("strongest_share", "intensity_correlation")
-        )
-        table.append((block, *cells, f"{100 * share:.0f}", f"{correlation:.2f}"))
-    report.heading(f"{NAMES[arms[0].backbone]}: where in depth", 3)
+    for name in LATER_METHODS:
+        late, early = later_key(name, rate), free_key(name, SAME_MACS)
+        pairs = ((CONTROL_KEY, early), (CONTROL_KEY, late), (late, early))
+        table.append((name, *(measured.difference(first, second, there) or "" for first, second in pairs)))
+    report.heading(f"{NAMES[measured.backbone]}: at later blocks, training-free", 3)
     report.text(
-        f"Descriptive, training-free, of the control: points that pruning at one block alone to {ALONE_RATE:g} costs, "
-        f"by each ranking, on {ALONE_CLIPS} test clips of a fold, evenly spread; what share of the attention that "
-        "patches get the strongest patch takes; and Pearson's correlation of attention with intensity. Means over "
-        f"clips, then over the folds that are there ({', '.join(str(arm.fold) for arm in controls)})."
+        f"Descriptive: the control's weights pruned at blocks {', '.join(map(str, LATER_BLOCKS))} to {rate:g}, beside "
+        f"those pruned at 3, 6 and 9 to {SAME_MACS:g}, which executes as many MACs; folds "
+        f"{', '.join(map(str, there))}. Points lost against the control, and points that the later blocks save."
     )
-    report.table(["block", *FREE_METHODS, "strongest patch, %", "correlation with intensity"], table)
+    report.table(["ranking or reducer", f"lost at 3, 6, 9, r = {SAME_MACS:g}", "lost at later blocks", "saved"], table)
 
 
-def _profile(arm: Arm, out: Path) -> list[dict[str, Any]]:
-    """`spectrim.analysis.depth.profile_of` of a control, kept beside its answers."""
-    kept = (out / arm.answers).with_name("profile.json")
-    if not kept.is_file():
-        options = {"fold": arm.fold, "validation_fold": validation_fold(arm.fold)}
-        write_json(kept, profile_of(out / arm.folder / "model", "csv", out / DATA, options, clips=ALONE_CLIPS))
-    found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
-    return found
+def _add_depth(report: Report, backbone: str, rows: Sequence[Row]) -> None:
+    """What pruning a model at one block alone costs, and how the scores of that block are spread; descriptive."""
+    for branch in PROFILED:
+        own = [row for row in rows if (row["backbone"], row["arm"]) == (backbone, branch.name)]
+        if not own:
+            continue
+        table = []
+        for block in sorted({row["block"] for row in own}):
+            here = [row for row in own if row["block"] == block]
+            means = {name: _mean_of(here, name) for name in (*FREE_METHODS, "strongest_share", "intensity_correlation")}
+            costs = ("" if means[name] is None else f"{means[name]:.1f}" for name in FREE_METHODS)
+            share, correlation = means["strongest_share"], means["intensity_correlation"]
+            table.append(
+                (
+                    block,
+                    *costs,
+                    "" if share is None else f"{100 * share:.0f}",
+                    "" if correlation is None else f"{correlation:.2f}",
+                )
+            )
+        name = "the control" if branch == CONTROL_ARM else f"fine-tuned by attention at {branch.keep_rate:g}"
+        report.heading(f"{NAMES[backbone]}: where in depth, {name}", 3)
+        report.text(
+            f"Descriptive, without further training: points that pruning at one block alone to {ALONE_RATE:g} costs, "
+            f"by each ranking, against the same weights with all patches, on {ALONE_CLIPS} test clips of a fold, "
+            "evenly spread; what share of the attention that patches get the strongest patch takes; and Pearson's "
+            "correlation of attention with intensity. Means over clips, then over the folds that are there "
+            f"({', '.join(str(fold) for fold in sorted({row['fold'] for row in own}))})."
+        )
+        report.table(["block", *FREE_METHODS, "strongest patch, %", "correlation with intensity"], table)
 
 
-def _add_runs(report: Report, plan: RecordingsPlan, out: Path) -> None:
+def _mean_of(rows: Sequence[Row], name: str) -> float | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return fmean(values) if values else None
+
+
+def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:
     """Every run that is done, with where to look."""
+    known = {(row["backbone"], row["arm"], row["seed"], row["fold"]): row for row in record.runs}
     rows = []
     for arm in plan.arms:
-        written = out / arm.folder / "results.json"
-        if not is_done(arm, out) or not written.is_file():
-            continue
-        chosen = json.loads(written.read_text(encoding="utf-8"))["chosen"]
-        validation = chosen.get("validation_accuracy")
-        rows.append(
-            (
-                f"{NAMES[arm.backbone]} {arm.branch.name}{' (control)' * (arm.branch == CONTROL_ARM)}",
-                *(arm.fold, arm.seed, f"{chosen['epoch']:g}", "" if validation is None else f"{100 * validation:.1f}"),
-                arm.folder.as_posix(),
-            )
-        )
+        if record.has(arm):
+            row = known[arm.backbone, arm.branch.name, arm.seed, arm.fold]
+            validation = row["validation"]
+            title = f"{NAMES[arm.backbone]} {arm.branch.name}{' (control)' * (arm.branch == CONTROL_ARM)}"
+            shown = (f"{row['epoch']:g}", "" if validation is None else f"{validation:.1f}")
+            rows.append((title, arm.fold, arm.seed, row["precision"], *shown, row["folder"]))
     report.heading("Runs")
     report.text(
-        "The epoch is chosen by the validation speakers of the fold. Each run's folder holds run.json, "
-        f"environment.json and metrics; what it answers to every clip is in the folder beside it, -test/clips.csv; "
-        f"its log is in logs/. Every speaker's accuracy is in speakers.csv, the folds in {DATA.as_posix()}/labels.csv."
+        "The epoch is chosen by the validation speakers of the fold; precision is that of the forward pass in "
+        "training. Each run's folder holds run.json, environment.json and metrics; what it answers to every clip is in "
+        "the folder beside it, -test/clips.csv; its log is in logs/. Everything here is made from speakers.csv, "
+        f"runs.csv and depth.csv; the folds are in {DATA.as_posix()}/labels.csv."
     )
-    report.table(["arm", "fold", "seed", "epoch", "validation, %", "folder"], rows)
+    report.table(["arm", "fold", "seed", "precision", "epoch", "validation, %", "folder"], rows)
 
 
-def _add_missing(report: Report, plan: RecordingsPlan, out: Path) -> None:
+def _add_missing(report: Report, plan: RecordingsPlan, record: Record) -> None:
     """Name what is not run."""
     report.heading("What is not run")
     lines = []
     for stage in STAGES:
         for backbone in stage.backbones:
             arms = [arm for arm in plan.arms if (arm.stage, arm.backbone) == (stage.number, backbone)]
-            left = [arm for arm in arms if not is_done(arm, out)]
+            left = [arm for arm in arms if not record.has(arm)]
             head = f"Stage {stage.number}, {NAMES[backbone]}"
             if len(left) == len(arms):
                 lines.append(f"{head}: not run, in any fold")

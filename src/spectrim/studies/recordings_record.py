@@ -1,0 +1,283 @@
+"""What the study on real recordings has found so far, as three tables that its whole report is made from.
+
+A fold may be run on one machine and the next on another: the tables of an earlier report stand for the runs that are
+not here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from spectrim.analysis.depth import profile_of
+from spectrim.errors import DataError
+from spectrim.files import write_json, write_text
+from spectrim.studies.recordings import (
+    ALONE_CLIPS,
+    BLOCKS,
+    BOTH,
+    CONTROL_ARM,
+    DATA,
+    FREE_METHODS,
+    FREE_RATES,
+    LATER_METHODS,
+    LATER_RATES,
+    PROFILED,
+    REMEDIES,
+    REMEDY_RATES,
+    STARTS,
+    TRAINED,
+    Arm,
+    RecordingsPlan,
+    pretrained,
+)
+from spectrim.studies.recordings_answers import TUNED, Key, Measured, free_key, later_key
+from spectrim.studies.speakers import FOLDS, read_clips, validation_fold
+from spectrim.tables import read_rows, table_csv, whole_number
+
+Row = dict[str, Any]
+
+SPEAKERS, RUNS, DEPTH = "speakers.csv", "runs.csv", "depth.csv"
+
+COLUMNS = {
+    SPEAKERS: ("backbone", "how", "arm", "seed", "fold", "speaker", "accuracy"),
+    RUNS: ("backbone", "arm", "seed", "fold", "epoch", "validation", "precision", "error", "folder"),
+    DEPTH: ("backbone", "arm", "seed", "fold", "block", *FREE_METHODS, "strongest_share", "intensity_correlation"),
+}
+"""Table → its columns. Accuracies, validation and what a ranking costs at one block alone are in points; error is that
+of the masked pre-training that a run starts from."""
+
+WHOLE, NUMBERS = ("seed", "fold", "block"), ("accuracy", "epoch", "validation", "error", *COLUMNS[DEPTH][5:])
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of every run.
+
+    Attributes:
+        speakers: the accuracy of every speaker, a row for each way of pruning each run.
+        runs: a row each: the epoch that was chosen, and what it has on the validation speakers.
+        depth: what pruning at one block alone costs, and how its scores are spread; a row for each block and run.
+    """
+
+    speakers: Sequence[Row] = ()
+    runs: Sequence[Row] = ()
+    depth: Sequence[Row] = ()
+
+    def has(self, arm: Arm) -> bool:
+        """Whether an arm is trained and tested."""
+        return any(_run(row) == (arm.backbone, arm.branch.name, arm.seed, arm.fold) for row in self.runs)
+
+    def beside(self, earlier: Record) -> Record:
+        """This record with the runs of an earlier one that this one lacks."""
+        known = {_run(row) for row in self.runs}
+
+        def further(rows: Sequence[Row]) -> list[Row]:
+            return [row for row in rows if _run(row) not in known]
+
+        return Record(
+            [*further(earlier.speakers), *self.speakers],
+            [*further(earlier.runs), *self.runs],
+            [*further(earlier.depth), *self.depth],
+        )
+
+    def measured(self) -> list[Measured]:
+        """What is known of each backbone of the protocol."""
+        found = {name: Measured(name, {}, None if name in STARTS else {}) for name in BOTH}
+        for row in self.speakers:
+            known: Any = found[row["backbone"]].accuracies
+            by_fold = known.setdefault((row["how"], row["arm"]), {}).setdefault(row["seed"], {})
+            by_fold.setdefault(row["fold"], {})[row["speaker"]] = row["accuracy"]
+        for row in self.runs:
+            errors: Any = found[row["backbone"]].errors
+            if errors is not None and row["error"] is not None:
+                errors[row["fold"]] = row["error"]
+        return list(found.values())
+
+    def write(self, folder: Path) -> None:
+        """Write the three tables into a folder."""
+        for name, rows in ((SPEAKERS, self.speakers), (RUNS, self.runs), (DEPTH, self.depth)):
+            table = [{column: row.get(column) for column in COLUMNS[name]} for row in rows]
+            ordered = sorted(table, key=lambda row: (row["backbone"], row["fold"], row["seed"]))
+            write_text(folder / name, table_csv(ordered or [dict.fromkeys(COLUMNS[name])]))
+
+
+def _run(row: Row) -> tuple[str, str, int, int]:
+    """Which run a row is about: what is found without training belongs to the control."""
+    arm = row["arm"] if row.get("how", TUNED) == TUNED else CONTROL_ARM.name
+    return row["backbone"], arm, row["seed"], row["fold"]
+
+
+def read_record(folder: Path, folds: Mapping[str, int]) -> Record:
+    """The tables of an earlier report.
+
+    Args:
+        folder: where they are.
+        folds: speaker → fold in which it is tested.
+
+    Raises:
+        DataError: a table is missing or broken, or has a speaker who is in another fold here.
+    """
+    tables = {name: _read(folder / name) for name in COLUMNS}
+    for row in tables[SPEAKERS]:
+        if folds.get(row["speaker"]) != row["fold"]:
+            raise DataError(
+                f"{folder / SPEAKERS}: speaker {row['speaker']} is in fold {row['fold']} there and in "
+                f"{folds.get(row['speaker'], 'none')} of these recordings: it is of other data"
+            )
+    return Record(tables[SPEAKERS], tables[RUNS], tables[DEPTH])
+
+
+def _read(path: Path) -> list[Row]:
+    rows = []
+    for line, cells in read_rows(path, COLUMNS[path.name]):
+        if not any(cells.values()):
+            continue
+        row: Row = dict(cells)
+        for name in row.keys() & set(WHOLE):
+            row[name] = whole_number(path, line, name, cells[name])
+        try:
+            row |= {name: float(cells[name]) if cells[name] else None for name in row.keys() & set(NUMBERS)}
+        except ValueError as error:
+            raise DataError(f"{path}, line {line}: {error}") from error
+        if row["backbone"] not in BOTH:
+            raise DataError(f"{path}, line {line}: backbone is {row['backbone']}; allowed: {', '.join(BOTH)}")
+        rows.append(row)
+    return rows
+
+
+def record_of(plan: RecordingsPlan, out: Path, data: Path) -> Record:
+    """What the runs in a folder have found.
+
+    Args:
+        plan: says what arms there are.
+        out: folder of the study.
+        data: of the recordings.
+    """
+    speakers = {str((data / clip.path).absolute()): clip.speaker for clip in read_clips(data)}
+    errors = pretraining_errors(out)
+    record = Record([], [], [])
+    accuracies, runs, depth = ([*rows] for rows in (record.speakers, record.runs, record.depth))
+    for arm in plan.arms:
+        if not is_done(arm, out):
+            continue
+        named = {"backbone": arm.backbone, "seed": arm.seed, "fold": arm.fold}
+        answers = read_answers(arm, out, speakers)
+        if arm.branch == CONTROL_ARM:
+            answers |= read_remedies(arm, out, speakers) | read_later(arm, out, speakers)
+        accuracies += [
+            {**named, "how": how, "arm": name, "speaker": speaker, "accuracy": accuracy}
+            for (how, name), by_speaker in answers.items()
+            for speaker, accuracy in by_speaker.items()
+        ]
+        error = None if arm.backbone in STARTS else errors.get(arm.fold)
+        runs.append({**named, "arm": arm.branch.name, "error": error, **_facts(arm, out)})
+        depth += [{**named, "arm": arm.branch.name, **row} for row in _depth(arm, out)]
+    return Record(accuracies, runs, depth)
+
+
+def is_done(arm: Arm, out: Path) -> bool:
+    """Whether an arm is trained and tested here; the report of its test is written last."""
+    return (out / arm.answers).is_file() and (out / arm.answers.with_name("report.html")).is_file()
+
+
+def _facts(arm: Arm, out: Path) -> Row:
+    """Which epoch of a run was chosen, what it has on the validation speakers, and in what precision it was trained."""
+    folder = out / arm.folder
+    chosen = json.loads((folder / "results.json").read_text(encoding="utf-8"))["chosen"]
+    validation = chosen.get("validation_accuracy")
+    begun = folder / "run.json"
+    recipe = json.loads(begun.read_text(encoding="utf-8"))["recipe"] if begun.is_file() else {}
+    return {
+        "epoch": float(chosen["epoch"]),
+        "validation": None if validation is None else 100.0 * validation,
+        "precision": recipe.get("optimiser", {}).get("precision", ""),
+        "folder": arm.folder.as_posix(),
+    }
+
+
+def pretraining_errors(out: Path) -> dict[int, float]:
+    """Fold → mean squared error on recordings of its validation speakers, of normalised patches that were masked."""
+    written = {fold: out / pretrained(fold) / "results.json" for fold in range(FOLDS)}
+    return {
+        fold: float(json.loads(path.read_text(encoding="utf-8"))["held_out_loss"])
+        for fold, path in written.items()
+        if path.is_file()
+    }
+
+
+def read_answers(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    """Key → speaker → accuracy in points of an arm, and of its weights without training where it is the control."""
+    own = f"{TRAINED} at keep rate {arm.branch.keep_rate:g}"
+    random = arm.branch.ranking == "random"
+    wanted = {(TUNED, arm.branch.name): f"random at keep rate {arm.branch.keep_rate:g}, draw" if random else own}
+    if arm.branch == CONTROL_ARM:
+        wanted |= {free_key(method, rate): _title(method, rate) for rate in FREE_RATES for method in FREE_METHODS}
+    return _by_speaker(out / arm.answers, wanted, speakers)
+
+
+def read_remedies(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    """The same of a control's weights by `REMEDIES`; nothing where it has not been asked."""
+    methods = REMEDIES[arm.backbone]
+    wanted = {free_key(name, rate): _title(name, rate) for rate in REMEDY_RATES for name in methods}
+    return _if_asked(out / arm.remedies, wanted, speakers)
+
+
+def read_later(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    """The same of a control's weights that are pruned at later blocks; nothing where it has not been asked."""
+    wanted = {later_key(name, rate): _title(name, rate) for rate in LATER_RATES for name in LATER_METHODS}
+    return _if_asked(out / arm.later, wanted, speakers)
+
+
+def _title(method: str, keep_rate: float) -> str:
+    """The column of a method in `spectrim compare`'s answers, or how those of its draws begin."""
+    return f"{method} at keep rate {keep_rate:g}" + ", draw" * (method == "random")
+
+
+def _if_asked(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    return _by_speaker(answers, wanted, speakers) if answers.with_name("report.html").is_file() else {}
+
+
+def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+    """Key → speaker → accuracy in points, of the columns with a title; the mean over those of a title's draws."""
+    rows = [cells for _, cells in read_rows(answers, ("clip", "label"))]
+    found = {}
+    for key, title in wanted.items():
+        columns = [name for name in rows[0] if name == title or (title.endswith("draw") and name.startswith(title))]
+        by_speaker: dict[str, list[float]] = {}
+        for row in rows:
+            right = fmean(row[column] == row["label"] for column in columns)
+            by_speaker.setdefault(speakers[row["clip"]], []).append(100.0 * right)
+        found[key] = {name: fmean(values) for name, values in by_speaker.items()}
+    return found
+
+
+def _depth(arm: Arm, out: Path) -> list[Row]:
+    """A row for each block of a run that was pruned there alone, or whose scores are looked at."""
+    if arm.branch not in PROFILED:
+        return []
+    costs: dict[int, Row] = {}
+    for block in BLOCKS:
+        if (out / arm.alone(block)).is_file():
+            rows = json.loads((out / arm.alone(block)).read_text(encoding="utf-8"))["rows"]
+            lost = {row["method"]: -100.0 * row["change"] for row in rows if row["change"] is not None}
+            costs[block] = {name: lost.get(name) for name in FREE_METHODS}
+    if not costs:
+        return []
+    spread = {row["block"]: row for row in _profile(arm, out)}
+    kinds = ("strongest_share", "intensity_correlation")
+    return [{"block": block, **costs[block], **{kind: spread[block][kind] for kind in kinds}} for block in costs]
+
+
+def _profile(arm: Arm, out: Path) -> list[Row]:
+    """`spectrim.analysis.depth.profile_of` of a run, kept beside its answers."""
+    kept = (out / arm.answers).with_name("profile.json")
+    if not kept.is_file():
+        options = {"fold": arm.fold, "validation_fold": validation_fold(arm.fold)}
+        write_json(kept, profile_of(out / arm.folder / "model", "csv", out / DATA, options, clips=ALONE_CLIPS))
+    found: list[Row] = json.loads(kept.read_text(encoding="utf-8"))
+    return found

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,12 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         return result.exit_code
 
     monkeypatch.setitem(recordings.STARTS, "ast", str(start))
-    monkeypatch.setattr(recordings, "recordings_plan", partial(recordings.recordings_plan, changes=SMALL))
+    planned = recordings.recordings_plan
+    monkeypatch.setattr(
+        recordings,
+        "recordings_plan",
+        lambda *given, changes, **named: planned(*given, changes=(*SMALL, *changes), **named),
+    )
     for place in ("recordings", "recordings_record"):
         monkeypatch.setattr(f"spectrim.studies.{place}.BLOCKS", (3,))
     monkeypatch.setattr("spectrim.studies.runner._run_step", run_here)

@@ -225,7 +225,7 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
             f"{measured.backbone}-points-lost",
             points_lost_figure(drawn, against="the control", least=MARGIN, dots="speakers"),
             f"{name}: points lost against the control, with 95 % intervals over speakers; small dots are speakers. "
-            f"Folds {', '.join(map(str, passing))}.",
+            f"Folds {', '.join(map(str, passing))}, those of them in which an arm has been run.",
         )
 
 

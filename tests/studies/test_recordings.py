@@ -407,6 +407,9 @@ def test_an_earlier_report_stands_for_the_runs_that_are_not_here(data: Path, tmp
         (",90.0", ",most", "could not convert string to float: 'most'"),
         ("ast,fine-tuned,r=0.999,0,", "ast,fine-tuned,r=0.999,zero,", "seed is 'zero', not a whole number"),
         ("accuracy", "right", "the header lacks accuracy"),
+        (",90.0", ",nan", "has accuracy nan; allowed: 0 to 100"),
+        ("ast,fine-tuned,r=0.999,0,0,00000003,90.0\n", "", "r=0.999 of fold 0 has 5 rows, where 6 speakers"),
+        (",00000004,", ",00000003,", "r=0.999 of fold 0 has 6 rows, where 6 speakers"),
     ],
 )
 def test_an_earlier_report_of_something_else_is_refused(

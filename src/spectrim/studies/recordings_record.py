@@ -129,7 +129,24 @@ def read_record(folder: Path, folds: Mapping[str, int]) -> Record:
                 f"{folder / SPEAKERS}: speaker {row['speaker']} is in fold {row['fold']} there and in "
                 f"{folds.get(row['speaker'], 'none')} of these recordings: it is of other data"
             )
+    _check_speakers(folder / SPEAKERS, tables, folds)
     return Record(tables[SPEAKERS], tables[RUNS], tables[DEPTH])
+
+
+def _check_speakers(path: Path, tables: Mapping[str, Sequence[Row]], folds: Mapping[str, int]) -> None:
+    """Make sure that every run has all speakers of its fold once: a mean over some of them would be another number."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for row in tables[SPEAKERS]:
+        found.setdefault((*_run(row), row["how"], row["arm"]), []).append(row["speaker"])
+        if row["accuracy"] is None or not 0 <= row["accuracy"] <= 100:
+            raise DataError(f"{path}: speaker {row['speaker']} has accuracy {row['accuracy']}; allowed: 0 to 100")
+    for key, speakers in found.items():
+        own = sorted(name for name, fold in folds.items() if fold == key[3])
+        if sorted(speakers) != own:
+            said = f"{len(speakers)} rows, where {len(own)} speakers have one each"
+            raise DataError(f"{path}: {key[-1]} of fold {key[3]} has {said}")
+    if lacking := {_run(row) for row in tables[RUNS]} ^ {key[:4] for key in found}:
+        raise DataError(f"{path} and {RUNS} are not of the same runs: {sorted(lacking)[0]} is in one of them")
 
 
 def _read(path: Path) -> list[Row]:
@@ -160,8 +177,9 @@ def record_of(plan: RecordingsPlan, out: Path, data: Path) -> Record:
     """
     speakers = {str((data / clip.path).absolute()): clip.speaker for clip in read_clips(data)}
     errors = pretraining_errors(out)
-    record = Record([], [], [])
-    accuracies, runs, depth = ([*rows] for rows in (record.speakers, record.runs, record.depth))
+    accuracies: list[Row] = []
+    runs: list[Row] = []
+    depth: list[Row] = []
     for arm in plan.arms:
         if not is_done(arm, out):
             continue

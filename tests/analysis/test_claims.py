@@ -28,6 +28,7 @@ from spectrim.analysis.claims import (
     verdict,
 )
 from spectrim.analysis.experiment import Findings, Plan, experiment, facts_of, load_findings, save_findings
+from spectrim.analysis.summary import KENDALL_FORMS
 from spectrim.data import AudioDataset
 from spectrim.errors import InvalidSetting
 from spectrim.stats.ground import CANNOT_SAY, Interval
@@ -162,8 +163,7 @@ def test_all_claims_of_two_models(found: list[Findings], part: AudioDataset) -> 
     dense = found[0].summaries[1.0]
     taus = []
     for clip in range(len(dense)):
-        blocks = dense.kendall[clip, 0, 1]
-        taus.append(np.nanmean(blocks))
+        taus.append(np.nanmean(dense.kendall[clip, 0, KENDALL_FORMS.index("kendall_somers_d")]))
     shown = next(cells for cells in claims["correlation"].rows if cells[:3] == ("ast", "1", "intensity"))
     assert shown[3].startswith(f"{np.mean(taus):.2f} [")
     alone = low_intensity(found[:1])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from observed import LABELS, clips_on_disk, made_up, small_eager_model
 from plain import small_config
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, somersd
 
 from spectrim.analysis.batches import ClipBatch
 from spectrim.analysis.record import observe, record
@@ -41,7 +41,7 @@ def test_kendall_is_scipys_over_the_patches_that_entered(padding: str) -> None:
     rows = summary_of(padding=padding).rows(resamples=10)
     for statistic in ("intensity", "variation"):
         for block in range(4):
-            taus, papers = [], []
+            taus, papers, unbinned, ways = [], [], [], []
             for clip in range(7):
                 alive = ~np.isnan(ALL.scores[clip, block])
                 if padding == "without":
@@ -50,6 +50,8 @@ def test_kendall_is_scipys_over_the_patches_that_entered(padding: str) -> None:
                 values = getattr(ALL, statistic)[clip][alive]
                 ranks = [sum(value > bound for bound in CLUSTERS[statistic].bounds) for value in values]
                 taus.append(kendalltau(scores, ranks).statistic)
+                unbinned.append(kendalltau(scores, values).statistic)
+                ways.append(somersd(ranks, scores).statistic if len(set(ranks)) > 1 else np.nan)
                 signs = np.sign(np.subtract.outer(scores, scores)) * np.sign(np.subtract.outer(ranks, ranks))
                 above = np.triu_indices(len(scores), 1)
                 papers.append((signs[above] >= 0).mean() - (signs[above] < 0).mean() if len(scores) > 1 else np.nan)
@@ -58,6 +60,12 @@ def test_kendall_is_scipys_over_the_patches_that_entered(padding: str) -> None:
             assert (row["clips"], row["padding"]) == (np.isfinite(taus).sum(), padding)
             paper = found(rows, "kendall_paper", statistic=statistic, block=block)
             assert paper["mean"] == pytest.approx(np.nanmean(papers), abs=1e-12)
+            binless = found(rows, "kendall_tau_b_values", statistic=statistic, block=block)
+            assert binless["mean"] == pytest.approx(np.nanmean(unbinned), abs=1e-12)
+            way = found(rows, "kendall_somers_d", statistic=statistic, block=block)
+            assert way["mean"] == pytest.approx(np.nanmean(ways), abs=1e-12)
+            perfect = found(rows, "kendall_tau_b_perfect", statistic=statistic, block=block)
+            assert abs(row["mean"]) <= perfect["mean"] < 1.0
             expected = found(rows, "kendall_paper_expected_shuffled", statistic=statistic, block=block)
             assert 0.1 < expected["mean"] < 0.5
             dealt = found(rows, "kendall_paper_shuffled", statistic=statistic, block=block)

@@ -49,8 +49,8 @@ def test_the_cluster_bar_is_as_long_as_its_patches(tmp_path: Path) -> None:
     drawn(figure, tmp_path)
 
 
-def test_kendall_curves_show_three_forms_of_each_statistic(tmp_path: Path) -> None:
-    figure = kendall_curves(ROWS)
+def test_kendall_curves_show_four_forms_of_each_statistic(tmp_path: Path) -> None:
+    figure = kendall_curves(ROWS, published={"AS-20K": 0.53, "ESC-50": 0.61})
     wanted = {
         (row["statistic"], row["quantity"]): [] for row in ROWS if row["quantity"].startswith("kendall") and row["mean"]
     }
@@ -59,7 +59,14 @@ def test_kendall_curves_show_three_forms_of_each_statistic(tmp_path: Path) -> No
             wanted[row["statistic"], row["quantity"]].append(row["mean"])
     for axis, statistic in zip(figure.axes, BOUNDS, strict=True):
         lines = {line.get_label(): line.get_ydata() for line in axis.lines}
-        np.testing.assert_allclose(lines["tau-b (0 if unrelated)"], wanted[statistic, "kendall_tau_b"])
+        way = lines["the share of the way from random to perfect (Somers' D)"]
+        np.testing.assert_allclose(way, wanted[statistic, "kendall_somers_d"])
+        values = lines["tau-b with the values themselves"]
+        np.testing.assert_allclose(values, wanted[statistic, "kendall_tau_b_values"])
+        dotted = [
+            line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == ":" or len(set(line.get_ydata())) == 1
+        ]
+        assert ({0.53, 0.61} <= set(dotted)) == (statistic == "intensity")
         np.testing.assert_allclose(lines["the paper's form"], wanted[statistic, "kendall_paper"])
         shuffled = wanted[statistic, "kendall_paper_expected_shuffled"]
         np.testing.assert_allclose(lines["the paper's form, scores shuffled"], shuffled)

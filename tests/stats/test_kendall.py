@@ -9,16 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, somersd
 
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.stats.kendall import (
     PairCounts,
     count_pairs,
+    largest_tau_b,
     paper_form,
     paper_form_when_shuffled,
     shuffled,
+    somers_d,
     tau_b,
+    tau_b_of_values,
 )
 
 
@@ -144,3 +147,46 @@ def test_a_shuffle_deals_each_score_to_each_living_patch_alike() -> None:
 def test_wrong_ranks_are_refused(clusters: list[int], number: int, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         count_pairs(np.array([0.1, 0.2]), np.array(clusters), number)
+
+
+@given(data=st.data())
+def test_somers_d_is_scipys_and_the_share_of_the_way_in_both_forms(data: st.DataObject) -> None:
+    patches = data.draw(st.integers(2, 12))
+    ties = data.draw(st.booleans())
+    elements = st.sampled_from([0.0, 0.25, 0.5, 1.0]) if ties else st.floats(0, 1, width=32)
+    scores = data.draw(arrays.arrays(np.float32, (patches,), elements=elements, unique=not ties))
+    clusters = data.draw(arrays.arrays(np.int64, (patches,), elements=st.integers(0, 4)))
+    counts = count_pairs(scores, clusters)
+    found = float(somers_d(counts))
+    if len(set(clusters.tolist())) == 1:
+        assert np.isnan(found)
+        return
+    # SciPy refuses a single value of the dependent variable, of which D is 0.
+    wanted = somersd(clusters, scores).statistic if len(set(scores.tolist())) > 1 else 0.0
+    assert found == pytest.approx(wanted, abs=1e-12)
+    if not ties:
+        assert found == pytest.approx(float(tau_b(counts) / largest_tau_b(counts)), abs=1e-12)
+        random = float(paper_form_when_shuffled(counts))
+        assert found == pytest.approx((float(paper_form(counts)) - random) / (1.0 - random), abs=1e-12)
+
+
+def test_a_perfect_score_goes_all_the_way_and_has_the_largest_tau_b() -> None:
+    clusters = np.repeat(np.arange(5), [30, 20, 20, 20, 10])
+    counts = count_pairs(np.arange(100.0), clusters)
+    assert float(somers_d(counts)) == float(paper_form(counts)) == 1.0
+    assert float(tau_b(counts)) == pytest.approx(float(largest_tau_b(counts)))
+    assert float(largest_tau_b(counts)) == pytest.approx(kendalltau(np.arange(100.0), clusters).statistic)
+
+
+def test_tau_b_of_values_leaves_out_what_is_gone() -> None:
+    generator = np.random.default_rng(3)
+    scores, values = generator.random((2, 3, 20)), generator.normal(size=(2, 1, 20))
+    scores[0, 1, :7], values[1, 0, 4] = np.nan, np.nan
+    scores[1, 2] = 0.5
+    found = tau_b_of_values(scores, values)
+    assert found.shape == (2, 3) and np.isnan(found[1, 2])
+    assert found[0, 1] == pytest.approx(kendalltau(scores[0, 1, 7:], values[0, 0, 7:]).statistic)
+    rest = np.arange(20) != 4
+    assert found[1, 0] == pytest.approx(kendalltau(scores[1, 0, rest], values[1, 0, rest]).statistic)
+    with pytest.raises(InputShapeError, match=r"values has shape \(3,\); wanted: one for each of the scores"):
+        tau_b_of_values(scores, np.zeros(3))

@@ -21,6 +21,7 @@ from spectrim.pictures.curves import accuracy_curve
 from spectrim.pictures.mosaics import mosaic
 from spectrim.pictures.report import Report
 from spectrim.stats.bootstrap import bootstrap
+from spectrim.stats.kendall import PUBLISHED_MEANS
 
 CLUSTER_SETS = {"high-clusters": "C4+C5", "low-clusters": "C1+C2"}
 
@@ -144,8 +145,11 @@ def _model_figure(
         return criteria_curves(ablations, result.name), caption
     if key == "correlation":
         dense = [row for row in statistics if row["keep_rate"] == 1.0]
-        caption = "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals."
-        return kendall_curves(dense, result.name), caption
+        caption = (
+            "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals; "
+            "dotted: what the paper's figures read, mean over blocks."
+        )
+        return kendall_curves(dense, result.name, published=PUBLISHED_MEANS.get(result.backbone)), caption
     if key == "attention":
         figure = received_curves(received_ratio(result), result.summaries[rate].stages, result.name)
         caption = (

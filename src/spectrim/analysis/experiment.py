@@ -41,7 +41,7 @@ from spectrim.stats.clusters import PUBLISHED_INTENSITY_BOUNDS, Clusters, publis
 CLUSTERINGS = ("fit", "published")
 EXAMPLES = 4
 """Clips that are kept for pictures, evenly spread over the data set."""
-VERSION = 1
+VERSION = 2
 SUMMARY_ARRAYS = ("targets", "logits", "survived", "counted", "kendall", "counts", "received", "density")
 
 Tell = Callable[[str, int, int], object]

@@ -20,14 +20,33 @@ from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting, one_of
 from spectrim.stats.bootstrap import CONFIDENCE, RESAMPLES, Estimate, bootstrap
 from spectrim.stats.clusters import PADDED_PATCHES, Clusters, kmeans_1d
-from spectrim.stats.kendall import count_pairs, paper_form, paper_form_when_shuffled, shuffled, tau_b
+from spectrim.stats.kendall import (
+    count_pairs,
+    largest_tau_b,
+    paper_form,
+    paper_form_when_shuffled,
+    shuffled,
+    somers_d,
+    tau_b,
+    tau_b_of_values,
+)
 from spectrim.stats.ratios import Ratio, clip_mean, pooled
 
 STATISTICS = ("intensity", "variation")
 """What patches are clustered by; the order of the axes below."""
 
-KENDALL_FORMS = ("kendall_paper", "kendall_tau_b", "kendall_paper_expected_shuffled", "kendall_paper_shuffled")
-"""The paper's form, tau-b, and what the paper's form reads on shuffled scores: on average, and in one shuffle."""
+KENDALL_FORMS = (
+    "kendall_paper",
+    "kendall_tau_b",
+    "kendall_paper_expected_shuffled",
+    "kendall_paper_shuffled",
+    "kendall_tau_b_perfect",
+    "kendall_somers_d",
+    "kendall_tau_b_values",
+)
+"""The paper's form, tau-b; what the paper's form reads on shuffled scores, on average and in one shuffle; what tau-b
+reads on a perfect score; the share of the way from a random to a perfect score, Somers' D; and tau-b of the values
+themselves, before any clusters."""
 
 LOW = 2
 """Clusters that count as low: C1 and C2, as in the paper's ablation of dropping them."""
@@ -258,28 +277,38 @@ class Accumulator:
                 "logits": batch.logits,
                 "survived": batch.survived,
                 "counted": counted,
-                "kendall": np.stack([self._kendall(batch, ranks) for ranks in (first, second)], axis=1),
+                "kendall": np.stack(
+                    [
+                        self._kendall(batch, ranks, getattr(batch, name))
+                        for name, ranks in zip(STATISTICS, (first, second), strict=True)
+                    ],
+                    axis=1,
+                ),
                 "counts": joint_counts(present, first, second, self.number),
                 "received": np.stack(received(stage_scores, kept[:, 1:], counted), axis=-1),
             }
         )
         self._density += density(present, batch.intensity, batch.variation, self.edges)
 
-    def _kendall(self, batch: ClipBatch, ranks: NDArray[np.int8]) -> NDArray[np.float64]:
+    def _kendall(self, batch: ClipBatch, ranks: NDArray[np.int8], values: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n, forms, blocks)."""
         scores = batch.scores.reshape(len(batch), self.blocks, -1)
         wide = ranks.reshape(len(batch), 1, -1)
         counts = count_pairs(scores, wide, self.number)
+        among = np.where(wide < 0, np.nan, scores)
         if self.seed is None:
             in_one_shuffle = np.full(counts.pairs.shape, np.nan)
         else:
-            among = np.where(wide < 0, np.nan, scores)
             each = [
                 shuffled(of_clip, seed=[self.seed, int(place)])
                 for of_clip, place in zip(among, batch.positions, strict=True)
             ]
             in_one_shuffle = paper_form(count_pairs(np.stack(each), wide, self.number))
-        return np.stack([paper_form(counts), tau_b(counts), paper_form_when_shuffled(counts), in_one_shuffle], axis=1)
+        forms = (
+            *(paper_form(counts), tau_b(counts), paper_form_when_shuffled(counts), in_one_shuffle),
+            *(largest_tau_b(counts), somers_d(counts), tau_b_of_values(among, values.reshape(len(batch), 1, -1))),
+        )
+        return np.stack(forms, axis=1)
 
     def summary(self) -> Summary:
         """The summary of all batches so far.

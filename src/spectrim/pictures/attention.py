@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,19 @@ from spectrim.pictures.figures import (
 from spectrim.stats.bootstrap import Estimate
 
 
-def kendall_curves(rows: Sequence[Row], title: str = "") -> Figure:
-    """Kendall correlation of score and cluster in each block: tau-b, the paper's form, and that on shuffled scores.
+def kendall_curves(rows: Sequence[Row], title: str = "", *, published: Mapping[str, float] | None = None) -> Figure:
+    """Kendall correlation of score and cluster in each block, with its marks: see `forms`.
 
     Args:
         rows: of `spectrim.analysis.summary.Summary.rows`; those of Kendall's correlation are drawn.
         title: above the picture.
+        published: data set → mean over blocks in the paper's form, drawn across the clusters of intensity.
     """
     forms = (
         ("kendall_paper", "the paper's form"),
         ("kendall_paper_expected_shuffled", "the paper's form, scores shuffled"),
-        ("kendall_tau_b", "tau-b (0 if unrelated)"),
+        ("kendall_somers_d", "the share of the way from random to perfect (Somers' D)"),
+        ("kendall_tau_b_values", "tau-b with the values themselves"),
     )
     kendall_rows = [row for row in rows if row["quantity"].startswith("kendall") and row["mean"] is not None]
     require_rows(kendall_rows, "Kendall correlations")
@@ -45,10 +47,15 @@ def kendall_curves(rows: Sequence[Row], title: str = "") -> Figure:
             series_rows = [row for row in kendall_rows if row["quantity"] == form and row["statistic"] == statistic]
             _band(axis, [row["block"] for row in series_rows], series_rows, style, name)
         axis.axhline(0.0, color="0.25", linewidth=0.8)
+        if published and statistic == "intensity":
+            said = "published: " + ", ".join(f"{name} {mean:.2f}" for name, mean in published.items())
+            for number, mean in enumerate(published.values()):
+                label = "_" if number else said
+                axis.axhline(mean, color="0.45", linewidth=0.9, linestyle=(0, (1, 2)), label=label)
         axis.set_title(f"clusters of {statistic}", fontsize=NORMAL, loc="left")
         _block_axis(axis)
     axes[0].set_ylabel("Kendall correlation with the score", fontsize=NORMAL)
-    legend_below(figure, axes[0])
+    legend_below(figure, axes[0], columns=2)
     add_title(figure, title)
     return figure
 

@@ -2,7 +2,9 @@
 
 Of two patches i and j with scores s and cluster ranks c, the pair is concordant where (sᵢ − sⱼ)·(cᵢ − cⱼ) > 0,
 discordant where it is below 0, and tied where it is 0. With five clusters a fifth of the pairs is tied, or more, so
-what is done with ties decides what the number says: see `paper_form`, `tau_b` and `paper_form_when_shuffled`.
+what is done with ties decides what the number says: see `paper_form` and `tau_b`, the marks beside them
+(`paper_form_when_shuffled`, `largest_tau_b`), `somers_d`, which is the same of both, and `tau_b_of_values`, which has
+no clusters.
 
 Pairs are counted in O(n log n): ordered by score, and by cluster where scores are equal, the discordant pairs are the
 inversions of the clusters, and for K clusters those are K − 1 running counts.
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 
 from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.stats.ratios import divide_or_nan
@@ -25,6 +28,12 @@ MOST_CLUSTERS = 7
 CLUSTER_BITS = 3
 OUTSIDE = (1 << CLUSTER_BITS) - 1
 """Mark of patches left out; it sorts behind all others, so that it changes none of their counts."""
+
+PUBLISHED_MEANS: dict[str, dict[str, float]] = {
+    "ast": {"AS-20K": 0.53, "SPC-2": 0.67, "ESC-50": 0.61},
+    "audiomae": {"AS-20K": 0.46, "SPC-2": 0.49, "ESC-50": 0.59, "VoxCeleb-1": 0.56},
+}
+"""Backbone → data set → what the paper's figures read for clusters of intensity, mean over blocks, in `paper_form`."""
 
 ENTRIES_AT_ONCE = 1 << 16
 """Scores that are sorted at once, so that they stay in a processor's cache."""
@@ -166,6 +175,52 @@ def paper_form_when_shuffled(counts: PairCounts) -> NDArray[np.float64]:
     """
     untied_scores = 1.0 - divide_or_nan(counts.tied_scores, counts.pairs)
     return 1.0 - untied_scores * (1.0 - divide_or_nan(counts.tied_clusters, counts.pairs))
+
+
+def largest_tau_b(counts: PairCounts) -> NDArray[np.float64]:
+    """`tau_b` of a perfect score, which orders every pair of two clusters right and ties none: √(1 − T_c/pairs).
+
+    Below 1, because clusters tie patches that a score tells apart. The paper's form reads 1 there. NaN without a pair.
+    """
+    return np.sqrt(1.0 - divide_or_nan(counts.tied_clusters, counts.pairs))
+
+
+def somers_d(counts: PairCounts) -> NDArray[np.float64]:
+    """Somers' D of the score given the cluster (1962; `scipy.stats.somersd`): (C − D) / (pairs − T_c).
+
+    How far a score is on the way from random (0) to perfect (1), where no scores are tied: `tau_b` over
+    `largest_tau_b`, and the same of the paper's form between `paper_form_when_shuffled` and 1. So it says "how much"
+    whatever the clusters tie. NaN where all patches are in one cluster.
+    """
+    return divide_or_nan(counts.concordant - counts.discordant, counts.pairs - counts.tied_clusters)
+
+
+def tau_b_of_values(scores: NDArray[np.floating], values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Kendall's tau-b of a patch's score and its value itself, before any clusters: `scipy.stats.kendalltau`.
+
+    Args:
+        scores: (..., n), NaN where a patch is not alive.
+        values: (..., n), such as intensity, broadcast against ``scores``; NaN leaves a patch out.
+
+    Returns:
+        (...); NaN where all scores or all values are equal.
+
+    Raises:
+        InputShapeError: the shapes do not fit together.
+    """
+    scores = np.asarray(scores)
+    try:
+        values = np.broadcast_to(values, scores.shape)
+    except ValueError as error:
+        raise InputShapeError(
+            f"values has shape {np.shape(values)}; wanted: one for each of the scores, {scores.shape}"
+        ) from error
+    taus = np.full(scores.shape[:-1], np.nan)
+    for place in np.ndindex(taus.shape):
+        alive = ~np.isnan(scores[place]) & ~np.isnan(values[place])
+        if np.count_nonzero(alive) > 1:
+            taus[place] = kendalltau(scores[place][alive], values[place][alive]).statistic
+    return taus
 
 
 def shuffled(scores: NDArray[np.floating], *, seed: int | Sequence[int]) -> NDArray[np.floating]:

@@ -22,6 +22,7 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.cli.app import app
 from spectrim.network.transformer import AudioTransformer
 from spectrim.studies import recordings
+from spectrim.studies.recordings_analysis import QUANTITIES
 from spectrim.studies.runner import Step
 from spectrim.tables import csv_text
 
@@ -96,13 +97,14 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
         *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.5", "r=0.3-random") for end in ("", " test")),
         "r=0.999 remedies",
         "r=0.999 later",
+        *(f"{arm} analysis{end}" for arm in ("r=0.999", "r=0.7") for end in ("", " with padding")),
         "r=0.999 block 3",
         "r=0.7 block 3",
     ]
     result = run(*real, "--folds", 0, "--stages", 1, "--threads", 1)
     assert result.exit_code == 0
     assert result.stdout.strip() == str(out / "report.html")
-    assert len(commands) == len(set(commands)) == 13
+    assert len(commands) == len(set(commands)) == 17
     runs = out / "runs" / "asc-ast" / "fold0-seed0"
     weights = {name: from_pretrained(runs / name / "model").state_dict() for name in ("trunk", "r0.999", "r0.7")}
     assert any(not np.array_equal(weights["r0.7"][name], value) for name, value in weights["r0.999"].items())
@@ -117,14 +119,16 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     lines = (out / "speakers.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * (4 + 16 + 16 + 6)
     assert "### AST: where in depth, fine-tuned by attention at 0.7" in text
+    analysed = (out / "analysis.csv").read_text().splitlines()
+    assert len(analysed) == 1 + 2 * 2 * 2 * len(QUANTITIES)
     # On a machine without the runs, their report's tables stand for them.
     elsewhere = (tmp_path / "elsewhere", "--scale", "real", "--data", data, "--report-only")
     elsewhere[0].mkdir()
     assert run(*elsewhere, "--earlier", out).exit_code == 0
-    for name in ("report.md", "speakers.csv", "runs.csv", "depth.csv"):
+    for name in ("report.md", "speakers.csv", "runs.csv", "depth.csv", "analysis.csv"):
         assert (elsewhere[0] / name).read_text() == (out / name).read_text()
     assert run(*real, "--report-only").exit_code == 0
-    assert len(commands) == 13
+    assert len(commands) == 17
     assert run(out).exit_code == 2
 
 

@@ -14,6 +14,7 @@ import pytest
 from spectrim.data import DATA_SETS
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.studies.recordings import REMEDIES, TRAINED, Arm, recordings_plan
+from spectrim.studies.recordings_analysis import LATER
 from spectrim.studies.recordings_answers import (
     CONTROL_KEY,
     FREE,
@@ -116,8 +117,8 @@ def test_every_arm_of_the_protocol_is_planned_and_every_step_comes_after_what_it
         assert all(set(step.needs) <= {one.name for one in steps[:place]} for place, step in enumerate(steps)), number
         before |= names
     first, *_, last = plan.up_to_each_stage
-    assert len(first) == 5 * (1 + 2 * 4 + 2 * 12 + 2)
-    both_seeds = 5 * (1 + 2 * (4 + 3 + 5) + 2 * 12 + 2) + 5 * (1 + 2 * 4 + 2 * 12 + 2)
+    assert len(first) == 5 * (1 + 2 * 4 + 2 * 12 + 2 + 2 * 2)
+    both_seeds = 5 * (1 + 2 * (4 + 3 + 5) + 2 * 12 + 2 + 2 * 2) + 5 * (1 + 2 * 4 + 2 * 12 + 2 + 2 * 2)
     assert len(last) == len({step.name for step in last}) == 2 * both_seeds + 1 + 5
     assert [step.name for step in recordings_plan(tmp_path, folds=[3], stages=[3]).up_to_each_stage[0]][:2] == [
         "asc-ast fold 3 seed 0 trunk",
@@ -379,6 +380,17 @@ def record(fold: int, accuracy: float, *arms: str) -> Record:
         ],
         [{**named, "arm": arm, "epoch": 26.0, "folder": "runs"} for arm in arms],
         [{**named, "arm": CONTROL_KEY[1], "block": 3, "attention": accuracy}],
+        [
+            {
+                **named,
+                "arm": CONTROL_KEY[1],
+                "padding": "without",
+                "quantity": LATER,
+                "speaker": f"{speaker:08d}",
+                "value": 0.5,
+            }
+            for speaker in PROTOCOL[fold]
+        ],
     )
 
 
@@ -394,6 +406,7 @@ def test_an_earlier_report_stands_for_the_runs_that_are_not_here(data: Path, tmp
     folder.mkdir()
     together.write(folder)
     again = read_record(folder, folds_of(read_clips(data)))
+    assert list(again.analysis) == sorted(together.analysis, key=lambda row: row["fold"]) and len(again.analysis) == 12
     assert [one.accuracies for one in again.measured()] == [one.accuracies for one in together.measured()]
     assert {(row["arm"], row["fold"]) for row in again.runs} == {("r=0.999", 0), ("r=0.7", 0), ("r=0.999", 1)}
 
@@ -417,6 +430,26 @@ def test_an_earlier_report_of_something_else_is_refused(
 ) -> None:
     record(0, 90.0, CONTROL_KEY[1]).write(tmp_path)
     table = tmp_path / "speakers.csv"
+    table.write_text(table.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_record(tmp_path, folds_of(read_clips(data)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",without,", ",beside,", "no analysis has later attention of patches beside padding"),
+        (",later attention,", ",soon,", "no analysis has soon of patches without padding"),
+        (",0.5", ",inf", "later attention of speaker 00000003 is inf"),
+        (",00000004,", ",00000003,", "later attention of speaker 00000003 is there twice"),
+        (",00000004,", ",00000001,", "speaker 00000001 is in fold 0 there and in 2 of these"),
+    ],
+)
+def test_an_earlier_analysis_that_is_damaged_is_refused(
+    old: str, new: str, message: str, data: Path, tmp_path: Path
+) -> None:
+    record(0, 90.0, CONTROL_KEY[1]).write(tmp_path)
+    table = tmp_path / "analysis.csv"
     table.write_text(table.read_text().replace(old, new, 1))
     with pytest.raises(DataError, match=re.escape(message)):
         read_record(tmp_path, folds_of(read_clips(data)))

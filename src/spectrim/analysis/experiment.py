@@ -30,7 +30,7 @@ from spectrim.analysis.record import config_facts, observe, weights_digest
 from spectrim.analysis.summary import Accumulator, Summary, fit_clusters
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
-from spectrim.errors import InvalidSetting, one_of
+from spectrim.errors import DataError, InvalidSetting, one_of
 from spectrim.files import write_bytes
 from spectrim.measure.scoring import label_columns
 from spectrim.network.macs import macs
@@ -330,12 +330,33 @@ def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[
     """Findings from disk, if they are those that ``facts`` determine; None where they are not, or cannot be read."""
     try:
         with safe_open(path, framework="numpy") as file:
-            notes = json.loads((file.metadata() or {})["findings"])
-            if notes["facts"] != json.loads(json.dumps(facts)):
+            if _notes(file)["facts"] != json.loads(json.dumps(facts)):
                 return None
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError):
+        return read_findings(path, name, config)
+    except (OSError, SafetensorError, KeyError, ValueError, DataError):
         return None
+
+
+def read_findings(path: Path, name: str, config: SpectrimConfig) -> Findings:
+    """Findings from disk, of whatever clips and plan: their facts say which.
+
+    Args:
+        path: written by `save_findings`.
+        name: of the model.
+        config: of the model.
+
+    Raises:
+        DataError: they cannot be read, or are of another version.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            notes = _notes(file)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if notes["facts"]["version"] != VERSION:
+            raise DataError(f"{path} has version {notes['facts']['version']}; this Spectrim reads version {VERSION}")
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: no findings of spectrim analyze: {error}") from error
+    facts = notes["facts"]
     clusters = {statistic: _clusters(written) for statistic, written in notes["clusters"].items()}
     summaries = {
         rate: Summary(
@@ -362,6 +383,11 @@ def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[
         examples=Examples(tuple(notes["examples"]), *pictured),
         left_out=notes["left_out"],
     )
+
+
+def _notes(file: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((file.metadata() or {})["findings"])
+    return found
 
 
 def _listed(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectrim.analysis.analyse import STATISTICS_FILE
 from spectrim.errors import InvalidSetting
 from spectrim.miniatures.writing import RECORD
 from spectrim.studies.branches import Branch, FineTuning, set_words
@@ -65,7 +66,15 @@ ALONE_CLIPS = 400
 """Models are also pruned at one block alone, to this keep rate, on so many test clips."""
 
 PROFILED = (CONTROL_ARM, Branch(0.7))
-"""The arms of which that is done."""
+"""The arms of which that is done, and the paper's analysis."""
+
+ANALYSED_CLIPS = 400
+ANALYSED_RATE = 0.7
+DROPPED_AT = 3
+"""Of the paper's analysis: on so many test clips, of what is kept at this rate, clusters dropped at this block."""
+
+PADDINGS = {"without": "analysis", "with": "analysis-with-padding"}
+"""How patches that hold only padding count in it → the end of its folder's name."""
 
 SEEDS = (0, 1)
 
@@ -147,6 +156,10 @@ class Arm:
     def later(self) -> Path:
         """The same when it is pruned at `LATER_BLOCKS`."""
         return self.folder.with_name(f"{self.folder.name}-later") / ANSWERS
+
+    def analysis(self, padding: str) -> Path:
+        """Folder of the paper's analysis of it, from the folder of the study."""
+        return self.folder.with_name(f"{self.folder.name}-{PADDINGS[padding]}")
 
     @property
     def answers(self) -> Path:
@@ -307,8 +320,22 @@ def _descriptive(runs: FineTuning, fold: int) -> list[Step]:
     return [
         _compare(runs, CONTROL_ARM, "remedies", fold, REMEDIES[runs.backbone], REMEDY_RATES),
         _compare(runs, CONTROL_ARM, "later", fold, LATER_METHODS, LATER_RATES, *later),
+        *(_analysis(runs, arm, padding, fold) for arm in PROFILED for padding in PADDINGS),
         *(_alone(runs, arm, block, fold) for arm in PROFILED for block in BLOCKS),
     ]
+
+
+def _analysis(runs: FineTuning, arm: Branch, padding: str, fold: int) -> Step:
+    """The paper's analysis of an arm."""
+    run, name = runs.folder_of(arm), f"{runs.name} {arm.name}"
+    at = run.with_name(f"{run.name}-{PADDINGS[padding]}")
+    arguments = (
+        *("analyze", "--model", str(run / "model"), "--name", arm.name, "--dataset", "csv", "--data", str(DATA)),
+        *set_words((f"fold={fold}", f"validation_fold={validation_fold(fold)}")),
+        *("--limit", str(ANALYSED_CLIPS), "--keep-rates", f"{ANALYSED_RATE:g}"),
+        *("--drop-at", str(DROPPED_AT), "--padding", padding, "--output", str(at), "--resume"),
+    )
+    return Step(f"{name} {PADDINGS[padding].replace('-', ' ')}", arguments, runs.out / at / STATISTICS_FILE, (name,))
 
 
 def _compare(

@@ -1,4 +1,4 @@
-"""What the study on real recordings has found so far, as three tables that its whole report is made from.
+"""What the study on real recordings has found so far, as four tables that its whole report is made from.
 
 A fold may be run on one machine and the next on another: the tables of an earlier report stand for the runs that are
 not here.
@@ -7,6 +7,7 @@ not here.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from spectrim.studies.recordings import (
     FREE_RATES,
     LATER_METHODS,
     LATER_RATES,
+    PADDINGS,
     PROFILED,
     REMEDIES,
     REMEDY_RATES,
@@ -35,23 +37,26 @@ from spectrim.studies.recordings import (
     RecordingsPlan,
     pretrained,
 )
+from spectrim.studies.recordings_analysis import QUANTITIES, analysis_rows
 from spectrim.studies.recordings_answers import TUNED, Key, Measured, free_key, later_key
 from spectrim.studies.speakers import FOLDS, read_clips, validation_fold
 from spectrim.tables import read_rows, table_csv, whole_number
 
 Row = dict[str, Any]
 
-SPEAKERS, RUNS, DEPTH = "speakers.csv", "runs.csv", "depth.csv"
+SPEAKERS, RUNS, DEPTH, ANALYSIS = "speakers.csv", "runs.csv", "depth.csv", "analysis.csv"
 
 COLUMNS = {
     SPEAKERS: ("backbone", "how", "arm", "seed", "fold", "speaker", "accuracy"),
     RUNS: ("backbone", "arm", "seed", "fold", "epoch", "validation", "precision", "error", "folder"),
     DEPTH: ("backbone", "arm", "seed", "fold", "block", *FREE_METHODS, "strongest_share", "intensity_correlation"),
+    ANALYSIS: ("backbone", "arm", "seed", "fold", "padding", "quantity", "speaker", "value"),
 }
 """Table → its columns. Accuracies, validation and what a ranking costs at one block alone are in points; error is that
 of the masked pre-training that a run starts from."""
 
-WHOLE, NUMBERS = ("seed", "fold", "block"), ("accuracy", "epoch", "validation", "error", *COLUMNS[DEPTH][5:])
+WHOLE = ("seed", "fold", "block")
+NUMBERS = ("accuracy", "epoch", "validation", "error", "value", *COLUMNS[DEPTH][5:])
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,13 @@ class Record:
         speakers: the accuracy of every speaker, a row for each way of pruning each run.
         runs: a row each: the epoch that was chosen, and what it has on the validation speakers.
         depth: what pruning at one block alone costs, and how its scores are spread; a row for each block and run.
+        analysis: what the paper's analysis has found of each speaker; see `spectrim.studies.recordings_analysis`.
     """
 
     speakers: Sequence[Row] = ()
     runs: Sequence[Row] = ()
     depth: Sequence[Row] = ()
+    analysis: Sequence[Row] = ()
 
     def has(self, arm: Arm) -> bool:
         """Whether an arm is trained and tested."""
@@ -83,6 +90,7 @@ class Record:
             [*further(earlier.speakers), *self.speakers],
             [*further(earlier.runs), *self.runs],
             [*further(earlier.depth), *self.depth],
+            [*further(earlier.analysis), *self.analysis],
         )
 
     def measured(self) -> list[Measured]:
@@ -99,8 +107,9 @@ class Record:
         return list(found.values())
 
     def write(self, folder: Path) -> None:
-        """Write the three tables into a folder."""
-        for name, rows in ((SPEAKERS, self.speakers), (RUNS, self.runs), (DEPTH, self.depth)):
+        """Write the four tables into a folder."""
+        tables = {SPEAKERS: self.speakers, RUNS: self.runs, DEPTH: self.depth, ANALYSIS: self.analysis}
+        for name, rows in tables.items():
             table = [{column: row.get(column) for column in COLUMNS[name]} for row in rows]
             ordered = sorted(table, key=lambda row: (row["backbone"], row["fold"], row["seed"]))
             write_text(folder / name, table_csv(ordered or [dict.fromkeys(COLUMNS[name])]))
@@ -123,14 +132,16 @@ def read_record(folder: Path, folds: Mapping[str, int]) -> Record:
         DataError: a table is missing or broken, or has a speaker who is in another fold here.
     """
     tables = {name: _read(folder / name) for name in COLUMNS}
-    for row in tables[SPEAKERS]:
-        if folds.get(row["speaker"]) != row["fold"]:
-            raise DataError(
-                f"{folder / SPEAKERS}: speaker {row['speaker']} is in fold {row['fold']} there and in "
-                f"{folds.get(row['speaker'], 'none')} of these recordings: it is of other data"
-            )
+    for name in (SPEAKERS, ANALYSIS):
+        for row in tables[name]:
+            if folds.get(row["speaker"]) != row["fold"]:
+                raise DataError(
+                    f"{folder / name}: speaker {row['speaker']} is in fold {row['fold']} there and in "
+                    f"{folds.get(row['speaker'], 'none')} of these recordings: it is of other data"
+                )
     _check_speakers(folder / SPEAKERS, tables, folds)
-    return Record(tables[SPEAKERS], tables[RUNS], tables[DEPTH])
+    _check_analysis(folder / ANALYSIS, tables[ANALYSIS])
+    return Record(tables[SPEAKERS], tables[RUNS], tables[DEPTH], tables[ANALYSIS])
 
 
 def _check_speakers(path: Path, tables: Mapping[str, Sequence[Row]], folds: Mapping[str, int]) -> None:
@@ -147,6 +158,20 @@ def _check_speakers(path: Path, tables: Mapping[str, Sequence[Row]], folds: Mapp
             raise DataError(f"{path}: {key[-1]} of fold {key[3]} has {said}")
     if lacking := {_run(row) for row in tables[RUNS]} ^ {key[:4] for key in found}:
         raise DataError(f"{path} and {RUNS} are not of the same runs: {sorted(lacking)[0]} is in one of them")
+
+
+def _check_analysis(path: Path, rows: Sequence[Row]) -> None:
+    """Make sure that every number is one, and is there once."""
+    seen: set[tuple[Any, ...]] = set()
+    for row in rows:
+        key = (*_run(row), row["padding"], row["quantity"], row["speaker"])
+        if row["padding"] not in PADDINGS or row["quantity"] not in QUANTITIES:
+            raise DataError(f"{path}: no analysis has {row['quantity']} of patches {row['padding']} padding")
+        if row["value"] is None or not math.isfinite(row["value"]):
+            raise DataError(f"{path}: {row['quantity']} of speaker {row['speaker']} is {row['value']}")
+        if key in seen:
+            raise DataError(f"{path}: {row['quantity']} of speaker {row['speaker']} is there twice")
+        seen.add(key)
 
 
 def _read(path: Path) -> list[Row]:
@@ -180,6 +205,7 @@ def record_of(plan: RecordingsPlan, out: Path, data: Path) -> Record:
     accuracies: list[Row] = []
     runs: list[Row] = []
     depth: list[Row] = []
+    analysis: list[Row] = []
     for arm in plan.arms:
         if not is_done(arm, out):
             continue
@@ -195,7 +221,8 @@ def record_of(plan: RecordingsPlan, out: Path, data: Path) -> Record:
         error = None if arm.backbone in STARTS else errors.get(arm.fold)
         runs.append({**named, "arm": arm.branch.name, "error": error, **_facts(arm, out)})
         depth += [{**named, "arm": arm.branch.name, **row} for row in _depth(arm, out)]
-    return Record(accuracies, runs, depth)
+        analysis += [{**named, "arm": arm.branch.name, **row} for row in analysis_rows(arm, out, speakers)]
+    return Record(accuracies, runs, depth, analysis)
 
 
 def is_done(arm: Arm, out: Path) -> bool:

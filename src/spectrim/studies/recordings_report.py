@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from spectrim.machine import environment
@@ -14,19 +13,10 @@ from spectrim.pictures.report import Report
 from spectrim.stats.speakers import SpeakerMean
 from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import (
-    ALONE_CLIPS,
-    ALONE_RATE,
     CONTROL_ARM,
     DATA,
     FREE_METHODS,
     FREE_RATES,
-    LATER_BLOCKS,
-    LATER_METHODS,
-    LATER_RATES,
-    PROFILED,
-    REMEDIES,
-    REMEDY_RATES,
-    SAME_MACS,
     STAGES,
     Arm,
     RecordingsPlan,
@@ -45,12 +35,12 @@ from spectrim.studies.recordings_answers import (
     Key,
     Measured,
     free_key,
-    later_key,
     positive_control,
     primary,
     secondary,
 )
-from spectrim.studies.recordings_record import Record, Row, read_record, record_of
+from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies
+from spectrim.studies.recordings_record import Record, read_record, record_of
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
 
 NOT_INTERPRETED = "below the gate: not interpreted"
@@ -106,7 +96,8 @@ def write_report(plan: RecordingsPlan, out: Path, data: Path, earlier: Path | No
     for one in record.measured():
         if one.accuracies:
             _add_backbone(report, one, folds)
-            _add_depth(report, one.backbone, record.depth)
+            add_depth(report, one.backbone, record.depth)
+            add_analysis(report, one, record.analysis)
     _add_runs(report, plan, record)
     _add_missing(report, plan, record)
     return report.write()
@@ -155,8 +146,8 @@ def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) 
     )
     _add_arms(report, measured, passing)
     _add_rankings(report, measured, passing)
-    _add_remedies(report, measured, passing)
-    _add_later(report, measured, passing)
+    add_remedies(report, measured, passing)
+    add_later(report, measured, passing)
 
 
 def _add_gate(report: Report, measured: Measured, folds: Mapping[str, int]) -> None:
@@ -266,92 +257,6 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
     report.table(["ranking, keep rate", *columns], table)
 
 
-def _add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> None:
-    """What other scores, and reducers, lose without training, the least first; descriptive."""
-    methods = (*FREE_METHODS, *REMEDIES[measured.backbone])
-    lost = {
-        (name, rate): measured.difference(CONTROL_KEY, free_key(name, rate), folds)
-        for name in methods
-        for rate in REMEDY_RATES
-    }
-    there = {name: found for name in methods if (found := lost[name, REMEDY_RATES[0]]) is not None}
-    if there.keys().isdisjoint(REMEDIES[measured.backbone]):
-        return
-    table = []
-    for name in sorted(there, key=lambda name: there[name].mean):
-        cells: list[Any] = []
-        for rate in REMEDY_RATES:
-            above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
-            cells += [lost[name, rate], "" if name == "random" else above]
-        table.append((name, *cells))
-    report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
-    report.text(
-        "Descriptive: the control's weights, pruned at test time by other scores, and by reducers that drop no patch "
-        "(fuse: EViT's one token for the rest; merge: ToMe; cluster: the mean of alike patches), on all test clips. "
-        "Points lost against the control, the least at 0.7 first, and points above random at the same keep rate. What "
-        "a score or reducer costs in MACs: docs/pruning.md."
-    )
-    heads = [head for rate in REMEDY_RATES for head in (f"lost at {rate:g}", f"above random at {rate:g}")]
-    report.table(["ranking or reducer", *heads], table)
-
-
-def _add_later(report: Report, measured: Measured, folds: Sequence[int]) -> None:
-    """What rankings lose at later blocks beside the earlier ones, at equal MACs; descriptive."""
-    (rate,) = LATER_RATES
-    there = [fold for fold in folds if fold in measured.of(later_key(LATER_METHODS[0], rate))]
-    if not there:
-        return
-    table = []
-    for name in LATER_METHODS:
-        late, early = later_key(name, rate), free_key(name, SAME_MACS)
-        pairs = ((CONTROL_KEY, early), (CONTROL_KEY, late), (late, early))
-        table.append((name, *(measured.difference(first, second, there) or "" for first, second in pairs)))
-    report.heading(f"{NAMES[measured.backbone]}: at later blocks, training-free", 3)
-    report.text(
-        f"Descriptive: the control's weights pruned at blocks {', '.join(map(str, LATER_BLOCKS))} to {rate:g}, beside "
-        f"those pruned at 3, 6 and 9 to {SAME_MACS:g}, which executes as many MACs; folds "
-        f"{', '.join(map(str, there))}. Points lost against the control, and points that the later blocks save."
-    )
-    report.table(["ranking or reducer", f"lost at 3, 6, 9, r = {SAME_MACS:g}", "lost at later blocks", "saved"], table)
-
-
-def _add_depth(report: Report, backbone: str, rows: Sequence[Row]) -> None:
-    """What pruning a model at one block alone costs, and how the scores of that block are spread; descriptive."""
-    for branch in PROFILED:
-        own = [row for row in rows if (row["backbone"], row["arm"]) == (backbone, branch.name)]
-        if not own:
-            continue
-        table = []
-        for block in sorted({row["block"] for row in own}):
-            here = [row for row in own if row["block"] == block]
-            means = {name: _mean_of(here, name) for name in (*FREE_METHODS, "strongest_share", "intensity_correlation")}
-            costs = ("" if means[name] is None else f"{means[name]:.1f}" for name in FREE_METHODS)
-            share, correlation = means["strongest_share"], means["intensity_correlation"]
-            table.append(
-                (
-                    block,
-                    *costs,
-                    "" if share is None else f"{100 * share:.0f}",
-                    "" if correlation is None else f"{correlation:.2f}",
-                )
-            )
-        name = "the control" if branch == CONTROL_ARM else f"fine-tuned by attention at {branch.keep_rate:g}"
-        report.heading(f"{NAMES[backbone]}: where in depth, {name}", 3)
-        report.text(
-            f"Descriptive, without further training: points that pruning at one block alone to {ALONE_RATE:g} costs, "
-            f"by each ranking, against the same weights with all patches, on {ALONE_CLIPS} test clips of a fold, "
-            "evenly spread; what share of the attention that patches get the strongest patch takes; and Pearson's "
-            "correlation of attention with intensity. Means over clips, then over the folds that are there "
-            f"({', '.join(str(fold) for fold in sorted({row['fold'] for row in own}))})."
-        )
-        report.table(["block", *FREE_METHODS, "strongest patch, %", "correlation with intensity"], table)
-
-
-def _mean_of(rows: Sequence[Row], name: str) -> float | None:
-    values = [row[name] for row in rows if row[name] is not None]
-    return fmean(values) if values else None
-
-
 def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:
     """Every run that is done, with where to look."""
     known = {(row["backbone"], row["arm"], row["seed"], row["fold"]): row for row in record.runs}
@@ -368,7 +273,7 @@ def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:
         "The epoch is chosen by the validation speakers of the fold; precision is that of the forward pass in "
         "training. Each run's folder holds run.json, environment.json and metrics; what it answers to every clip is in "
         "the folder beside it, -test/clips.csv; its log is in logs/. Everything here is made from speakers.csv, "
-        f"runs.csv and depth.csv; the folds are in {DATA.as_posix()}/labels.csv."
+        f"runs.csv, depth.csv and analysis.csv; the folds are in {DATA.as_posix()}/labels.csv."
     )
     report.table(["arm", "fold", "seed", "precision", "epoch", "validation, %", "folder"], rows)
 

@@ -1,0 +1,178 @@
+"""What the study on real recordings describes beside its answers: other scores and reducers, later blocks, single
+blocks, and the paper's own analysis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from spectrim.pictures.report import Report
+from spectrim.stats.speakers import SpeakerMean, holm, mean_over_speakers
+from spectrim.studies.branches import Branch
+from spectrim.studies.keep_rates import NAMES
+from spectrim.studies.recordings import (
+    ALONE_CLIPS,
+    ALONE_RATE,
+    ANALYSED_CLIPS,
+    ANALYSED_RATE,
+    CONTROL_ARM,
+    DROPPED_AT,
+    FREE_METHODS,
+    LATER_BLOCKS,
+    LATER_METHODS,
+    LATER_RATES,
+    PROFILED,
+    REMEDIES,
+    REMEDY_RATES,
+    SAME_MACS,
+)
+from spectrim.studies.recordings_analysis import QUANTITIES, TESTED
+from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key
+from spectrim.studies.recordings_record import Row
+
+
+def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> None:
+    """What other scores, and reducers, lose without training, the least first; descriptive."""
+    methods = (*FREE_METHODS, *REMEDIES[measured.backbone])
+    lost = {
+        (name, rate): measured.difference(CONTROL_KEY, free_key(name, rate), folds)
+        for name in methods
+        for rate in REMEDY_RATES
+    }
+    there = {name: found for name in methods if (found := lost[name, REMEDY_RATES[0]]) is not None}
+    if there.keys().isdisjoint(REMEDIES[measured.backbone]):
+        return
+    table = []
+    for name in sorted(there, key=lambda name: there[name].mean):
+        cells: list[Any] = []
+        for rate in REMEDY_RATES:
+            above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
+            cells += [lost[name, rate], "" if name == "random" else above]
+        table.append((name, *cells))
+    report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
+    report.text(
+        "Descriptive: the control's weights, pruned at test time by other scores, and by reducers that drop no patch "
+        "(fuse: EViT's one token for the rest; merge: ToMe; cluster: the mean of alike patches), on all test clips. "
+        "Points lost against the control, the least at 0.7 first, and points above random at the same keep rate. What "
+        "a score or reducer costs in MACs: docs/pruning.md."
+    )
+    heads = [head for rate in REMEDY_RATES for head in (f"lost at {rate:g}", f"above random at {rate:g}")]
+    report.table(["ranking or reducer", *heads], table)
+
+
+def add_later(report: Report, measured: Measured, folds: Sequence[int]) -> None:
+    """What rankings lose at later blocks beside the earlier ones, at equal MACs; descriptive."""
+    (rate,) = LATER_RATES
+    there = [fold for fold in folds if fold in measured.of(later_key(LATER_METHODS[0], rate))]
+    if not there:
+        return
+    table = []
+    for name in LATER_METHODS:
+        late, early = later_key(name, rate), free_key(name, SAME_MACS)
+        pairs = ((CONTROL_KEY, early), (CONTROL_KEY, late), (late, early))
+        table.append((name, *(measured.difference(first, second, there) or "" for first, second in pairs)))
+    report.heading(f"{NAMES[measured.backbone]}: at later blocks, training-free", 3)
+    report.text(
+        f"Descriptive: the control's weights pruned at blocks {', '.join(map(str, LATER_BLOCKS))} to {rate:g}, beside "
+        f"those pruned at 3, 6 and 9 to {SAME_MACS:g}, which executes as many MACs; folds "
+        f"{', '.join(map(str, there))}. Points lost against the control, and points that the later blocks save."
+    )
+    report.table(["ranking or reducer", f"lost at 3, 6, 9, r = {SAME_MACS:g}", "lost at later blocks", "saved"], table)
+
+
+def add_depth(report: Report, backbone: str, rows: Sequence[Row]) -> None:
+    """What pruning a model at one block alone costs, and how the scores of that block are spread; descriptive."""
+    for branch in PROFILED:
+        own = [row for row in rows if (row["backbone"], row["arm"]) == (backbone, branch.name)]
+        if not own:
+            continue
+        table = []
+        for block in sorted({row["block"] for row in own}):
+            here = [row for row in own if row["block"] == block]
+            means = {name: _mean_of(here, name) for name in (*FREE_METHODS, "strongest_share", "intensity_correlation")}
+            costs = ("" if means[name] is None else f"{means[name]:.1f}" for name in FREE_METHODS)
+            share, correlation = means["strongest_share"], means["intensity_correlation"]
+            table.append(
+                (
+                    block,
+                    *costs,
+                    "" if share is None else f"{100 * share:.0f}",
+                    "" if correlation is None else f"{correlation:.2f}",
+                )
+            )
+        report.heading(f"{NAMES[backbone]}: where in depth, {_arm_name(branch)}", 3)
+        report.text(
+            f"Descriptive, without further training: points that pruning at one block alone to {ALONE_RATE:g} costs, "
+            f"by each ranking, against the same weights with all patches, on {ALONE_CLIPS} test clips of a fold, "
+            "evenly spread; what share of the attention that patches get the strongest patch takes; and Pearson's "
+            "correlation of attention with intensity. Means over clips, then over the folds that are there "
+            f"({', '.join(str(fold) for fold in sorted({row['fold'] for row in own}))})."
+        )
+        report.table(["block", *FREE_METHODS, "strongest patch, %", "correlation with intensity"], table)
+
+
+def _mean_of(rows: Sequence[Row], name: str) -> float | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return fmean(values) if values else None
+
+
+def add_analysis(report: Report, measured: Measured, rows: Sequence[Row]) -> None:
+    """The paper's analysis of the control and of an arm fine-tuned with pruning, over the folds that pass the gate."""
+    own = [row for row in rows if row["backbone"] == measured.backbone and row["fold"] in measured.passing]
+    if not own:
+        return
+    means = {
+        (branch, padding, quantity): _over_speakers(own, branch, padding, quantity)
+        for branch in PROFILED
+        for padding in ("without", "with")
+        for quantity in QUANTITIES
+    }
+    family = [(branch, "without", quantity) for branch in PROFILED for quantity in TESTED]
+    tests = [None if (found := means[key]) is None or not found.answers else found.p for key in family]
+    corrected = dict(zip(family, holm(tests), strict=True))
+    table = []
+    for quantity in QUANTITIES:
+        cells: list[Any] = [quantity]
+        for branch in PROFILED:
+            p = corrected.get((branch, "without", quantity))
+            cells += [_shown(means[branch, "without", quantity]), "" if p is None else f"{p:.4f}"]
+            cells.append(_shown(means[branch, "with", quantity]))
+        table.append(tuple(cells))
+    report.heading(f"{NAMES[measured.backbone]}: the paper's analysis", 3)
+    report.text(
+        f"Descriptive, on {ANALYSED_CLIPS} test clips of a fold, evenly spread: mean over a speaker's clips, then over "
+        f"the speakers of folds {', '.join(map(str, sorted({row['fold'] for row in own})))}. Correlations are of the "
+        "backbone's own score, dense, with the clusters of a statistic, mean over the blocks: way is the share of the "
+        "way from a random to a perfect score (Somers' D), which the paper's form and tau-b hide behind ties. C4+C5 "
+        f"and C1+C2: points that dropping the patches of these clusters at block {DROPPED_AT} costs, more than as many "
+        "random patches of the same clip cost, or against the dense model. Later attention: logarithm of the attention "
+        f"that patches kept at {ANALYSED_RATE:g} receive in later blocks of the dense model, over that of the others. "
+        "Low left: share of C1+C2 of intensity that is left after the last stage, minus the share of all patches, in "
+        f"points. p against nought, Holm, one family of {len(family)}, with those that are not run counted; the "
+        "quantities without p stand beside them. Patches of padding do not count, but in the columns that say so."
+    )
+    heads = [
+        head for branch in PROFILED for head in (_arm_name(branch), "p by Holm", f"{_arm_name(branch)}, with padding")
+    ]
+    report.table(["", *heads], table)
+
+
+def _shown(found: SpeakerMean | None) -> str:
+    return "" if found is None else str(found)
+
+
+def _over_speakers(rows: Sequence[Row], branch: Branch, padding: str, quantity: str) -> SpeakerMean | None:
+    """Mean over the speakers of all folds, seeds averaged within a speaker."""
+    values: dict[int, dict[str, list[float]]] = {}
+    for row in rows:
+        if (row["arm"], row["padding"], row["quantity"]) == (branch.name, padding, quantity):
+            values.setdefault(row["fold"], {}).setdefault(row["speaker"], []).append(row["value"])
+    return mean_over_speakers(
+        {fold: {name: fmean(some) for name, some in speakers.items()} for fold, speakers in values.items()}
+    )
+
+
+def _arm_name(branch: Branch) -> str:
+    return "the control" if branch == CONTROL_ARM else f"fine-tuned by attention at {branch.keep_rate:g}"

@@ -21,7 +21,7 @@ from spectrim.backbones import ast_base
 from spectrim.checkpoints import from_pretrained
 from spectrim.cli.app import app
 from spectrim.network.transformer import AudioTransformer
-from spectrim.studies import recordings
+from spectrim.studies import recordings, sounds
 from spectrim.studies.recordings_analysis import QUANTITIES
 from spectrim.studies.runner import Step
 from spectrim.tables import csv_text
@@ -73,6 +73,12 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         "recordings_plan",
         lambda *given, changes, **named: planned(*given, changes=(*SMALL, *changes), **named),
     )
+    also = sounds.with_sounds
+    short = (*SMALL, "model.fields.max_length=64", "optimiser.batch_size=4")
+    monkeypatch.setattr(
+        sounds, "with_sounds", lambda *given, changes, **named: also(*given, changes=(*short, *changes), **named)
+    )
+    monkeypatch.setattr(sounds, "SOUND_SEEDS", (0,))
     for place in ("recordings", "recordings_record"):
         monkeypatch.setattr(f"spectrim.studies.{place}.BLOCKS", (3,))
     monkeypatch.setattr("spectrim.studies.runner._run_step", run_here)
@@ -132,9 +138,46 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     assert run(out).exit_code == 2
 
 
+def test_sounds_from_clips_to_the_report(data: Path, commands: list[str], tmp_path: Path) -> None:
+    esc10, out = tmp_path / "esc-10", tmp_path / "out"
+    (esc10 / "audio").mkdir(parents=True)
+    generator, rows = np.random.default_rng(0), []
+    for fold in range(1, 6):
+        for number, label in enumerate(("dog", "rain")):
+            for take in "AB":
+                path = f"audio/{fold}-10{number}{fold}-{take}-{number}.wav"
+                wave = np.sin(2 * np.pi * 700 * (number + 1) * np.arange(16000) / 16000)
+                soundfile.write(esc10 / path, 0.3 * wave + 0.05 * generator.standard_normal(16000), 16000)
+                rows.append((path, label, fold))
+    (esc10 / "labels.csv").write_text(csv_text([("path", "label", "fold"), *rows]))
+    words = (out, "--scale", "real", "--data", data, "--sounds", esc10, "--stages", 6)
+    assert run(*words, "--folds", 4).exit_code == 0, list((out / "logs").glob("*"))
+    assert [name.removeprefix("esc10-ast fold 5 seed 0 ") for name in commands] == [
+        "trunk",
+        *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.5", "r=0.3-random") for end in ("", " test")),
+    ]
+    text = (out / "report.md").read_text()
+    assert "## ESC-10" in text and "Fine-tuned by attention at 0.7: " in text
+    assert "2 originals in 1 fold)" in text
+    assert "* ESC-10, seed 0: not whole in folds 1, 2, 3, 4" in text
+    assert "* Stage 1, AST: not run, in any fold" in text
+    assert len((out / "sounds.csv").read_text().splitlines()) == 1 + 2 * (4 + 16)
+    assert run(*words, "--report-only").exit_code == 0
+    assert len(commands) == 9
+    (esc10 / "labels.csv").write_text(csv_text([("path", "label", "fold"), *reversed(rows)]))
+    result = run(*words)
+    assert result.exit_code == 2 and "sounds that the study" in result.stderr.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--sounds", "."), "only with --scale real"),
+        (
+            ("--scale", "real", "--data", "DATA", "--stages", "6"),
+            "sounds is None; allowed: a folder of ESC-10, for stage 6",
+        ),
+        (("--scale", "real", "--data", "DATA", "--sounds", "nowhere"), "nowhere is no ESC-10: it lacks meta/esc50.csv"),
         (("--scale", "real"), "data is None"),
         (("--precision", "bf16"), "only with --scale real"),
         (("--earlier", "."), "only with --scale real"),

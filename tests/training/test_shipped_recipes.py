@@ -27,7 +27,7 @@ from spectrim.training.optimiser import annealed_keep_rate, rate_share
 from spectrim.training.recipe_files import load_recipe, shipped_recipes
 from spectrim.training.recipes import INIT, DistillationSettings, PruningSettings, Recipe
 
-OF_THE_STUDY = ("asc-ast", "asc-audiomae", "voices")
+OF_THE_STUDY = ("asc-ast", "asc-audiomae", "esc10-ast", "voices")
 """They start from weights, and `test_reproduce_real.py` and, the last, `test_voices_benchmark.py` run them."""
 
 RECIPES = sorted(name for name in shipped_recipes() if "-pretrain" not in name and name not in OF_THE_STUDY)

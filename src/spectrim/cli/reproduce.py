@@ -36,6 +36,9 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option(help="Folder of Arabic Speech Commands with labels.csv, for --scale real.")
     ] = None,
+    sounds: Annotated[
+        Path | None, typer.Option(help="Folder of ESC-10 or ESC-50, for stage 6 of --scale real.")
+    ] = None,
     folds: Annotated[str | None, typer.Option(help="Separated by commas, for --scale real; default: all.")] = None,
     stages: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     backbones: Annotated[str | None, typer.Option(help="Likewise: ast, audiomae.")] = None,
@@ -74,11 +77,12 @@ def reproduce(
                 raise InvalidSetting(name, value, "only with --scale real")
         if precision != "fp32":
             raise InvalidSetting("precision", precision, "only with --scale real")
-        if earlier is not None:
-            raise InvalidSetting("earlier", str(earlier), "only with --scale real")
+        for name, folder in (("earlier", earlier), ("sounds", sounds)):
+            if folder is not None:
+                raise InvalidSetting(name, str(folder), "only with --scale real")
         planned = _by_the_paper(out, scale, study, quick, data_root, weights)
     else:
-        planned = _on_recordings(out, data, study, chosen, precision, earlier)
+        planned = _on_recordings(out, data, sounds, study, chosen, precision, earlier)
 
     steps, begin, write_report = planned
     if dry_run:
@@ -112,25 +116,41 @@ def _by_the_paper(
 
 
 def _on_recordings(
-    out: Path, data: Path, study: str, chosen: Mapping[str, str | None], precision: str, earlier: Path | None
+    out: Path,
+    data: Path,
+    sounds: Path | None,
+    study: str,
+    chosen: Mapping[str, str | None],
+    precision: str,
+    earlier: Path | None,
 ) -> Study:
     """The study on real recordings, in the stages of its protocol."""
     from spectrim.studies import plans as reproduction
     from spectrim.studies.recordings import BOTH, DATA, NUMBERS, recordings_plan
     from spectrim.studies.recordings_record import read_record
     from spectrim.studies.recordings_report import write_report
+    from spectrim.studies.sounds import SOUNDS, STAGE, read_sounds, with_sounds, write_sounds
     from spectrim.studies.speakers import FOLDS, folds_of, read_clips, write_folds
 
     if study != "keep-rates":
         raise InvalidSetting("study", study, "none with --scale real: it has its own questions")
     folds, stages, backbones = (chosen[name] for name in ("folds", "stages", "backbones"))
+    some_folds = range(FOLDS) if folds is None else numbers("folds", folds, int)
+    some_stages = NUMBERS if stages is None else numbers("stages", stages, int)
+    changes = () if precision == "fp32" else (f"optimiser.precision={precision}",)
+    if STAGE in some_stages and sounds is None:
+        raise InvalidSetting("sounds", None, f"a folder of ESC-10, for stage {STAGE}")
     plan = recordings_plan(
         out,
-        folds=range(FOLDS) if folds is None else numbers("folds", folds, int),
-        stages=NUMBERS if stages is None else numbers("stages", stages, int),
+        folds=some_folds,
+        stages=[stage for stage in some_stages if stage != STAGE],
         backbones=BOTH if backbones is None else backbones.split(","),
-        changes=() if precision == "fp32" else (f"optimiser.precision={precision}",),
+        changes=changes,
     )
+    if sounds is not None:
+        read_sounds(sounds)
+        if stages is None or STAGE in some_stages:
+            plan = with_sounds(plan, out, folds=some_folds, changes=changes)
     speakers = folds_of(read_clips(data))
     if earlier is not None:
         read_record(earlier, speakers)
@@ -139,6 +159,8 @@ def _on_recordings(
     def begin() -> None:
         reproduction.claim_folder(out, scale="real", quick=False, data=data)
         write_folds(data, out / DATA)
+        if sounds is not None:
+            write_sounds(sounds, out / SOUNDS)
 
     return plan.up_to_each_stage, begin, partial(write_report, plan, out, data, earlier)
 

@@ -231,10 +231,10 @@ def recordings_plan(
                 ]
                 if fold not in folds or backbone not in backbones:
                     continue
-                made = [*_pretraining(out, fold, backbone, changes), *_steps(runs, stage.arms, fold)]
+                made = [*_pretraining(out, fold, backbone, changes), *tested_steps(runs, stage.arms)]
                 own += made
                 if CONTROL_ARM in stage.arms:
-                    described += _descriptive(runs, fold)
+                    described += _descriptive(runs)
         # What the answers rest on comes first, in all folds.
         own += described
         every |= {step.name: step for step in own}
@@ -290,63 +290,67 @@ def _of_pretraining(changes: Sequence[str]) -> list[str]:
     return [change for change in changes if change.split("=")[0] in OF_PRETRAINING]
 
 
-def _steps(runs: FineTuning, arms: Sequence[Branch], fold: int) -> list[Step]:
+def tested_steps(runs: FineTuning, arms: Sequence[Branch]) -> list[Step]:
     """The trunk, and each arm with the test of what it has learnt."""
     trunk, *branches = runs.steps(arms)
     steps = [trunk]
     for branch, step in zip(arms, branches, strict=True):
-        steps += [step, _test(runs, branch, fold)]
+        steps += [step, _test(runs, branch)]
     return steps
 
 
-def _test(runs: FineTuning, branch: Branch, fold: int) -> Step:
+def _test(runs: FineTuning, branch: Branch) -> Step:
     """The step that asks an arm about every test clip, at its own operating point and without training."""
     run = runs.folder_of(branch)
     control = branch == CONTROL_ARM
     methods = FREE_METHODS if control else ("random",)
     rates = FREE_RATES if control else (branch.keep_rate,)
-    return _compare(runs, branch, "test", fold, methods, rates, "--runs", f"{TRAINED}={run}")
+    return _compare(runs, branch, "test", methods, rates, "--runs", f"{TRAINED}={run}")
 
 
-def _alone(runs: FineTuning, arm: Branch, block: int, fold: int) -> Step:
+def _alone(runs: FineTuning, arm: Branch, block: int) -> Step:
     """The step that prunes an arm's weights at one block alone, without training."""
     further = ("--prune-at", str(block), "--limit", str(ALONE_CLIPS))
-    return _compare(runs, arm, f"block {block}", fold, FREE_METHODS, (ALONE_RATE,), *further)
+    return _compare(runs, arm, f"block {block}", FREE_METHODS, (ALONE_RATE,), *further)
 
 
-def _descriptive(runs: FineTuning, fold: int) -> list[Step]:
+def _descriptive(runs: FineTuning) -> list[Step]:
     """The steps that prune a fold's models without training in other ways, beside which there is no test."""
     later = ("--prune-at", ",".join(map(str, LATER_BLOCKS)))
     return [
-        _compare(runs, CONTROL_ARM, "remedies", fold, REMEDIES[runs.backbone], REMEDY_RATES),
-        _compare(runs, CONTROL_ARM, "later", fold, LATER_METHODS, LATER_RATES, *later),
-        *(_analysis(runs, arm, padding, fold) for arm in PROFILED for padding in PADDINGS),
-        *(_alone(runs, arm, block, fold) for arm in PROFILED for block in BLOCKS),
+        _compare(runs, CONTROL_ARM, "remedies", REMEDIES[runs.backbone], REMEDY_RATES),
+        _compare(runs, CONTROL_ARM, "later", LATER_METHODS, LATER_RATES, *later),
+        *(_analysis(runs, arm, padding) for arm in PROFILED for padding in PADDINGS),
+        *(_alone(runs, arm, block) for arm in PROFILED for block in BLOCKS),
     ]
 
 
-def _analysis(runs: FineTuning, arm: Branch, padding: str, fold: int) -> Step:
+def _analysis(runs: FineTuning, arm: Branch, padding: str) -> Step:
     """The paper's analysis of an arm."""
     run, name = runs.folder_of(arm), f"{runs.name} {arm.name}"
     at = run.with_name(f"{run.name}-{PADDINGS[padding]}")
     arguments = (
-        *("analyze", "--model", str(run / "model"), "--name", arm.name, "--dataset", "csv", "--data", str(DATA)),
-        *set_words((f"fold={fold}", f"validation_fold={validation_fold(fold)}")),
+        *("analyze", "--model", str(run / "model"), "--name", arm.name, *_data_words(runs)),
         *("--limit", str(ANALYSED_CLIPS), "--keep-rates", f"{ANALYSED_RATE:g}"),
         *("--drop-at", str(DROPPED_AT), "--padding", padding, "--output", str(at), "--resume"),
     )
     return Step(f"{name} {PADDINGS[padding].replace('-', ' ')}", arguments, runs.out / at / STATISTICS_FILE, (name,))
 
 
+def _data_words(runs: FineTuning) -> tuple[str, ...]:
+    """The clips that runs are tested on, for commands that open a data set themselves."""
+    options = (change.split(".", 2)[2] for change in sorted(runs.all_changes) if change.startswith("data.options."))
+    return ("--dataset", runs.data, "--data", str(runs.root), *set_words(tuple(options)))
+
+
 def _compare(
-    runs: FineTuning, arm: Branch, what: str, fold: int, methods: Sequence[str], rates: Sequence[float], *further: str
+    runs: FineTuning, arm: Branch, what: str, methods: Sequence[str], rates: Sequence[float], *further: str
 ) -> Step:
     """A step that asks the model of an arm about test clips of its fold, pruned by several methods."""
     run, name = runs.folder_of(arm), f"{runs.name} {arm.name}"
     at = run.with_name(f"{run.name}-{what.replace(' ', '')}")
     arguments = (
-        *("compare", str(at), "--model", str(run / "model"), "--dataset", "csv", "--data", str(DATA)),
-        *set_words((f"fold={fold}", f"validation_fold={validation_fold(fold)}")),
+        *("compare", str(at), "--model", str(run / "model"), *_data_words(runs)),
         *("--methods", ",".join(methods), "--keep-rates", ",".join(f"{rate:g}" for rate in rates)),
         *(*further, "--traced", "2", "--batch-sizes", "8", "--repeats", "3", "--workers", "0"),
     )

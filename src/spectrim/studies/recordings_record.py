@@ -1,4 +1,4 @@
-"""What the study on real recordings has found so far, as four tables that its whole report is made from.
+"""What the study on real recordings has found so far, as five tables that its whole report is made from.
 
 A fold may be run on one machine and the next on another: the tables of an earlier report stand for the runs that are
 not here.
@@ -39,18 +39,21 @@ from spectrim.studies.recordings import (
 )
 from spectrim.studies.recordings_analysis import QUANTITIES, analysis_rows
 from spectrim.studies.recordings_answers import TUNED, Key, Measured, free_key, later_key
+from spectrim.studies.sounds import SOUNDS, check_rows, sound_arms, sources_of
 from spectrim.studies.speakers import FOLDS, read_clips, validation_fold
 from spectrim.tables import read_rows, table_csv, whole_number
 
 Row = dict[str, Any]
 
 SPEAKERS, RUNS, DEPTH, ANALYSIS = "speakers.csv", "runs.csv", "depth.csv", "analysis.csv"
+OF_SOUNDS = "sounds.csv"
 
 COLUMNS = {
     SPEAKERS: ("backbone", "how", "arm", "seed", "fold", "speaker", "accuracy"),
     RUNS: ("backbone", "arm", "seed", "fold", "epoch", "validation", "precision", "error", "folder"),
     DEPTH: ("backbone", "arm", "seed", "fold", "block", *FREE_METHODS, "strongest_share", "intensity_correlation"),
     ANALYSIS: ("backbone", "arm", "seed", "fold", "padding", "quantity", "speaker", "value"),
+    OF_SOUNDS: ("backbone", "how", "arm", "seed", "fold", "source", "accuracy"),
 }
 """Table → its columns. Accuracies, validation and what a ranking costs at one block alone are in points; error is that
 of the masked pre-training that a run starts from."""
@@ -68,12 +71,14 @@ class Record:
         runs: a row each: the epoch that was chosen, and what it has on the validation speakers.
         depth: what pruning at one block alone costs, and how its scores are spread; a row for each block and run.
         analysis: what the paper's analysis has found of each speaker; see `spectrim.studies.recordings_analysis`.
+        sounds: the accuracy of every original recording of ESC-10; see `spectrim.studies.sounds`.
     """
 
     speakers: Sequence[Row] = ()
     runs: Sequence[Row] = ()
     depth: Sequence[Row] = ()
     analysis: Sequence[Row] = ()
+    sounds: Sequence[Row] = ()
 
     def has(self, arm: Arm) -> bool:
         """Whether an arm is trained and tested."""
@@ -81,9 +86,9 @@ class Record:
 
     def beside(self, earlier: Record) -> Record:
         """This record with the runs of an earlier one that this one lacks."""
-        known = {_run(row) for row in self.runs}
 
-        def further(rows: Sequence[Row]) -> list[Row]:
+        def further(rows: Sequence[Row], own: Sequence[Row] = self.runs) -> list[Row]:
+            known = {_run(row) for row in own}
             return [row for row in rows if _run(row) not in known]
 
         return Record(
@@ -91,6 +96,7 @@ class Record:
             [*further(earlier.runs), *self.runs],
             [*further(earlier.depth), *self.depth],
             [*further(earlier.analysis), *self.analysis],
+            [*further(earlier.sounds, self.sounds), *self.sounds],
         )
 
     def measured(self) -> list[Measured]:
@@ -107,9 +113,8 @@ class Record:
         return list(found.values())
 
     def write(self, folder: Path) -> None:
-        """Write the four tables into a folder."""
-        tables = {SPEAKERS: self.speakers, RUNS: self.runs, DEPTH: self.depth, ANALYSIS: self.analysis}
-        for name, rows in tables.items():
+        """Write the five tables into a folder."""
+        for name, rows in zip(COLUMNS, (self.speakers, self.runs, self.depth, self.analysis, self.sounds), strict=True):
             table = [{column: row.get(column) for column in COLUMNS[name]} for row in rows]
             ordered = sorted(table, key=lambda row: (row["backbone"], row["fold"], row["seed"]))
             write_text(folder / name, table_csv(ordered or [dict.fromkeys(COLUMNS[name])]))
@@ -141,7 +146,8 @@ def read_record(folder: Path, folds: Mapping[str, int]) -> Record:
                 )
     _check_speakers(folder / SPEAKERS, tables, folds)
     _check_analysis(folder / ANALYSIS, tables[ANALYSIS])
-    return Record(tables[SPEAKERS], tables[RUNS], tables[DEPTH], tables[ANALYSIS])
+    check_rows(folder / OF_SOUNDS, tables[OF_SOUNDS])
+    return Record(*(tables[name] for name in COLUMNS))
 
 
 def _check_speakers(path: Path, tables: Mapping[str, Sequence[Row]], folds: Mapping[str, int]) -> None:
@@ -222,7 +228,20 @@ def record_of(plan: RecordingsPlan, out: Path, data: Path) -> Record:
         runs.append({**named, "arm": arm.branch.name, "error": error, **_facts(arm, out)})
         depth += [{**named, "arm": arm.branch.name, **row} for row in _depth(arm, out)]
         analysis += [{**named, "arm": arm.branch.name, **row} for row in analysis_rows(arm, out, speakers)]
-    return Record(accuracies, runs, depth, analysis)
+    return Record(accuracies, runs, depth, analysis, _sounds(out))
+
+
+def _sounds(out: Path) -> list[Row]:
+    """What the arms on ESC-10 answer, original by original."""
+    sources = sources_of(out / SOUNDS)
+    return [
+        {"backbone": arm.backbone, "seed": arm.seed, "fold": arm.fold, "how": how, "arm": name, "source": source}
+        | {"accuracy": accuracy}
+        for arm in sound_arms(out)
+        if is_done(arm, out)
+        for (how, name), by_source in read_answers(arm, out, sources).items()
+        for source, accuracy in by_source.items()
+    ]
 
 
 def is_done(arm: Arm, out: Path) -> bool:

@@ -15,6 +15,7 @@ from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import (
     CONTROL_ARM,
     DATA,
+    FIRST_ARMS,
     FREE_METHODS,
     FREE_RATES,
     STAGES,
@@ -41,6 +42,7 @@ from spectrim.studies.recordings_answers import (
 )
 from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies
 from spectrim.studies.recordings_record import Record, read_record, record_of
+from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, add_sounds
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
 
 NOT_INTERPRETED = "below the gate: not interpreted"
@@ -48,7 +50,7 @@ NOT_INTERPRETED = "below the gate: not interpreted"
 ROUNDS = 10
 """Recordings of every word by every speaker in all of Arabic Speech Commands."""
 
-ELSEWHERE = ("ESC-10", "KWT-1")
+ELSEWHERE = ("KWT-1",)
 """Parts of the protocol that this command does not run."""
 
 READING = (
@@ -98,6 +100,7 @@ def write_report(plan: RecordingsPlan, out: Path, data: Path, earlier: Path | No
             _add_backbone(report, one, folds)
             add_depth(report, one.backbone, record.depth)
             add_analysis(report, one, record.analysis)
+    add_sounds(report, record.sounds)
     _add_runs(report, plan, record)
     _add_missing(report, plan, record)
     return report.write()
@@ -273,7 +276,7 @@ def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:
         "The epoch is chosen by the validation speakers of the fold; precision is that of the forward pass in "
         "training. Each run's folder holds run.json, environment.json and metrics; what it answers to every clip is in "
         "the folder beside it, -test/clips.csv; its log is in logs/. Everything here is made from speakers.csv, "
-        f"runs.csv, depth.csv and analysis.csv; the folds are in {DATA.as_posix()}/labels.csv."
+        f"runs.csv, depth.csv, analysis.csv and sounds.csv; the folds are in {DATA.as_posix()}/labels.csv."
     )
     report.table(["arm", "fold", "seed", "precision", "epoch", "validation, %", "folder"], rows)
 
@@ -294,4 +297,10 @@ def _add_missing(report: Report, plan: RecordingsPlan, record: Record) -> None:
                 names = [arm.branch.name for arm in left if arm.fold == fold]
                 if names:
                     lines.append(f"{head}, fold {fold}: {', '.join(names)}")
+    for seed in SOUND_SEEDS:
+        there = {(row["arm"], row["fold"]) for row in record.sounds if row["seed"] == seed and row["how"] == TUNED}
+        left_out = [fold for fold in SOUND_FOLDS if any((arm.name, fold) not in there for arm in FIRST_ARMS)]
+        if left_out:
+            said = "not run, in any fold" if not there else f"not whole in folds {', '.join(map(str, left_out))}"
+            lines.append(f"ESC-10, seed {seed}: {said}")
     report.items([*lines, *(f"{part}: not run by this command" for part in ELSEWHERE)])

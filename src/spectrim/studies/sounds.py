@@ -1,0 +1,226 @@
+"""ESC-10 in the study on real recordings: its plan, its table, what its arms answer, and what the report says.
+
+Descriptive, by docs/study/protocol.md: five folds, three seeds, a margin of three points. The unit is the original
+recording: clips that were cut from one are no independent evidence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from spectrim.data.esc50 import TABLE as ESC50_TABLE
+from spectrim.data.table import TABLE
+from spectrim.errors import DataError, InvalidSetting, brief
+from spectrim.files import write_text
+from spectrim.pictures.report import Report
+from spectrim.stats.speakers import Accuracies, SpeakerMean, mean_over_speakers
+from spectrim.studies.branches import FineTuning
+from spectrim.studies.recordings import FIRST_ARMS, FREE_METHODS, FREE_RATES, STARTS, Arm, RecordingsPlan, tested_steps
+from spectrim.studies.recordings_answers import CONTROL_KEY, TUNED, Key, free_key
+from spectrim.tables import csv_text, read_rows, whole_number
+
+STAGE = 6
+RECIPE = "esc10-ast"
+SOUNDS = Path("sounds")
+"""Folder of the table with folds and originals, from the folder of the study."""
+
+SOUND_FOLDS = (1, 2, 3, 4, 5)
+SOUND_SEEDS = (0, 1, 2)
+MARGIN = 3.0
+"""Points."""
+
+Row = dict[str, Any]
+
+_ESC_NAME = re.compile(r"[1-5]-([^-]+)-[A-Z]-\d+\.\w+")
+"""ESC's file names: fold, original recording, take, class."""
+
+
+def with_sounds(plan: RecordingsPlan, out: Path, *, folds: Sequence[int], changes: Sequence[str]) -> RecordingsPlan:
+    """The study with ESC-10 as its last stage, one seed in all folds before the next.
+
+    Args:
+        plan: of the recordings.
+        out: where runs and report go.
+        folds: to run, from 0; fold k is ESC-10's fold k + 1.
+        changes: as in `spectrim.studies.recordings.recordings_plan`.
+    """
+    steps = []
+    for seed in SOUND_SEEDS:
+        for fold in folds:
+            steps += tested_steps(_runs(out, SOUND_FOLDS[fold], seed, changes), FIRST_ARMS)
+    return replace(plan, steps={**plan.steps, STAGE: steps})
+
+
+def sound_arms(out: Path) -> list[Arm]:
+    """Every arm, run or not."""
+    runs = [_runs(out, fold, seed, ()) for seed in SOUND_SEEDS for fold in SOUND_FOLDS]
+    return [
+        Arm(STAGE, one.backbone, one.fold or 0, one.seed, branch, one.folder_of(branch))
+        for one in runs
+        for branch in FIRST_ARMS
+    ]
+
+
+def _runs(out: Path, fold: int, seed: int, changes: Sequence[str]) -> FineTuning:
+    after = SOUND_FOLDS[fold % len(SOUND_FOLDS)]
+    return FineTuning(
+        *("ast", "csv", RECIPE),
+        root=SOUNDS,
+        out=out,
+        init=Path(STARTS["ast"]),
+        seed=seed,
+        fold=fold,
+        tested=(),
+        changes=(*changes, f"data.options.validation_fold={after}"),
+    )
+
+
+def read_sounds(root: Path) -> list[Row]:
+    """The clips of ESC-10: path, label, source (the original recording) and fold.
+
+    Args:
+        root: with ``meta/esc50.csv``, as ESC-50 has it (of which the clips of ESC-10 are taken), or with
+            ``labels.csv``.
+
+    Raises:
+        DataError: there is neither, a column is missing, a fold has no clips, a file's name does not say its original,
+            or an original is in two folds.
+    """
+    listed = root / ESC50_TABLE
+    if listed.is_file():
+        rows = [
+            (f"audio/{cells['filename']}", cells["category"], cells["fold"], line)
+            for line, cells in read_rows(listed, ("filename", "fold", "category", "esc10"))
+            if cells["esc10"] == "True"
+        ]
+    else:
+        listed = root / TABLE
+        if not listed.is_file():
+            raise DataError(f"{root} is no ESC-10: it lacks {ESC50_TABLE} and {TABLE}")
+        rows = [
+            (cells["path"], cells["label"], cells["fold"], line)
+            for line, cells in read_rows(listed, ("path", "label", "fold"))
+        ]
+    found: list[Row] = []
+    folds: dict[str, int] = {}
+    for path, label, text, line in rows:
+        fold = whole_number(listed, line, "fold", text)
+        name = _ESC_NAME.fullmatch(Path(path).name)
+        if name is None:
+            raise DataError(f"{listed}, line {line}: {brief(path)} is not named as in ESC: FOLD-CLIP-TAKE-CLASS")
+        source = name.group(1)
+        if folds.setdefault(source, fold) != fold:
+            raise DataError(f"{listed}, line {line}: original {brief(source)} is in folds {folds[source]} and {fold}")
+        found.append({"path": str((root / path).absolute()), "label": label, "source": source, "fold": fold})
+    if set(folds.values()) != set(SOUND_FOLDS):
+        raise DataError(f"{listed}: it has clips in folds {sorted(set(folds.values()))}; wanted: 1 to 5")
+    return found
+
+
+def write_sounds(root: Path, folder: Path) -> None:
+    """Write the table of clips for the data set ``csv``; a group is an original.
+
+    Raises:
+        InvalidSetting: there is another table already, which is of other data.
+        DataError: see `read_sounds`.
+    """
+    rows = [(row["path"], row["label"], row["source"], row["fold"]) for row in read_sounds(root)]
+    text, table = csv_text([("path", "label", "group", "fold"), *rows], exact=True), folder / TABLE
+    if table.is_file():
+        if table.read_text(encoding="utf-8") != text:
+            raise InvalidSetting("sounds", str(root), f"the sounds that the study in {folder.parent} was begun with")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(table, text)
+
+
+def accuracies(rows: Sequence[Row]) -> dict[Key, dict[int, Accuracies]]:
+    """Key → seed → fold → original → accuracy in points."""
+    found: dict[Key, dict[int, dict[int, dict[str, float]]]] = {}
+    for row in rows:
+        by_fold = found.setdefault((row["how"], row["arm"]), {}).setdefault(row["seed"], {})
+        by_fold.setdefault(row["fold"], {})[row["source"]] = row["accuracy"]
+    return {key: dict(by_seed) for key, by_seed in found.items()}
+
+
+def points_lost(rows: Sequence[Row], key: Key) -> SpeakerMean | None:
+    """Control minus an arm over the originals, paired by seed, the seeds averaged within an original; None without."""
+    known = accuracies(rows)
+    values: dict[int, dict[str, list[float]]] = {}
+    for seed, folds in known.get(key, {}).items():
+        for fold, sources in folds.items():
+            control = known.get(CONTROL_KEY, {}).get(seed, {}).get(fold, {})
+            for source in sources.keys() & control.keys():
+                values.setdefault(fold, {}).setdefault(source, []).append(control[source] - sources[source])
+    return mean_over_speakers(
+        {fold: {name: fmean(some) for name, some in sources.items()} for fold, sources in values.items()}
+    )
+
+
+def add_sounds(report: Report, rows: Sequence[Row]) -> None:
+    """Accuracy of every arm in every fold, and what it loses against the control; nothing where none is run."""
+    known = accuracies(rows)
+    if CONTROL_KEY not in known:
+        return
+    folds = sorted({row["fold"] for row in rows})
+    tuned = [(TUNED, branch.name) for branch in FIRST_ARMS]
+    free = [free_key(method, rate) for rate in FREE_RATES for method in FREE_METHODS]
+    table = []
+    for key in (key for key in (*tuned, *free) if key in known):
+        cells = []
+        for fold in folds:
+            seeds = [fmean(of[fold].values()) for of in known[key].values() if fold in of]
+            cells.append(f"{fmean(seeds):.1f}" if seeds else "")
+        label = f"control, {key[1]}" if key == CONTROL_KEY else key[1]
+        table.append((key[0], label, *cells, "" if key == CONTROL_KEY else points_lost(rows, key) or ""))
+    runs = {(row["seed"], row["fold"]) for row in rows if (row["how"], row["arm"]) == CONTROL_KEY}
+    report.heading("ESC-10")
+    report.text(
+        "Descriptive, without a gate: AST on environmental sounds of 5 s, from the model of synthesised words. The "
+        "unit is the original recording: accuracies are means over its clips, then over the originals of a fold; "
+        "differences are paired by original and seed, intervals by bootstrap over originals within folds. "
+        f"{len(runs)} of {len(SOUND_SEEDS) * len(SOUND_FOLDS)} controls are there "
+        f"(seeds {', '.join(str(seed) for seed in sorted({seed for seed, _ in runs}))})."
+    )
+    lost = points_lost(rows, (TUNED, "r=0.7"))
+    if lost is not None:
+        within = "is" if lost.high < MARGIN else "is not"
+        report.text(
+            f"Fine-tuned by attention at 0.7: {lost} points lost; the upper end {within} below the margin of "
+            f"{MARGIN:g} points ({lost.speakers} originals in {len(lost.folds)} fold{'s' * (len(lost.folds) > 1)})."
+        )
+    report.table(["", "arm", *(f"fold {fold}, %" for fold in folds), "lost to control, points"], table)
+
+
+def check_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Make sure that all arms of a fold have the same originals, once each, and accuracies that can be.
+
+    Raises:
+        DataError: they have not.
+    """
+    found: dict[tuple[Any, ...], list[str]] = {}
+    originals: dict[int, set[str]] = {}
+    for row in rows:
+        if row["fold"] not in SOUND_FOLDS:
+            raise DataError(f"{path}: there is no fold {row['fold']}")
+        if row["accuracy"] is None or not 0 <= row["accuracy"] <= 100:
+            raise DataError(f"{path}: original {row['source']} has accuracy {row['accuracy']}; allowed: 0 to 100")
+        found.setdefault((row["how"], row["arm"], row["seed"], row["fold"]), []).append(row["source"])
+        originals.setdefault(row["fold"], set()).add(row["source"])
+    for (_, arm, seed, fold), sources in found.items():
+        if sorted(sources) != sorted(originals[fold]):
+            said = f"{len(sources)} rows, where {len(originals[fold])} originals have one each"
+            raise DataError(f"{path}: {arm} of fold {fold}, seed {seed}, has {said}")
+
+
+def sources_of(folder: Path) -> Mapping[str, str]:
+    """Clip → original, of the table of a study; nothing where it has none."""
+    table = folder / TABLE
+    if not table.is_file():
+        return {}
+    return {cells["path"]: cells["group"] for _, cells in read_rows(table, ("path", "group"))}

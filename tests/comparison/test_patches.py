@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from observed import clips_on_disk, small_eager_model
 from sklearn.metrics import jaccard_score
 
 from spectrim.comparison.methods import plan_cases, read_methods
-from spectrim.comparison.patches import agreement_rows, chance_overlap, overlap
+from spectrim.comparison.patches import agreement_rows, chance_overlap, kept_patches, overlap
+from spectrim.errors import DataError
+from spectrim.inference.opening import open_model
 from spectrim.pruning.pruning import Pruning
 
 
@@ -53,3 +58,13 @@ def test_rows_name_each_pair_once_and_random_with_its_other_draws() -> None:
         assert row["kept"] == 0.5
         assert row["overlap_low"] <= row["overlap"] <= row["overlap_high"]
         assert row["overlap"] == pytest.approx(row["at_random"], abs=0.08)
+
+
+def test_where_none_of_the_traced_clips_can_be_read_it_says_so(tmp_path: Path) -> None:
+    small_eager_model("ast", num_labels=3).save_pretrained(tmp_path / "model")
+    backend = open_model(tmp_path / "model")
+    part, point = clips_on_disk(tmp_path / "clips", 5, bad=(0, 4)), Pruning(0.5, at=(1, 2))
+    kept, entering = kept_patches(backend, part, [point], 3)
+    assert len(entering) == len(kept[point]) == 1
+    with pytest.raises(DataError, match="none of the 2 clips whose kept patches are compared can be read"):
+        kept_patches(backend, part, [point], 2)

@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import click
 import typer
 
 from spectrim.errors import InvalidSetting, SpectrimError, one_of, printable
@@ -82,7 +81,7 @@ def plainly(command: Command) -> Command:
         except KeyboardInterrupt as error:
             complain(console, "interrupted")
             raise typer.Exit(INTERRUPTED) from error
-        except (typer.Exit, typer.Abort, click.ClickException):
+        except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
             complain(console, _unexpected(error))

@@ -15,6 +15,7 @@ from scipy.stats import hypergeom
 from spectrim.comparison.methods import Case
 from spectrim.data import AudioDataset
 from spectrim.data.dataset import spread_places
+from spectrim.errors import DataError
 from spectrim.inference.backend import Backend
 from spectrim.pruning.pruning import Pruning
 from spectrim.stats.bootstrap import bootstrap
@@ -47,6 +48,9 @@ def kept_patches(
 
     Returns:
         point → what is kept, and (clips,) how many patches enter block 0.
+
+    Raises:
+        DataError: none of these clips can be read.
     """
     places = spread_places(clips, len(part))
     found: dict[Pruning, list[Kept]] = {point: [] for point in points}
@@ -65,6 +69,10 @@ def kept_patches(
                 entering.append((~trace.scores[0].isnan()).flatten(1).sum(dim=1).cpu().numpy())
         if on_progress is not None:
             on_progress(start + len(chosen), len(places))
+    if points and not entering:
+        raise DataError(
+            f"none of the {len(places)} clips whose kept patches are compared can be read; take more of them"
+        )
     joined = {point: np.concatenate(parts) for point, parts in found.items()}
     return joined, np.concatenate(entering) if entering else np.empty(0, dtype=np.int64)
 

@@ -100,7 +100,7 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     assert run(*real, "--folds", 0, "--stages", 1).exit_code == 0, list((out / "logs").glob("*"))
     assert [name.removeprefix("asc-ast fold 0 seed 0 ") for name in commands] == [
         "trunk",
-        *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.5", "r=0.3-random") for end in ("", " test")),
+        *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.3-random", "r=0.5") for end in ("", " test")),
         "r=0.999 remedies",
         "r=0.999 later",
         *(f"{arm} analysis{end}" for arm in ("r=0.999", "r=0.7") for end in ("", " with padding")),

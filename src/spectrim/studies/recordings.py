@@ -18,7 +18,11 @@ DATA = Path("data")
 """Folder of the table with the folds, from the folder of the study."""
 
 CONTROL_ARM = Branch(CONTROL)
-FIRST_ARMS = (CONTROL_ARM, Branch(0.7), Branch(0.5), Branch(0.3, "random"))
+POSITIVE_ARM = Branch(0.3, "random")
+FIRST_ARMS = (CONTROL_ARM, Branch(0.7), Branch(0.5), POSITIVE_ARM)
+ANSWERING = (CONTROL_ARM, Branch(0.7), POSITIVE_ARM)
+"""What the primary question rests on: trained in all folds before the others of their stage."""
+
 RANKED = ("random", "intensity", "variation")
 RANKINGS_ARMS = tuple(Branch(0.5, ranking) for ranking in RANKED)
 FURTHER_ARMS = (
@@ -221,6 +225,7 @@ def recordings_plan(
     every: dict[str, Step] = {}
     for stage in STAGES:
         own: list[Step] = []
+        others: list[Step] = []
         described: list[Step] = []
         for backbone in stage.backbones:
             for fold in range(FOLDS):
@@ -231,12 +236,13 @@ def recordings_plan(
                 ]
                 if fold not in folds or backbone not in backbones:
                     continue
-                made = [*_pretraining(out, fold, backbone, changes), *tested_steps(runs, stage.arms)]
-                own += made
+                first = [arm for arm in stage.arms if arm in ANSWERING] or stage.arms
+                own += [*_pretraining(out, fold, backbone, changes), *tested_steps(runs, first)]
+                others += tested_steps(runs, [arm for arm in stage.arms if arm not in first])
                 if CONTROL_ARM in stage.arms:
                     described += _descriptive(runs)
         # What the answers rest on comes first, in all folds.
-        own += described
+        own += [*others, *described]
         every |= {step.name: step for step in own}
         if stage.number in stages:
             steps[stage.number] = _with_needs(own, every)

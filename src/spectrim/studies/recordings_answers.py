@@ -10,7 +10,7 @@ from statistics import fmean
 
 from spectrim.stats.ground import CANNOT_SAY
 from spectrim.stats.speakers import Accuracies, SpeakerMean, holm, mean_over_speakers
-from spectrim.studies.recordings import CONTROL_ARM, FIRST_ARMS, RANKED
+from spectrim.studies.recordings import CONTROL_ARM, POSITIVE_ARM, RANKED
 from spectrim.studies.speakers import FOLDS
 
 GATE = 92.0
@@ -108,7 +108,7 @@ class Measured:
 
 
 CONTROL_KEY: Key = (TUNED, CONTROL_ARM.name)
-POSITIVE_KEY: Key = (TUNED, FIRST_ARMS[3].name)
+POSITIVE_KEY: Key = (TUNED, POSITIVE_ARM.name)
 
 
 @dataclass(frozen=True)

@@ -143,10 +143,10 @@ def test_sounds_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     (esc10 / "audio").mkdir(parents=True)
     generator, rows = np.random.default_rng(0), []
     for fold in range(1, 6):
-        for number, label in enumerate(("dog", "rain")):
+        for number, label in enumerate("abcdefghij"):
             for take in "AB":
-                path = f"audio/{fold}-10{number}{fold}-{take}-{number}.wav"
-                wave = np.sin(2 * np.pi * 700 * (number + 1) * np.arange(16000) / 16000)
+                path = f"audio/{fold}-{number}0{fold}-{take}-{number}.wav"
+                wave = np.sin(2 * np.pi * 350 * (number + 1) * np.arange(16000) / 16000)
                 soundfile.write(esc10 / path, 0.3 * wave + 0.05 * generator.standard_normal(16000), 16000)
                 rows.append((path, label, fold))
     (esc10 / "labels.csv").write_text(csv_text([("path", "label", "fold"), *rows]))
@@ -157,13 +157,19 @@ def test_sounds_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
         *(f"{arm}{end}" for arm in ("r=0.999", "r=0.7", "r=0.5", "r=0.3-random") for end in ("", " test")),
     ]
     text = (out / "report.md").read_text()
-    assert "## ESC-10" in text and "Fine-tuned by attention at 0.7: " in text
-    assert "2 originals in 1 fold)" in text
+    assert "## ESC-10" in text and "points lost at r = 0.7 by attention, fine-tuned? cannot say" in text
+    assert "10 originals in 1 fold)" in text
     assert "* ESC-10, seed 0: not whole in folds 1, 2, 3, 4" in text
     assert "* Stage 1, AST: not run, in any fold" in text
-    assert len((out / "sounds.csv").read_text().splitlines()) == 1 + 2 * (4 + 16)
+    assert len((out / "sounds.csv").read_text().splitlines()) == 1 + 10 * (4 + 16)
+    assert "| 6. ESC-10: control, attention 0.7 and 0.5, random 0.3 | in part | 4 of 20 | 5 |" in text
+    assert "runs/esc10-ast/fold5-seed0/r0.7 |" in text
     assert run(*words, "--report-only").exit_code == 0
     assert len(commands) == 9
+    (out / "sounds" / "labels.csv").rename(out / "kept.csv")
+    result = run(*words, "--report-only")
+    assert result.exit_code == 1 and "sounds/labels.csv: cannot be read" in result.stderr.replace("\n", "")
+    (out / "kept.csv").rename(out / "sounds" / "labels.csv")
     (esc10 / "labels.csv").write_text(csv_text([("path", "label", "fold"), *reversed(rows)]))
     result = run(*words)
     assert result.exit_code == 2 and "sounds that the study" in result.stderr.replace("\n", " ")
@@ -186,7 +192,11 @@ def test_sounds_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
         (("--data", "."), "only with --scale real"),
         (("--folds", "1"), "only with --scale real"),
         (("--scale", "real", "--data", "nowhere"), "it lacks labels.csv"),
-        (("--scale", "real", "--data", "DATA", "--stages", "7"), "stages is 7"),
+        (("--scale", "real", "--data", "DATA", "--stages", "7"), "stages is 7; allowed: some of 1, 2, 3, 4, 5, 6"),
+        (
+            ("--scale", "real", "--data", "DATA", "--stages", "6", "--sounds", ".", "--backbones", "audiomae"),
+            "backbones is 'audiomae'; allowed: ast among them, for stage 6",
+        ),
         (("--scale", "real", "--data", "DATA", "--study", "rankings"), "none with --scale real"),
         (("--scale", "real", "--data", "DATA", "--quick"), "only with --scale mini"),
     ],

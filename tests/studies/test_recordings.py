@@ -408,6 +408,9 @@ def test_an_earlier_report_stands_for_the_runs_that_are_not_here(data: Path, tmp
     again = read_record(folder, folds_of(read_clips(data)))
     assert list(again.analysis) == sorted(together.analysis, key=lambda row: row["fold"]) and len(again.analysis) == 12
     assert [one.accuracies for one in again.measured()] == [one.accuracies for one in together.measured()]
+    for name in ("analysis.csv", "sounds.csv"):
+        (folder / name).unlink()
+    assert not read_record(folder, folds_of(read_clips(data))).analysis, "the first reports had no such table"
     assert {(row["arm"], row["fold"]) for row in again.runs} == {("r=0.999", 0), ("r=0.7", 0), ("r=0.999", 1)}
 
 
@@ -441,7 +444,9 @@ def test_an_earlier_report_of_something_else_is_refused(
         (",without,", ",beside,", "no analysis has later attention of patches beside padding"),
         (",later attention,", ",soon,", "no analysis has soon of patches without padding"),
         (",0.5", ",inf", "later attention of speaker 00000003 is inf"),
-        (",00000004,", ",00000003,", "later attention of speaker 00000003 is there twice"),
+        (",00000004,", ",00000003,", "later attention of r=0.999, fold 0, has 6 rows, where 6 speakers have one each"),
+        ("ast,r=0.999,0,0,without,later attention,00000003,0.5\n", "", "fold 0, has 5 rows, where 6 speakers"),
+        ("r=0.999,0,0", "r=banana,0,0", "r=banana of fold 0 is no run of runs.csv"),
         (",00000004,", ",00000001,", "speaker 00000001 is in fold 0 there and in 2 of these"),
     ],
 )

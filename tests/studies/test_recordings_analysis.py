@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from observed import clips_on_disk, small_eager_model
+from safetensors import safe_open
 
 from spectrim.analysis.analyse import CACHE, STATISTICS_FILE
 from spectrim.analysis.experiment import Findings, Plan, experiment, save_findings
 from spectrim.data import AudioDataset
 from spectrim.errors import DataError
 from spectrim.pictures.report import Report
-from spectrim.studies.recordings import PROFILED, recordings_plan
+from spectrim.studies.recordings import PROFILED, Arm, recordings_plan
 from spectrim.studies.recordings_analysis import LATER, LOW_LEFT, QUANTITIES, TESTED, analysis_rows, clip_quantities
 from spectrim.studies.recordings_answers import CONTROL_KEY, Measured
 from spectrim.studies.recordings_described import add_analysis
@@ -89,24 +93,83 @@ def test_findings_of_another_plan_are_refused(part: AudioDataset) -> None:
             clip_quantities(experiment(model, part, plan, name="m"))
 
 
-def test_rows_are_means_over_the_clips_of_a_speaker(found: Findings, tmp_path: Path) -> None:
-    arm = next(arm for arm in recordings_plan(tmp_path).arms if (arm.fold, arm.branch) == (1, PROFILED[0]))
-    speakers = {name: SPEAKERS[number % 2] for number, name in enumerate(found.summaries[1.0].ids)}
-    assert analysis_rows(arm, tmp_path, speakers) == []
-    folder = tmp_path / arm.analysis("without")
-    small_eager_model("ast", num_labels=3).save_pretrained(tmp_path / arm.folder / "model")
+def control(out: Path) -> Arm:
+    return next(arm for arm in recordings_plan(out).arms if (arm.fold, arm.branch) == (1, PROFILED[0]))
+
+
+def kept(found: Findings, out: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Write findings as those of the control; clip → speaker, and speaker → fold."""
+    arm = control(out)
+    small_eager_model("ast", num_labels=3).save_pretrained(out / arm.folder / "model")
+    folder = out / arm.analysis("without")
     save_findings(found, folder / CACHE / "r-0.999.safetensors")
-    assert analysis_rows(arm, tmp_path, speakers) == [], "an analysis that is not finished counted"
     (folder / STATISTICS_FILE).touch()
-    rows = analysis_rows(arm, tmp_path, speakers)
+    speakers = {name: SPEAKERS[number % 2] for number, name in enumerate(found.summaries[1.0].ids)}
+    return {**speakers, "elsewhere": "c"}, {"a": 1, "b": 1, "c": 2}
+
+
+def test_rows_are_means_over_the_clips_of_a_speaker(found: Findings, tmp_path: Path) -> None:
+    arm = control(tmp_path)
+    speakers, folds = kept(found, tmp_path)
+    finished = tmp_path / arm.analysis("without") / STATISTICS_FILE
+    finished.unlink()
+    assert analysis_rows(arm, tmp_path, speakers, folds) == [], "an analysis that is not finished counted"
+    finished.touch()
+    rows = analysis_rows(arm, tmp_path, speakers, folds)
     assert {row["padding"] for row in rows} == {"without"}
     values = clip_quantities(found)
     for row in rows:
         own = values[row["quantity"]][SPEAKERS.index(row["speaker"]) :: 2]
         assert row["value"] == pytest.approx(np.nanmean(own))
-    (folder / CACHE / "r-0.999.safetensors").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no findings of spectrim analyze"):
-        analysis_rows(arm, tmp_path, speakers)
+    assert {row["speaker"] for row in rows} == set(SPEAKERS) and len(rows) == 2 * len(QUANTITIES)
+    shutil.rmtree(tmp_path / arm.folder / "model")
+    assert analysis_rows(arm, tmp_path, speakers, folds) == rows, "the weights are needed for no number"
+
+
+def test_a_quantity_that_a_speaker_lacks_has_no_rows(found: Findings, tmp_path: Path) -> None:
+    summary = found.summaries[1.0]
+    without = summary.kendall.copy()
+    without[::2] = np.nan
+    lacking = replace(found, summaries={**found.summaries, 1.0: replace(summary, kendall=without)})
+    speakers, folds = kept(lacking, tmp_path)
+    there = {row["quantity"] for row in analysis_rows(control(tmp_path), tmp_path, speakers, folds)}
+    assert there == {name for name in QUANTITIES if not name.startswith(("way", "paper's", "tau-b"))}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"plan": {"padding": "with"}}, "has padding with, not without"),
+        ({"plan": {"drop_at": [2]}}, r"has drop_at \[2\], not \[3\]"),
+        ({"plan": {"part": "train"}}, "has part train, not test"),
+        ({"clips": ["0.wav"]}, "is of 1 clips that are not the fold's"),
+        ({"weights": "0" * 64}, "is of other weights than"),
+        ({"version": 1}, "has version 1; this Spectrim reads version 2"),
+    ],
+)
+def test_an_analysis_of_something_else_is_refused(
+    change: dict[str, Any], message: str, found: Findings, tmp_path: Path
+) -> None:
+    facts = {**found.facts, **change, "plan": {**found.facts["plan"], **change.get("plan", {})}}
+    speakers, folds = kept(replace(found, facts=facts), tmp_path)
+    with pytest.raises(DataError, match=f"{message}.*; delete .*r0.999-analysis and start again"):
+        analysis_rows(control(tmp_path), tmp_path, speakers, folds)
+
+
+def test_an_analysis_that_cannot_be_read_says_what_to_delete(found: Findings, tmp_path: Path) -> None:
+    speakers, folds = kept(found, tmp_path)
+    path = tmp_path / control(tmp_path).analysis("without") / CACHE / "r-0.999.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key != "1.0/kendall"}  # noqa: SIM118
+        notes = file.metadata()
+    path.write_bytes(safetensors.numpy.save(tensors, metadata=notes))
+    for damage in (b"nothing", None):
+        with pytest.raises(DataError, match=r"no findings of spectrim analyze.*delete .*r0.999-analysis"):
+            analysis_rows(control(tmp_path), tmp_path, speakers, folds)
+        if damage:
+            path.write_bytes(damage)
+        else:
+            path.unlink()
 
 
 def test_the_report_compares_with_nought_and_leaves_out_folds_below_the_gate(tmp_path: Path) -> None:
@@ -134,6 +197,7 @@ def test_the_report_compares_with_nought_and_leaves_out_folds_below_the_gate(tmp
     # 1/10,000 times the sixteen comparisons.
     assert cells[LATER][2] == "0.0016"
     assert cells["tau-b, intensity"][2] == ""
-    assert "one family of 16" in text and "folds 0." in text
+    assert "one family of 16" in text
+    assert cells["speakers"][1] == "2, folds 0", "a fold below the gate counted"
     add_analysis(report, Measured("ast", {CONTROL_KEY: {0: {1: known[0][1]}}}), rows)
     assert report.write().with_suffix(".md").read_text() == text

@@ -18,20 +18,22 @@ from spectrim.studies.recordings_record import Record, read_record
 from spectrim.studies.sounds import (
     SOUND_SEEDS,
     STAGE,
-    accuracies,
     add_sounds,
     check_rows,
-    points_lost,
+    fold_sources,
+    measured_sounds,
     read_sounds,
     sound_arms,
+    sounds_state,
     with_sounds,
+    within_margin,
     write_sounds,
 )
 from spectrim.tables import csv_text
 from spectrim.training.recipe_files import load_recipe
 
 SEVENTH = (TUNED, "r=0.7")
-NAMES = [(f"{fold}-{100 + fold}{number}-{take}-{number}.ogg", fold) for fold in range(1, 6) for number in range(2)
+NAMES = [(f"{fold}-{100 + fold}{number}-{take}-{number}.ogg", fold) for fold in range(1, 6) for number in range(10)
          for take in "AB"]  # fmt: skip
 
 
@@ -52,13 +54,13 @@ def test_the_table_holds_out_originals_fold_by_fold(esc10: Path, tmp_path: Path)
     write_sounds(esc10, tmp_path / "sounds")
     for fold in range(1, 6):
         parts = {
-            part: DATA_SETS["csv"].open(tmp_path / "sounds", part, fold=fold, validation_fold=fold % 5 + 1).recordings
+            part: DATA_SETS["csv"].open(tmp_path / "sounds", part, fold=fold, validation_fold="next").recordings
             for part in ("train", "validation", "test")
         }
         groups = {part: {one.group for one in recordings} for part, recordings in parts.items()}
-        assert groups["test"] == {f"{100 + fold}{number}" for number in range(2)}
-        assert groups["validation"] == {f"{101 + fold % 5}{number}" for number in range(2)}
-        assert not groups["train"] & (groups["test"] | groups["validation"]) and len(parts["train"]) == 12
+        assert groups["test"] == {f"{100 + fold}{number}" for number in range(10)}
+        assert groups["validation"] == {f"{101 + fold % 5}{number}" for number in range(10)}
+        assert not groups["train"] & (groups["test"] | groups["validation"]) and len(parts["train"]) == 60
     (esc10 / "labels.csv").write_text((esc10 / "labels.csv").read_text().replace("class0", "dog"))
     with pytest.raises(InvalidSetting, match="was begun with"):
         write_sounds(esc10, tmp_path / "sounds")
@@ -78,8 +80,9 @@ def test_of_esc50_the_clips_of_esc10_are_taken(esc10: Path) -> None:
     ("old", "new", "message"),
     [
         ("audio/1-1010-A-0.ogg", "audio/barking.ogg", "line 2: 'audio/barking.ogg' is not named as in ESC"),
-        ("audio/2-1020-A-0.ogg", "audio/2-1010-A-0.ogg", "line 6: original '1010' is in folds 1 and 2"),
-        (",5\n", ",4\n", "it has clips in folds [1, 2, 3, 4]; wanted: 1 to 5"),
+        ("audio/2-1020-A-0.ogg", "audio/2-1010-A-0.ogg", "line 22: original '1010' is in folds 1 and 2"),
+        (",2\n", ",3\n", "line 22: 'audio/2-1020-A-0.ogg' is in fold 3 here and 2 by its name"),
+        ("class9", "class8", "9 labels, where ESC-10 has 10"),
         (",1\n", ",one\n", "fold is 'one'"),
         ("fold", "part", "lacks fold"),
     ],
@@ -105,7 +108,7 @@ def test_seeds_come_one_after_the_other_and_hold_out_what_the_table_says(tmp_pat
     last = next(step for step in steps if step.name == "esc10-ast fold 5 seed 2 r=0.3-random").arguments
     changes = [last[place + 1] for place, word in enumerate(last) if word == "--set"]
     recipe = load_recipe("esc10-ast", changes)
-    assert recipe.data.options == {"fold": 5, "validation_fold": 1} and recipe.seed == 2 and recipe.workers == 0
+    assert recipe.data.options == {"fold": 5, "validation_fold": "next"} and recipe.seed == 2 and recipe.workers == 0
     assert (recipe.pruning.keep_rate, recipe.pruning.criterion) == (0.3, "random")
     assert {arm.folder for arm in sound_arms(tmp_path)} == {
         step.done.parent.relative_to(tmp_path) for step in steps if step.arguments[0] == "train"
@@ -115,7 +118,19 @@ def test_seeds_come_one_after_the_other_and_hold_out_what_the_table_says(tmp_pat
 
 def made(arm: str, seed: int, values: Mapping[int, Mapping[str, float]]) -> list[dict[str, Any]]:
     return [
-        {"backbone": "ast", "how": TUNED, "arm": arm, "seed": seed, "fold": fold, "source": source, "accuracy": value}
+        {
+            "backbone": "ast",
+            "how": TUNED,
+            "arm": arm,
+            "seed": seed,
+            "fold": fold,
+            "source": source,
+            "accuracy": value,
+            "epoch": 65.0,
+            "validation": None,
+            "precision": "fp32",
+            "folder": f"runs/{arm}-{seed}-{fold}",
+        }
         for fold, sources in values.items()
         for source, value in sources.items()
     ]
@@ -131,21 +146,58 @@ ROWS = [
 
 
 def test_losses_are_paired_by_seed_and_averaged_within_an_original(tmp_path: Path) -> None:
-    found = points_lost(ROWS, SEVENTH)
+    measured = measured_sounds(ROWS)
+    found = measured.difference(CONTROL_KEY, SEVENTH, range(1, 6))
     assert found is not None and (found.speakers, found.folds) == (4, (1, 2))
     # a: (1 + 3) / 2, b: (2 + 2) / 2, c: 3, d: 3; the third seed has no control.
     assert found.mean == pytest.approx((2 + 2 + 3 + 3) / 4)
-    assert points_lost(ROWS, (TUNED, "r=0.5")) is None
-    assert accuracies(ROWS)[SEVENTH][0][2] == {"c": 67.0, "d": 57.0}
+    assert measured.difference(CONTROL_KEY, (TUNED, "r=0.5"), range(1, 6)) is None
     report = Report("t", tmp_path)
     add_sounds(report, ROWS)
     text = report.write().with_suffix(".md").read_text()
     assert "3 of 15 controls are there (seeds 0, 1)" in text
-    assert "2.50 [2.50, 2.50] points lost; the upper end is below the margin of 3" in text
+    assert (
+        "fine-tuned? cannot say: the interval has no width (2.50 [2.50, 2.50] points lost; 4 originals in 2 folds)."
+        in text
+    )
+    assert "| r=0.7 | 1 | 1 | fp32 | 65 |  | runs/r=0.7-1-1 |" in text
+    assert sounds_state(ROWS)[1:] == ("in part", "7 of 60", "none")
     assert "| fine-tuned | control, r=0.999 | 92.5 | 65.0 |  |" in text
     nothing = Report("t", tmp_path / "none")
     add_sounds(nothing, [row for row in ROWS if row["arm"] == "r=0.7"])
     assert "ESC-10" not in nothing.write().with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("control", "lost", "word"),
+    [
+        (80.0, (1.0, 1.5, 0.5), "yes"),
+        (80.0, (9.0, 9.5, 8.5), "no"),
+        (80.0, (0.0, 3.0, 9.0), "cannot say: the interval holds 3 points"),
+        (11.0, (1.0, 1.5, 0.5), "cannot say: the dense model, 11.0 %, is near chance, 10.0 %"),
+        (80.0, (1.0, 1.0, 1.0), "cannot say: the interval has no width"),
+        (80.0, (1.0,), "cannot say: the interval has no width"),
+    ],
+)
+def test_the_margin_is_answered_where_there_is_ground(control: float, lost: tuple[float, ...], word: str) -> None:
+    names = [str(number) for number in range(len(lost))]
+    rows = made(CONTROL_KEY[1], 0, {1: dict.fromkeys(names, control)})
+    assert within_margin(measured_sounds(rows)) == "cannot say: it has not been run beside a control"
+    rows += made("r=0.7", 0, {1: {name: control - one for name, one in zip(names, lost, strict=True)}})
+    assert within_margin(measured_sounds(rows)).startswith(f"{word}{'' if ':' in word else ' ('}")
+
+
+def test_sounds_of_other_originals_are_refused(esc10: Path, tmp_path: Path) -> None:
+    write_sounds(esc10, tmp_path / "sounds")
+    sources = fold_sources(tmp_path / "sounds")
+    assert sources is not None and sources[3] == {f"103{number}" for number in range(10)}
+    whole = made(CONTROL_KEY[1], 0, {3: dict.fromkeys(sources[3], 50.0)})
+    check_rows(Path("sounds.csv"), whole, sources)
+    with pytest.raises(DataError, match="original zebra is none of fold 3 of these sounds"):
+        check_rows(Path("sounds.csv"), [*whole, *made("r=0.7", 0, {3: {"zebra": 1.0}})], sources)
+    with pytest.raises(DataError, match="has 9 rows, where 10 originals"):
+        check_rows(Path("sounds.csv"), whole[1:], sources)
+    assert fold_sources(tmp_path) is None
 
 
 def test_a_report_of_sounds_goes_on_from_an_earlier_one(tmp_path: Path) -> None:
@@ -161,6 +213,7 @@ def test_a_report_of_sounds_goes_on_from_an_earlier_one(tmp_path: Path) -> None:
         ({"accuracy": 101.0}, "original a has accuracy 101.0"),
         ({"accuracy": None}, "original a has accuracy None"),
         ({"fold": 6}, "there is no fold 6"),
+        ({"epoch": None}, "r=0.999 of fold 1 has no epoch"),
         ({"source": "b"}, "r=0.999 of fold 1, seed 0, has 2 rows, where 2 originals have one each"),
     ],
 )

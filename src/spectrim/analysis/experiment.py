@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -332,18 +332,17 @@ def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[
         with safe_open(path, framework="numpy") as file:
             if _notes(file)["facts"] != json.loads(json.dumps(facts)):
                 return None
-        return read_findings(path, name, config)
+        return replace(read_findings(path, name), config=config)
     except (OSError, SafetensorError, KeyError, ValueError, DataError):
         return None
 
 
-def read_findings(path: Path, name: str, config: SpectrimConfig) -> Findings:
-    """Findings from disk, of whatever clips and plan: their facts say which.
+def read_findings(path: Path, name: str) -> Findings:
+    """Findings from disk, of whatever model, clips and plan: their facts say which.
 
     Args:
         path: written by `save_findings`.
         name: of the model.
-        config: of the model.
 
     Raises:
         DataError: they cannot be read, or are of another version.
@@ -352,11 +351,15 @@ def read_findings(path: Path, name: str, config: SpectrimConfig) -> Findings:
         with safe_open(path, framework="numpy") as file:
             notes = _notes(file)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if notes["facts"]["version"] != VERSION:
-            raise DataError(f"{path} has version {notes['facts']['version']}; this Spectrim reads version {VERSION}")
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: no findings of spectrim analyze: {error}") from error
-    facts = notes["facts"]
+        version = notes["facts"]["version"]
+        if version == VERSION:
+            return _findings_of(notes, tensors, name)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: no findings of spectrim analyze: {type(error).__name__}: {error}") from error
+    raise DataError(f"{path} has version {version}; this Spectrim reads version {VERSION}")
+
+
+def _findings_of(notes: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], name: str) -> Findings:
     clusters = {statistic: _clusters(written) for statistic, written in notes["clusters"].items()}
     summaries = {
         rate: Summary(
@@ -372,8 +375,8 @@ def read_findings(path: Path, name: str, config: SpectrimConfig) -> Findings:
     pictured = (tensors[f"example/{key}"] for key in ("log_mel", "num_frames", "survived"))
     return Findings(
         name=name,
-        config=config,
-        facts=facts,
+        config=SpectrimConfig(**notes["facts"]["config"]),
+        facts=notes["facts"],
         metric=notes["metric"],
         labels=tuple(notes["labels"]),
         summaries=summaries,

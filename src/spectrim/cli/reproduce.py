@@ -138,18 +138,23 @@ def _on_recordings(
     some_folds = range(FOLDS) if folds is None else numbers("folds", folds, int)
     some_stages = NUMBERS if stages is None else numbers("stages", stages, int)
     changes = () if precision == "fp32" else (f"optimiser.precision={precision}",)
-    if STAGE in some_stages and sounds is None:
-        raise InvalidSetting("sounds", None, f"a folder of ESC-10, for stage {STAGE}")
+    some_backbones = BOTH if backbones is None else backbones.split(",")
+    for stage in some_stages:
+        if stage not in (*NUMBERS, STAGE):
+            raise InvalidSetting("stages", stage, f"some of {', '.join(map(str, (*NUMBERS, STAGE)))}")
+    if STAGE in some_stages and (sounds is None or "ast" not in some_backbones):
+        lacks = ("sounds", None, "a folder of ESC-10") if sounds is None else ("backbones", backbones, "ast among them")
+        raise InvalidSetting(lacks[0], lacks[1], f"{lacks[2]}, for stage {STAGE}")
     plan = recordings_plan(
         out,
         folds=some_folds,
         stages=[stage for stage in some_stages if stage != STAGE],
-        backbones=BOTH if backbones is None else backbones.split(","),
+        backbones=some_backbones,
         changes=changes,
     )
     if sounds is not None:
         read_sounds(sounds)
-        if stages is None or STAGE in some_stages:
+        if "ast" in some_backbones and (stages is None or STAGE in some_stages):
             plan = with_sounds(plan, out, folds=some_folds, changes=changes)
     speakers = folds_of(read_clips(data))
     if earlier is not None:

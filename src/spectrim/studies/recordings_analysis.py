@@ -5,7 +5,7 @@ Some of them the protocol compares with nought; the others stand beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from spectrim.analysis.analyse import CACHE, STATISTICS_FILE
 from spectrim.analysis.claims import over_blocks
 from spectrim.analysis.claims_report import slug
 from spectrim.analysis.experiment import Findings, read_findings
+from spectrim.analysis.record import weights_digest
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
-from spectrim.config import SpectrimConfig
+from spectrim.checkpoints import from_pretrained
 from spectrim.errors import DataError
 from spectrim.stats.ratios import divide_or_nan
-from spectrim.studies.recordings import ANALYSED_RATE, DROPPED_AT, PADDINGS, Arm
+from spectrim.studies.recordings import ANALYSED_CLIPS, ANALYSED_RATE, DROPPED_AT, PADDINGS, Arm
 
 CORRELATIONS = {
     "way": "kendall_somers_d",
@@ -104,30 +105,55 @@ def _low_left(findings: Findings) -> NDArray[np.float64]:
     return 100.0 * (shares[0] - shares[1])
 
 
-def analysis_rows(arm: Arm, out: Path, speakers: Mapping[str, str]) -> list[dict[str, Any]]:
+def analysis_rows(arm: Arm, out: Path, speakers: Mapping[str, str], folds: Mapping[str, int]) -> list[dict[str, Any]]:
     """A row for each way to count padding, speaker and quantity of an arm: the mean over the speaker's clips.
+
+    A quantity that one of the fold's speakers lacks has no rows: a mean over some of them would be another number.
 
     Args:
         arm: of the study.
         out: folder of the study.
         speakers: clip → speaker.
+        folds: speaker → fold in which it is tested.
 
     Raises:
-        DataError: as `clip_quantities`, or the findings cannot be read.
+        DataError: the findings cannot be read, or are not those of the protocol for this arm; says which folder to
+            delete.
     """
+    own = {clip for clip, speaker in speakers.items() if folds[speaker] == arm.fold}
     rows = []
     for padding in PADDINGS:
         folder = out / arm.analysis(padding)
         if not (folder / STATISTICS_FILE).is_file():
             continue
-        config = SpectrimConfig.from_pretrained(out / arm.folder / "model")
-        findings = read_findings(folder / CACHE / f"{slug(arm.branch.name)}.safetensors", arm.branch.name, config)
+        try:
+            findings = read_findings(folder / CACHE / f"{slug(arm.branch.name)}.safetensors", arm.branch.name)
+            _check(findings, padding, own, out / arm.folder / "model")
+            quantities = clip_quantities(findings)
+        except DataError as error:
+            raise DataError(f"{error}; delete {folder} and start again") from error
         said = np.array([speakers[clip] for clip in findings.summaries[1.0].ids])
-        for quantity, values in clip_quantities(findings).items():
-            for speaker in sorted(set(said.tolist())):
-                own = values[(said == speaker) & ~np.isnan(values)]
-                if len(own):
-                    rows.append(
-                        {"padding": padding, "quantity": quantity, "speaker": speaker, "value": float(own.mean())}
-                    )
+        for quantity, values in quantities.items():
+            known = {name: values[(said == name) & ~np.isnan(values)] for name in folds if folds[name] == arm.fold}
+            if all(len(of_speaker) for of_speaker in known.values()):
+                rows += [
+                    {"padding": padding, "quantity": quantity, "speaker": name, "value": float(of_speaker.mean())}
+                    for name, of_speaker in known.items()
+                ]
     return rows
+
+
+def _check(findings: Findings, padding: str, clips: Collection[str], model: Path) -> None:
+    """Raise `DataError` unless findings are of the protocol's plan, the fold's clips, and the model, if it is there."""
+    plan, heard = findings.facts["plan"], findings.facts["clips"]
+    asked = {
+        **{"padding": padding, "clusters": "fit", "part": "test"},
+        **{"keep_rates": [ANALYSED_RATE], "drop_at": [DROPPED_AT]},
+    }
+    for name, value in asked.items():
+        if plan[name] != value:
+            raise DataError(f"the analysis of {findings.name} has {name} {plan[name]}, not {value}")
+    if len(heard) != min(ANALYSED_CLIPS, len(clips)) or not set(heard) <= set(clips):
+        raise DataError(f"the analysis of {findings.name} is of {len(heard)} clips that are not the fold's")
+    if (model / "config.json").is_file() and weights_digest(from_pretrained(model)) != findings.facts["weights"]:
+        raise DataError(f"the analysis of {findings.name} is of other weights than {model}")

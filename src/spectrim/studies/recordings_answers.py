@@ -49,6 +49,16 @@ def later_key(method: str, keep_rate: float) -> Key:
     return how, f"later-{name}"
 
 
+def over_seeds(runs: Sequence[Accuracies]) -> dict[int, dict[str, float]]:
+    """Fold → speaker → mean over the seeds that a fold has."""
+    values: dict[int, dict[str, list[float]]] = {}
+    for by_fold in runs:
+        for fold, speakers in by_fold.items():
+            for name, value in speakers.items():
+                values.setdefault(fold, {}).setdefault(name, []).append(value)
+    return {fold: {name: fmean(some) for name, some in speakers.items()} for fold, speakers in values.items()}
+
+
 @dataclass(frozen=True)
 class Measured:
     """What is known of a backbone.
@@ -65,7 +75,7 @@ class Measured:
 
     def of(self, key: Key) -> dict[int, dict[str, float]]:
         """Fold → speaker → accuracy, mean over seeds; nothing where it has not been run."""
-        return self._over_seeds(list(self.accuracies.get(key, {}).values()))
+        return over_seeds(list(self.accuracies.get(key, {}).values()))
 
     def difference(self, first: Key, second: Key, folds: Collection[int]) -> SpeakerMean | None:
         """``first − second`` over the speakers of some folds, paired by fold, seed and speaker; None without any."""
@@ -79,17 +89,7 @@ class Measured:
             for seed in ours
             if seed in theirs
         ]
-        return mean_over_speakers(self._over_seeds(paired))
-
-    @staticmethod
-    def _over_seeds(runs: Sequence[Accuracies]) -> dict[int, dict[str, float]]:
-        """Mean over the seeds that a fold has."""
-        values: dict[int, dict[str, list[float]]] = {}
-        for by_fold in runs:
-            for fold, speakers in by_fold.items():
-                for name, value in speakers.items():
-                    values.setdefault(fold, {}).setdefault(name, []).append(value)
-        return {fold: {name: fmean(some) for name, some in speakers.items()} for fold, speakers in values.items()}
+        return mean_over_speakers(over_seeds(paired))
 
     def fold_mean(self, key: Key, fold: int) -> float | None:
         """Mean over the speakers of a fold, in points."""

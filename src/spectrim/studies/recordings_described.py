@@ -29,7 +29,7 @@ from spectrim.studies.recordings import (
     SAME_MACS,
 )
 from spectrim.studies.recordings_analysis import QUANTITIES, TESTED
-from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key
+from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key, over_seeds
 from spectrim.studies.recordings_record import Row
 
 
@@ -132,7 +132,7 @@ def add_analysis(report: Report, measured: Measured, rows: Sequence[Row]) -> Non
     family = [(branch, "without", quantity) for branch in PROFILED for quantity in TESTED]
     tests = [None if (found := means[key]) is None or not found.answers else found.p for key in family]
     corrected = dict(zip(family, holm(tests), strict=True))
-    table = []
+    table: list[tuple[Any, ...]] = [("speakers", *_counted(own))]
     for quantity in QUANTITIES:
         cells: list[Any] = [quantity]
         for branch in PROFILED:
@@ -143,7 +143,7 @@ def add_analysis(report: Report, measured: Measured, rows: Sequence[Row]) -> Non
     report.heading(f"{NAMES[measured.backbone]}: the paper's analysis", 3)
     report.text(
         f"Descriptive, on {ANALYSED_CLIPS} test clips of a fold, evenly spread: mean over a speaker's clips, then over "
-        f"the speakers of folds {', '.join(map(str, sorted({row['fold'] for row in own})))}. Correlations are of the "
+        "the speakers. Correlations are of the "
         "backbone's own score, dense, with the clusters of a statistic, mean over the blocks: way is the share of the "
         "way from a random to a perfect score (Somers' D), which the paper's form and tau-b hide behind ties. C4+C5 "
         f"and C1+C2: points that dropping the patches of these clusters at block {DROPPED_AT} costs, more than as many "
@@ -159,19 +159,30 @@ def add_analysis(report: Report, measured: Measured, rows: Sequence[Row]) -> Non
     report.table(["", *heads], table)
 
 
+def _counted(rows: Sequence[Row]) -> list[str]:
+    """How many speakers, of which folds, each column of the table rests on."""
+    cells = []
+    for branch in PROFILED:
+        for padding in ("without", "with"):
+            there = [row for row in rows if (row["arm"], row["padding"]) == (branch.name, padding)]
+            folds = sorted({row["fold"] for row in there})
+            speakers = len({(row["fold"], row["speaker"]) for row in there})
+            cells += ["" if not there else f"{speakers}, folds {', '.join(map(str, folds))}"]
+            cells += [""] * (padding == "without")
+    return cells
+
+
 def _shown(found: SpeakerMean | None) -> str:
     return "" if found is None else str(found)
 
 
 def _over_speakers(rows: Sequence[Row], branch: Branch, padding: str, quantity: str) -> SpeakerMean | None:
     """Mean over the speakers of all folds, seeds averaged within a speaker."""
-    values: dict[int, dict[str, list[float]]] = {}
+    runs: dict[int, dict[int, dict[str, float]]] = {}
     for row in rows:
         if (row["arm"], row["padding"], row["quantity"]) == (branch.name, padding, quantity):
-            values.setdefault(row["fold"], {}).setdefault(row["speaker"], []).append(row["value"])
-    return mean_over_speakers(
-        {fold: {name: fmean(some) for name, some in speakers.items()} for fold, speakers in values.items()}
-    )
+            runs.setdefault(row["seed"], {}).setdefault(row["fold"], {})[row["speaker"]] = row["value"]
+    return mean_over_speakers(over_seeds(list(runs.values())))
 
 
 def _arm_name(branch: Branch) -> str:

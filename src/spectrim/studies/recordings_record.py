@@ -40,7 +40,7 @@ from spectrim.studies.recordings import (
 from spectrim.studies.recordings_analysis import QUANTITIES, analysis_rows
 from spectrim.studies.recordings_answers import TUNED, Key, Measured, free_key, later_key
 from spectrim.studies.sounds import SOUNDS, check_rows, sound_arms, sources_of
-from spectrim.studies.speakers import FOLDS, read_clips, validation_fold
+from spectrim.studies.speakers import FOLDS, folds_of, read_clips, validation_fold
 from spectrim.tables import read_rows, table_csv, whole_number
 
 Row = dict[str, Any]
@@ -53,10 +53,16 @@ COLUMNS = {
     RUNS: ("backbone", "arm", "seed", "fold", "epoch", "validation", "precision", "error", "folder"),
     DEPTH: ("backbone", "arm", "seed", "fold", "block", *FREE_METHODS, "strongest_share", "intensity_correlation"),
     ANALYSIS: ("backbone", "arm", "seed", "fold", "padding", "quantity", "speaker", "value"),
-    OF_SOUNDS: ("backbone", "how", "arm", "seed", "fold", "source", "accuracy"),
+    OF_SOUNDS: (
+        *("backbone", "how", "arm", "seed", "fold", "source", "accuracy"),
+        *("epoch", "validation", "precision", "folder"),
+    ),
 }
 """Table → its columns. Accuracies, validation and what a ranking costs at one block alone are in points; error is that
 of the masked pre-training that a run starts from."""
+
+LATER_TABLES = (ANALYSIS, OF_SOUNDS)
+"""Those that the first reports did not have."""
 
 WHOLE = ("seed", "fold", "block")
 NUMBERS = ("accuracy", "epoch", "validation", "error", "value", *COLUMNS[DEPTH][5:])
@@ -136,7 +142,9 @@ def read_record(folder: Path, folds: Mapping[str, int]) -> Record:
     Raises:
         DataError: a table is missing or broken, or has a speaker who is in another fold here.
     """
-    tables = {name: _read(folder / name) for name in COLUMNS}
+    tables = {
+        name: [] if name in LATER_TABLES and not (folder / name).exists() else _read(folder / name) for name in COLUMNS
+    }
     for name in (SPEAKERS, ANALYSIS):
         for row in tables[name]:
             if folds.get(row["speaker"]) != row["fold"]:
@@ -145,7 +153,7 @@ def read_record(folder: Path, folds: Mapping[str, int]) -> Record:
                     f"{folds.get(row['speaker'], 'none')} of these recordings: it is of other data"
                 )
     _check_speakers(folder / SPEAKERS, tables, folds)
-    _check_analysis(folder / ANALYSIS, tables[ANALYSIS])
+    _check_analysis(folder / ANALYSIS, tables, folds)
     check_rows(folder / OF_SOUNDS, tables[OF_SOUNDS])
     return Record(*(tables[name] for name in COLUMNS))
 
@@ -166,18 +174,23 @@ def _check_speakers(path: Path, tables: Mapping[str, Sequence[Row]], folds: Mapp
         raise DataError(f"{path} and {RUNS} are not of the same runs: {sorted(lacking)[0]} is in one of them")
 
 
-def _check_analysis(path: Path, rows: Sequence[Row]) -> None:
-    """Make sure that every number is one, and is there once."""
-    seen: set[tuple[Any, ...]] = set()
-    for row in rows:
-        key = (*_run(row), row["padding"], row["quantity"], row["speaker"])
+def _check_analysis(path: Path, tables: Mapping[str, Sequence[Row]], folds: Mapping[str, int]) -> None:
+    """Make sure that every quantity of a run has all speakers of its fold once, and numbers."""
+    runs = {_run(row) for row in tables[RUNS]}
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for row in tables[ANALYSIS]:
         if row["padding"] not in PADDINGS or row["quantity"] not in QUANTITIES:
             raise DataError(f"{path}: no analysis has {row['quantity']} of patches {row['padding']} padding")
         if row["value"] is None or not math.isfinite(row["value"]):
             raise DataError(f"{path}: {row['quantity']} of speaker {row['speaker']} is {row['value']}")
-        if key in seen:
-            raise DataError(f"{path}: {row['quantity']} of speaker {row['speaker']} is there twice")
-        seen.add(key)
+        if _run(row) not in runs:
+            raise DataError(f"{path}: {row['arm']} of fold {row['fold']} is no run of {RUNS}")
+        found.setdefault((row["quantity"], row["padding"], *_run(row)), []).append(row["speaker"])
+    for (quantity, *_, arm, _, fold), speakers in found.items():
+        own = sorted(name for name, its in folds.items() if its == fold)
+        if sorted(speakers) != own:
+            said = f"{len(speakers)} rows, where {len(own)} speakers have one each"
+            raise DataError(f"{path}: {quantity} of {arm}, fold {fold}, has {said}")
 
 
 def _read(path: Path) -> list[Row]:
@@ -206,7 +219,8 @@ def record_of(plan: RecordingsPlan, out: Path, data: Path) -> Record:
         out: folder of the study.
         data: of the recordings.
     """
-    speakers = {str((data / clip.path).absolute()): clip.speaker for clip in read_clips(data)}
+    clips = read_clips(data)
+    speakers, folds = {str((data / clip.path).absolute()): clip.speaker for clip in clips}, folds_of(clips)
     errors = pretraining_errors(out)
     accuracies: list[Row] = []
     runs: list[Row] = []
@@ -227,21 +241,23 @@ def record_of(plan: RecordingsPlan, out: Path, data: Path) -> Record:
         error = None if arm.backbone in STARTS else errors.get(arm.fold)
         runs.append({**named, "arm": arm.branch.name, "error": error, **_facts(arm, out)})
         depth += [{**named, "arm": arm.branch.name, **row} for row in _depth(arm, out)]
-        analysis += [{**named, "arm": arm.branch.name, **row} for row in analysis_rows(arm, out, speakers)]
+        analysis += [{**named, "arm": arm.branch.name, **row} for row in analysis_rows(arm, out, speakers, folds)]
     return Record(accuracies, runs, depth, analysis, _sounds(out))
 
 
 def _sounds(out: Path) -> list[Row]:
     """What the arms on ESC-10 answer, original by original."""
-    sources = sources_of(out / SOUNDS)
-    return [
-        {"backbone": arm.backbone, "seed": arm.seed, "fold": arm.fold, "how": how, "arm": name, "source": source}
-        | {"accuracy": accuracy}
-        for arm in sound_arms(out)
-        if is_done(arm, out)
-        for (how, name), by_source in read_answers(arm, out, sources).items()
-        for source, accuracy in by_source.items()
-    ]
+    done = [arm for arm in sound_arms(out) if is_done(arm, out)]
+    sources = sources_of(out / SOUNDS) if done else {}
+    rows: list[Row] = []
+    for arm in done:
+        named = {"backbone": arm.backbone, "seed": arm.seed, "fold": arm.fold, **_facts(arm, out)}
+        rows += [
+            {**named, "how": how, "arm": name, "source": source, "accuracy": accuracy}
+            for (how, name), by_source in read_answers(arm, out, sources).items()
+            for source, accuracy in by_source.items()
+        ]
+    return rows
 
 
 def is_done(arm: Arm, out: Path) -> bool:
@@ -314,6 +330,8 @@ def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str,
         columns = [name for name in rows[0] if name == title or (title.endswith("draw") and name.startswith(title))]
         by_speaker: dict[str, list[float]] = {}
         for row in rows:
+            if row["clip"] not in speakers:
+                raise DataError(f"{answers}: {row['clip']} is none of the clips of this study")
             right = fmean(row[column] == row["label"] for column in columns)
             by_speaker.setdefault(speakers[row["clip"]], []).append(100.0 * right)
         found[key] = {name: fmean(values) for name, values in by_speaker.items()}

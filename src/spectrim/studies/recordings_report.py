@@ -41,8 +41,8 @@ from spectrim.studies.recordings_answers import (
     secondary,
 )
 from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies
-from spectrim.studies.recordings_record import Record, read_record, record_of
-from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, add_sounds
+from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record, record_of
+from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, SOUNDS, add_sounds, check_rows, fold_sources, sounds_state
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
 
 NOT_INTERPRETED = "below the gate: not interpreted"
@@ -85,6 +85,7 @@ def write_report(plan: RecordingsPlan, out: Path, data: Path, earlier: Path | No
     record = record_of(plan, out, data)
     if earlier is not None:
         record = record.beside(read_record(earlier, folds))
+    check_rows(out / OF_SOUNDS, record.sounds, fold_sources(out / SOUNDS))
     out.mkdir(parents=True, exist_ok=True)
     record.write(out)
     report = Report(f"What pruning costs on real recordings{_rounds(clips)}", out)
@@ -123,6 +124,7 @@ def _add_state(report: Report, plan: RecordingsPlan, record: Record) -> None:
         state = "whole" if len(done) == len(arms) else "not run" if not done else "in part"
         folds = ", ".join(str(fold) for fold in range(FOLDS) if _whole(arms, fold, record)) or "none"
         rows.append((f"{stage.number}. {stage.title}", state, f"{len(done)} of {len(arms)}", folds))
+    rows.append(sounds_state(record.sounds))
     report.table(["stage", "state", "arms", "whole folds"], rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from spectrim.analysis.statistics import padded_patches
 from spectrim.analysis.store import INDEX, Store, StoreWriter, read_index
 from spectrim.audio.files import SAMPLING_RATE
 from spectrim.audio.frontend import Frontend
+from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset, Clip
 from spectrim.errors import InvalidSetting
@@ -263,3 +265,8 @@ def weights_digest(model: torch.nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def checkpoint_digest(model: str | os.PathLike[str]) -> str:
+    """`weights_digest` of a checkpoint; ``model`` is what `spectrim.from_pretrained` takes."""
+    return weights_digest(from_pretrained(model))

@@ -17,9 +17,8 @@ from spectrim.analysis.analyse import CACHE, STATISTICS_FILE
 from spectrim.analysis.claims import over_blocks
 from spectrim.analysis.claims_report import slug
 from spectrim.analysis.experiment import Findings, read_findings
-from spectrim.analysis.record import weights_digest
+from spectrim.analysis.record import checkpoint_digest
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
-from spectrim.checkpoints import from_pretrained
 from spectrim.errors import DataError
 from spectrim.stats.ratios import divide_or_nan
 from spectrim.studies.recordings import ANALYSED_CLIPS, ANALYSED_RATE, DROPPED_AT, PADDINGS, Arm
@@ -155,5 +154,5 @@ def _check(findings: Findings, padding: str, clips: Collection[str], model: Path
             raise DataError(f"the analysis of {findings.name} has {name} {plan[name]}, not {value}")
     if len(heard) != min(ANALYSED_CLIPS, len(clips)) or not set(heard) <= set(clips):
         raise DataError(f"the analysis of {findings.name} is of {len(heard)} clips that are not the fold's")
-    if (model / "config.json").is_file() and weights_digest(from_pretrained(model)) != findings.facts["weights"]:
+    if (model / "config.json").is_file() and checkpoint_digest(model) != findings.facts["weights"]:
         raise DataError(f"the analysis of {findings.name} is of other weights than {model}")

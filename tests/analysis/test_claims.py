@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from spectrim.analysis.claims import (
     YES,
     all_claims,
     clusters_matter,
+    correlation,
     joint,
     low_intensity,
     ranking,
@@ -166,6 +168,9 @@ def test_all_claims_of_two_models(found: list[Findings], part: AudioDataset) -> 
         taus.append(np.nanmean(dense.kendall[clip, 0, KENDALL_FORMS.index("kendall_somers_d")]))
     shown = next(cells for cells in claims["correlation"].rows if cells[:3] == ("ast", "1", "intensity"))
     assert shown[3].startswith(f"{np.mean(taus):.2f} [")
+    assert "ast: AS-20K 0.53" in claims["correlation"].notes[-1] and "audiomae: " in claims["correlation"].notes[-1]
+    unpublished = correlation([replace(found[0], config=SimpleNamespace(backbone="beats"))])
+    assert len(unpublished.notes) == 1, "there are no published means of it"
     alone = low_intensity(found[:1])
     assert alone.verdicts == {"ast": UNTESTED} and alone.answer[0].startswith("Not tested")
     first, second = (one.summaries[0.6].cluster_counts("intensity")[..., :2].sum(axis=(0, 2)) for one in found)

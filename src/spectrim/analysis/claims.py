@@ -279,14 +279,15 @@ def correlation(findings: Sequence[Findings]) -> Claim:
         for name, means in PUBLISHED_MEANS.items()
         if name in {result.backbone for result in findings}
     )
-    notes = (
+    notes = [
         "Mean over blocks, then over clips. The paper's form counts ties as concordant, so that a random score reads "
         "the share of ties and a perfect one 1; as tau-b they read 0 and what the table says. Somers' D of score given "
         "cluster is the share of the way between them, for both. tau-b with the values knows no clusters.",
-        f"Published, in the paper's form, for intensity, mean over blocks: {published}.",
-    )
+    ]
+    if published:
+        notes.append(f"Published, in the paper's form, for intensity, mean over blocks: {published}.")
     heading = "Does attention correlate with intensity and variation, and how much?"
-    return Claim("correlation", heading, tuple(answers), verdicts, columns, tuple(table), notes)
+    return Claim("correlation", heading, tuple(answers), verdicts, columns, tuple(table), tuple(notes))
 
 
 SHOWN_FORMS = {

@@ -145,11 +145,13 @@ def _model_figure(
         return criteria_curves(ablations, result.name), caption
     if key == "correlation":
         dense = [row for row in statistics if row["keep_rate"] == 1.0]
+        published = PUBLISHED_MEANS.get(result.backbone)
+        dotted = "; dotted: what the paper's figures read, mean over blocks" if published else ""
         caption = (
-            "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals; "
-            "dotted: what the paper's figures read, mean over blocks."
+            "dense: Kendall correlation of a patch's score and its cluster, mean over clips with 95 % intervals"
+            f"{dotted}."
         )
-        return kendall_curves(dense, result.name, published=PUBLISHED_MEANS.get(result.backbone)), caption
+        return kendall_curves(dense, result.name, published=published), caption
     if key == "attention":
         figure = received_curves(received_ratio(result), result.summaries[rate].stages, result.name)
         caption = (

@@ -15,15 +15,15 @@ from typing import Any
 from spectrim.data.esc50 import FOLDS as ESC50_FOLDS
 from spectrim.data.esc50 import TABLE as ESC50_TABLE
 from spectrim.data.table import TABLE
-from spectrim.errors import DataError, InvalidSetting, brief
-from spectrim.files import write_text
+from spectrim.errors import DataError, brief
 from spectrim.pictures.report import Report
 from spectrim.stats.ground import CANNOT_SAY, Interval, near_chance
 from spectrim.stats.speakers import mean_over_speakers
 from spectrim.studies.branches import FineTuning
 from spectrim.studies.recordings import FIRST_ARMS, FREE_METHODS, FREE_RATES, STARTS, Arm, RecordingsPlan, tested_steps
 from spectrim.studies.recordings_answers import CONTROL_KEY, TUNED, Key, Measured, free_key
-from spectrim.tables import csv_text, read_rows, whole_number
+from spectrim.studies.speakers import keep_table
+from spectrim.tables import read_rows, whole_number
 
 STAGE = 6
 RECIPE = "esc10-ast"
@@ -136,13 +136,7 @@ def write_sounds(root: Path, folder: Path) -> None:
         DataError: see `read_sounds`.
     """
     rows = [(row["path"], row["label"], row["source"], row["fold"]) for row in read_sounds(root)]
-    text, table = csv_text([("path", "label", "group", "fold"), *rows], exact=True), folder / TABLE
-    if table.is_file():
-        if table.read_text(encoding="utf-8") != text:
-            raise InvalidSetting("sounds", str(root), f"the sounds that the study in {folder.parent} was begun with")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(table, text)
+    keep_table(folder, [("path", "label", "group", "fold"), *rows], "sounds", root)
 
 
 def measured_sounds(rows: Sequence[Row]) -> Measured:

@@ -94,10 +94,19 @@ def write_folds(root: Path, folder: Path) -> None:
     clips = read_clips(root)
     folds = folds_of(clips)
     rows = [(str((root / clip.path).absolute()), clip.label, clip.speaker, folds[clip.speaker]) for clip in clips]
-    text, table = csv_text([("path", "label", "speaker", "fold"), *rows], exact=True), folder / TABLE
+    keep_table(folder, [("path", "label", "speaker", "fold"), *rows], "data", root)
+
+
+def keep_table(folder: Path, rows: Sequence[Sequence[object]], name: str, root: Path) -> None:
+    """Write the table of clips that a study is begun with, the header first, unless it is there.
+
+    Raises:
+        InvalidSetting: another table is there; ``name`` is the setting, and ``root`` its value.
+    """
+    text, table = csv_text(rows, exact=True), folder / TABLE
     if table.is_file():
         if table.read_text(encoding="utf-8") != text:
-            raise InvalidSetting("data", str(root), f"the data that the study in {folder.parent} was begun with")
+            raise InvalidSetting(name, str(root), f"the {name} that the study in {folder.parent} was begun with")
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(table, text)

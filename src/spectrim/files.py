@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -36,6 +37,12 @@ def write_json(path: Path, content: Any) -> None:
     """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of what is in a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

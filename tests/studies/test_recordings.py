@@ -368,7 +368,7 @@ def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Pa
     assert right["random"][2] == ""
 
 
-def record(fold: int, accuracy: float, *arms: str) -> Record:
+def record(fold: int, accuracy: float, *arms: str, trunk: str = "1234abcd") -> Record:
     """Six speakers of a fold who all have the same accuracy, with some arms and, by attention, without training."""
     named = {"backbone": "ast", "seed": 0, "fold": fold}
     hows = [*((TUNED, arm) for arm in arms), (FREE, "r=0.7")]
@@ -378,7 +378,7 @@ def record(fold: int, accuracy: float, *arms: str) -> Record:
             for how, arm in hows
             for speaker in PROTOCOL[fold]
         ],
-        [{**named, "arm": arm, "epoch": 26.0, "folder": "runs"} for arm in arms],
+        [{**named, "arm": arm, "epoch": 26.0, "trunk": trunk, "folder": "runs"} for arm in arms],
         [{**named, "arm": CONTROL_KEY[1], "block": 3, "attention": accuracy}],
         [
             {
@@ -412,6 +412,26 @@ def test_an_earlier_report_stands_for_the_runs_that_are_not_here(data: Path, tmp
         (folder / name).unlink()
     assert not read_record(folder, folds_of(read_clips(data))).analysis, "the first reports had no such table"
     assert {(row["arm"], row["fold"]) for row in again.runs} == {("r=0.999", 0), ("r=0.7", 0), ("r=0.999", 1)}
+
+
+@pytest.mark.parametrize("trunk", ["", "5678abcd"], ids=["not kept", "other"])
+def test_arms_of_another_trunk_are_left_out(trunk: str, data: Path, tmp_path: Path) -> None:
+    # A fold that is trained anew, arm by arm: a control of one trunk and an arm of the other differ in more.
+    first = record(0, 90.0, CONTROL_KEY[1], "r=0.7", trunk=trunk)
+    second, other = record(0, 95.0, "r=0.5"), record(1, 80.0, CONTROL_KEY[1])
+    together = second.beside(first).beside(other)
+    measured = together.measured()[0]
+    assert measured.fold_mean(CONTROL_KEY, 0) is None and measured.fold_mean(SEVENTH, 0) is None
+    assert (measured.fold_mean((TUNED, "r=0.5"), 0), measured.fold_mean(CONTROL_KEY, 1)) == (95.0, 80.0)
+    for own, rows in ((second.depth, together.depth), (second.analysis, together.analysis)):
+        assert [row for row in rows if row["fold"] == 0] == own
+    assert [row["arm"] for row in together.left_out] == [CONTROL_KEY[1], "r=0.7"]
+    first.write(tmp_path)
+    again = read_record(tmp_path, folds_of(read_clips(data)))
+    assert {row["arm"] for row in record(0, 95.0, "r=0.5", trunk=trunk).beside(again).runs} == {
+        *(CONTROL_KEY[1], "r=0.7", "r=0.5")
+    }, "written and read again, runs of one trunk are still told from those of the other"
+    assert {row["arm"] for row in second.beside(again).runs} == {"r=0.5"}
 
 
 @pytest.mark.parametrize(

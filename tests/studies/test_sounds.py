@@ -129,6 +129,7 @@ def made(arm: str, seed: int, values: Mapping[int, Mapping[str, float]]) -> list
             "epoch": 65.0,
             "validation": None,
             "precision": "fp32",
+            "trunk": "1234abcd",
             "folder": f"runs/{arm}-{seed}-{fold}",
         }
         for fold, sources in values.items()

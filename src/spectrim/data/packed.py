@@ -25,6 +25,7 @@ from spectrim.data.dataset import BAD_SHARE, AudioDataset, LabelTable, Recording
 from spectrim.data.layout import check_part
 from spectrim.data.splits import check_folds
 from spectrim.errors import DataError, InvalidSetting, shown
+from spectrim.files import file_digest
 
 DESCRIPTION, CLIPS, FORMAT = "spectrim-pack.json", "clips.npz", 1
 
@@ -317,9 +318,8 @@ def _read(root: Path, size: int, modified: int) -> Pack:
 
 def _arrays(path: Path, digest: str) -> dict[str, NDArray[Any]]:
     try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise DataError(f"{path} is damaged: it does not have the checksum in {DESCRIPTION}")
+        if file_digest(path) != digest:
+            raise DataError(f"{path} is damaged: it does not have the checksum in {DESCRIPTION}")
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except OSError as error:

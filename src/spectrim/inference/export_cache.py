@@ -19,7 +19,7 @@ from filelock import FileLock
 from huggingface_hub import cached_assets_path, constants
 
 from spectrim.errors import ExportError
-from spectrim.files import write_json
+from spectrim.files import file_digest, write_json
 from spectrim.inference.exported_model import SUFFIX
 from spectrim.inference.onnx_export import Progress, check_settings, export
 from spectrim.machine import version_of
@@ -78,10 +78,10 @@ def exported_file(network: AudioTransformer, mark: str, precision: str, on_step:
         check_settings(path, precision)
         traced = None if precision == "fp32" else exported_file(network, mark, "fp32", on_step)
         parity = export(network, path, precision=precision, traced=traced, on_step=on_step).parity
-        return {"sha256": _digest(path), "clips": parity.clips, "relative_difference": parity.relative_difference}
+        return {"sha256": file_digest(path), "clips": parity.clips, "relative_difference": parity.relative_difference}
 
     record = path.with_suffix(".json")
-    remembered(record, make, lambda found: found["sha256"] == _digest(path))
+    remembered(record, make, lambda found: found["sha256"] == file_digest(path))
     os.utime(record)
     _make_room(folder, path)
     return path
@@ -124,8 +124,3 @@ def remembered(path: Path, make: Callable[[], dict[str, Any]], whole: Callable[[
         record = make()
         write_json(path, record)
         return record
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,9 @@ from spectrim.training.recipes import Recipe
 
 DROP = "drop"
 
+TRUNK = "trunk"
+"""Folder of the beginning that runs share, beside theirs."""
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -102,7 +105,7 @@ class FineTuning:
     @property
     def trunk(self) -> Path:
         """Folder of the beginning that its runs share, from the folder of the study."""
-        return self.folder / "trunk"
+        return self.folder / TRUNK
 
     def folder_of(self, branch: Branch) -> Path:
         """Folder of a branch, from the folder of the study."""

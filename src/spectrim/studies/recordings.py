@@ -9,7 +9,7 @@ from pathlib import Path
 from spectrim.analysis.analyse import STATISTICS_FILE
 from spectrim.errors import InvalidSetting
 from spectrim.miniatures.writing import RECORD
-from spectrim.studies.branches import Branch, FineTuning, set_words
+from spectrim.studies.branches import TRUNK, Branch, FineTuning, set_words
 from spectrim.studies.keep_rates import CONTROL
 from spectrim.studies.runner import Step
 from spectrim.studies.speakers import FOLDS, validation_fold
@@ -160,6 +160,11 @@ class Arm:
     def later(self) -> Path:
         """The same when it is pruned at `LATER_BLOCKS`."""
         return self.folder.with_name(f"{self.folder.name}-later") / ANSWERS
+
+    @property
+    def trunk(self) -> Path:
+        """The run that it is a branch of, from the folder of the study."""
+        return self.folder.with_name(TRUNK)
 
     def analysis(self, padding: str) -> Path:
         """Folder of the paper's analysis of it, from the folder of the study."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from spectrim.analysis.depth import profile_of
 from spectrim.errors import DataError
-from spectrim.files import write_json, write_text
+from spectrim.files import file_digest, write_json, write_text
 from spectrim.studies.recordings import (
     ALONE_CLIPS,
     BLOCKS,
@@ -50,19 +50,23 @@ OF_SOUNDS = "sounds.csv"
 
 COLUMNS = {
     SPEAKERS: ("backbone", "how", "arm", "seed", "fold", "speaker", "accuracy"),
-    RUNS: ("backbone", "arm", "seed", "fold", "epoch", "validation", "precision", "error", "folder"),
+    RUNS: ("backbone", "arm", "seed", "fold", "epoch", "validation", "precision", "error", "trunk", "folder"),
     DEPTH: ("backbone", "arm", "seed", "fold", "block", *FREE_METHODS, "strongest_share", "intensity_correlation"),
     ANALYSIS: ("backbone", "arm", "seed", "fold", "padding", "quantity", "speaker", "value"),
     OF_SOUNDS: (
         *("backbone", "how", "arm", "seed", "fold", "source", "accuracy"),
-        *("epoch", "validation", "precision", "folder"),
+        *("epoch", "validation", "precision", "trunk", "folder"),
     ),
 }
 """Table → its columns. Accuracies, validation and what a ranking costs at one block alone are in points; error is that
-of the masked pre-training that a run starts from."""
+of the masked pre-training that a run starts from; trunk is how the SHA-256 of the weights begins that it is a branch
+of, empty where they are not kept."""
 
 LATER_TABLES = (ANALYSIS, OF_SOUNDS)
 """Those that the first reports did not have."""
+
+WEIGHTS = Path("model", "model.safetensors")
+"""Of a run, from its folder."""
 
 WHOLE = ("seed", "fold", "block")
 NUMBERS = ("accuracy", "epoch", "validation", "error", "value", *COLUMNS[DEPTH][5:])
@@ -78,6 +82,7 @@ class Record:
         depth: what pruning at one block alone costs, and how its scores are spread; a row for each block and run.
         analysis: what the paper's analysis has found of each speaker; see `spectrim.studies.recordings_analysis`.
         sounds: the accuracy of every original recording of ESC-10; see `spectrim.studies.sounds`.
+        left_out: runs of an earlier record that are branches of another trunk than those of the same fold here.
     """
 
     speakers: Sequence[Row] = ()
@@ -85,24 +90,32 @@ class Record:
     depth: Sequence[Row] = ()
     analysis: Sequence[Row] = ()
     sounds: Sequence[Row] = ()
+    left_out: Sequence[Row] = ()
 
     def has(self, arm: Arm) -> bool:
         """Whether an arm is trained and tested."""
         return any(_run(row) == (arm.backbone, arm.branch.name, arm.seed, arm.fold) for row in self.runs)
 
     def beside(self, earlier: Record) -> Record:
-        """This record with the runs of an earlier one that this one lacks."""
+        """This record with the runs of an earlier one that this one lacks.
 
-        def further(rows: Sequence[Row], own: Sequence[Row] = self.runs) -> list[Row]:
-            known = {_run(row) for row in own}
-            return [row for row in rows if _run(row) not in known]
+        What differs between branches of two trunks is not what differs between their arms: where this record has runs
+        of a fold and seed, those of another trunk are left out.
+        """
+        known = {_run(row) for row in self.runs}
+        strange = _of_other_trunks(earlier.runs, self.runs)
 
+        def further(rows: Sequence[Row]) -> list[Row]:
+            return [row for row in rows if _run(row) not in known | strange]
+
+        sounds = {_run(row) for row in self.sounds} | _of_other_trunks(earlier.sounds, self.sounds)
         return Record(
             [*further(earlier.speakers), *self.speakers],
             [*further(earlier.runs), *self.runs],
             [*further(earlier.depth), *self.depth],
             [*further(earlier.analysis), *self.analysis],
-            [*further(earlier.sounds, self.sounds), *self.sounds],
+            [*(row for row in earlier.sounds if _run(row) not in sounds), *self.sounds],
+            [*self.left_out, *(row for row in earlier.runs if _run(row) in strange)],
         )
 
     def measured(self) -> list[Measured]:
@@ -130,6 +143,16 @@ def _run(row: Row) -> tuple[str, str, int, int]:
     """Which run a row is about: what is found without training belongs to the control."""
     arm = row["arm"] if row.get("how", TUNED) == TUNED else CONTROL_ARM.name
     return row["backbone"], arm, row["seed"], row["fold"]
+
+
+def _of_other_trunks(earlier: Sequence[Row], own: Sequence[Row]) -> set[tuple[str, str, int, int]]:
+    """The earlier runs of folds and seeds that are here too, but as branches of other weights."""
+
+    def trunks(rows: Sequence[Row]) -> set[tuple[Any, ...]]:
+        return {(row["backbone"], row["seed"], row["fold"], row.get("trunk", "")) for row in rows}
+
+    here, kept = {found[:3] for found in trunks(own)}, trunks(own)
+    return {_run(row) for row in earlier for found in trunks([row]) if found[:3] in here and found not in kept}
 
 
 def read_record(folder: Path, folds: Mapping[str, int]) -> Record:
@@ -266,8 +289,9 @@ def is_done(arm: Arm, out: Path) -> bool:
 
 
 def _facts(arm: Arm, out: Path) -> Row:
-    """Which epoch of a run was chosen, what it has on the validation speakers, and in what precision it was trained."""
+    """Which epoch of a run was chosen, what it has on the validation speakers, its precision, and its trunk."""
     folder = out / arm.folder
+    trunk = out / arm.trunk / WEIGHTS
     chosen = json.loads((folder / "results.json").read_text(encoding="utf-8"))["chosen"]
     validation = chosen.get("validation_accuracy")
     begun = folder / "run.json"
@@ -276,6 +300,7 @@ def _facts(arm: Arm, out: Path) -> Row:
         "epoch": float(chosen["epoch"]),
         "validation": None if validation is None else 100.0 * validation,
         "precision": recipe.get("optimiser", {}).get("precision", ""),
+        "trunk": file_digest(trunk)[:12] if trunk.is_file() else "",
         "folder": arm.folder.as_posix(),
     }
 

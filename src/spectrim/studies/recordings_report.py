@@ -281,6 +281,13 @@ def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:
         f"runs.csv, depth.csv, analysis.csv and sounds.csv; the folds are in {DATA.as_posix()}/labels.csv."
     )
     report.table(["arm", "fold", "seed", "precision", "epoch", "validation, %", "folder"], rows)
+    if record.left_out:
+        folds = sorted({(NAMES[row["backbone"]], row["fold"], row["seed"]) for row in record.left_out})
+        named = "; ".join(f"{name}, fold {fold}, seed {seed}" for name, fold, seed in folds)
+        report.text(
+            f"Left out of the earlier report: its runs of {named}. They are branches of other trunks than those that "
+            "are here, and arms are compared within a trunk alone."
+        )
 
 
 def _add_missing(report: Report, plan: RecordingsPlan, record: Record) -> None:

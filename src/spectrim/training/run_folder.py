@@ -6,7 +6,6 @@ A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (ma
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.errors import InvalidSetting, shown
-from spectrim.files import clear, refuse_another_run, write_json
+from spectrim.files import clear, file_digest, refuse_another_run, write_json
 from spectrim.machine import environment, is_main_process, process_count
 from spectrim.training.recipes import StrictSettings
 
@@ -102,8 +101,7 @@ def write_checksums(checkpoint: Path) -> None:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def flaw(checkpoint: Path) -> str | None:

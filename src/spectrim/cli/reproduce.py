@@ -139,9 +139,10 @@ def _on_recordings(
     some_stages = NUMBERS if stages is None else numbers("stages", stages, int)
     changes = () if precision == "fp32" else (f"optimiser.precision={precision}",)
     some_backbones = BOTH if backbones is None else backbones.split(",")
+    every_stage = sorted((*NUMBERS, STAGE))
     for stage in some_stages:
-        if stage not in (*NUMBERS, STAGE):
-            raise InvalidSetting("stages", stage, f"some of {', '.join(map(str, (*NUMBERS, STAGE)))}")
+        if stage not in every_stage:
+            raise InvalidSetting("stages", stage, f"some of {', '.join(map(str, every_stage))}")
     if STAGE in some_stages and (sounds is None or "ast" not in some_backbones):
         lacks = ("sounds", None, "a folder of ESC-10") if sounds is None else ("backbones", backbones, "ast among them")
         raise InvalidSetting(lacks[0], lacks[1], f"{lacks[2]}, for stage {STAGE}")

@@ -31,7 +31,7 @@ class Branch:
 
     Attributes:
         keep_rate: to which it falls.
-        ranking: what the patches are ranked by, a name in `spectrim.analysis.ablations.RANKINGS`.
+        ranking: what the patches are ranked by: a name in `spectrim.analysis.ablations.RANKINGS`, or of a criterion.
         reducer: what becomes of those that are not kept, a name in `spectrim.pruning.reducers.REDUCERS`.
     """
 
@@ -49,7 +49,7 @@ class Branch:
     @property
     def changes(self) -> tuple[str, ...]:
         """``field=value`` over the recipe."""
-        fields = RANKINGS[self.ranking] if self.ranking != ATTENTION else {}
+        fields = RANKINGS.get(self.ranking, {"criterion": self.ranking}) if self.ranking != ATTENTION else {}
         own = (f"pruning.{name}={str(value).lower()}" for name, value in fields.items() if value)
         reducer = () if self.reducer == DROP else (f"pruning.reducer={self.reducer}",)
         return (f"pruning.keep_rate={self.keep_rate:g}", *own, *reducer)

@@ -29,6 +29,8 @@ FURTHER_ARMS = (
     *(Branch(0.3), Branch(0.3, "intensity"), Branch(0.3, "variation")),
     *(Branch(0.5, "intensity, public gather"), Branch(0.5, reducer="fuse")),
 )
+VALUE_NORM = "value_norm"
+VALUE_NORM_ARMS = (Branch(0.7, VALUE_NORM), Branch(0.5, VALUE_NORM))
 FREE_RATES = (0.9, 0.7, 0.5, 0.3)
 FREE_METHODS = ("attention", *RANKED)
 """Rankings by which the control's weights are pruned without training, at these rates."""
@@ -109,7 +111,9 @@ STAGES = (
     Stage(3, "both: random, intensity and variation at 0.5", BOTH, RANKINGS_ARMS),
     Stage(4, "both: the rest", BOTH, FURTHER_ARMS),
     Stage(5, "a further seed of stages 1 and 2", BOTH, FIRST_ARMS, SEEDS[1]),
+    Stage(7, "AST: the norm of the values at 0.7 and 0.5", ("ast",), VALUE_NORM_ARMS),
 )
+"""Of the recordings; 6 is ESC-10, see `spectrim.studies.sounds`."""
 
 NUMBERS = tuple(one.number for one in STAGES)
 

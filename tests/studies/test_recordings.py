@@ -20,8 +20,10 @@ from spectrim.studies.recordings_answers import (
     FREE,
     POSITIVE_KEY,
     TUNED,
+    VALUE_NORM_KEY,
     Key,
     Measured,
+    by_value_norm,
     free_key,
     positive_control,
     primary,
@@ -263,6 +265,22 @@ def test_a_planted_ranking_is_found_and_a_null_is_not() -> None:
         assert all(answer.corrected >= answer.difference.p for answer in answers.values())
 
 
+def test_the_norm_of_the_values_has_a_family_of_its_own() -> None:
+    losses = {(how, free_key(name, rate)[1]): 6.0 for how in (TUNED, FREE) for rate in (0.7, 0.5)
+              for name in ("attention", "value_norm")}  # fmt: skip
+    losses |= {VALUE_NORM_KEY: 0.3, (FREE, "r=0.5-value_norm"): 9.0, POSITIVE_KEY: 5.0}
+    measured = made(losses)
+    answers = by_value_norm(measured, measured.passing)
+    shown = {key: answer.word for key, answer in answers.items() if answer.word != "no difference shown"}
+    assert shown == {(TUNED, 0.7): "better", (FREE, 0.5): "worse"} and len(answers) == 4
+    assert primary(measured, measured.passing, VALUE_NORM_KEY).word == "yes"
+    assert primary(measured, measured.passing).word == "no"
+    few = made({VALUE_NORM_KEY: 0.3, SEVENTH: 6.0, POSITIVE_KEY: 5.0}, folds=3)
+    answers = by_value_norm(few, few.passing)
+    assert str(answers[TUNED, 0.7]) == "cannot say: 3 of 5 folds, and it takes 4 that pass the gate"
+    assert str(answers[FREE, 0.7]) == "cannot say: it has not been run in a fold that passes the gate"
+
+
 def test_seeds_are_averaged_within_a_speaker_and_paired() -> None:
     known = {
         CONTROL_KEY: {0: {0: {"a": 90.0, "b": 80.0}}, 1: {0: {"a": 70.0, "b": 70.0}}},
@@ -309,6 +327,8 @@ def test_random_arms_are_the_mean_of_their_draws(data: Path, tmp_path: Path) -> 
 def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     plan = recordings_plan(out)
+    empty = write_report(plan, out, data).with_suffix(".md").read_text()
+    assert "### AST: the norm of the values" not in empty
     free = {
         f"{method} at keep rate {rate:g}{draw}": 0.6
         for method in ("attention", "random", "intensity", "variation")
@@ -316,7 +336,7 @@ def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path,
         for draw in ((", draw 0", ", draw 1") if method == "random" else ("",))
     }
     for arm in plan.arms:
-        if arm.stage != 1 or arm.fold > 1:
+        if arm.stage not in (1, 7) or arm.fold > 1:
             continue
         share = 1.0 if arm.branch.keep_rate > 0.9 and arm.fold == 0 else 0.8
         own = {f"{TRAINED} at keep rate {arm.branch.keep_rate:g}": share, **free}
@@ -334,7 +354,11 @@ def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path,
     assert "* Stage 3, AST: not run, in any fold" in text
     lines = (out / "speakers.csv").read_text().splitlines()
     assert lines[0] == "backbone,how,arm,seed,fold,speaker,accuracy"
-    assert len(lines) == 1 + 12 * (4 + 16)
+    assert len(lines) == 1 + 12 * (4 + 16 + 2)
+    section = text.split("### AST: the norm of the values\n")[1].split("###")[0]
+    assert "points lost; 6 speakers in 1 fold)" in section
+    assert "Without fold 0: cannot say: no fold passes the gate." in section
+    assert section.count("cannot say: 1 of 5 folds, and it takes 4") == 3
 
 
 def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from spectrim.stats.ground import CANNOT_SAY
 from spectrim.stats.speakers import Accuracies, SpeakerMean, holm, mean_over_speakers
-from spectrim.studies.recordings import CONTROL_ARM, POSITIVE_ARM, RANKED
+from spectrim.studies.recordings import CONTROL_ARM, POSITIVE_ARM, RANKED, VALUE_NORM, VALUE_NORM_ARMS
 from spectrim.studies.speakers import FOLDS
 
 GATE = 92.0
@@ -157,9 +157,9 @@ def _cannot_tell(measured: Measured, folds: Sequence[int]) -> str | None:
     return "this task cannot tell" if control.word == "no" else f"the positive control: {control.why}"
 
 
-def primary(measured: Measured, folds: Sequence[int]) -> Answer:
-    """Whether the control minus r = 0.7 by attention is below one point."""
-    lost = measured.difference(CONTROL_KEY, (TUNED, "r=0.7"), folds)
+def primary(measured: Measured, folds: Sequence[int], key: Key = (TUNED, "r=0.7")) -> Answer:
+    """Whether the control minus r = 0.7, by attention unless another arm is named, is below one point."""
+    lost = measured.difference(CONTROL_KEY, key, folds)
     why = _lacks(lost, folds) or _cannot_tell(measured, folds)
     if why is not None or lost is None:
         return Answer(CANNOT_SAY, why, lost)
@@ -174,6 +174,11 @@ FAMILY = tuple((ranking, rate) for rate in (0.5, 0.3) for ranking in RANKED)
 """The six rankings that are compared with attention: ranking and keep rate."""
 
 
+VALUE_NORM_KEY: Key = (TUNED, VALUE_NORM_ARMS[0].name)
+VALUE_NORM_FAMILY = tuple((how, branch.keep_rate) for how in (TUNED, FREE) for branch in VALUE_NORM_ARMS)
+"""The four comparisons of the norm of the values with attention."""
+
+
 def secondary(measured: Measured, folds: Sequence[int], how: str) -> dict[tuple[str, float], Answer]:
     """Each ranking minus attention at the same keep rate, a family of six corrected by Holm.
 
@@ -182,10 +187,24 @@ def secondary(measured: Measured, folds: Sequence[int], how: str) -> dict[tuple[
         folds: to take.
         how: `TUNED` or `FREE`.
     """
+    answers = _against_attention(measured, folds, [(how, ranking, rate) for ranking, rate in FAMILY])
+    return {(ranking, rate): answer for (_, ranking, rate), answer in answers.items()}
+
+
+def by_value_norm(measured: Measured, folds: Sequence[int]) -> dict[tuple[str, float], Answer]:
+    """The norm of the values minus attention, fine-tuned and training-free, a family of four corrected by Holm."""
+    answers = _against_attention(measured, folds, [(how, VALUE_NORM, rate) for how, rate in VALUE_NORM_FAMILY])
+    return {(how, rate): answer for (how, _, rate), answer in answers.items()}
+
+
+def _against_attention(
+    measured: Measured, folds: Sequence[int], family: Sequence[tuple[str, str, float]]
+) -> dict[tuple[str, str, float], Answer]:
+    """Answers to a family of comparisons: how, ranking and keep rate each."""
     found = {}
-    for ranking, rate in FAMILY:
+    for how, ranking, rate in family:
         keys = [(how, free_key(name, rate)[1]) for name in (ranking, "attention")]
-        found[ranking, rate] = measured.difference(keys[0], keys[1], folds)
+        found[how, ranking, rate] = measured.difference(keys[0], keys[1], folds)
     corrected = holm([None if one is None else one.p for one in found.values()])
     task = _cannot_tell(measured, folds)
     answers = {}

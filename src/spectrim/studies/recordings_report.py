@@ -32,9 +32,11 @@ from spectrim.studies.recordings_answers import (
     MARGIN,
     POSITIVE,
     TUNED,
+    VALUE_NORM_KEY,
     Answer,
     Key,
     Measured,
+    by_value_norm,
     free_key,
     positive_control,
     primary,
@@ -151,6 +153,7 @@ def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) 
     )
     _add_arms(report, measured, passing)
     _add_rankings(report, measured, passing)
+    _add_value_norm(report, measured, passing)
     add_remedies(report, measured, passing)
     add_later(report, measured, passing)
 
@@ -260,6 +263,28 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
         table.append((f"{ranking}, {rate:g}", *cells))
     columns = [f"{how}{name}" for how in families for name in (", points", ": p by Holm", ": answer")]
     report.table(["ranking, keep rate", *columns], table)
+
+
+def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) -> None:
+    """The two questions about the norm of the values; nothing where none of it is run."""
+    without = [fold for fold in passing if fold != 0]
+    answers, unseen = by_value_norm(measured, passing), by_value_norm(measured, without)
+    if all(answer.difference is None for answer in answers.values()):
+        return
+    report.heading(f"{NAMES[measured.backbone]}: the norm of the values", 3)
+    report.text(
+        "Decided after fold 0's table of other scores and before any of this was run: patches are ranked by the "
+        "Euclidean norm of their value vectors, mean over heads. Is less than one point lost at 0.7, fine-tuned? "
+        f"{_told(primary(measured, passing, VALUE_NORM_KEY), 'lost')} Without fold 0: "
+        f"{_told(primary(measured, without, VALUE_NORM_KEY), 'lost')}"
+    )
+    report.text("The norm of the values minus attention at the same keep rate, in points; Holm over these four.")
+    table = []
+    for (how, rate), answer in answers.items():
+        p = answer.corrected
+        cells = (answer.difference or "", "" if p is None else f"{p:.4f}", str(answer))
+        table.append((f"{how}, {rate:g}", *cells, unseen[how, rate].difference or ""))
+    report.table(["", "points", "p by Holm", "answer", "without fold 0"], table)
 
 
 def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:

@@ -393,6 +393,12 @@ GROUPS = {
 """Group of the test recordings, and which of its accuracies → head of the column."""
 
 
+def interval(triple: Sequence[float], digits: int) -> str:
+    """A mean with the ends of its interval."""
+    mean, low, high = (f"{number:.{digits}f}" for number in triple)
+    return f"{mean} [{low}, {high}]"
+
+
 def voices(results: Results, figure: str) -> str:
     """What the packaged model reaches, or loses, at each keep rate: a column a group of recordings."""
     rows = {(row["group"], row["keep_rate"]): row for row in results["groups"]}
@@ -401,8 +407,21 @@ def voices(results: Results, figure: str) -> str:
     lines = []
     for rate in rates:
         cells = [rows[group, rate][figure + which] for group, which in shown]
-        lines.append([f"{rate:g}", *(f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in cells)])
+        lines.append([f"{rate:g}", *(interval(cell, 1 if figure == "accuracy" else 2) for cell in cells)])
     return table(["keep rate", *shown.values()], lines)
+
+
+def voices_choice(results: Results) -> str:
+    """What rankings lose on the validation recordings at each keep rate, the least on human voices first."""
+    rows = {
+        name: {(row["group"], row["keep_rate"]): row["lost"] for row in groups if row["keep_rate"] < 1.0}
+        for name, groups in results["criteria"].items()
+    }
+    keys = list(next(iter(rows.values())))
+    lines = []
+    for name in sorted(rows, key=lambda name: [rows[name][key][0] for key in keys]):
+        lines.append([f"`{name}`", *(interval(rows[name][key], 2) for key in keys)])
+    return table(["score", *(f"{GROUPS[group, '']}, {rate:g}" for group, rate in keys)], lines)
 
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
@@ -428,6 +447,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "kwt-origin": ("kwt", kwt_table.origin),
     "voices": ("voices", lambda results: voices(results, "accuracy")),
     "voices-lost": ("voices", lambda results: voices(results, "lost")),
+    "voices-lost-by-attention": ("voices_attention", lambda results: voices(results, "lost")),
+    "voices-choice": ("voices_validation", voices_choice),
     "ray-origin": ("ray_engine", ray_table.origin),
     "ray-speed": ("ray_engine", lambda results: table(*ray_table.speed(results))),
     "ray-large-origin": ("ray_large", ray_table.origin),

@@ -4,11 +4,14 @@
     python benchmarks/voices.py prepare OUT --voices ARABIC --sounds ESC10 --words WORDS
     spectrim train voices --data OUT --init CONTROL --output RUN
     python benchmarks/voices.py package RUN/model MODEL
+    python benchmarks/voices.py choose OUT --model MODEL --criteria cls_attention value_norm variation
+    python benchmarks/voices.py package RUN/model MODEL --criterion value_norm
     python benchmarks/voices.py test OUT --model MODEL --json benchmarks/results/voices.json
 
 ARABIC is Arabic Speech Commands as a table (labels.csv: path, label, split, speaker), ESC10 is ESC-10 as one
 (labels.csv: path, label, fold), CONTROL the control of the study's fold 0 (docs/study/protocol.md), MODEL what is
-packaged: the same weights, saved dense, with the English words called as Speech Commands calls them.
+packaged: the same weights, saved dense, with the English words called as Speech Commands calls them, and the ranking
+that loses least on the validation recordings.
 
 How it hears English digits by human voices, on FSDD, a clone of the Free Spoken Digit Dataset:
 
@@ -151,24 +154,36 @@ def write_table(out: Path, rows: Iterable[Row]) -> Path:
     return table
 
 
-def package(run: Path, out: Path) -> Path:
-    """Save a trained model dense, its English words without what they begin with."""
-    model = spectrim.from_pretrained(run, keep_rate=1.0)
+def package(run: Path, out: Path, criterion: str | None = None) -> Path:
+    """Save a trained model dense, its English words without what they begin with; see `tested` for the criterion."""
+    ranked = {} if criterion is None else {"criterion": criterion}
+    model = spectrim.from_pretrained(run, keep_rate=1.0, **ranked)
     labels = {number: label.removeprefix(ENGLISH) for number, label in model.config.id2label.items()}
     model.config.id2label, model.config.label2id = labels, {label: number for number, label in labels.items()}
     model.save_pretrained(out)
     return out
 
 
-def tested(table: Path, model: Path, keep_rates: Sequence[float]) -> list[dict[str, Any]]:
-    """Of every test recording its group, speaker and label, and at each keep rate the best label, also but silence."""
+def tested(
+    table: Path, model: Path, keep_rates: Sequence[float], part: str = "test", criterion: str | None = None
+) -> list[dict[str, Any]]:
+    """Of every recording its group, speaker and label, and at each keep rate the best label, also but silence.
+
+    Args:
+        table: of the recordings.
+        model: packaged.
+        keep_rates: of each pruning block.
+        part: of the recordings.
+        criterion: to rank patches by; None: the model's own.
+    """
     rows: list[dict[str, Any]] = []
     for _, row in read_rows(table, ("path", "label", "split", "speaker")):
-        if row["split"] == "test":
+        if row["split"] == part:
             label = row["label"].removeprefix(ENGLISH)
             rows.append({"path": row["path"], "speaker": row["speaker"], "label": label, "group": group_of(label)})
+    ranked = {} if criterion is None else {"criterion": criterion}
     for keep_rate in keep_rates:
-        backend = open_model(str(model), keep_rate=keep_rate, device="cpu")
+        backend = open_model(spectrim.from_pretrained(model, keep_rate=keep_rate, **ranked), device="cpu")
         found = predict_files([row["path"] for row in rows], backend, batch_size=32)
         for row, prediction in zip(rows, found, strict=True):
             first, second = (label for label, _ in prediction.top(2))
@@ -227,7 +242,7 @@ def summary(rows: Sequence[dict[str, Any]], keep_rates: Sequence[float]) -> list
 
 
 def main() -> None:
-    """Prepare data, package a model, or test it."""
+    """Prepare data, choose by what a model ranks patches, package it, or test it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("prepare")
@@ -240,11 +255,19 @@ def main() -> None:
     packaging = commands.add_parser("package")
     packaging.add_argument("run", type=Path)
     packaging.add_argument("out", type=Path)
+    packaging.add_argument("--criterion")
     testing = commands.add_parser("test")
     testing.add_argument("out", type=Path)
     testing.add_argument("--model", type=Path, required=True)
     testing.add_argument("--keep-rates", type=float, nargs="+", default=[1.0, 0.9, 0.7, 0.5, 0.3])
+    testing.add_argument("--criterion")
     testing.add_argument("--json", type=Path)
+    choosing = commands.add_parser("choose")
+    choosing.add_argument("out", type=Path)
+    choosing.add_argument("--model", type=Path, required=True)
+    choosing.add_argument("--criteria", nargs="+", required=True)
+    choosing.add_argument("--keep-rates", type=float, nargs="+", default=[1.0, 0.7, 0.5])
+    choosing.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.command == "prepare":
         sys.stdout.write(f"{prepare(given.out, given.voices, given.sounds, given.words)}\n")
@@ -253,10 +276,19 @@ def main() -> None:
         sys.stdout.write(f"{digits(given.out, given.recordings)}\n")
         return
     if given.command == "package":
-        sys.stdout.write(f"{package(given.run, given.out)}\n")
+        sys.stdout.write(f"{package(given.run, given.out, given.criterion)}\n")
         return
-    rows = tested(given.out / "labels.csv", given.model, given.keep_rates)
-    write_and_show({"environment": environment(), "groups": summary(rows, given.keep_rates)}, given.json)
+    if given.command == "choose":
+        found = {}
+        for name in given.criteria:
+            rows = tested(given.out / "labels.csv", given.model, given.keep_rates, "validation", name)
+            found[name] = summary(rows, given.keep_rates)
+        write_and_show({"environment": environment(), "criteria": found}, given.json)
+        return
+    rows = tested(given.out / "labels.csv", given.model, given.keep_rates, criterion=given.criterion)
+    criterion = given.criterion or spectrim.from_pretrained(given.model).config.criterion
+    said = {"criterion": criterion, "groups": summary(rows, given.keep_rates)}
+    write_and_show({"environment": environment(), **said}, given.json)
 
 
 if __name__ == "__main__":

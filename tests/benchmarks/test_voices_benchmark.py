@@ -98,7 +98,8 @@ def test_packaged_is_dense_and_calls_english_words_by_their_names(tmp_path: Path
     config = ast_tiny(max_length=128, num_hidden_layers=2, prune_at=[1], keep_rate=0.5, id2label=labels)
     trained = AudioTransformer(config)
     trained.save_pretrained(tmp_path / "run")
-    packaged = spectrim.from_pretrained(voices.package(tmp_path / "run", tmp_path / "out"))
+    packaged = spectrim.from_pretrained(voices.package(tmp_path / "run", tmp_path / "out", "value_norm"))
+    assert packaged.config.criterion == "value_norm"
     assert packaged.config.id2label == {0: "Arabic: yes", 1: "yes", 2: "sound: rain"}
     assert packaged.config.label2id == {"Arabic: yes": 0, "yes": 1, "sound: rain": 2}
     assert packaged.config.keep_rate == 1.0
@@ -129,6 +130,31 @@ def test_summary_is_the_mean_over_speakers_and_the_loss_by_speaker() -> None:
     assert pruned["by_speaker"] == {"a": 50.0, "b": 75.0}
     assert pruned["lost"][1] <= -25.0 and pruned["lost"][2] >= 50.0
     assert pruned["taken_for"] == pytest.approx({"Arabic": 100 * 4 / 6, "English": 100 * 2 / 6})
+
+
+def test_rankings_are_chosen_on_validation_recordings(
+    tmp_path: Path, sources: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arabic, sounds, words = sources
+    voices.prepare(tmp_path / "table", arabic, sounds, words)
+    labels = {0: "Arabic: yes", 1: "yes", 2: "sound: rain"}
+    model = AudioTransformer(ast_tiny(max_length=128, num_hidden_layers=2, prune_at=[1], id2label=labels))
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "found.json"
+    criteria = ("--criteria", "cls_attention", "value_norm", "--keep-rates", "1", "0.5")
+    words_given = ("voices.py", "choose", str(tmp_path / "table"), "--model", str(tmp_path / "model"), *criteria)
+    monkeypatch.setattr(sys, "argv", [*words_given, "--json", str(out)])
+    voices.main()
+    found = json.loads(out.read_text(encoding="utf-8"))["criteria"]
+    assert list(found) == ["cls_attention", "value_norm"]
+    for groups in found.values():
+        assert {row["group"]: row["recordings"] for row in groups} == {"Arabic": 1, "English": len(WORDS)}
+    # The score is what differs: the answers are those of the model pruned by it.
+    rows = voices.tested(tmp_path / "table" / "labels.csv", tmp_path / "model", [0.5], "validation", "value_norm")
+    pruned = spectrim.from_pretrained(tmp_path / "model", keep_rate=0.5, criterion="value_norm")
+    assert [row["0.5"] for row in rows] == [
+        one.top(1)[0][0] for one in spectrim.predict([r["path"] for r in rows], pruned)
+    ]
 
 
 def test_the_recipe_trains_on_the_table(tmp_path: Path, sources: tuple[Path, Path, Path]) -> None:
@@ -173,11 +199,11 @@ def test_the_record_and_the_pages_say_what_was_measured() -> None:
         for path in (ROOT / "README.md", assets.EMBEDDED_MODELS["spectrim-mini"] / "README.md")
     )
     dense, pruned, lost = (
-        "{:.1f}{} [{:.1f}, {:.1f}]".format(values[0], unit, *values[1:])
-        for values, unit in (
-            (rows["Arabic", 1.0]["accuracy"], " %"),
-            (rows["Arabic", 0.7]["accuracy"], ""),
-            (rows["Arabic", 0.7]["lost"], " points lost"),
+        f"{mean:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+        for (mean, low, high), digits, unit in (
+            (rows["Arabic", 1.0]["accuracy"], 1, " %"),
+            (rows["Arabic", 0.7]["accuracy"], 1, ""),
+            (rows["Arabic", 0.7]["lost"], 2, " points lost"),
         )
     )
     assert f"{dense} dense and {pruned} at keep rate 0.7, {lost} for 34 % fewer MACs" in readme

@@ -127,7 +127,7 @@ def _add_state(report: Report, plan: RecordingsPlan, record: Record) -> None:
         folds = ", ".join(str(fold) for fold in range(FOLDS) if _whole(arms, fold, record)) or "none"
         rows.append((f"{stage.number}. {stage.title}", state, f"{len(done)} of {len(arms)}", folds))
     rows.append(sounds_state(record.sounds))
-    report.table(["stage", "state", "arms", "whole folds"], rows)
+    report.table(["stage", "state", "arms", "whole folds"], sorted(rows))
 
 
 def _whole(arms: Sequence[Arm], fold: int, record: Record) -> bool:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -53,6 +54,43 @@ def test_evaluate_and_analyze_take_them_too(untold: Path, tmp_path: Path) -> Non
     assert code == 0 and json.loads(out)["facts"]["model"] == str(untold)
 
 
+def test_a_criterion_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
+    samples = soundfile.read(CLIP, dtype="float32")[0]
+    features = Frontend.from_config(from_pretrained("spectrim-mini").config)([samples])
+    best = {}
+    for name, given in (("value_norm", ()), ("variation", ("--criterion", "variation"))):
+        model = from_pretrained("spectrim-mini", keep_rate=0.3, criterion=name)
+        with torch.inference_mode():
+            best[name] = float(model(features.input_values).logits.softmax(-1).max())
+        code, out, _ = run("predict", CLIP, "--keep-rate", 0.3, *given, "--format", "jsonl")
+        assert code == 0 and json.loads(out)["scores"][0]["score"] == pytest.approx(best[name], abs=1e-4)
+    assert abs(best["value_norm"] - best["variation"]) > 1e-3, "the two rankings are told apart here"
+    options = ("--criterion", "variation", "--keep-rate", 0.5)
+    code, out, _ = run("explain", CLIP, *options, "--output", tmp_path / "shown", "--format", "json")
+    assert code == 0 and json.loads(out)["criterion"] == "variation"
+    vectors = []
+    for number, given in enumerate(((), ("--criterion", "variation"))):
+        assert run("embed", CLIP, "-o", tmp_path / f"{number}.npz", "--keep-rate", 0.3, *given)[0] == 0
+        with np.load(tmp_path / f"{number}.npz") as content:
+            vectors.append(content["vectors"])
+    assert vectors[0].shape == vectors[1].shape and not np.allclose(*vectors)
+    once = ("--keep-rates", "0.5", "--batch-sizes", 1, "--repeats", 1, "--format", "csv")
+    code, _, said = run("benchmark", "--criterion", "loudness", *once)
+    assert code == 2 and "criterion is 'loudness'" in said
+    assert run("benchmark", "--criterion", "variation", *once)[0] == 0
+
+
+def test_evaluate_ranks_as_the_model_says(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "clips", {"yes": 4, "no": 4})
+    options = ("evaluate", "--dataset", "folder", "--data", root, "--set", "test_share=1", "--keep-rates", "0.5")
+    found = []
+    for given in ((), ("--criterion", "auto")):
+        code, out, _ = run(*options, "--draws", 0, "--format", "json", *given)
+        assert code == 0
+        found += [row["criterion"] for row in json.loads(out)["rows"]]
+    assert found == ["value_norm"] * 2 + ["cls_attention"] * 2
+
+
 def test_padding_can_be_left_out_of_short_files(tmp_path: Path) -> None:
     samples, rate = soundfile.read(CLIP, dtype="float32")
     soundfile.write(tmp_path / "short.wav", samples[: rate // 2], rate)
@@ -75,6 +113,14 @@ def test_padding_can_be_left_out_of_short_files(tmp_path: Path) -> None:
         (("info", "{model}", "--stride", "ten"), "stride is 'ten'"),
         (("info", "{model}", "--stride", "1,2,3"), "stride is"),
         (("predict", "clip.wav", "--model", "model.onnx", "--stride", "10"), "none with an exported file"),
+        (
+            ("predict", "clip.wav", "--model", "model.onnx", "--criterion", "variation"),
+            "file: spectrim export --criterion",
+        ),
+        (
+            ("predict", "clip.wav", "--criterion", "value-norm"),
+            "criterion is 'value-norm'; allowed: 'value_norm', perhaps",
+        ),
         (("train", "spc2-ast", "--data", ".", "--output", "run", "--frames", "312"), "together with --init"),
     ],
 )

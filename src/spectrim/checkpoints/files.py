@@ -75,11 +75,13 @@ class DescribedSource(os.PathLike[str]):
         stride: steps between patches along frequency and along time, one number where they are the same.
         frames: length of the input that its position table is for; of a published AST or where ``stride`` is given,
             another length is one to fit it to.
+        criterion: what is to rank its patches, in the place of what the file says.
     """
 
     place: str
     stride: int | Sequence[int] | None = None
     frames: int | None = None
+    criterion: str | None = None
 
     def __fspath__(self) -> str:
         return self.place

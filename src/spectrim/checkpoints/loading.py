@@ -7,7 +7,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,8 @@ def from_pretrained(
         >>> model.config.pruning.rates, model.config.num_labels
         ({3: 0.7, 6: 0.7, 9: 0.7}, 86)
     """
+    if criterion is None and pruning is None and isinstance(source, DescribedSource):
+        criterion = source.criterion
     settings |= {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
     flat, given = check_given(pruning, settings)
     if positions not in POSITION_METHODS:
@@ -216,10 +218,10 @@ def _described(
     check_place(source)
     if not isinstance(source, DescribedSource):
         return DescribedSource(os.fspath(source), stride, frames)
-    return DescribedSource(
-        source.place,
-        source.stride if source.stride is not None else stride,
-        source.frames if source.frames is not None else frames,
+    return replace(
+        source,
+        stride=source.stride if source.stride is not None else stride,
+        frames=source.frames if source.frames is not None else frames,
     )
 
 

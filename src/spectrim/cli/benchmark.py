@@ -9,6 +9,7 @@ import typer
 
 from spectrim.cli.common import (
     FAILURE,
+    CriterionOption,
     FormatOption,
     FramesOption,
     ModelOption,
@@ -36,6 +37,7 @@ def benchmark(
     model: ModelOption = "spectrim-mini",
     stride: StrideOption = None,
     frames: FramesOption = None,
+    criterion: CriterionOption = None,
     clips: Annotated[
         list[str] | None, typer.Option(help="Folder, file or pattern of clips of yours; may be given several times.")
     ] = None,
@@ -87,7 +89,7 @@ def benchmark(
     """
     check_form(form)
     rates = None if keep_rates is None else numbers("keep-rates", keep_rates, float)
-    source = named_model(model, stride, frames)
+    source = named_model(model, stride, frames, criterion)
     sizes = numbers("batch-sizes", batch_sizes, int)
     for option, given in (("limit", limit), ("workers", workers)):
         if given is not None and not clips:

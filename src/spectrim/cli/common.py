@@ -34,6 +34,10 @@ StrideOption = Annotated[
 FramesOption = Annotated[
     int | None, typer.Option(help="Frames of 10 ms that the model was trained for, where its file does not say them.")
 ]
+CriterionOption = Annotated[
+    str | None,
+    typer.Option(help="What ranks the patches, e.g. value_norm; default: as the model says. docs/pruning.md has all."),
+]
 PrecisionOption = Annotated[
     str | None, typer.Option(help="fp32 or bf16; default: as the weights are. bf16 is slower on CPUs without it.")
 ]
@@ -127,20 +131,26 @@ def _unexpected(error: Exception) -> str:
     return f"unexpected {kind}: {one_line(error) or 'no reason is given'}; {where}; please report it with that file"
 
 
-def named_model(model: str, stride: str | None, frames: int | None) -> str | DescribedSource:
-    """A model's name with what --stride and --frames say of it.
+def named_model(
+    model: str, stride: str | None, frames: int | None, criterion: str | None = None
+) -> str | DescribedSource:
+    """A model's name with what --stride, --frames and --criterion say of it.
 
     Raises:
-        InvalidSetting: the stride is no number and no two numbers, or the model is an exported file, which says both.
+        InvalidSetting: the stride is no number and no two numbers, or the model is an exported file, which says all.
     """
-    if stride is None and frames is None:
+    said = {"stride": stride, "frames": frames, "criterion": criterion}
+    given = {name: value for name, value in said.items() if value is not None}
+    if not given:
         return model
     if model.lower().endswith(".onnx"):
-        raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "none with an exported file")
+        name, value = next(iter(given.items()))
+        where = ": spectrim export --criterion" if name == "criterion" else ""
+        raise InvalidSetting(name, value, f"none with an exported file{where}")
     from spectrim.checkpoints import DescribedSource
 
     steps = None if stride is None else numbers("stride", stride, int)
-    return DescribedSource(model, steps[0] if steps is not None and len(steps) == 1 else steps, frames)
+    return DescribedSource(model, steps[0] if steps is not None and len(steps) == 1 else steps, frames, criterion)
 
 
 def check_form(form: str) -> None:

@@ -49,8 +49,11 @@ def evaluate(
     seeds: Annotated[str | None, typer.Option(help="Separated by commas; --model then has {seed} in it.")] = None,
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
     criterion: Annotated[
-        str, typer.Option(help=f"What ranks the patches; separated by commas: {', '.join((AUTO, *CRITERIA))}.")
-    ] = AUTO,
+        str | None,
+        typer.Option(
+            help=f"What ranks the patches; separated by commas: {', '.join((AUTO, *CRITERIA))}. Default: the model's."
+        ),
+    ] = None,
     draws: Annotated[int, typer.Option(help="Random tables that stand for random pruning beside it; 0 for none.")] = 2,
     change: SetOption = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Give a row for each label instead.")] = False,
@@ -94,7 +97,7 @@ def evaluate(
             folds=which,
             seeds=drawn_by,
             keep_rates=rates,
-            criteria=criterion.split(","),
+            criteria=None if criterion is None else criterion.split(","),
             draws=draws,
             options=options,
             batch_size=batch_size,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spectrim.cli.common import (
+    CriterionOption,
     FormatOption,
     FramesOption,
     ModelOption,
@@ -28,6 +29,7 @@ def explain(
     stride: StrideOption = None,
     frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    criterion: CriterionOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all of it.")] = Path("spectrim-explain"),
     windows: Annotated[int, typer.Option(min=0, help="Windows to draw, of a clip that has more.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -39,7 +41,7 @@ def explain(
     Writes pictures, the sound of what is kept and of what is dropped, a page that steps through the stages, numbers.
     """
     check_form(form)
-    source = named_model(model, stride, frames)
+    source = named_model(model, stride, frames, criterion)
     if len(clips) != 1:
         raise InvalidSetting("CLIP", " ".join(clips), "one file; call it once for each")
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, rows_table, stage_progress

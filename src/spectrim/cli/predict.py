@@ -11,6 +11,7 @@ import typer
 
 from spectrim.cli.common import (
     FAILURE,
+    CriterionOption,
     FormatOption,
     FramesOption,
     ModelOption,
@@ -44,6 +45,7 @@ def demo(
     stride: StrideOption = None,
     frames: FramesOption = None,
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
+    criterion: CriterionOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures.")] = Path("spectrim-demo"),
     pictures: Annotated[int, typer.Option(help="How many clips to draw.")] = 3,
     form: FormatOption = "table",
@@ -51,7 +53,7 @@ def demo(
 ) -> None:
     """Tag clips at several keep rates, compare accuracy and speed, and draw what is kept."""
     check_form(form)
-    source = named_model(model, stride, frames)
+    source = named_model(model, stride, frames, criterion)
     rates = numbers("keep-rates", keep_rates, float)
 
     from spectrim.cli.terminal import (
@@ -105,6 +107,7 @@ def predict(
     stride: StrideOption = None,
     frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
+    criterion: CriterionOption = None,
     drop_padding: Annotated[
         bool, typer.Option("--drop-padding", help="Leave out what only fills a short file up; scores change a little.")
     ] = False,
@@ -169,7 +172,7 @@ def predict(
     }
     here |= {"label": label, "threshold": threshold, "min_duration": min_duration or None}
     elsewhere: dict[str, Any] = {"address": address, "model_cores": model_cores, "part_files": part_files}
-    source = named_model(model, stride, frames)
+    source = named_model(model, stride, frames, criterion)
     if engine == "ray":
         _refuse({**here, "format": None if form == "parquet" else form}, "only with --engine local")
         from spectrim.cli.cluster import predict_on_cluster

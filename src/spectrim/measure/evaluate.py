@@ -78,7 +78,7 @@ def evaluate(
     folds: Sequence[int] | Literal["all"] = (),
     seeds: Sequence[int] = (),
     keep_rates: Sequence[float] = (1.0, 0.7, 0.5),
-    criteria: Sequence[str] = ("auto",),
+    criteria: Sequence[str] | None = None,
     draws: int = 0,
     options: Mapping[str, Any] | None = None,
     batch_size: int = 32,
@@ -103,7 +103,7 @@ def evaluate(
         folds: held-out folds, one after another, or ``"all"``; none for what the data set opens with.
         seeds: that tell the models of a fold apart.
         keep_rates: in (0, 1].
-        criteria: names in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``.
+        criteria: names in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``; None for the model's own.
         draws: tables of random scores, two at least, whose mean stands beside every ranking as random pruning, with the
             luck of the draw in its intervals where there is one run; 0 for none. Metrics of single labels and of single
             runs, and times, are those of the first.
@@ -120,13 +120,15 @@ def evaluate(
         CheckpointError: a model cannot be loaded.
         SpectrimError: a score is NaN or infinite.
     """
-    _check(keep_rates, criteria, draws)
+    _check(keep_rates, (AUTO,) if criteria is None else criteria, draws)
     resolve_device(device)
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, model, folds, seeds, dict(options or {}))
     jobs = [_with_model_labels(job) for job in jobs]
-    beside = (RANDOM,) if draws and RANDOM not in criteria and min(keep_rates) < 1.0 else ()
-    points, dense = _points(*_check_models(jobs), keep_rates, (*criteria, *beside))
+    own, backbone = _check_models(jobs)
+    asked = (own.criterion,) if criteria is None else criteria
+    beside = (RANDOM,) if draws and RANDOM not in asked and min(keep_rates) < 1.0 else ()
+    points, dense = _points(own, backbone, keep_rates, (*asked, *beside))
     points = {shown: point for shown, point in points.items() if shown.criterion not in beside or point != dense}
     for job in jobs:
         check_measurable(job.part, part)

@@ -124,6 +124,11 @@ def _compose(maps: NDArray[np.float64], config: SpectrimConfig, num_frames: int 
     words, name = CRITERION_WORDS.get(config.resolved_criterion, "score"), config.resolved_criterion
     bar.set_label(f"{words}\n({name}, {kind})", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL, length=2.5, which="both")
+    low, high = bar.mappable.get_clim()
+    if isinstance(scale, LogNorm) and low is not None and high is not None and high < 10 * low:
+        # Within a decade a power of ten says nothing.
+        for set_formatter in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
+            set_formatter("{x:g}")
     _draw_legend(figure, bool(np.isnan(maps).any()), ended)
     return figure
 

@@ -449,6 +449,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "voices-lost": ("voices", lambda results: voices(results, "lost")),
     "voices-lost-by-attention": ("voices_attention", lambda results: voices(results, "lost")),
     "voices-choice": ("voices_validation", voices_choice),
+    "voices-choice-without-padding": ("voices_validation_without_padding", voices_choice),
     "ray-origin": ("ray_engine", ray_table.origin),
     "ray-speed": ("ray_engine", lambda results: table(*ray_table.speed(results))),
     "ray-large-origin": ("ray_large", ray_table.origin),

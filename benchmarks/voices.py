@@ -165,7 +165,12 @@ def package(run: Path, out: Path, criterion: str | None = None) -> Path:
 
 
 def tested(
-    table: Path, model: Path, keep_rates: Sequence[float], part: str = "test", criterion: str | None = None
+    table: Path,
+    model: Path,
+    keep_rates: Sequence[float],
+    part: str = "test",
+    criterion: str | None = None,
+    drop_padding: bool = False,
 ) -> list[dict[str, Any]]:
     """Of every recording its group, speaker and label, and at each keep rate the best label, also but silence.
 
@@ -175,15 +180,16 @@ def tested(
         keep_rates: of each pruning block.
         part: of the recordings.
         criterion: to rank patches by; None: the model's own.
+        drop_padding: leave out patches that hold only padding, so that no ranking gains by dropping them.
     """
     rows: list[dict[str, Any]] = []
     for _, row in read_rows(table, ("path", "label", "split", "speaker")):
         if row["split"] == part:
             label = row["label"].removeprefix(ENGLISH)
             rows.append({"path": row["path"], "speaker": row["speaker"], "label": label, "group": group_of(label)})
-    ranked = {} if criterion is None else {"criterion": criterion}
+    settings = {"criterion": criterion, "drop_padding": drop_padding or None}
     for keep_rate in keep_rates:
-        backend = open_model(spectrim.from_pretrained(model, keep_rate=keep_rate, **ranked), device="cpu")
+        backend = open_model(spectrim.from_pretrained(model, keep_rate=keep_rate, **settings), device="cpu")
         found = predict_files([row["path"] for row in rows], backend, batch_size=32)
         for row, prediction in zip(rows, found, strict=True):
             first, second = (label for label, _ in prediction.top(2))
@@ -267,6 +273,7 @@ def main() -> None:
     choosing.add_argument("--model", type=Path, required=True)
     choosing.add_argument("--criteria", nargs="+", required=True)
     choosing.add_argument("--keep-rates", type=float, nargs="+", default=[1.0, 0.7, 0.5])
+    choosing.add_argument("--drop-padding", action="store_true")
     choosing.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.command == "prepare":
@@ -281,9 +288,12 @@ def main() -> None:
     if given.command == "choose":
         found = {}
         for name in given.criteria:
-            rows = tested(given.out / "labels.csv", given.model, given.keep_rates, "validation", name)
+            rows = tested(
+                given.out / "labels.csv", given.model, given.keep_rates, "validation", name, given.drop_padding
+            )
             found[name] = summary(rows, given.keep_rates)
-        write_and_show({"environment": environment(), "criteria": found}, given.json)
+        said = {"drop_padding": given.drop_padding, "criteria": found}
+        write_and_show({"environment": environment(), **said}, given.json)
         return
     rows = tested(given.out / "labels.csv", given.model, given.keep_rates, criterion=given.criterion)
     criterion = given.criterion or spectrim.from_pretrained(given.model).config.criterion

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectrim.backbones import ast_base, audiomae_base
+from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting
-from spectrim.pruning.pruning import Pruning
+from spectrim.pruning.pruning import Pruning, given_pruning
+from spectrim.pruning.reducers import REDUCERS
 
 
 @settings(deadline=None)
@@ -71,3 +73,18 @@ def test_a_rate_that_leaves_the_head_nothing_is_refused_only_with_reference_comp
         assert build(**fields).plan(64)[-1].patches_kept == 1
         with pytest.raises(InvalidSetting, match=r"keep_rate is 0\.1"):
             build(**fields, reference_compat=True).plan(64)
+
+
+def test_a_reducer_that_ranks_nothing_leaves_the_models_criterion_behind() -> None:
+    own = Pruning(0.7, criterion="value_norm")
+    for name, reducer in REDUCERS.items():
+        if reducer.reads == "scores":
+            continue
+        assert given_pruning(own, None, {"reducer": name}) == Pruning(0.7, reducer=name)
+        named = given_pruning(own, None, {"reducer": name, "criterion": "value_norm"})
+        assert named.criterion == "value_norm", "and what is named stands, to be refused where it is used"
+    assert given_pruning(own, None, {"reducer": "drop", "keep_rate": 0.5}) == Pruning(0.5, criterion="value_norm")
+    model = from_pretrained("spectrim-mini", keep_rate=0.5, reducer="merge")
+    assert (model.config.pruning.reducer, model.config.resolved_criterion) == ("merge", "cls_attention")
+    with pytest.raises(InvalidSetting, match=r"which weighs tokens by attention"):
+        from_pretrained("spectrim-mini", keep_rate=0.5, reducer="fuse")

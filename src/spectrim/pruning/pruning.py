@@ -269,13 +269,17 @@ def given_pruning(base: Pruning, pruning: Pruning | None, flat: Mapping[str, Any
     Args:
         base: where nothing is given.
         pruning: instead of ``base``.
-        flat: single fields of ``base`` to change, named as in config.json; None for those that are not given.
+        flat: single fields of ``base`` to change, named as in config.json; None for those that are not given. A reducer
+            that reads no scores leaves the criterion of ``base`` behind, unless one is given with it.
 
     Raises:
         InvalidSetting: both are given, or a value is not allowed.
     """
     given = {name: value for name, value in flat.items() if value is not None}
     if pruning is None:
+        reducer = REDUCERS.get(given["reducer"]) if isinstance(given.get("reducer"), str) else None
+        if reducer is not None and reducer.reads != "scores":
+            given = {"criterion": AUTO, **given}
         return base.changed(given) if given else base
     if not isinstance(pruning, Pruning):
         raise InvalidSetting("pruning", pruning, "a spectrim.Pruning, e.g. Pruning(keep_rate=0.7)")

@@ -19,6 +19,8 @@ from spectrim.studies.recordings import (
     FREE_METHODS,
     FREE_RATES,
     STAGES,
+    VALUE_NORM,
+    VALUE_NORM_ARMS,
     Arm,
     RecordingsPlan,
 )
@@ -209,6 +211,7 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
     table, drawn = [], []
     tuned = sorted((key for key in measured.accuracies if key[0] == TUNED and key != CONTROL_KEY), key=_order)
     free = [free_key(method, rate) for rate in FREE_RATES for method in FREE_METHODS]
+    free += [free_key(VALUE_NORM, branch.keep_rate) for branch in VALUE_NORM_ARMS]
     for key in (CONTROL_KEY, *tuned, *(key for key in free if key in measured.accuracies)):
         means = [measured.fold_mean(key, fold) for fold in there]
         lost = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, passing)

@@ -127,6 +127,8 @@ def evaluate(
     jobs = [_with_model_labels(job) for job in jobs]
     own, backbone = _check_models(jobs)
     asked = (own.criterion,) if criteria is None else criteria
+    if criteria is None and len({describe(job.model)["criterion"] for job in jobs}) > 1:
+        raise InvalidSetting("criterion", None, "a name: the models of these folds or seeds have several of their own")
     beside = (RANDOM,) if draws and RANDOM not in asked and min(keep_rates) < 1.0 else ()
     points, dense = _points(own, backbone, keep_rates, (*asked, *beside))
     points = {shown: point for shown, point in points.items() if shown.criterion not in beside or point != dense}

@@ -49,6 +49,9 @@ from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record, r
 from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, SOUNDS, add_sounds, check_rows, fold_sources, sounds_state
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
 
+VALUE_NORM_BACKBONES = ("ast",)
+"""Of stage 7; of others that score is only described."""
+
 NOT_INTERPRETED = "below the gate: not interpreted"
 
 ROUNDS = 10
@@ -272,7 +275,7 @@ def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) 
     """The two questions about the norm of the values; nothing where none of it is run."""
     without = [fold for fold in passing if fold != 0]
     answers, unseen = by_value_norm(measured, passing), by_value_norm(measured, without)
-    if all(answer.difference is None for answer in answers.values()):
+    if measured.backbone not in VALUE_NORM_BACKBONES or all(one.difference is None for one in answers.values()):
         return
     report.heading(f"{NAMES[measured.backbone]}: the norm of the values", 3)
     report.text(

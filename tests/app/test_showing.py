@@ -138,6 +138,7 @@ def test_a_stretch_is_decoded_once(model: TorchModel, long_sound: Path, tmp_path
     assert again is known
     assert "keep_rate" in notes and "0.25" in notes  # one line: merging reaches no less than half
     assert "not used" in update(known, str(long_sound), 0.0, 0.5, "cls_attention", "merge")[1]
+    assert "by attention" in update(known, str(long_sound), 0.0, 0.5, "value_norm", "fuse")[1]
     assert "no predictors" in update(known, str(long_sound), 0.0, 0.5, "auto", "dynamicvit")[1]
 
 

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, confusion_m
 from tone_table import LABELS, small_model, write_tones
 
 from spectrim.assets import packaged_clips
-from spectrim.checkpoints import from_pretrained
+from spectrim.checkpoints import DescribedSource, describe, from_pretrained
 from spectrim.data import DATA_SETS
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
 from spectrim.inference.predict import predict_files
@@ -55,6 +55,20 @@ def model(models: str) -> str:
 @pytest.fixture(scope="module")
 def one(model: str, root: Path) -> Evaluation:
     return evaluate(model, "csv", root, folds=[2], keep_rates=RATES, criteria=("auto", "intensity"), **QUICK)
+
+
+def test_models_that_rank_differently_are_told_how(models: str, root: Path, tmp_path: Path) -> None:
+    for seed, criterion in ((12, "auto"), (42, "value_norm")):
+        from_pretrained(models.format(fold=1, seed=12), criterion=criterion).save_pretrained(tmp_path / f"seed{seed}")
+    model, both = str(tmp_path / "seed{seed}"), {"folds": [1], "seeds": [12, 42], "keep_rates": (0.4,), **QUICK}
+    with pytest.raises(InvalidSetting, match="allowed: auto, as in the others"):
+        evaluate(model, "csv", root, **both)
+    rows = evaluate(model, "csv", root, criteria=("value_norm",), **both).rows
+    assert {row["criterion"] for row in rows} == {"value_norm"}
+    told = DescribedSource(str(tmp_path / "seed12"), criterion="intensity")
+    assert describe(told)["criterion"] == "intensity"
+    alone = evaluate(told, "csv", root, folds=[1], keep_rates=(0.4,), draws=0, **QUICK)
+    assert {row["criterion"] for row in alone.rows} == {"intensity"}
 
 
 def scored(model: str, root: Path, fold: int, points: Sequence[Pruning]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from spectrim.analysis.ablations import ATTENTION, RANKINGS
 from spectrim.analysis.claims import Claim, all_claims
 from spectrim.analysis.claims_report import slug, write_report
 from spectrim.analysis.experiment import Findings, Plan, Tell, experiment, facts_of, load_findings, save_findings
@@ -26,6 +27,7 @@ from spectrim.inference.packing import pack_weights
 from spectrim.machine import environment, resolve_device
 from spectrim.measure.scoring import check_measurable, label_columns
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.criteria import BACKBONE_CRITERIA
 from spectrim.stats.bootstrap import bootstrap
 from spectrim.tables import table_csv
 
@@ -94,6 +96,11 @@ def analyse(
     sources = dict(zip(model_names, models, strict=True))
     loaded = {name: from_pretrained(source) for name, source in sources.items()}
     _check_together(loaded, part, plan)
+    rankings = {
+        name: model.config.resolved_criterion
+        for name, model in loaded.items()
+        if model.config.resolved_criterion != BACKBONE_CRITERIA[model.config.backbone]
+    }
     findings = []
     for name in model_names:
         model = pack_weights(loaded.pop(name).to(target_device))
@@ -102,6 +109,7 @@ def analyse(
             _keep_record(name, model, part, plan, target, resume, on_progress)
     facts = {
         "models": {name: str(source) for name, source in sources.items()},
+        "other_rankings": rankings,
         **_settings(data_set, plan, findings[0]),
         "command": _command(models, data_set, root, output, plan, options, part),
         "environment": environment(str(target_device)),
@@ -185,14 +193,14 @@ def _keep_record(
     resume: bool,
     on_progress: Tell | None,
 ) -> None:
-    """Write what a model does at the plan's first keep rate, clip by clip."""
+    """Write what a model does at the plan's first keep rate, clip by clip, ranked as in the report: by attention."""
     record(
         model,
         part,
         target / "records" / slug(name),
         model_name=name,
         data_name=f"{plan.data_name} {plan.part}",
-        pruning=model.config.pruning.changed({"keep_rate": plan.keep_rates[0]}),
+        pruning=model.config.pruning.changed({"keep_rate": plan.keep_rates[0], **RANKINGS[ATTENTION]}),
         batch_size=plan.batch_size,
         resume=resume,
         on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),

@@ -62,6 +62,10 @@ def write_report(
         "nothing of other training runs. Nothing here is trained: every model keeps its weights. "
         f"Patches that hold only padding {'count' if facts['padding'] == 'with' else 'do not count'} in the statistics."
     )
+    for name, own in facts.get("other_rankings", {}).items():
+        report.text(
+            f"{name} itself ranks by {own}; everything here is of attention, the paper's ranking, but where said."
+        )
     if facts["left_out"]:
         report.text(f"{len(facts['left_out'])} clips could not be read and are left out.")
     report.table(["claim", "answer"], [(claim.heading, _short(claim)) for claim in claims])

@@ -14,8 +14,8 @@ from typing import Any
 from spectrim.app.showing import Shown, Stretch, show, take_stretch
 from spectrim.errors import AudioError, InvalidSetting, MissingExtra, SpectrimError, printable
 from spectrim.inference.torch_model import TorchModel
-from spectrim.pruning.criteria import AUTO, CRITERIA
-from spectrim.pruning.pruning import Pruning
+from spectrim.pruning.criteria import CRITERIA
+from spectrim.pruning.pruning import Pruning, criterion_with
 from spectrim.pruning.reducers import REDUCERS
 from spectrim.pruning.words import CRITERION_WORDS, REDUCER_WORDS
 
@@ -159,7 +159,7 @@ class _Guard:
 
 def choices(model: TorchModel) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Criteria and reducers that the model has: what each does, in words, and its name; its own criterion first."""
-    own = model.config.criterion_of(Pruning())
+    own = model.config.resolved_criterion
     classless = model.config.extra_tokens == 0
     there = [name for name, criterion in CRITERIA.items() if not (classless and criterion.reads == "class")]
     names = [own, *(name for name in there if name != own)]
@@ -257,8 +257,7 @@ class Updater:
         try:
             if known is None or known[:2] != (sound, start):
                 known = sound, start, take_stretch(sound, self.model, self.folder, start)
-            ranked = REDUCERS[reducer].reads == "scores"
-            chosen = criterion if ranked else AUTO
+            chosen = criterion_with(criterion, reducer)
             pruning = dataclasses.replace(self.pruning, keep_rate=rate, criterion=chosen, reducer=reducer)
             shown = show(known[2], self.model, pruning, self.name)
         except AudioError as error:
@@ -266,8 +265,10 @@ class Updater:
         except (SpectrimError, OSError) as error:
             return known, said([str(error)], wrong=True), "", ""
         notes = list(known[2].notes)
-        if not ranked and rate < 1.0:
+        if rate < 1.0 and REDUCERS[reducer].reads != "scores":
             notes.append("The ranking is not used: this goes by other things.")
+        elif rate < 1.0 and chosen != criterion:
+            notes.append("The ranking is by attention: so are the others weighed.")
         return known, said(notes), numbers_table(shown), framed(shown.page)
 
 

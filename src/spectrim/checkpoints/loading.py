@@ -196,8 +196,11 @@ def describe(
     Raises:
         CheckpointError: as for `from_pretrained`.
     """
-    checkpoint = open_checkpoint(read_source(_described(source, stride, frames)))
-    config = _with_settings(checkpoint.config, checkpoint.layout.becomes(checkpoint.source, checkpoint.config))
+    described = _described(source, stride, frames)
+    checkpoint = open_checkpoint(read_source(described))
+    becomes = checkpoint.layout.becomes(checkpoint.source, checkpoint.config)
+    pruning = given_pruning(checkpoint.config.pruning, None, {"criterion": described.criterion})
+    config = _with_settings(checkpoint.config, {**becomes, "pruning": pruning})
     weights = checkpoint.source.weights
     return {
         "source": checkpoint.source.name,

@@ -125,10 +125,8 @@ def evaluate(
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, model, folds, seeds, dict(options or {}))
     jobs = [_with_model_labels(job) for job in jobs]
-    own, backbone = _check_models(jobs)
+    own, backbone = _check_models(jobs, SIZES if criteria is not None else (*SIZES, "criterion"))
     asked = (own.criterion,) if criteria is None else criteria
-    if criteria is None and len({describe(job.model)["criterion"] for job in jobs}) > 1:
-        raise InvalidSetting("criterion", None, "a name: the models of these folds or seeds have several of their own")
     beside = (RANDOM,) if draws and RANDOM not in asked and min(keep_rates) < 1.0 else ()
     points, dense = _points(own, backbone, keep_rates, (*asked, *beside))
     points = {shown: point for shown, point in points.items() if shown.criterion not in beside or point != dense}
@@ -240,8 +238,8 @@ def _with_model_labels(job: Job) -> Job:
     return job
 
 
-def _check_models(jobs: Sequence[Job]) -> tuple[Pruning, str]:
-    """Make sure that all models are there, fit the data, and are of one kind; gives their pruning and backbone."""
+def _check_models(jobs: Sequence[Job], alike: Sequence[str]) -> tuple[Pruning, str]:
+    """Make sure that all models are there, fit the data, and have fields alike; gives their pruning and backbone."""
     first = None
     for job in jobs:
         described = describe(job.model)
@@ -249,7 +247,7 @@ def _check_models(jobs: Sequence[Job]) -> tuple[Pruning, str]:
         if job.part.labels != jobs[0].part.labels:
             raise InvalidSetting("fold", job.fold, f"one with the labels of fold {jobs[0].fold}, in the same order")
         first = first or described
-        for field in SIZES:
+        for field in alike:
             if described[field] != first[field]:
                 raise InvalidSetting(f"{field} of {job.model}", described[field], f"{first[field]}, as in the others")
     if first is None:

@@ -270,16 +270,17 @@ def given_pruning(base: Pruning, pruning: Pruning | None, flat: Mapping[str, Any
         base: where nothing is given.
         pruning: instead of ``base``.
         flat: single fields of ``base`` to change, named as in config.json; None for those that are not given. A reducer
-            that reads no scores leaves the criterion of ``base`` behind, unless one is given with it.
+            or ``attention_mass`` with which the criterion of ``base`` cannot go leaves it behind (`criterion_with`),
+            unless one is given.
 
     Raises:
         InvalidSetting: both are given, or a value is not allowed.
     """
     given = {name: value for name, value in flat.items() if value is not None}
     if pruning is None:
-        reducer = REDUCERS.get(given["reducer"]) if isinstance(given.get("reducer"), str) else None
-        if reducer is not None and reducer.reads != "scores":
-            given = {"criterion": AUTO, **given}
+        if "reducer" in given or "attention_mass" in given:
+            beside = {"reducer": base.reducer, "attention_mass": base.attention_mass, **given}
+            given = {"criterion": criterion_with(base.criterion, beside["reducer"], beside["attention_mass"]), **given}
         return base.changed(given) if given else base
     if not isinstance(pruning, Pruning):
         raise InvalidSetting("pruning", pruning, "a spectrim.Pruning, e.g. Pruning(keep_rate=0.7)")
@@ -287,6 +288,21 @@ def given_pruning(base: Pruning, pruning: Pruning | None, flat: Mapping[str, Any
         name, value = next(iter(given.items()))
         raise InvalidSetting(name, value, "nothing beside pruning=, which holds it")
     return pruning
+
+
+def criterion_with(criterion: str, reducer: Any, attention_mass: Any = 0.0) -> str:
+    """A criterion, or ``"auto"`` where it cannot go with a reducer, which may read no scores or weigh by attention.
+
+    Args:
+        criterion: a name in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``.
+        reducer: what becomes of the patches that are not kept; of an unknown one nothing is said.
+        attention_mass: as in `Pruning`; above 0 it wants shares of attention.
+    """
+    entry = REDUCERS.get(reducer) if isinstance(reducer, str) else None
+    shares = criterion == AUTO or CRITERIA[criterion].shares
+    wants_shares = attention_mass != 0.0 or (entry is not None and entry.weighs_by_score)
+    reads_none = entry is not None and entry.reads != "scores"
+    return AUTO if reads_none or (wants_shares and not shares) else criterion
 
 
 def check_keep_rate(value: Any) -> float:

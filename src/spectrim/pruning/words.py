@@ -32,7 +32,7 @@ REDUCER_WORDS = {
 
 
 OTHER_WORDS = {
-    "attention": "the model's own ranking: how much its answer looks at a patch",
+    "attention": "the paper's ranking: how much attention a patch gets",
     "dense": "the model as it is, with every patch",
 }
 """Names beside these in tables, and what they stand for."""

@@ -63,7 +63,10 @@ of the masked pre-training that a run starts from; trunk is how the SHA-256 of t
 of, empty where they are not kept."""
 
 LATER_TABLES = (ANALYSIS, OF_SOUNDS)
-"""Those that the first reports did not have."""
+"""Those that the first reports did not have,"""
+
+LATER_COLUMNS = ("trunk",)
+"""and columns; a trunk that is not known is none of those that are."""
 
 WEIGHTS = Path("model", "model.safetensors")
 """Of a run, from its folder."""
@@ -218,10 +221,12 @@ def _check_analysis(path: Path, tables: Mapping[str, Sequence[Row]], folds: Mapp
 
 def _read(path: Path) -> list[Row]:
     rows = []
-    for line, cells in read_rows(path, COLUMNS[path.name]):
+    for line, cells in read_rows(path, [name for name in COLUMNS[path.name] if name not in LATER_COLUMNS]):
         if not any(cells.values()):
             continue
         row: Row = dict(cells)
+        for name in set(LATER_COLUMNS) & set(COLUMNS[path.name]):
+            row.setdefault(name, "")
         for name in row.keys() & set(WHOLE):
             row[name] = whole_number(path, line, name, cells[name])
         try:

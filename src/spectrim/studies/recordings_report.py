@@ -317,7 +317,7 @@ def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:
         named = "; ".join(f"{name}, fold {fold}, seed {seed}" for name, fold, seed in folds)
         report.text(
             f"Left out of the earlier report: its runs of {named}. They are branches of other trunks than those that "
-            "are here, and arms are compared within a trunk alone."
+            "are here, or of some that are not known, and arms are compared within a trunk alone."
         )
 
 

@@ -88,7 +88,7 @@ def _random_in_words(random: AgainstRandom | None) -> str:
 
 
 def _beside_uniform(uniform: Row, row: Row) -> str:
-    by = " and the model's own attention" if uniform["method"] == ATTENTION else ""
+    by = " and its attention" if uniform["method"] == ATTENTION else ""
     return (
         f"The chosen point is {uniform['chosen_is_faster']:.2f}× as fast as {uniform['name']}, the fastest within the "
         f"target with one keep rate at the model's own blocks{by} ({uniform['speed_up']:.2f}× the dense model; held "

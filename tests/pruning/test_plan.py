@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from spectrim.backbones import ast_base, audiomae_base
 from spectrim.checkpoints import from_pretrained
 from spectrim.errors import InvalidSetting
-from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.pruning import Pruning, given_pruning
 from spectrim.pruning.reducers import REDUCERS
 
@@ -89,9 +88,7 @@ def test_a_reducer_that_ranks_nothing_leaves_the_models_criterion_behind() -> No
     assert (model.config.pruning.reducer, model.config.resolved_criterion) == ("merge", "cls_attention")
     for fields in ({"reducer": "fuse"}, {"attention_mass": 0.9}):
         assert given_pruning(own, None, fields).criterion == "auto"
-        shares = Pruning(0.7, criterion="cls_head_median" if "reducer" in fields else "mean_attention")
-        wanted = shares.criterion if CRITERIA[shares.criterion].shares else "auto"
-        assert given_pruning(shares, None, fields).criterion == wanted
+        assert given_pruning(Pruning(0.7, criterion="mean_attention"), None, fields).criterion == "mean_attention"
         assert from_pretrained("spectrim-mini", keep_rate=0.5, **fields).config.resolved_criterion == "cls_attention"
     with pytest.raises(InvalidSetting, match=r"which weighs tokens by attention"):
         from_pretrained("spectrim-mini", keep_rate=0.5, reducer="fuse", criterion="value_norm")

@@ -19,7 +19,7 @@ from spectrim.checkpoints import LicenceNotice, describe, from_pretrained, load_
 from spectrim.errors import CheckpointError
 from spectrim.network.masked.saving import save_autoencoder, save_encoder
 
-pytestmark = pytest.mark.filterwarnings("ignore::spectrim.checkpoints.layouts.LicenceNotice")
+pytestmark = pytest.mark.filterwarnings("ignore::spectrim.checkpoints.notices.LicenceNotice")
 
 WIDTH, DECODER = 64, 32
 

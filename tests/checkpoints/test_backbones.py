@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectrim import Frontend, from_pretrained
 from spectrim.checkpoints import describe
-from spectrim.checkpoints.layouts import AmbiguousCheckpoint
+from spectrim.checkpoints.notices import AmbiguousCheckpoint
 from spectrim.errors import CheckpointError, InvalidSetting
 
 HERE = Path(__file__).parents[1] / "reference"

@@ -252,12 +252,17 @@ def test_audiomae_s_licence_is_mentioned_and_ast_s_is_not(tmp_path: Path) -> Non
 
 def test_pruning_that_nothing_was_trained_with_is_warned_of(tmp_path: Path) -> None:
     path = save(tmp_path, official_ast(labels=527))
-    with pytest.warns(UntrainedPruning, match="spectrim compare"):
+    with pytest.warns(UntrainedPruning, match=r"by attention \(cls_attention\) can be worse.*value_norm.*compare"):
         model = from_pretrained(path, keep_rate=0.5, prune_at=[1])
+    with pytest.warns(UntrainedPruning, match="dropping patches by value_norm costs is not known"):
+        from_pretrained(path, keep_rate=0.5, prune_at=[1], criterion="value_norm")
+    with pytest.warns(UntrainedPruning, match="reducer='merge' costs is not known"):
+        from_pretrained(path, keep_rate=0.5, prune_at=[1], reducer="merge")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UntrainedPruning)
         from_pretrained(path)
         from_pretrained(path, keep_rate=0.5, prune_at=[1], criterion="random")
+        from_pretrained(path, keep_rate=0.5, prune_at=[1], criterion="regular")
         from_pretrained(path, keep_rate=0.5, prune_at=[1], labels=["a", "b"])
         model.save_pretrained(tmp_path / "pruned")
         from_pretrained(tmp_path / "pruned", keep_rate=0.3)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from spectrim.checkpoints.files import Source, read_source
-from spectrim.checkpoints.layouts import AUDIOMAE_LICENCE, LicenceNotice, is_autoencoder
+from spectrim.checkpoints.layouts import AUDIOMAE_LICENCE, is_autoencoder
+from spectrim.checkpoints.notices import LicenceNotice
 from spectrim.checkpoints.settings import MALFORMED, build_config
 from spectrim.checkpoints.sizes import count_blocks, shape_of, weights_and_biases
 from spectrim.checkpoints.strict import check_shapes, join_projections, take_weights

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from spectrim.checkpoints.files import Source, check_stride
 from spectrim.checkpoints.labels import check_labels
 from spectrim.checkpoints.layouts import LAYOUTS
-from spectrim.checkpoints.loading import build_model, check_given, open_checkpoint, warn_about
+from spectrim.checkpoints.loading import build_model, check_given, open_checkpoint
+from spectrim.checkpoints.notices import warn_about
 from spectrim.errors import CheckpointError, one_of
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning, given_pruning

@@ -24,18 +24,6 @@ AUDIOMAE_LICENCE = (
 )
 
 
-class UntrainedPruning(UserWarning):
-    """Patches are dropped by a ranking, in a model that nothing says was trained so."""
-
-
-class AmbiguousCheckpoint(UserWarning):
-    """The weights just loaded could be those of another kind of model."""
-
-
-class LicenceNotice(UserWarning):
-    """The weights just loaded may not be used for everything."""
-
-
 @dataclass(frozen=True)
 class Layout:
     """A way in which people save checkpoints.
@@ -80,6 +68,32 @@ class Layout:
 
 POSITIONS = ("position_table", "time_positions", "position_convolution.filters.weight")
 """Embeddings of which each of our models has one, by the kind of its positions."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose layout is known, with nothing converted yet.
+
+    Attributes:
+        source: its files.
+        layout_name: in `LAYOUTS`.
+        layout: that entry.
+        config: what it says about the model, with its labels.
+        names: name of each weight that must be there → its place in our model.
+        outputs: number of outputs of its head; 0 if it has none.
+    """
+
+    source: Source
+    layout_name: str
+    layout: Layout
+    config: SpectrimConfig
+    names: Mapping[str, str] = field(repr=False)
+    outputs: int
+
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        return f"{self.source.name} (layout {self.layout_name})"
 
 
 def _is_spectrim(source: Source) -> bool:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spectrim.assets import EMBEDDED_MODELS
 from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_place, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
-from spectrim.checkpoints.layouts import LAYOUTS, AmbiguousCheckpoint, Layout, LicenceNotice, UntrainedPruning
+from spectrim.checkpoints.layouts import LAYOUTS, Checkpoint
+from spectrim.checkpoints.notices import warn_about
 from spectrim.checkpoints.settings import MALFORMED
 from spectrim.checkpoints.strict import check_shapes, fold_weight_norms, join_projections, listed, take_weights
 from spectrim.checkpoints.untrusted import one_line
-from spectrim.checkpoints.vit import PAPER_DATA_SETS
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, InvalidSetting, one_of
 from spectrim.network.positions import POSITION_METHODS, adapt_positions
@@ -43,32 +40,6 @@ DESCRIBED = (
 """Fields of the configuration that `describe` shows."""
 
 HEAD = "head.linear.weight"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint whose layout is known, with nothing converted yet.
-
-    Attributes:
-        source: its files.
-        layout_name: in `LAYOUTS`.
-        layout: that entry.
-        config: what it says about the model, with its labels.
-        names: name of each weight that must be there → its place in our model.
-        outputs: number of outputs of its head; 0 if it has none.
-    """
-
-    source: Source
-    layout_name: str
-    layout: Layout
-    config: SpectrimConfig
-    names: Mapping[str, str] = field(repr=False)
-    outputs: int
-
-    @property
-    def title(self) -> str:
-        """What errors call it."""
-        return f"{self.source.name} (layout {self.layout_name})"
 
 
 def from_pretrained(
@@ -369,41 +340,3 @@ def _fresh(names: set[str], shapes: Mapping[str, tuple[int, ...]], config: Spect
         elif name.endswith("norm.weight"):
             value.fill_(1.0)
     return state
-
-
-def _is_embedded(name: str) -> bool:
-    """Whether this is a model in the package, which are saved dense and were trained with pruning."""
-    return name in EMBEDDED_MODELS or Path(name).absolute() in EMBEDDED_MODELS.values()
-
-
-def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pruning, *, fresh_head: bool) -> None:
-    """Say what a user would not find out otherwise.
-
-    Args:
-        checkpoint: what was read.
-        settings: that the caller gave.
-        pruning: the operating point of the model.
-        fresh_head: the model is still to be trained.
-    """
-    source, layout = checkpoint.source, checkpoint.layout
-    trained = checkpoint.config.pruning.prunes or _is_embedded(source.name)
-    if pruning.prunes and not trained and not fresh_head and pruning.criterion != "random":
-        warnings.warn(
-            f"nothing says that {checkpoint.title} was trained with pruning; without that, a ranking by attention can "
-            "be worse than dropping patches at random: check on labelled clips with spectrim compare",
-            UntrainedPruning,
-            stacklevel=3,
-        )
-    for name, words in layout.alike.items():
-        if name not in settings and checkpoint.outputs:
-            warnings.warn(f"{checkpoint.title}: {words}", AmbiguousCheckpoint, stacklevel=3)
-    if layout.licence:
-        warnings.warn(f"{source.name}: {layout.licence}", LicenceNotice, stacklevel=3)
-    said = layout.front_end(source) or "mean" in settings or not {"mean", "do_normalize"}.isdisjoint(source.extractor)
-    said = said or source.arguments.get("dataset") in PAPER_DATA_SETS
-    if not said and not fresh_head and checkpoint.outputs != len(audioset_labels()):
-        warnings.warn(
-            f"{checkpoint.title} does not say with which mean and std its log-mel was normalised; AudioSet's are "
-            "taken. If it was trained with others, give mean= and std=",
-            stacklevel=3,
-        )

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,12 @@ def test_the_site_lists_every_page_once() -> None:
     pages = [page.relative_to(docs).as_posix() for page in docs.rglob("*.md")]
     from_the_root = ["start.md", "contributing.md"]  # README and CONTRIBUTING: docs_site.py
     assert sorted(pages_of(site["nav"])) == sorted(pages + from_the_root)
+
+
+def test_the_citation_is_of_this_version_and_licence() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {name: cited[name] for name in ("version", "license")} == {
+        name: project[name] for name in ("version", "license")
+    }
+    assert [author["name"] for author in cited["authors"]] == [author["name"] for author in project["authors"]]

@@ -29,7 +29,8 @@ from spectrim.analysis.claims import (
     savings,
     verdict,
 )
-from spectrim.analysis.experiment import Findings, Plan, experiment, facts_of, load_findings, save_findings
+from spectrim.analysis.experiment import Plan, experiment, facts_of
+from spectrim.analysis.findings import Findings, load_findings, save_findings
 from spectrim.analysis.summary import KENDALL_FORMS
 from spectrim.data import AudioDataset
 from spectrim.errors import InvalidSetting

@@ -14,7 +14,8 @@ from observed import clips_on_disk, small_eager_model
 from safetensors import safe_open
 
 from spectrim.analysis.analyse import CACHE, STATISTICS_FILE
-from spectrim.analysis.experiment import Findings, Plan, experiment, save_findings
+from spectrim.analysis.experiment import Plan, experiment
+from spectrim.analysis.findings import Findings, save_findings
 from spectrim.data import AudioDataset
 from spectrim.errors import DataError
 from spectrim.pictures.report import Report

@@ -15,7 +15,8 @@ import numpy as np
 from spectrim.analysis.ablations import ATTENTION, RANKINGS
 from spectrim.analysis.claims import Claim, all_claims
 from spectrim.analysis.claims_report import slug, write_report
-from spectrim.analysis.experiment import Findings, Plan, Tell, experiment, facts_of, load_findings, save_findings
+from spectrim.analysis.experiment import Plan, Tell, experiment, facts_of
+from spectrim.analysis.findings import Findings, load_findings, save_findings
 from spectrim.analysis.record import record
 from spectrim.analysis.summary import overlap
 from spectrim.checkpoints import DescribedSource, from_pretrained

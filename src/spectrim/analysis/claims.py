@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectrim.analysis.ablations import ATTENTION, HIGH_CLUSTERS, LOW_CLUSTERS, compare_low, low_ratios
-from spectrim.analysis.experiment import Findings
+from spectrim.analysis.findings import Findings
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
 from spectrim.stats.bootstrap import Estimate, bootstrap
 from spectrim.stats.ground import (

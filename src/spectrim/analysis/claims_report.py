@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from spectrim.analysis.ablations import low_ratios
 from spectrim.analysis.claims import Claim, received_ratio
-from spectrim.analysis.experiment import Findings
+from spectrim.analysis.findings import Findings
 from spectrim.analysis.statistics import DENSITY_EDGES
 from spectrim.analysis.summary import STATISTICS
 from spectrim.pictures.ablations import cluster_curves, criteria_curves

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from spectrim.analysis.ablations import (
     ATTENTION,
     DENSE,
     RANKINGS,
     Condition,
-    ablation_rows,
     attention_ratio,
     cluster_conditions,
     criterion_conditions,
@@ -26,14 +21,13 @@ from spectrim.analysis.ablations import (
     run_condition,
 )
 from spectrim.analysis.batches import ClipBatch
+from spectrim.analysis.findings import VERSION, Examples, Findings
 from spectrim.analysis.record import config_facts, observe, weights_digest
-from spectrim.analysis.summary import Accumulator, Summary, fit_clusters
+from spectrim.analysis.summary import Accumulator, fit_clusters
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
-from spectrim.errors import DataError, InvalidSetting, one_of
-from spectrim.files import write_bytes
+from spectrim.errors import InvalidSetting, one_of
 from spectrim.measure.scoring import label_columns
-from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import check_keep_rate
 from spectrim.stats.clusters import PUBLISHED_INTENSITY_BOUNDS, Clusters, published_clusters
@@ -41,8 +35,6 @@ from spectrim.stats.clusters import PUBLISHED_INTENSITY_BOUNDS, Clusters, publis
 CLUSTERINGS = ("fit", "published")
 EXAMPLES = 4
 """Clips that are kept for pictures, evenly spread over the data set."""
-VERSION = 2
-SUMMARY_ARRAYS = ("targets", "logits", "survived", "counted", "kendall", "counts", "received", "density")
 
 Tell = Callable[[str, int, int], object]
 """Called with a stage's name, how much of it is done, and how much there is."""
@@ -94,70 +86,6 @@ class Plan:
             raise InvalidSetting("prune_at", [], "one block or more: a model that can prune")
         blocks = sorted(config.prune_at) if self.drop_at is None else self.drop_at
         return [DENSE, *criterion_conditions(config, self.keep_rates), *cluster_conditions(config, blocks)]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A few clips for pictures.
-
-    Attributes:
-        names: of the clips: their labels.
-        log_mel: (k, frames, mels).
-        num_frames: (k,).
-        survived: (k, F, T) at the plan's first keep rate, as in `Summary`.
-    """
-
-    names: tuple[str, ...]
-    log_mel: NDArray[np.float32]
-    num_frames: NDArray[np.int64]
-    survived: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """Results of one model, from which the report is made.
-
-    Attributes:
-        name: of the model.
-        config: of the model.
-        facts: what determines the numbers, as JSON.
-        metric: of the data set.
-        labels: of the data set.
-        summaries: keep rate → summary; 1.0 is the dense model.
-        ratios: keep rate → (n, stages, blocks), see `spectrim.analysis.ablations.attention_ratio`.
-        scores: condition → (n, labels), in the order of the data set's labels.
-        removed: condition → (n,) patches flagged.
-        examples: clips for pictures.
-        left_out: id → reason of clips that could not be used.
-    """
-
-    name: str
-    config: SpectrimConfig
-    facts: Mapping[str, Any]
-    metric: str
-    labels: tuple[str, ...]
-    summaries: Mapping[float, Summary]
-    ratios: Mapping[float, NDArray[np.float64]]
-    scores: Mapping[Condition, NDArray[np.float32]]
-    removed: Mapping[Condition, NDArray[np.int64]]
-    examples: Examples
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def backbone(self) -> str:
-        """``"ast"`` or ``"audiomae"``."""
-        return self.config.backbone
-
-    def ablations(self) -> list[dict[str, Any]]:
-        """Rows of `spectrim.analysis.ablations.ablation_rows`, with MACs of a clip where the keep rate decides them."""
-        summary = self.summaries[1.0]
-        seen = np.count_nonzero(summary.survived > 0, axis=(1, 2))
-        rows = ablation_rows(self.scores, self.removed, summary.targets.astype(np.float32), self.metric, seen)
-        whole = macs(self.config, keep_rate=1.0).paper
-        for row in rows:
-            cost = None if row["ablation"] == "clusters" else macs(self.config, keep_rate=row["keep_rate"]).paper
-            row |= {"paper_macs": cost, "macs_saved": None if cost is None else 1.0 - cost / whole}
-        return rows
 
 
 def facts_of(model: AudioTransformer, part: AudioDataset, plan: Plan) -> dict[str, Any]:
@@ -290,115 +218,3 @@ class _FindingsBuilder:
             examples=Examples(tuple(names), np.asarray(log_mel), frames, np.asarray(survived)),
             left_out=left_out,
         )
-
-
-def save_findings(findings: Findings, path: Path) -> None:
-    """Keep findings on disk, as one file in safetensors' format that appears whole or not at all."""
-    tensors: dict[str, NDArray[Any]] = {}
-    for rate, summary in findings.summaries.items():
-        tensors |= {f"{rate}/{name}": getattr(summary, name) for name in SUMMARY_ARRAYS}
-    tensors |= {f"{rate}/ratio": values for rate, values in findings.ratios.items()}
-    conditions = list(findings.scores)
-    tensors["scores"] = np.stack([findings.scores[condition] for condition in conditions])
-    tensors["removed"] = np.stack([findings.removed[condition] for condition in conditions])
-    for name in ("log_mel", "num_frames", "survived"):
-        tensors[f"example/{name}"] = getattr(findings.examples, name)
-    dense = findings.summaries[1.0]
-    clusters = {
-        statistic: {each.name: _listed(getattr(of_statistic, each.name)) for each in fields(Clusters)}
-        for statistic, of_statistic in dense.clusters.items()
-    }
-    notes = {
-        "facts": findings.facts,
-        "metric": findings.metric,
-        "labels": findings.labels,
-        "left_out": findings.left_out,
-        "ids": dense.ids,
-        "stages": dense.stages,
-        "rates": list(findings.summaries),
-        "padding": dense.padding,
-        "clusters": clusters,
-        "conditions": [asdict(condition) for condition in conditions],
-        "examples": findings.examples.names,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    write_bytes(path, safetensors.numpy.save(contiguous, metadata={"findings": json.dumps(notes)}))
-
-
-def load_findings(path: Path, name: str, config: SpectrimConfig, facts: Mapping[str, Any]) -> Findings | None:
-    """Findings from disk, if they are those that ``facts`` determine; None where they are not, or cannot be read."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if _notes(file)["facts"] != json.loads(json.dumps(facts)):
-                return None
-        return replace(read_findings(path, name), config=config)
-    except (OSError, SafetensorError, KeyError, ValueError, DataError):
-        return None
-
-
-def read_findings(path: Path, name: str) -> Findings:
-    """Findings from disk, of whatever model, clips and plan: their facts say which.
-
-    Args:
-        path: written by `save_findings`.
-        name: of the model.
-
-    Raises:
-        DataError: they cannot be read, or are of another version.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            notes = _notes(file)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        version = notes["facts"]["version"]
-        if version == VERSION:
-            return _findings_of(notes, tensors, name)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: no findings of spectrim analyze: {type(error).__name__}: {error}") from error
-    raise DataError(f"{path} has version {version}; this Spectrim reads version {VERSION}")
-
-
-def _findings_of(notes: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], name: str) -> Findings:
-    clusters = {statistic: _clusters(written) for statistic, written in notes["clusters"].items()}
-    summaries = {
-        rate: Summary(
-            notes["padding"],
-            clusters,
-            tuple(notes["stages"]),
-            tuple(notes["ids"]),
-            **{key: tensors[f"{rate}/{key}"] for key in SUMMARY_ARRAYS},
-        )
-        for rate in notes["rates"]
-    }
-    conditions = [Condition(**{**written, "clusters": tuple(written["clusters"])}) for written in notes["conditions"]]
-    pictured = (tensors[f"example/{key}"] for key in ("log_mel", "num_frames", "survived"))
-    return Findings(
-        name=name,
-        config=SpectrimConfig(**notes["facts"]["config"]),
-        facts=notes["facts"],
-        metric=notes["metric"],
-        labels=tuple(notes["labels"]),
-        summaries=summaries,
-        ratios={rate: tensors[f"{rate}/ratio"] for rate in notes["rates"] if rate != 1.0},
-        scores=dict(zip(conditions, tensors["scores"], strict=True)),
-        removed=dict(zip(conditions, tensors["removed"], strict=True)),
-        examples=Examples(tuple(notes["examples"]), *pictured),
-        left_out=notes["left_out"],
-    )
-
-
-def _notes(file: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((file.metadata() or {})["findings"])
-    return found
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
-
-
-def _clusters(written: Mapping[str, Any]) -> Clusters:
-    arrays = {key: None if written[key] is None else np.array(written[key]) for key in ("centres", "counts")}
-    return Clusters(
-        np.array(written["bounds"]), written["source"], written["padding"], **arrays, inertia=written["inertia"]
-    )

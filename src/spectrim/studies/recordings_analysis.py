@@ -16,7 +16,7 @@ from spectrim.analysis.ablations import DENSE, HIGH_CLUSTERS, LOW_CLUSTERS, Cond
 from spectrim.analysis.analyse import CACHE, STATISTICS_FILE
 from spectrim.analysis.claims import over_blocks
 from spectrim.analysis.claims_report import slug
-from spectrim.analysis.experiment import Findings, read_findings
+from spectrim.analysis.findings import Findings, read_findings
 from spectrim.analysis.record import checkpoint_digest
 from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
 from spectrim.errors import DataError

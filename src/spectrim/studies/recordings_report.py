@@ -215,7 +215,8 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
     tuned = sorted((key for key in measured.accuracies if key[0] == TUNED and key != CONTROL_KEY), key=_order)
     free = [free_key(method, rate) for rate in FREE_RATES for method in FREE_METHODS]
     free += [free_key(VALUE_NORM, branch.keep_rate) for branch in VALUE_NORM_ARMS]
-    for key in (CONTROL_KEY, *tuned, *(key for key in free if key in measured.accuracies)):
+    free = sorted((key for key in free if key in measured.accuracies), key=_order)
+    for key in (CONTROL_KEY, *tuned, *free):
         means = [measured.fold_mean(key, fold) for fold in there]
         lost = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, passing)
         cells = ["" if mean is None else f"{mean:.1f}" for mean in means]
@@ -228,15 +229,26 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
     if drawn:
         report.figure(
             f"{measured.backbone}-points-lost",
-            points_lost_figure(drawn, against="the control", least=MARGIN, dots="speakers"),
-            f"{name}: points lost against the control, with 95 % intervals over speakers; small dots are speakers. "
+            points_lost_figure(_by_keep_rate(drawn), against="the control", least=MARGIN, dots="speakers"),
+            f"{name}: points lost against the control by keep rate and ranking, with 95 % intervals over speakers; "
+            "small dots are speakers. "
             f"Folds {', '.join(map(str, passing))}, those of them in which an arm has been run.",
         )
 
 
 def _order(key: Key) -> tuple[float, str]:
+    """Highest keep rate first, attention first at each."""
     rate, _, rest = key[1].removeprefix("r=").partition("-")
     return -float(rate), rest
+
+
+def _by_keep_rate(drawn: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the figure by keep rate, whatever series they are of, with the rankings in words."""
+    rows = []
+    for row in sorted(drawn, key=lambda row: _order((row["series"], row["label"]))):
+        rate, ranking = _order((row["series"], row["label"]))
+        rows.append({**row, "label": f"{-rate:g}, {ranking or 'attention'}"})
+    return rows
 
 
 def _drawn(measured: Measured, key: Key, lost: SpeakerMean, folds: Sequence[int], panel: str) -> dict[str, Any]:

@@ -278,7 +278,17 @@ def test_the_norm_of_the_values_has_a_family_of_its_own() -> None:
     few = made({VALUE_NORM_KEY: 0.3, SEVENTH: 6.0, POSITIVE_KEY: 5.0}, folds=3)
     answers = by_value_norm(few, few.passing)
     assert str(answers[TUNED, 0.7]) == "cannot say: 3 of 5 folds, and it takes 4 that pass the gate"
-    assert str(answers[FREE, 0.7]) == "cannot say: it has not been run in a fold that passes the gate"
+    missing = "value_norm and attention at 0.7 have not been run in a fold that passes the gate"
+    assert str(answers[FREE, 0.7]) == f"cannot say: {missing}"
+
+
+def test_a_comparison_without_attention_says_so() -> None:
+    measured = made({POSITIVE_KEY: 5.0, (TUNED, "r=0.5-random"): 4.0})
+    answers = secondary(measured, measured.passing, TUNED)
+    lacks = "has not been run in a fold that passes the gate"
+    assert answers["random", 0.3].why == f"attention at 0.3 {lacks}"
+    assert answers["random", 0.5].why == f"attention at 0.5 {lacks}"
+    assert answers["variation", 0.5].why == f"variation and attention at 0.5 {lacks.replace('has', 'have', 1)}"
 
 
 def test_seeds_are_averaged_within_a_speaker_and_paired() -> None:

@@ -209,7 +209,7 @@ def _against_attention(
     task = _cannot_tell(measured, folds)
     answers = {}
     for (name, difference), p in zip(found.items(), corrected, strict=True):
-        why = _lacks(difference, folds) or task
+        why = (_not_run(measured, folds, *name) if difference is None and folds else _lacks(difference, folds)) or task
         if why is not None or difference is None or p is None:
             answers[name] = Answer(CANNOT_SAY, why, difference, p)
         elif p >= LEVEL:
@@ -217,3 +217,13 @@ def _against_attention(
         else:
             answers[name] = Answer("better" if difference.mean > 0 else "worse", None, difference, p)
     return answers
+
+
+def _not_run(measured: Measured, folds: Sequence[int], how: str, ranking: str, rate: float) -> str:
+    """Which side of a comparison with attention is missing."""
+    there = {name: measured.of((how, free_key(name, rate)[1])) for name in (ranking, "attention")}
+    missing = [name for name, by_fold in there.items() if not any(fold in by_fold for fold in folds)]
+    if not missing:
+        return "no fold has both"
+    have = "have" if len(missing) > 1 else "has"
+    return f"{' and '.join(missing)} at {rate:g} {have} not been run in a fold that passes the gate"

@@ -44,12 +44,13 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
     there = {name: found for name in methods if (found := lost[name, REMEDY_RATES[0]]) is not None}
     if there.keys().isdisjoint(REMEDIES[measured.backbone]):
         return
-    table = []
+    table, without = [], [fold for fold in folds if fold != 0]
     for name in sorted(there, key=lambda name: there[name].mean):
         cells: list[Any] = []
         for rate in REMEDY_RATES:
             above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
-            cells += [lost[name, rate], "" if name == "random" else above]
+            unseen = measured.difference(CONTROL_KEY, free_key(name, rate), without)
+            cells += [lost[name, rate], "" if name == "random" else above, unseen or ""]
         table.append((name, *cells))
     report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
     report.text(
@@ -58,7 +59,8 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
         "Points lost against the control, the least at 0.7 first, and points above random at the same keep rate. What "
         "a score or reducer costs in MACs: docs/pruning.md."
     )
-    heads = [head for rate in REMEDY_RATES for head in (f"lost at {rate:g}", f"above random at {rate:g}")]
+    told = ("lost at {:g}", "above random at {:g}", "lost at {:g} without fold 0")
+    heads = [head.format(rate) for rate in REMEDY_RATES for head in told]
     report.table(["ranking or reducer", *heads], table)
 
 

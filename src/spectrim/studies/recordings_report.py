@@ -67,8 +67,8 @@ READING = (
     "Every fold has one dense trunk; the arms are branches of it with the same epochs, rate and order of clips, and "
     "SpecAug ends where they begin. The control keeps all patches. Training-free means: the control's weights, pruned "
     "at test time. Accuracies are means over speakers, in %; differences are paired by speaker and in points. "
-    "Intervals: 95 %, percentiles of 10,000 bootstrap draws of speakers within their folds, seed 0. Random pruning is "
-    "the mean of five tables of random scores.",
+    "Intervals: 95 %, percentiles of 10,000 bootstrap draws of speakers within their folds, seed 0; they do not hold "
+    "how much two runs of one recipe differ. Random pruning is the mean of five tables of random scores.",
 )
 
 
@@ -101,7 +101,7 @@ def write_report(plan: RecordingsPlan, out: Path, data: Path, earlier: Path | No
     for paragraph in READING:
         report.text(paragraph)
     report.text(f"Report written on {machine['processor']}; {versions}. Each run's environment.json says where it ran.")
-    report.command(shlex.join(["spectrim", "reproduce", "OUT", "--scale", "real", "--data", "DIR"]))
+    report.command(_command(plan, record))
     _add_state(report, plan, record)
     for one in record.measured():
         if one.accuracies:
@@ -119,6 +119,19 @@ def _rounds(clips: Sequence[SpokenClip]) -> str:
     pairs = {(clip.speaker, clip.label) for clip in clips}
     rounds = round(len(clips) / len(pairs))
     return "" if rounds >= ROUNDS else f": {len(clips):,} of them, {rounds} of {ROUNDS} rounds"
+
+
+def _command(plan: RecordingsPlan, record: Record) -> str:
+    """What runs the arms that are there."""
+    there = [arm for arm in plan.arms if record.has(arm)]
+    words = ["spectrim", "reproduce", "OUT", "--scale", "real", "--data", "DIR"]
+    if there and len(there) < len(plan.arms):
+        words += ["--stages", ",".join(map(str, sorted({arm.stage for arm in there})))]
+        words += ["--backbones", ",".join(dict.fromkeys(arm.backbone for arm in there))]
+    precisions = {row["precision"] for row in record.runs}
+    if len(precisions) == 1 and precisions != {"fp32"}:
+        words += ["--precision", *precisions]
+    return shlex.join(words)
 
 
 def _add_state(report: Report, plan: RecordingsPlan, record: Record) -> None:
@@ -211,6 +224,7 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
     """Accuracy of every arm in every fold, and what it loses against the control where folds are interpreted."""
     name = NAMES[measured.backbone]
     there = [fold for fold in range(FOLDS) if measured.fold_mean(CONTROL_KEY, fold) is not None]
+    without = [fold for fold in passing if fold != 0]
     table, drawn = [], []
     tuned = sorted((key for key in measured.accuracies if key[0] == TUNED and key != CONTROL_KEY), key=_order)
     free = [free_key(method, rate) for rate in FREE_RATES for method in FREE_METHODS]
@@ -221,11 +235,13 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
         lost = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, passing)
         cells = ["" if mean is None else f"{mean:.1f}" for mean in means]
         label = f"control, {key[1]}" if key == CONTROL_KEY else key[1]
-        table.append((key[0], label, *cells, "" if lost is None else lost))
+        unseen = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, without)
+        table.append((key[0], label, *cells, _with_folds(lost, passing), _with_folds(unseen, without)))
         if lost is not None:
             drawn.append(_drawn(measured, key, lost, passing, name))
     report.heading(f"{name}: arms", 3)
-    report.table(["", "arm", *(f"fold {fold}, %" for fold in there), "lost to control, points"], table)
+    lost_in = "lost to control, points" + (f" (folds {', '.join(map(str, passing))})" if passing else "")
+    report.table(["", "arm", *(f"fold {fold}, %" for fold in there), lost_in, "without fold 0"], table)
     if drawn:
         report.figure(
             f"{measured.backbone}-points-lost",
@@ -234,6 +250,15 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
             "small dots are speakers. "
             f"Folds {', '.join(map(str, passing))}, those of them in which an arm has been run.",
         )
+
+
+def _with_folds(difference: SpeakerMean | None, folds: Sequence[int]) -> str:
+    """A difference, with its folds where they are not all of those of the column."""
+    if difference is None:
+        return ""
+    if len(difference.folds) == len(folds):
+        return str(difference)
+    return f"{difference} (fold{'s' * (len(difference.folds) > 1)} {', '.join(map(str, difference.folds))} alone)"
 
 
 def _order(key: Key) -> tuple[float, str]:
@@ -263,7 +288,9 @@ def _drawn(measured: Measured, key: Key, lost: SpeakerMean, folds: Sequence[int]
 
 def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> None:
     """Each ranking against attention, the two families of six."""
+    without = [fold for fold in folds if fold != 0]
     families = {how: secondary(measured, folds, how) for how in (TUNED, FREE)}
+    unseen = {how: secondary(measured, without, how) for how in (TUNED, FREE)}
     if all(answer.difference is None for answers in families.values() for answer in answers.values()):
         return
     report.heading(f"{NAMES[measured.backbone]}: rankings against attention", 3)
@@ -274,12 +301,13 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
     table = []
     for ranking, rate in FAMILY:
         cells: list[str] = []
-        for answers in families.values():
-            answer = answers[ranking, rate]
-            difference, p = answer.difference, answer.corrected
-            cells += ["" if difference is None else str(difference), "" if p is None else f"{p:.4f}", str(answer)]
+        for how, answers in families.items():
+            answer, p = answers[ranking, rate], answers[ranking, rate].corrected
+            cells += [_with_folds(answer.difference, folds), "" if p is None else f"{p:.4f}", str(answer)]
+            cells.append(_with_folds(unseen[how][ranking, rate].difference, without))
         table.append((f"{ranking}, {rate:g}", *cells))
-    columns = [f"{how}{name}" for how in families for name in (", points", ": p by Holm", ": answer")]
+    told = (", points", ": p by Holm", ": answer", ", without fold 0")
+    columns = [f"{how}{name}" for how in families for name in told]
     report.table(["ranking, keep rate", *columns], table)
 
 
@@ -300,8 +328,8 @@ def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) 
     table = []
     for (how, rate), answer in answers.items():
         p = answer.corrected
-        cells = (answer.difference or "", "" if p is None else f"{p:.4f}", str(answer))
-        table.append((f"{how}, {rate:g}", *cells, unseen[how, rate].difference or ""))
+        cells = (_with_folds(answer.difference, passing), "" if p is None else f"{p:.4f}", str(answer))
+        table.append((f"{how}, {rate:g}", *cells, _with_folds(unseen[how, rate].difference, without)))
     report.table(["", "points", "p by Holm", "answer", "without fold 0"], table)
 
 

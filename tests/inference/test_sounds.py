@@ -55,6 +55,30 @@ def test_several_may_be_folders_and_patterns(model: spectrim.AudioTransformer, t
         spectrim.predict([tmp_path / "none"], model)
 
 
+def test_a_criterion_ranks_as_a_model_that_was_loaded_with_it() -> None:
+    path, samples, rate = clip()
+    found = {}
+    for name in (None, "value_norm", "cls_attention"):
+        loaded = spectrim.from_pretrained("spectrim-mini", keep_rate=0.5, criterion=name)
+        expected = spectrim.predict(path, loaded).scores
+        found[name] = spectrim.predict(path, keep_rate=0.5, criterion=name).scores
+        np.testing.assert_allclose(found[name], expected, atol=1e-6)
+        again = spectrim.predict(samples, keep_rate=0.5, criterion=name, sampling_rate=rate)
+        np.testing.assert_allclose(again.scores, expected, atol=1e-5)
+    np.testing.assert_array_equal(found[None], found["value_norm"])
+    assert np.abs(found["cls_attention"] - found["value_norm"]).max() > 1e-3
+
+
+def test_a_criterion_is_refused_where_the_ranking_is_settled(model: spectrim.AudioTransformer) -> None:
+    path, *_ = clip()
+    with pytest.raises(InvalidSetting, match=r"loaded already: model\.set_pruning\(criterion=…\)"):
+        spectrim.predict(path, model, criterion="random")
+    with pytest.raises(InvalidSetting, match="spectrim export --criterion"):
+        spectrim.predict(path, "some.onnx", criterion="random")
+    with pytest.raises(InvalidSetting, match="cls_attention"):
+        spectrim.predict(path, keep_rate=0.5, criterion="cls_atention")
+
+
 def test_an_array_is_heard_as_its_file(model: spectrim.AudioTransformer) -> None:
     path, samples, rate = clip()
     expected = spectrim.predict(path, model).scores

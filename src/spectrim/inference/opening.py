@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from spectrim.checkpoints import from_pretrained
+from spectrim.checkpoints import DescribedSource, from_pretrained
 from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend, KeepRate
 from spectrim.inference.choosing import AUTO, Clips, check_names, chosen
@@ -73,6 +74,23 @@ def open_model(
     else:
         network = source if keep_rate is None else copy.deepcopy(source).set_pruning(keep_rate=keep_rate)
     return chosen(network, backend or "torch", precision, device, clips, tell, on_step)
+
+
+def ranked_by(source: ModelSource, criterion: str | None) -> ModelSource:
+    """A model's name with what is to rank its patches.
+
+    Raises:
+        InvalidSetting: the model is loaded already or an exported file, which have a ranking of their own.
+    """
+    if criterion is None:
+        return source
+    if isinstance(source, Backend | AudioTransformer):
+        allowed = "none with a model that is loaded already: model.set_pruning(criterion=…) changes it"
+        raise InvalidSetting("criterion", criterion, allowed)
+    if Path(source).suffix.lower() == SUFFIX:
+        raise InvalidSetting("criterion", criterion, "none with an exported file: spectrim export --criterion")
+    described = source if isinstance(source, DescribedSource) else DescribedSource(os.fspath(source))
+    return replace(described, criterion=criterion)
 
 
 def _file(

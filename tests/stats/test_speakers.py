@@ -46,6 +46,15 @@ def test_a_mean_says_what_it_rests_on() -> None:
         bootstrap_within_folds([])
 
 
+def test_a_mean_over_fewer_folds_says_which() -> None:
+    both = mean_over_speakers({2: {"a": 1.0, "b": 2.0}, 3: {"c": 0.0, "d": 1.5}})
+    one = mean_over_speakers({2: {"a": 1.0, "b": 2.0}})
+    assert both is not None and one is not None
+    assert both.among([2, 3]) == str(both) and one.among([2]) == str(one)
+    assert both.among([0, 2, 3]) == f"{both} (folds 2, 3 alone)"
+    assert one.among([2, 3]) == f"{one} (fold 2 alone)"
+
+
 def test_the_table_of_the_protocol() -> None:
     """Half an interval, and the largest loss that 30 speakers show, for three standard deviations."""
     generator = np.random.default_rng(1)

@@ -11,7 +11,8 @@ from spectrim.assets import EMBEDDED_MODELS
 from spectrim.checkpoints.labels import audioset_labels
 from spectrim.checkpoints.layouts import Checkpoint
 from spectrim.checkpoints.vit import PAPER_DATA_SETS
-from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
+from spectrim.config import SpectrimConfig
+from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.reducers import REDUCERS
 
@@ -39,7 +40,7 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
     """
     source, layout = checkpoint.source, checkpoint.layout
     trained = checkpoint.config.pruning.prunes or _is_embedded(source.name)
-    risk = _untrained_risk(pruning, checkpoint.config.backbone)
+    risk = _untrained_risk(pruning, checkpoint.config)
     if risk and pruning.prunes and not trained and not fresh_head:
         warnings.warn(
             f"nothing says that {checkpoint.title} was trained with pruning; without that, {risk}: check on labelled "
@@ -62,11 +63,11 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
         )
 
 
-def _untrained_risk(pruning: Pruning, backbone: str) -> str:
+def _untrained_risk(pruning: Pruning, config: SpectrimConfig) -> str:
     """What pruning a model that was not trained with it may do; empty for a baseline that knows nothing."""
     if REDUCERS[pruning.reducer].reads != "scores":
         return f"what reducer={pruning.reducer!r} costs is not known"
-    name = BACKBONE_CRITERIA[backbone] if pruning.criterion == AUTO else pruning.criterion
+    name = config.criterion_of(pruning)
     if CRITERIA[name].reads == "nothing":
         return ""
     if CRITERIA[name].reads in ("class", "all"):

@@ -6,7 +6,7 @@ The speaker is the unit: clips of one speaker, and runs on the same speaker, are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,12 @@ class SpeakerMean:
     def answers(self) -> bool:
         """Whether there is an interval, and of some width."""
         return math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high
+
+    def among(self, folds: Collection[int]) -> str:
+        """As `str`, with its own folds where they are not all of those that it stands among."""
+        if len(self.folds) == len(folds):
+            return str(self)
+        return f"{self} (fold{'s' * (len(self.folds) > 1)} {', '.join(map(str, self.folds))} alone)"
 
     @property
     def half_width(self) -> float:

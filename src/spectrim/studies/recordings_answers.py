@@ -32,10 +32,18 @@ POSITIVE = 2.0
 LEVEL = 0.05
 FREE = "training-free"
 
+LOOKED_AT = 0
+"""The fold at whose test speakers earlier trials had looked; every result is also given without it."""
+
 Key = tuple[str, str]
 """``"fine-tuned"`` and the name of a branch; or `FREE` and a ranking with its keep rate, of the control's weights."""
 
 TUNED = "fine-tuned"
+
+
+def unseen(folds: Sequence[int]) -> list[int]:
+    """Folds without the one that had been looked at."""
+    return [fold for fold in folds if fold != LOOKED_AT]
 
 
 def free_key(method: str, keep_rate: float) -> Key:

@@ -29,7 +29,7 @@ from spectrim.studies.recordings import (
     SAME_MACS,
 )
 from spectrim.studies.recordings_analysis import QUANTITIES, TESTED
-from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key, over_seeds
+from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key, over_seeds, unseen
 from spectrim.studies.recordings_record import Row
 
 
@@ -44,13 +44,13 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
     there = {name: found for name in methods if (found := lost[name, REMEDY_RATES[0]]) is not None}
     if there.keys().isdisjoint(REMEDIES[measured.backbone]):
         return
-    table, without = [], [fold for fold in folds if fold != 0]
+    table, without = [], unseen(folds)
     for name in sorted(there, key=lambda name: there[name].mean):
         cells: list[Any] = []
         for rate in REMEDY_RATES:
             above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
-            unseen = measured.difference(CONTROL_KEY, free_key(name, rate), without)
-            cells += [lost[name, rate], "" if name == "random" else above, unseen or ""]
+            beside = measured.difference(CONTROL_KEY, free_key(name, rate), without)
+            cells += [lost[name, rate], "" if name == "random" else above, beside or ""]
         table.append((name, *cells))
     report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
     report.text(

@@ -43,6 +43,7 @@ from spectrim.studies.recordings_answers import (
     positive_control,
     primary,
     secondary,
+    unseen,
 )
 from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies
 from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record, record_of
@@ -122,7 +123,7 @@ def _rounds(clips: Sequence[SpokenClip]) -> str:
 
 
 def _command(plan: RecordingsPlan, record: Record) -> str:
-    """What runs the arms that are there."""
+    """What runs the stages and backbones of which arms are there."""
     there = [arm for arm in plan.arms if record.has(arm)]
     words = ["spectrim", "reproduce", "OUT", "--scale", "real", "--data", "DIR"]
     if there and len(there) < len(plan.arms):
@@ -164,7 +165,7 @@ def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) 
         )
     report.heading(f"{name}: answers", 3)
     report.items(_sentences(measured, passing))
-    without = [fold for fold in passing if fold != 0]
+    without = unseen(passing)
     report.text(
         "Without fold 0, which earlier trials had looked at: "
         + (" ".join(_sentences(measured, without)) if without else "nothing is there yet.")
@@ -224,7 +225,7 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
     """Accuracy of every arm in every fold, and what it loses against the control where folds are interpreted."""
     name = NAMES[measured.backbone]
     there = [fold for fold in range(FOLDS) if measured.fold_mean(CONTROL_KEY, fold) is not None]
-    without = [fold for fold in passing if fold != 0]
+    without = unseen(passing)
     table, drawn = [], []
     tuned = sorted((key for key in measured.accuracies if key[0] == TUNED and key != CONTROL_KEY), key=_order)
     free = [free_key(method, rate) for rate in FREE_RATES for method in FREE_METHODS]
@@ -235,8 +236,8 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
         lost = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, passing)
         cells = ["" if mean is None else f"{mean:.1f}" for mean in means]
         label = f"control, {key[1]}" if key == CONTROL_KEY else key[1]
-        unseen = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, without)
-        table.append((key[0], label, *cells, _with_folds(lost, passing), _with_folds(unseen, without)))
+        beside = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, without)
+        table.append((key[0], label, *cells, _among(lost, passing), _among(beside, without)))
         if lost is not None:
             drawn.append(_drawn(measured, key, lost, passing, name))
     report.heading(f"{name}: arms", 3)
@@ -252,13 +253,8 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
         )
 
 
-def _with_folds(difference: SpeakerMean | None, folds: Sequence[int]) -> str:
-    """A difference, with its folds where they are not all of those of the column."""
-    if difference is None:
-        return ""
-    if len(difference.folds) == len(folds):
-        return str(difference)
-    return f"{difference} (fold{'s' * (len(difference.folds) > 1)} {', '.join(map(str, difference.folds))} alone)"
+def _among(difference: SpeakerMean | None, folds: Sequence[int]) -> str:
+    return "" if difference is None else difference.among(folds)
 
 
 def _order(key: Key) -> tuple[float, str]:
@@ -288,9 +284,9 @@ def _drawn(measured: Measured, key: Key, lost: SpeakerMean, folds: Sequence[int]
 
 def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> None:
     """Each ranking against attention, the two families of six."""
-    without = [fold for fold in folds if fold != 0]
+    without = unseen(folds)
     families = {how: secondary(measured, folds, how) for how in (TUNED, FREE)}
-    unseen = {how: secondary(measured, without, how) for how in (TUNED, FREE)}
+    beside = {how: secondary(measured, without, how) for how in (TUNED, FREE)}
     if all(answer.difference is None for answers in families.values() for answer in answers.values()):
         return
     report.heading(f"{NAMES[measured.backbone]}: rankings against attention", 3)
@@ -303,8 +299,8 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
         cells: list[str] = []
         for how, answers in families.items():
             answer, p = answers[ranking, rate], answers[ranking, rate].corrected
-            cells += [_with_folds(answer.difference, folds), "" if p is None else f"{p:.4f}", str(answer)]
-            cells.append(_with_folds(unseen[how][ranking, rate].difference, without))
+            cells += [_among(answer.difference, folds), "" if p is None else f"{p:.4f}", str(answer)]
+            cells.append(_among(beside[how][ranking, rate].difference, without))
         table.append((f"{ranking}, {rate:g}", *cells))
     told = (", points", ": p by Holm", ": answer", ", without fold 0")
     columns = [f"{how}{name}" for how in families for name in told]
@@ -313,8 +309,8 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
 
 def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) -> None:
     """The two questions about the norm of the values; nothing where none of it is run."""
-    without = [fold for fold in passing if fold != 0]
-    answers, unseen = by_value_norm(measured, passing), by_value_norm(measured, without)
+    without = unseen(passing)
+    answers, beside = by_value_norm(measured, passing), by_value_norm(measured, without)
     if measured.backbone not in VALUE_NORM_BACKBONES or all(one.difference is None for one in answers.values()):
         return
     report.heading(f"{NAMES[measured.backbone]}: the norm of the values", 3)
@@ -328,8 +324,8 @@ def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) 
     table = []
     for (how, rate), answer in answers.items():
         p = answer.corrected
-        cells = (_with_folds(answer.difference, passing), "" if p is None else f"{p:.4f}", str(answer))
-        table.append((f"{how}, {rate:g}", *cells, _with_folds(unseen[how, rate].difference, without)))
+        cells = (_among(answer.difference, passing), "" if p is None else f"{p:.4f}", str(answer))
+        table.append((f"{how}, {rate:g}", *cells, _among(beside[how, rate].difference, without)))
     report.table(["", "points", "p by Holm", "answer", "without fold 0"], table)
 
 

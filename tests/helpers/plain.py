@@ -40,12 +40,13 @@ OTHERS = {
 """Backbones that are not trained here: their builders, and what makes them small (64 to 84 patches)."""
 
 CRITERIA = (
-    *("cls_attention", "cls_weighted_norm", "cls_head_median", "value_norm", "mean_attention"),
+    *("cls_attention", "cls_weighted_norm", "cls_head_median", "cls_without_sinks", "cls_attention_so_far"),
+    *("value_norm", "mean_attention", "mean_attention_so_far"),
     *("intensity", "variation", "random"),
 )
 
 
-IN_BLOCKS = CRITERIA[:5]
+IN_BLOCKS = CRITERIA[:8]
 """Those that score anew in every block."""
 
 
@@ -165,11 +166,14 @@ def plain_forward(
     alive = [sequence[place] for place in here]
     result = PlainResult(tokens)
     places = {patch: place for place, patch in enumerate(sequence)}
+    earlier: list[dict[int, float]] = []
     for block in range(config.num_hidden_layers):
         gone = (removed or {}).get(block, set())
         rate = rates.get(block, 1.0)
         standing = [places[patch] for patch in alive]
-        tokens, alive, scores = _plain_block(config, weights, block, tokens, alive, standing, patches, rate, gone)
+        tokens, alive, scores = _plain_block(
+            config, weights, block, tokens, alive, standing, patches, rate, gone, earlier
+        )
         result.scores.append(scores)
         result.kept.append(set(alive))
     if not config.norm_first:
@@ -261,6 +265,7 @@ def _plain_block(
     patches: Mapping[int, Tensor],
     rate: float,
     gone: set[int],
+    earlier: list[dict[int, float]],
 ) -> tuple[Tensor, list[int], dict[int, float]]:
     name, extra, width = f"blocks.{block}", config.extra_tokens, config.hidden_size
     head_dim = width // config.num_attention_heads
@@ -282,6 +287,9 @@ def _plain_block(
     tokens = scale * tokens + linear(torch.cat(attended, dim=1), weights, f"{name}.attention.output")
     tokens = tokens if before else layer_norm(tokens, weights, f"{name}.norm1", eps)
     scores = plain_scores(config, torch.stack(maps).detach(), torch.stack(norms).detach(), alive, patches)
+    if config.resolved_criterion.endswith("_so_far"):
+        earlier.append(scores)
+        scores = {patch: math.fsum(block[patch] for block in earlier) / len(earlier) for patch in alive}
     if rate < 1.0:
         stay = sorted(plain_choice(config, alive, scores, rate))
         tokens = torch.cat([tokens[:extra], tokens[[extra + place for place in stay]]])
@@ -347,15 +355,18 @@ def plain_scores(
     extra, criterion = config.extra_tokens, config.resolved_criterion
     if config.features == "mfcc":
         patches = {patch: log_mel_of(values) for patch, values in patches.items()}
-    if criterion == "cls_attention":
+    if criterion.startswith("cls_attention"):
         columns = maps[:, 0, extra:].mean(dim=0).tolist()
     elif criterion == "cls_weighted_norm":
         columns = (maps[:, 0] * norms)[:, extra:].mean(dim=0).tolist()
     elif criterion == "cls_head_median":
         columns = np.median(maps[:, 0, extra:].numpy(), axis=0).tolist()
+    elif criterion == "cls_without_sinks":
+        held = norms[:, extra:].mean(dim=0)
+        columns = (maps[:, 0, extra:].mean(dim=0) - 1.0 * (held < held.sum() / len(held))).tolist()
     elif criterion == "value_norm":
         columns = norms[:, extra:].mean(dim=0).tolist()
-    elif criterion == "mean_attention":
+    elif criterion.startswith("mean_attention"):
         columns = maps[:, extra:, extra:].mean(dim=(0, 1)).tolist()
     elif criterion == "intensity":
         columns = [float(patches[patch].mean()) for patch in alive]

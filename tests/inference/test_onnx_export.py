@@ -47,6 +47,9 @@ CASES = [
     ("ast", "cls_weighted_norm", False),
     ("audiomae", "cls_head_median", False),
     ("audiomae", "value_norm", False),
+    ("ast", "cls_without_sinks", False),
+    ("ast", "cls_attention_so_far", False),
+    ("audiomae", "mean_attention_so_far", False),
 ]
 
 

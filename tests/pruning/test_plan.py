@@ -33,6 +33,16 @@ def test_every_block_takes_the_ceiling_of_its_own_rate(patches: int, pruning: di
         assert plan.keep_rate == pruning.get(block, 1.0)
 
 
+@pytest.mark.parametrize("criterion", ["cls_attention", "cls_attention_so_far"])
+def test_scores_are_computed_where_they_decide_and_before_where_they_count(criterion: str) -> None:
+    so_far = criterion.endswith("so_far")
+    plans = ast_base(keep_rate=[0.7, 0.5, 1.0], criterion=criterion).plan(64)
+    assert [block for block, plan in enumerate(plans) if plan.scores] == (list(range(7)) if so_far else [3, 6])
+    assert [plan.averaged for plan in plans] == (list(range(1, 13)) if so_far else [1] * 12)
+    assert not any(plan.scores for plan in ast_base(criterion=criterion).plan(64))
+    assert not any(plan.scores for plan in ast_base(keep_rate=0.5, reducer="merge").plan(64))
+
+
 def test_the_order_in_which_blocks_are_named_does_not_matter() -> None:
     forward = ast_base(prune_at=[3, 6, 9], keep_rate=[0.9, 0.5, 0.7])
     backward = ast_base(prune_at=[9, 3, 6], keep_rate=[0.7, 0.9, 0.5])

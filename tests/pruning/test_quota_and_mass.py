@@ -171,6 +171,8 @@ def test_settings_are_saved_and_found_again(tmp_path: Path) -> None:
         ("time_segments", {"time_segments": 2, "attention_mass": 0.5}),
         ("criterion", {"attention_mass": 0.5, "criterion": "variation"}),
         ("criterion", {"attention_mass": 0.5, "criterion": "cls_head_median"}),
+        ("criterion", {"attention_mass": 0.5, "criterion": "cls_attention_so_far"}),
+        ("criterion", {"reducer": "fuse", "criterion": "cls_attention_so_far"}),
         ("reducer", {"attention_mass": 0.5, "reducer": "fuse"}),
     ],
 )

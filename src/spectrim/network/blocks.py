@@ -234,6 +234,9 @@ class Block(GradientCheckpointingLayer):
         if plan.predicts:
             return self._predicted(tokens, plan, wanted, relative)
         tokens, seen = self.score(tokens, plan, wanted, relative)
+        if CRITERIA[plan.criterion].so_far and seen.scores is not None:
+            tokens = tokens.averaged(seen.scores, plan.averaged)
+            seen = seen._replace(scores=tokens.so_far)
         read = seen.keys if plan.reducer.reads == "keys" else seen.scores
         if plan.reducer.attends_first:
             tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
@@ -275,11 +278,11 @@ class Block(GradientCheckpointingLayer):
 
         seen = Seen(keys, values, mask, policy, tokens.rank, relative, projected, attention.query)
         tokens = tokens._replace(asking=normed)
-        if not criterion.reads_attention or not (plan.ranks or wanted.scores):
+        if not criterion.reads_attention or not (plan.scores or wanted.scores):
             return tokens, seen
         queries = attention.query(normed[:, : {"all": None, "class": 1, "values": 0}[criterion.reads]])
         heads, extra = attention.split(queries), tokens.extra
-        plain = plan.ranks and not plan.reducer.weighs_by_score and relative is None
+        plain = plan.scores and not plan.reducer.weighs_by_score and relative is None
         together = criterion.together if plain else None
         if together is not None and together_pays(heads, keys, values, mask, plan.tokens_attended(extra)):
             mixed, scores = together(heads, keys, values, extra)
@@ -291,7 +294,7 @@ class Block(GradientCheckpointingLayer):
         else:
             bias = None if bias is None else bias.detach()
             scores = criterion.score(heads.detach(), keys.detach(), extra, mask, values.detach(), bias)
-        if criterion.reads == "all" and plan.ranks:
+        if criterion.reads == "all" and plan.scores:
             same = nn.Identity()
             return tokens._replace(asking=queries), seen._replace(scores=scores, finish=attended, queries=same)
         return tokens, seen._replace(scores=scores)

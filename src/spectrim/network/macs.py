@@ -155,9 +155,9 @@ def _executed(config: SpectrimConfig, plan: BlockPlan) -> int:
     entering = plan.patches_seen + extra
     attending, computed = plan.tokens_attended(extra), plan.tokens_computed(extra)
     queries, scores = attending, 0
-    if plan.ranks:
+    if plan.scores:
         queries, scores = CRITERIA[plan.criterion].cost(plan.patches_in, extra, attending, width)
-    gated = attending + (entering if plan.ranks and CRITERIA[plan.criterion].reads == "all" else 0)
+    gated = attending + (entering if plan.scores and CRITERIA[plan.criterion].reads == "all" else 0)
     gates = gated * width * GATE_WIDTH if config.relative_buckets else 0
     projections = (2 * entering + queries + attending) * width**2 + gates
     attention = 2 * attending * entering * width

@@ -100,6 +100,9 @@ class BlockPlan:
             those that the head reads.
         criterion: what ranks the patches, by its own name.
         reducer: what becomes of the others.
+        scores: whether the criterion's scores are computed: where they decide here, or in the mean of a later block
+            (`Criterion.so_far`).
+        averaged: of how many blocks, this one included, that mean is; 1 where a block's own scores rank.
         depth: share of the model's blocks that lie before this one.
         columns, time_segments, attention_mass: see `Choice`.
     """
@@ -111,6 +114,8 @@ class BlockPlan:
     emits: str
     criterion: str
     reducer: Reducer
+    scores: bool
+    averaged: int
     depth: float
     columns: int
     time_segments: int = 1
@@ -125,11 +130,6 @@ class BlockPlan:
     def prunes(self) -> bool:
         """Whether tokens become fewer in this block."""
         return self.keep_rate < 1.0
-
-    @property
-    def ranks(self) -> bool:
-        """Whether the criterion's scores decide in this block."""
-        return self.prunes and self.reducer.reads == "scores"
 
     @property
     def predicts(self) -> bool:

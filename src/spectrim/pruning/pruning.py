@@ -222,7 +222,8 @@ class Pruning:
         self.check_model(encoder)
         criterion = encoder.own_criterion if self.criterion == AUTO else self.criterion
         dropping: Reducer = ReferenceDrop() if self.reference_compat else REDUCERS[self.reducer]
-        rates, plans = self.rates, []
+        rates, plans, so_far = self.rates, [], CRITERIA[criterion].so_far
+        ranking = [block for block, rate in rates.items() if rate < 1.0 and dropping.reads == "scores"]
         for block in range(encoder.depth):
             rate = rates.get(block, 1.0)
             reducer: Reducer = dropping if rate < 1.0 else Keep()
@@ -237,6 +238,8 @@ class Pruning:
                 emits=encoder.head_reads if block == encoder.depth - 1 and not full_output else "all",
                 criterion=criterion,
                 reducer=reducer,
+                scores=block in ranking or (so_far and block < max(ranking, default=0)),
+                averaged=block + 1 if so_far else 1,
                 depth=block / encoder.depth,
                 columns=encoder.columns,
                 time_segments=self.time_segments,

@@ -39,6 +39,8 @@ class Tokens(NamedTuple):
         source: (batch, F·T) int64: for every patch of the grid the place in the sequence of the token that carries it,
             −1 for none; None where no trace is kept.
         holds: ``"all"``, ``"extra"`` or ``"patches"``: what ``values`` and ``asking`` have.
+        so_far: (batch, n) mean of the patches' scores over the blocks so far, where a criterion ranks by that; None for
+            the others.
         policy: (batch, n) float, 1 for patches that go on and 0 for those that were drawn to be dropped, with gradients
             (DynamicViT, while training): nobody but they themselves attends to these, and no mean counts them; None
             where what is dropped is removed.
@@ -53,6 +55,7 @@ class Tokens(NamedTuple):
     asking: Tensor | None = None
     source: Tensor | None = None
     holds: str = "all"
+    so_far: Tensor | None = None
     policy: Tensor | None = None
 
     @property
@@ -67,6 +70,10 @@ class Tokens(NamedTuple):
         part = slice(None, self.extra) if emits == "extra" else slice(self.extra, None)
         asking = None if self.asking is None else self.asking[:, part]
         return self._replace(values=self.values[:, part], asking=asking, holds=emits)
+
+    def averaged(self, scores: Tensor, blocks: int) -> Tokens:
+        """Let the scores of a block, (batch, n), go into the mean over so many blocks, this one included."""
+        return self._replace(so_far=scores if self.so_far is None else self.so_far + (scores - self.so_far) / blocks)
 
     def choose(self, scores: Tensor | None, choice: Choice, *, ordered: bool = False) -> tuple[Tensor, Tensor | None]:
         """The patches that a block's criterion lets go on: those with the highest scores.
@@ -114,6 +121,7 @@ class Tokens(NamedTuple):
             valid=stays,
             size=None if self.size is None else take_patches(self.size, index),
             source=source,
+            so_far=None if self.so_far is None else take_patches(self.so_far, index),
             policy=None if self.policy is None else take_patches(self.policy, index),
         )
         return following if stays is None else following._marked(stays)

@@ -40,13 +40,15 @@ REMEDIES = {
         "mean_attention",
         "cls_weighted_norm",
         "cls_head_median",
+        "cls_without_sinks",
+        "cls_attention_so_far",
         "value_norm",
         "regular",
         "fuse",
         "merge",
         "cluster",
     ),
-    "audiomae": ("value_norm", "regular", "fuse", "merge", "cluster"),
+    "audiomae": ("mean_attention_so_far", "value_norm", "regular", "fuse", "merge", "cluster"),
 }
 """What the control's weights are also pruned by without training, at these rates: scores other than the backbone's own,
 and ways to have fewer tokens that drop no patch."""

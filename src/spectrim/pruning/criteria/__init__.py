@@ -16,6 +16,7 @@ from spectrim.pruning.criteria.attention import (
     cls_attention,
     cls_head_median,
     cls_weighted_norm,
+    cls_without_sinks,
     mean_attention,
     value_norm,
 )
@@ -45,6 +46,8 @@ class Criterion:
         together: a function of queries, keys, values and the number of extra tokens that gives the attention output
             (batch, extra + n, width) and the score at once, for where
             `spectrim.pruning.kernels.fused.together_pays`; None where there is none.
+        so_far: whether the mean of these scores over the block and all before it ranks; the blocks before the last one
+            that prunes then all score.
         wrong_gather: whether the paper's public code takes other tokens than those that this ranks highest.
     """
 
@@ -54,6 +57,7 @@ class Criterion:
     shares: bool = False
     together: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None
     wrong_gather: bool = False
+    so_far: bool = False
 
     @property
     def reads_attention(self) -> bool:
@@ -61,7 +65,7 @@ class Criterion:
         return self.reads in ("class", "all", "values")
 
     def cost(self, patches: int, extra: int, asking: int, width: int) -> tuple[int, int]:
-        """What scoring adds to a block that prunes, for one clip.
+        """What scoring adds to a block that does, for one clip.
 
         Args:
             patches: that enter the block.
@@ -86,9 +90,20 @@ CRITERIA = {
         "class", cls_weighted_norm, "the same times the norm of the patch's value vector, per head"
     ),
     "cls_head_median": Criterion("class", cls_head_median, "attention of [CLS], median over heads"),
+    "cls_without_sinks": Criterion(
+        "class", cls_without_sinks, "attention of [CLS]; patches with short value vectors go first"
+    ),
+    "cls_attention_so_far": Criterion(
+        "class", cls_attention, "attention of [CLS], mean over heads, this block and all before it", so_far=True
+    ),
     "value_norm": Criterion("values", value_norm, "norm of the patch's value vector, mean over heads"),
     "mean_attention": Criterion(
         "all", mean_attention, "attention that the patch receives from all patches (AudioMAE)", True, attend_and_score
+    ),
+    "mean_attention_so_far": Criterion(
+        *("all", mean_attention, "attention from all patches, mean over this block and all before it"),
+        together=attend_and_score,
+        so_far=True,
     ),
     "intensity": Criterion("spectrogram", intensity, "mean of the patch's log-mel values", wrong_gather=True),
     "variation": Criterion("spectrogram", variation, "their standard deviation", wrong_gather=True),

@@ -171,6 +171,37 @@ def value_norm(
     return norms if mask is None else norms.masked_fill(mask[:, 0, 0, extra:].isneginf(), 0.0)
 
 
+def cls_without_sinks(
+    queries: Tensor,
+    keys: Tensor,
+    extra: int,
+    mask: Tensor | None = None,
+    values: Tensor | None = None,
+    bias: PairBias | None = None,
+) -> Tensor:
+    """`cls_attention`, but patches with short value vectors, as sinks have them, rank below all others.
+
+    Short is a norm (`value_norm`) below the mean over the clip's patches.
+
+    Args:
+        queries, keys, extra, mask, bias: as for `cls_attention`.
+        values: (batch, heads, extra + n, head_dim).
+
+    Returns:
+        (batch, n) float32: the attention, less 1 where the patch counts as a sink.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    norms = value_norm(queries, keys, extra, mask, values)
+    attention = _class_rows(queries, keys, extra, mask, bias).mean(dim=1)
+    if mask is None:
+        return attention - (norms < norms.mean(dim=1, keepdim=True)).to(attention.dtype)
+    there = ~mask[:, 0, 0, extra:].isneginf()
+    mean = norms.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
+    return attention - ((norms < mean) & there).to(attention.dtype)
+
+
 def mean_attention(
     queries: Tensor,
     keys: Tensor,

@@ -26,6 +26,7 @@ from cases import CASES
 from targets import PEER, Outcome, row_of
 
 from spectrim.files import write_text
+from spectrim.stats.speakers import mean_over_speakers
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -424,6 +425,36 @@ def voices_choice(results: Results) -> str:
     return table(["score", *(f"{GROUPS[group, '']}, {rate:g}" for group, rate in keys)], lines)
 
 
+RANKED_RUNS = {
+    "attention": "voices_attention",
+    "attention so far": "voices_attention_so_far",
+    "norm of the values": "voices",
+}
+"""What ranked the patches of the test recordings → file of results, all of the same weights and recordings."""
+
+
+def voices_ranked(results: Results, group: str) -> str:
+    """What the packaged model loses by three rankings, and what attention so far has above attention, by speaker."""
+    runs = {
+        name: {row["keep_rate"]: row for row in load(file)["groups"] if row["group"] == group}
+        for name, file in RANKED_RUNS.items()
+    }
+    rates = [rate for rate in runs["attention so far"] if rate < 1.0]
+    before, after = (runs[name] for name in ("attention", "attention so far"))
+    above = [
+        mean_over_speakers(
+            {0: {name: after[rate]["by_speaker"][name] - share for name, share in before[rate]["by_speaker"].items()}}
+        )
+        for rate in rates
+    ]
+    found = [
+        [f"{rate:g}", *(interval(runs[name][rate]["lost"], 2) for name in RANKED_RUNS), f"{mean}", f"{mean.p:.4f}"]
+        for rate, mean in zip(rates, above, strict=True)
+        if mean is not None
+    ]
+    return table(["keep rate", *RANKED_RUNS, "attention so far above attention", "p, not corrected"], found)
+
+
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "readme": ("speed", readme),
     **{case: ("speed", lambda results, case=case: everything(results, case)) for case in CASES},
@@ -448,6 +479,9 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "voices": ("voices", lambda results: voices(results, "accuracy")),
     "voices-lost": ("voices", lambda results: voices(results, "lost")),
     "voices-lost-by-attention": ("voices_attention", lambda results: voices(results, "lost")),
+    "voices-so-far": ("voices_attention_so_far", lambda results: voices_ranked(results, "Arabic")),
+    "voices-so-far-english": ("voices_attention_so_far", lambda results: voices_ranked(results, "English")),
+    "voices-choice-so-far": ("voices_validation_so_far", voices_choice),
     "voices-choice": ("voices_validation", voices_choice),
     "voices-choice-without-padding": ("voices_validation_without_padding", voices_choice),
     "ray-origin": ("ray_engine", ray_table.origin),

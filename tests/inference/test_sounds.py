@@ -55,6 +55,13 @@ def test_several_may_be_folders_and_patterns(model: spectrim.AudioTransformer, t
         spectrim.predict([tmp_path / "none"], model)
 
 
+@pytest.mark.parametrize("wrong", [5, None, b"spectrim-mini", torch.nn.Linear(2, 2)])
+@pytest.mark.parametrize("options", [{}, {"criterion": "random"}])
+def test_what_is_no_model_is_refused_with_what_is_one(wrong: object, options: dict[str, str]) -> None:
+    with pytest.raises(InvalidSetting, match=rf"model is '{type(wrong).__name__}'; .*spectrim\.prune makes one"):
+        spectrim.predict(clip()[0], wrong, **options)
+
+
 def test_a_criterion_ranks_as_a_model_that_was_loaded_with_it() -> None:
     path, samples, rate = clip()
     found = {}

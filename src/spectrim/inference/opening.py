@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from spectrim.checkpoints import DescribedSource, from_pretrained
 from spectrim.errors import InvalidSetting
@@ -61,7 +61,7 @@ def open_model(
     if isinstance(source, Backend):
         _refuse(backend, precision)
         return (source if device == "auto" else source.to(device)).at(keep_rate=keep_rate)
-    if not isinstance(source, AudioTransformer) and Path(source).suffix.lower() == SUFFIX:
+    if _is_exported(source):
         return _file(source, keep_rate, precision, device, backend)
     check_names(backend, precision)
     if backend in (None, "torch") and precision != AUTO:
@@ -87,10 +87,26 @@ def ranked_by(source: ModelSource, criterion: str | None) -> ModelSource:
     if isinstance(source, Backend | AudioTransformer):
         allowed = "none with a model that is loaded already: model.set_pruning(criterion=…) changes it"
         raise InvalidSetting("criterion", criterion, allowed)
-    if Path(source).suffix.lower() == SUFFIX:
+    if _is_exported(source):
         raise InvalidSetting("criterion", criterion, "none with an exported file: spectrim export --criterion")
     described = source if isinstance(source, DescribedSource) else DescribedSource(os.fspath(source))
     return replace(described, criterion=criterion)
+
+
+def _is_exported(source: AudioTransformer | str | os.PathLike[str]) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether a model's name is that of an exported file.
+
+    Raises:
+        InvalidSetting: it is neither a name nor a model of this library.
+    """
+    if isinstance(source, AudioTransformer):
+        return False
+    if not isinstance(source, str | os.PathLike):
+        allowed = (
+            "a name, a folder or file, or a model of Spectrim; spectrim.prune makes one of a model of transformers"
+        )
+        raise InvalidSetting("model", type(source).__name__, allowed)
+    return Path(source).suffix.lower() == SUFFIX
 
 
 def _file(

@@ -254,6 +254,9 @@ def test_pruning_that_nothing_was_trained_with_is_warned_of(tmp_path: Path) -> N
     path = save(tmp_path, official_ast(labels=527))
     with pytest.warns(UntrainedPruning, match=r"by attention \(cls_attention\) can be worse.*value_norm.*compare"):
         model = from_pretrained(path, keep_rate=0.5, prune_at=[1])
+    for name in ("cls_attention_so_far", "cls_without_sinks"):
+        with pytest.warns(UntrainedPruning, match=f"dropping patches by {name} costs is not known"):
+            from_pretrained(path, keep_rate=0.5, prune_at=[1], criterion=name)
     with pytest.warns(UntrainedPruning, match="dropping patches by value_norm costs is not known"):
         from_pretrained(path, keep_rate=0.5, prune_at=[1], criterion="value_norm")
     with pytest.warns(UntrainedPruning, match="reducer='merge' costs is not known"):

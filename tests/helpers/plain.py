@@ -363,7 +363,10 @@ def plain_scores(
         columns = np.median(maps[:, 0, extra:].numpy(), axis=0).tolist()
     elif criterion == "cls_without_sinks":
         held = norms[:, extra:].mean(dim=0)
-        columns = (maps[:, 0, extra:].mean(dim=0) - 1.0 * (held < held.sum() / len(held))).tolist()
+        columns = [
+            share if norm >= held.sum() / len(held) else math.log(share)
+            for share, norm in zip(maps[:, 0, extra:].mean(dim=0).tolist(), held, strict=True)
+        ]
     elif criterion == "value_norm":
         columns = norms[:, extra:].mean(dim=0).tolist()
     elif criterion.startswith("mean_attention"):

@@ -383,7 +383,9 @@ def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Pa
     answered(control, out, data, {f"{TRAINED} at keep rate 0.999": 1.0, **free})
     before = write_report(plan, out, data).with_suffix(".md").read_text()
     assert "other rankings and reducers" not in before
-    shares = {name: 0.8 if name == "value_norm" else 0.3 for name in REMEDIES["ast"]}
+    # A study whose remedies were asked before one of them was added: that one is not told, and nothing else is lost.
+    asked_of = [name for name in REMEDIES["ast"] if name != "cls_without_sinks"]
+    shares = {name: 0.8 if name == "value_norm" else 0.3 for name in asked_of}
     asked = replace(control, folder=control.folder.with_name("elsewhere"))
     answered(
         asked, out, data, {f"{name} at keep rate {rate:g}": shares[name] for name in shares for rate in (0.7, 0.5)}
@@ -394,7 +396,7 @@ def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Pa
     rows = [line.split(" | ") for line in lines[start : start + 20] if line.startswith("| ")][2:]
     named = [row[0].removeprefix("| ") for row in rows]
     assert named[0] == "value_norm" and set(named[1:5]) == {"attention", "random", "intensity", "variation"}
-    assert set(named[5:]) == set(REMEDIES["ast"]) - {"value_norm"}
+    assert set(named[5:]) == set(asked_of) - {"value_norm"}
     right = {row[0].removeprefix("| "): row for row in rows}
     # Of 24 clips, those whose number ends in less than ten times the share are right; four clips a speaker.
     known = read_remedies(control, out, {str((data / clip.path).absolute()): clip.speaker for clip in read_clips(data)})

@@ -70,7 +70,7 @@ def _untrained_risk(pruning: Pruning, config: SpectrimConfig) -> str:
     name = config.criterion_of(pruning)
     if CRITERIA[name].reads == "nothing":
         return ""
-    if CRITERIA[name].reads in ("class", "all"):
+    if CRITERIA[name].misleads:
         return (
             f"a ranking by attention ({name}) can be worse than dropping patches at random, as in an AST on human "
             "voices, where criterion 'value_norm' was better than both (docs/pruning.md)"

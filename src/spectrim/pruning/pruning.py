@@ -179,7 +179,7 @@ class Pruning:
         if reducer.weighs_by_score and self.criterion != AUTO and not CRITERIA[self.criterion].shares:
             with_attention = [name for name, criterion in CRITERIA.items() if criterion.shares]
             names = one_of((AUTO, *with_attention))
-            allowed = f"{names} with reducer={self.reducer!r}, which weighs tokens by attention"
+            allowed = f"{names} with reducer={self.reducer!r}, which weighs tokens by a block's attention"
             raise InvalidSetting("criterion", self.criterion, allowed)
 
     def _refuse_predictors(self, there: Sequence[int]) -> None:
@@ -194,7 +194,7 @@ class Pruning:
         """Raise `InvalidSetting` for what does not go together with ``attention_mass``."""
         shares = [AUTO, *(name for name, criterion in CRITERIA.items() if criterion.shares)]
         if self.criterion not in shares:
-            allowed = f"{one_of(shares)} with attention_mass: other scores are no shares of attention"
+            allowed = f"{one_of(shares)} with attention_mass: other scores are no shares of a block's attention"
             raise InvalidSetting("criterion", self.criterion, allowed)
         if self.reducer != "drop":
             raise InvalidSetting("reducer", self.reducer, "'drop' with attention_mass")

@@ -50,7 +50,8 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
         for rate in REMEDY_RATES:
             above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
             beside = measured.difference(CONTROL_KEY, free_key(name, rate), without)
-            cells += [lost[name, rate], "" if name == "random" else above, beside or ""]
+            cells += [_among(lost[name, rate], folds), "" if name == "random" else _among(above, folds)]
+            cells.append(_among(beside, without))
         table.append((name, *cells))
     report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
     report.text(
@@ -62,6 +63,10 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
     told = ("lost at {:g}", "above random at {:g}", "lost at {:g} without fold 0")
     heads = [head.format(rate) for rate in REMEDY_RATES for head in told]
     report.table(["ranking or reducer", *heads], table)
+
+
+def _among(found: SpeakerMean | None, folds: Sequence[int]) -> str:
+    return "" if found is None else found.among(folds)
 
 
 def add_later(report: Report, measured: Measured, folds: Sequence[int]) -> None:

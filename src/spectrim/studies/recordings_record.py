@@ -349,7 +349,11 @@ def _title(method: str, keep_rate: float) -> str:
 
 
 def _if_asked(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
-    return _by_speaker(answers, wanted, speakers) if answers.with_name("report.html").is_file() else {}
+    """Of what a finished step has answered; one that ran before a method was added to the study lacks that one."""
+    if not answers.with_name("report.html").is_file():
+        return {}
+    _, first = next(read_rows(answers, ("clip", "label")))
+    return _by_speaker(answers, {key: title for key, title in wanted.items() if title in first}, speakers)
 
 
 def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
@@ -358,6 +362,8 @@ def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str,
     found = {}
     for key, title in wanted.items():
         columns = [name for name in rows[0] if name == title or (title.endswith("draw") and name.startswith(title))]
+        if not columns:
+            raise DataError(f"{answers}: there is no column {title!r}")
         by_speaker: dict[str, list[float]] = {}
         for row in rows:
             if row["clip"] not in speakers:

@@ -42,12 +42,15 @@ class Criterion:
             keys, and a `PairBias` of these queries or None, that gives (batch, n) float32, 0 for masked patches. Of the
             others: a function of a `Spectrogram` that gives (batch, F, T).
         help: one line for people.
-        shares: whether scores are shares of attention: none is negative, and the sum of some is what those received.
+        shares: whether scores are shares of the attention in the block: none is negative, and the sum of some is what
+            those received.
         together: a function of queries, keys, values and the number of extra tokens that gives the attention output
             (batch, extra + n, width) and the score at once, for where
             `spectrim.pruning.kernels.fused.together_pays`; None where there is none.
         so_far: whether the mean of these scores over the block and all before it ranks; the blocks before the last one
             that prunes then all score.
+        misleads: whether dropping patches by it, without training, was worse than at random in an AST on human voices
+            (docs/pruning.md); of the others that is not so or not known.
         wrong_gather: whether the paper's public code takes other tokens than those that this ranks highest.
     """
 
@@ -58,6 +61,7 @@ class Criterion:
     together: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None
     wrong_gather: bool = False
     so_far: bool = False
+    misleads: bool = False
 
     @property
     def reads_attention(self) -> bool:
@@ -85,23 +89,31 @@ class Criterion:
 
 
 CRITERIA = {
-    "cls_attention": Criterion("class", cls_attention, "attention of [CLS] to the patch, mean over heads (AST)", True),
-    "cls_weighted_norm": Criterion(
-        "class", cls_weighted_norm, "the same times the norm of the patch's value vector, per head"
+    "cls_attention": Criterion(
+        "class", cls_attention, "attention of [CLS] to the patch, mean over heads (AST)", shares=True, misleads=True
     ),
-    "cls_head_median": Criterion("class", cls_head_median, "attention of [CLS], median over heads"),
+    "cls_weighted_norm": Criterion(
+        "class", cls_weighted_norm, "the same times the norm of the patch's value vector, per head", misleads=True
+    ),
+    "cls_head_median": Criterion("class", cls_head_median, "attention of [CLS], median over heads", misleads=True),
     "cls_without_sinks": Criterion(
-        "class", cls_without_sinks, "attention of [CLS]; patches with short value vectors go first"
+        "class", cls_without_sinks, "attention of [CLS]; patches with short value vectors are dropped first"
     ),
     "cls_attention_so_far": Criterion(
         "class", cls_attention, "attention of [CLS], mean over heads, this block and all before it", so_far=True
     ),
     "value_norm": Criterion("values", value_norm, "norm of the patch's value vector, mean over heads"),
     "mean_attention": Criterion(
-        "all", mean_attention, "attention that the patch receives from all patches (AudioMAE)", True, attend_and_score
+        "all",
+        mean_attention,
+        "attention that the patch receives from all patches (AudioMAE)",
+        shares=True,
+        together=attend_and_score,
     ),
     "mean_attention_so_far": Criterion(
-        *("all", mean_attention, "attention from all patches, mean over this block and all before it"),
+        "all",
+        mean_attention,
+        "attention from all patches, mean over this block and all before it",
         together=attend_and_score,
         so_far=True,
     ),

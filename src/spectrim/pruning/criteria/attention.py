@@ -11,6 +11,10 @@ QUERY_CHUNK = 128
 """Query rows whose attention map is held at once, so that memory grows with n and not with n²."""
 
 
+LEAST_SHARE = 1e-30
+"""Of attention, of which there is a logarithm in float32."""
+
+
 class PairBias(NamedTuple):
     """What is added to the attention logits of a query and a key: a number of the query times one of the pair.
 
@@ -188,7 +192,7 @@ def cls_without_sinks(
         values: (batch, heads, extra + n, head_dim).
 
     Returns:
-        (batch, n) float32: the attention, less 1 where the patch counts as a sink.
+        (batch, n) float32: the attention, and its logarithm, which is below nought, where the value vector is short.
 
     Raises:
         ValueError: there are no values.
@@ -196,10 +200,11 @@ def cls_without_sinks(
     norms = value_norm(queries, keys, extra, mask, values)
     attention = _class_rows(queries, keys, extra, mask, bias).mean(dim=1)
     if mask is None:
-        return attention - (norms < norms.mean(dim=1, keepdim=True)).to(attention.dtype)
-    there = ~mask[:, 0, 0, extra:].isneginf()
-    mean = norms.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
-    return attention - ((norms < mean) & there).to(attention.dtype)
+        short = norms < norms.mean(dim=1, keepdim=True)
+    else:
+        there = ~mask[:, 0, 0, extra:].isneginf()
+        short = there & (norms < norms.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1))
+    return attention.where(~short, attention.clamp(min=LEAST_SHARE).log())
 
 
 def mean_attention(

@@ -8,7 +8,7 @@ output, if that is wanted. Two ways follow, in units of n²·width multiply-accu
 * the score alone, then ``scaled_dot_product_attention`` of the survivors' queries: 2 + 2·m/n.
 
 They cost the same at m = n/2. From there on the first is cheaper and saves one launch; below, the second is.
-`together_pays` holds that rule. Blocks that prune nothing take the second where their scores are wanted: looking at
+`together_pays` holds that rule. Blocks whose scores nothing goes by take the second where they are wanted: looking at
 scores then changes no bit of the logits. A map in memory takes only 1 + 2·m/n, but 12 bytes of traffic a pair (logits
 and shares, each written and read): with heads of 64 on an H200 (4.8 TB/s, 790 TFLOP/s), that takes five times as long
 as all three products.

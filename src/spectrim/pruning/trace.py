@@ -15,8 +15,8 @@ class TokenTrace(NamedTuple):
     """Scores and survivors per block, on the (F, T) grid of patches, F low frequencies first, for every backbone.
 
     Attributes:
-        scores: one (batch, F, T) float tensor a block: the criterion's score in that block, by which it ranks, NaN where
-            the patch was gone before it.
+        scores: one (batch, F, T) float tensor a block: the criterion's score in that block, as it ranks, NaN where the
+            patch was gone before it.
         kept: one (batch, F, T) bool tensor a block: whether the patch is alive after it, as a token of its own.
         source: one (batch, F, T) int64 tensor a block: the place in the block's output sequence, extra tokens first, of
             the token that carries the patch on, its own or one that stands for several; −1 for none. Empty where it is

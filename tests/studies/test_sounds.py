@@ -182,10 +182,25 @@ def test_losses_are_paired_by_seed_and_averaged_within_an_original(tmp_path: Pat
 )
 def test_the_margin_is_answered_where_there_is_ground(control: float, lost: tuple[float, ...], word: str) -> None:
     names = [str(number) for number in range(len(lost))]
-    rows = made(CONTROL_KEY[1], 0, {1: dict.fromkeys(names, control)})
-    assert within_margin(measured_sounds(rows)) == "cannot say: it has not been run beside a control"
-    rows += made("r=0.7", 0, {1: {name: control - one for name, one in zip(names, lost, strict=True)}})
-    assert within_margin(measured_sounds(rows)).startswith(f"{word}{'' if ':' in word else ' ('}")
+
+    def rows(arm: str, losses: tuple[float, ...], folds: range = range(1, 5)) -> list[dict[str, Any]]:
+        shares = {name: control - one for name, one in zip(names, losses, strict=True)}
+        return made(arm, 0, dict.fromkeys(folds, shares))
+
+    alone = rows(CONTROL_KEY[1], (0.0,) * len(lost))
+    assert within_margin(measured_sounds(alone)) == "cannot say: it has not been run beside a control"
+    seventh, positive = rows("r=0.7", lost), rows("r=0.3-random", tuple(6.0 + one for one in lost))
+    answer = within_margin(measured_sounds(alone + seventh + positive))
+    assert answer.startswith(f"{word}{'' if ':' in word else ' ('}")
+    if word == "yes":
+        weak = rows("r=0.3-random", lost)
+        few = [row for row in alone + seventh + positive if row["fold"] < 4]
+        for given, why in (
+            (alone + seventh, "the positive control, random patches at 0.3, has not been run"),
+            (alone + seventh + weak, "these sounds cannot tell: random patches at 0.3, fine-tuned, lose 1.00"),
+            (few, "3 of 5 folds, and it takes 4"),
+        ):
+            assert within_margin(measured_sounds(given)).startswith(f"cannot say: {why}")
 
 
 def test_sounds_of_other_originals_are_refused(esc10: Path, tmp_path: Path) -> None:

@@ -21,7 +21,16 @@ from spectrim.stats.ground import CANNOT_SAY, Interval, near_chance
 from spectrim.stats.speakers import mean_over_speakers
 from spectrim.studies.branches import FineTuning
 from spectrim.studies.recordings import FIRST_ARMS, FREE_METHODS, FREE_RATES, STARTS, Arm, RecordingsPlan, tested_steps
-from spectrim.studies.recordings_answers import CONTROL_KEY, TUNED, Key, Measured, free_key
+from spectrim.studies.recordings_answers import (
+    CONTROL_KEY,
+    FEWEST_FOLDS,
+    POSITIVE,
+    POSITIVE_KEY,
+    TUNED,
+    Key,
+    Measured,
+    free_key,
+)
 from spectrim.studies.speakers import keep_table
 from spectrim.tables import read_rows, whole_number
 
@@ -156,11 +165,24 @@ def within_margin(measured: Measured) -> str:
         return f"{CANNOT_SAY}: it has not been run beside a control"
     share = Interval(*(value / 100 for value in (control.mean, control.low, control.high)))
     why = near_chance(share, 1 / LABELS) or (None if lost.answers else "the interval has no width")
+    if why is None and len(lost.folds) < FEWEST_FOLDS:
+        why = f"{len(lost.folds)} of {len(SOUND_FOLDS)} folds, and it takes {FEWEST_FOLDS}"
+    why = why or _cannot_tell(measured)
     if why is None and lost.low <= MARGIN <= lost.high:
         why = f"the interval holds {MARGIN:g} points"
     said = f"{CANNOT_SAY}: {why}" if why else "yes" if lost.high < MARGIN else "no"
     folds = f"{lost.speakers} originals in {len(lost.folds)} fold{'s' * (len(lost.folds) > 1)}"
     return f"{said} ({lost} points lost; {folds})"
+
+
+def _cannot_tell(measured: Measured) -> str | None:
+    """Why nothing is answered on these sounds, as `spectrim.studies.recordings_answers.positive_control`, or None."""
+    lost = measured.difference(CONTROL_KEY, POSITIVE_KEY, SOUND_FOLDS)
+    if lost is None:
+        return "the positive control, random patches at 0.3, has not been run"
+    if lost.low > 0 and lost.mean >= POSITIVE:
+        return None
+    return f"these sounds cannot tell: random patches at 0.3, fine-tuned, lose {lost} points, and not {POSITIVE:g}"
 
 
 def add_sounds(report: Report, rows: Sequence[Row]) -> None:

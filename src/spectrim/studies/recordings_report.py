@@ -48,6 +48,7 @@ from spectrim.studies.recordings_answers import (
 from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies
 from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record, record_of
 from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, SOUNDS, add_sounds, check_rows, fold_sources, sounds_state
+from spectrim.studies.sounds import STAGE as SOUND_STAGE
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
 
 VALUE_NORM_BACKBONES = ("ast",)
@@ -127,8 +128,11 @@ def _command(plan: RecordingsPlan, record: Record) -> str:
     there = [arm for arm in plan.arms if record.has(arm)]
     words = ["spectrim", "reproduce", "OUT", "--scale", "real", "--data", "DIR"]
     if there and len(there) < len(plan.arms):
-        words += ["--stages", ",".join(map(str, sorted({arm.stage for arm in there})))]
+        stages = {arm.stage for arm in there} | ({SOUND_STAGE} if record.sounds else set())
+        words += ["--stages", ",".join(map(str, sorted(stages)))]
         words += ["--backbones", ",".join(dict.fromkeys(arm.backbone for arm in there))]
+    if record.sounds:
+        words += ["--sounds", "SOUNDS"]
     precisions = {row["precision"] for row in record.runs}
     if len(precisions) == 1 and precisions != {"fp32"}:
         words += ["--precision", *precisions]

@@ -116,7 +116,8 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     assert any(not np.array_equal(weights["r0.7"][name], value) for name, value in weights["r0.999"].items())
     text = (out / "report.md").read_text()
     assert "| 1. AST: control, attention 0.7 and 0.5, random 0.3 | in part | 4 of 20 | 0 |" in text
-    assert "--data DIR --stages 1 --backbones ast\n" in text and "| lost to control, points | without fold 0 |" in text
+    assert "--data DIR --stages 1 --backbones ast\n" in text, text[:3000]
+    assert "| lost to control, points | without fold 0 |" in text
     assert "an answer takes 4" in text and "* Stage 1, AST, fold 4: r=0.999, r=0.7, r=0.5, r=0.3-random" in text
     assert "| block | attention | random | intensity | variation | strongest patch, % | correlation with" in text
     assert "\n| 3 | " in text
@@ -124,7 +125,7 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     assert alone["facts"]["prune_at"] == [3]
     assert [(row["method"], row["keep_rate"]) for row in alone["rows"][1:3]] == [("attention", 0.7), ("random", 0.7)]
     lines = (out / "speakers.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * (4 + 16 + 16 + 6)
+    assert len(lines) == 1 + 2 * (4 + 16 + 20 + 6)
     assert "### AST: where in depth, fine-tuned by attention at 0.7" in text
     analysed = (out / "analysis.csv").read_text().splitlines()
     assert len(analysed) == 1 + 2 * 2 * 2 * len(QUANTITIES)

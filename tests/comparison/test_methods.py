@@ -51,7 +51,7 @@ def test_a_rate_that_a_method_does_not_reach_is_left_out_with_the_reason() -> No
         (["attention+fus"], (0.5,), "fuse"),
         (["attention", "attention"], (0.5,), "each method once"),
         (["attention", "cls_attention"], (0.5,), "'attention' is the same"),
-        (["random+fuse"], (0.5,), "weighs tokens by attention"),
+        (["random+fuse"], (0.5,), "weighs tokens by a block's attention"),
         (["intensity+merge"], (0.5,), "reads no scores"),
         (["intensity/1"], (0.5,), "parts along time from 2"),
         (["merge/8"], (0.5,), "parts along time from 2"),

@@ -100,5 +100,5 @@ def test_a_reducer_that_ranks_nothing_leaves_the_models_criterion_behind() -> No
         assert given_pruning(own, None, fields).criterion == "auto"
         assert given_pruning(Pruning(0.7, criterion="mean_attention"), None, fields).criterion == "mean_attention"
         assert from_pretrained("spectrim-mini", keep_rate=0.5, **fields).config.resolved_criterion == "cls_attention"
-    with pytest.raises(InvalidSetting, match=r"which weighs tokens by attention"):
+    with pytest.raises(InvalidSetting, match=r"which weighs tokens by a block's attention"):
         from_pretrained("spectrim-mini", keep_rate=0.5, reducer="fuse", criterion="value_norm")

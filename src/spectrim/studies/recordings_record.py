@@ -353,7 +353,13 @@ def _if_asked(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, s
     if not answers.with_name("report.html").is_file():
         return {}
     _, first = next(read_rows(answers, ("clip", "label")))
-    return _by_speaker(answers, {key: title for key, title in wanted.items() if title in first}, speakers)
+    there = {key: title for key, title in wanted.items() if _columns(first, title)}
+    return _by_speaker(answers, there, speakers)
+
+
+def _columns(cells: Mapping[str, str], title: str) -> list[str]:
+    """The columns with a title, or of its draws."""
+    return [name for name in cells if name == title or (title.endswith("draw") and name.startswith(title))]
 
 
 def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
@@ -361,7 +367,7 @@ def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str,
     rows = [cells for _, cells in read_rows(answers, ("clip", "label"))]
     found = {}
     for key, title in wanted.items():
-        columns = [name for name in rows[0] if name == title or (title.endswith("draw") and name.startswith(title))]
+        columns = _columns(rows[0], title)
         if not columns:
             raise DataError(f"{answers}: there is no column {title!r}")
         by_speaker: dict[str, list[float]] = {}

@@ -403,6 +403,10 @@ def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Pa
     kept = np.mean(list(known[free_key("value_norm", 0.7)].values()))
     assert right["value_norm"][1].startswith(f"{100 - kept:.2f} [")
     assert right["random"][2] == ""
+    path = out / control.remedies
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(DataError, match="there is no answer in it"):
+        write_report(plan, out, data)
 
 
 def record(fold: int, accuracy: float, *arms: str, trunk: str = "1234abcd") -> Record:

@@ -50,8 +50,8 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
         for rate in REMEDY_RATES:
             above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
             beside = measured.difference(CONTROL_KEY, free_key(name, rate), without)
-            cells += [_among(lost[name, rate], folds), "" if name == "random" else _among(above, folds)]
-            cells.append(_among(beside, without))
+            cells += [among(lost[name, rate], folds), "" if name == "random" else among(above, folds)]
+            cells.append(among(beside, without))
         table.append((name, *cells))
     report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
     report.text(
@@ -65,7 +65,8 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
     report.table(["ranking or reducer", *heads], table)
 
 
-def _among(found: SpeakerMean | None, folds: Sequence[int]) -> str:
+def among(found: SpeakerMean | None, folds: Sequence[int]) -> str:
+    """A cell of a table whose column stands for some folds."""
     return "" if found is None else found.among(folds)
 
 

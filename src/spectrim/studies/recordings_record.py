@@ -327,7 +327,7 @@ def read_answers(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, 
     wanted = {(TUNED, arm.branch.name): f"random at keep rate {arm.branch.keep_rate:g}, draw" if random else own}
     if arm.branch == CONTROL_ARM:
         wanted |= {free_key(method, rate): _title(method, rate) for rate in FREE_RATES for method in FREE_METHODS}
-    return _by_speaker(out / arm.answers, wanted, speakers)
+    return _by_speaker(out / arm.answers, _answers(out / arm.answers), wanted, speakers)
 
 
 def read_remedies(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
@@ -352,9 +352,16 @@ def _if_asked(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, s
     """Of what a finished step has answered; one that ran before a method was added to the study lacks that one."""
     if not answers.with_name("report.html").is_file():
         return {}
-    _, first = next(read_rows(answers, ("clip", "label")))
-    there = {key: title for key, title in wanted.items() if _columns(first, title)}
-    return _by_speaker(answers, there, speakers)
+    rows = _answers(answers)
+    there = {key: title for key, title in wanted.items() if _columns(rows[0], title)}
+    return _by_speaker(answers, rows, there, speakers)
+
+
+def _answers(path: Path) -> list[dict[str, str]]:
+    rows = [cells for _, cells in read_rows(path, ("clip", "label"))]
+    if not rows:
+        raise DataError(f"{path}: there is no answer in it")
+    return rows
 
 
 def _columns(cells: Mapping[str, str], title: str) -> list[str]:
@@ -362,9 +369,10 @@ def _columns(cells: Mapping[str, str], title: str) -> list[str]:
     return [name for name in cells if name == title or (title.endswith("draw") and name.startswith(title))]
 
 
-def _by_speaker(answers: Path, wanted: Mapping[Key, str], speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
+def _by_speaker(
+    answers: Path, rows: Sequence[dict[str, str]], wanted: Mapping[Key, str], speakers: Mapping[str, str]
+) -> dict[Key, dict[str, float]]:
     """Key → speaker → accuracy in points, of the columns with a title; the mean over those of a title's draws."""
-    rows = [cells for _, cells in read_rows(answers, ("clip", "label"))]
     found = {}
     for key, title in wanted.items():
         columns = _columns(rows[0], title)

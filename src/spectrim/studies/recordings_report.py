@@ -45,7 +45,7 @@ from spectrim.studies.recordings_answers import (
     secondary,
     unseen,
 )
-from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies
+from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies, among
 from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record, record_of
 from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, SOUNDS, add_sounds, check_rows, fold_sources, sounds_state
 from spectrim.studies.sounds import STAGE as SOUND_STAGE
@@ -241,7 +241,7 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
         cells = ["" if mean is None else f"{mean:.1f}" for mean in means]
         label = f"control, {key[1]}" if key == CONTROL_KEY else key[1]
         beside = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, without)
-        table.append((key[0], label, *cells, _among(lost, passing), _among(beside, without)))
+        table.append((key[0], label, *cells, among(lost, passing), among(beside, without)))
         if lost is not None:
             drawn.append(_drawn(measured, key, lost, passing, name))
     report.heading(f"{name}: arms", 3)
@@ -255,10 +255,6 @@ def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> Non
             "small dots are speakers. "
             f"Folds {', '.join(map(str, passing))}, those of them in which an arm has been run.",
         )
-
-
-def _among(difference: SpeakerMean | None, folds: Sequence[int]) -> str:
-    return "" if difference is None else difference.among(folds)
 
 
 def _order(key: Key) -> tuple[float, str]:
@@ -303,8 +299,8 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
         cells: list[str] = []
         for how, answers in families.items():
             answer, p = answers[ranking, rate], answers[ranking, rate].corrected
-            cells += [_among(answer.difference, folds), "" if p is None else f"{p:.4f}", str(answer)]
-            cells.append(_among(beside[how][ranking, rate].difference, without))
+            cells += [among(answer.difference, folds), "" if p is None else f"{p:.4f}", str(answer)]
+            cells.append(among(beside[how][ranking, rate].difference, without))
         table.append((f"{ranking}, {rate:g}", *cells))
     told = (", points", ": p by Holm", ": answer", ", without fold 0")
     columns = [f"{how}{name}" for how in families for name in told]
@@ -328,8 +324,8 @@ def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) 
     table = []
     for (how, rate), answer in answers.items():
         p = answer.corrected
-        cells = (_among(answer.difference, passing), "" if p is None else f"{p:.4f}", str(answer))
-        table.append((f"{how}, {rate:g}", *cells, _among(beside[how, rate].difference, without)))
+        cells = (among(answer.difference, passing), "" if p is None else f"{p:.4f}", str(answer))
+        table.append((f"{how}, {rate:g}", *cells, among(beside[how, rate].difference, without)))
     report.table(["", "points", "p by Holm", "answer", "without fold 0"], table)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from gpu_sections.common import NotHere, Setting, captured, error_of, plainly
 from spectrim.measure.benchmark import spread
 from spectrim.pruning.counts import count_kept
-from spectrim.pruning.criteria.attention import attention_map, mean_attention
+from spectrim.pruning.criteria.attention import Projections, attention_map, mean_attention
 from spectrim.pruning.select import take_tokens, top_patches
 
 EXTRA = 1
@@ -68,7 +68,7 @@ def kernel_check(setting: Setting) -> dict[str, Any]:
         wanted = (shares @ exact[2]).transpose(1, 2).flatten(2)
         wanted_score = shares[:, :, EXTRA:, EXTRA:].mean(dim=(1, 2))
         with plainly():
-            plain_score = mean_attention(queries, keys, EXTRA)
+            plain_score = mean_attention(Projections(queries, keys, values, EXTRA))
         plain = functional.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
         name = str(dtype).removeprefix("torch.")
         errors = (error_of(output, wanted), error_of(score, wanted_score))

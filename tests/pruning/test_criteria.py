@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spectrim.pruning.criteria import CRITERIA, attention
 from spectrim.pruning.criteria.attention import (
+    Projections,
     attention_map,
     cls_attention,
     cls_head_median,
@@ -30,15 +31,17 @@ def drawn(batch: int, patches: int, seed: int, *, training: bool = False) -> Ten
     return random_scores(Spectrogram(torch.zeros(batch, patches, 1), (1, 1), 1, 1, seed, training)).flatten(1)
 
 
-def projections(patches: int, extra: int, heads: int = 3, batch: int = 2) -> tuple[Tensor, Tensor]:
+def projections(patches: int, extra: int, heads: int = 3, batch: int = 2) -> Projections:
+    """Some of a block, with value vectors of very different lengths."""
     generator = torch.Generator().manual_seed(patches)
     shape = (batch, heads, extra + patches, 5)
-    return tuple(2.0 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    queries, keys = (2.0 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    return Projections(queries, keys, keys.flip(2).exp(), extra)
 
 
-def value_vectors(keys: Tensor) -> Tensor:
-    """Some of the same shape, of very different lengths."""
-    return keys.flip(2).exp()
+def of_class(block: Projections) -> Projections:
+    """The same with the query of [CLS] alone."""
+    return block._replace(queries=block.queries[:, :, :1])
 
 
 def whole_map(queries: Tensor, keys: Tensor, seen: Tensor | None = None) -> np.ndarray:
@@ -55,7 +58,7 @@ def additive(seen: Tensor) -> Tensor:
 
 
 def test_the_map_is_the_softmax_of_scaled_products() -> None:
-    queries, keys = projections(9, 2)
+    queries, keys = projections(9, 2)[:2]
     found = attention_map(queries, keys)
     np.testing.assert_allclose(found.numpy(), whole_map(queries, keys), rtol=1e-12)
     seen = torch.ones(2, 11, dtype=torch.bool)
@@ -68,34 +71,30 @@ def test_the_map_is_the_softmax_of_scaled_products() -> None:
 @pytest.mark.parametrize("extra", [1, 2])
 @pytest.mark.parametrize("patches", [1, 2, 127, 128, 129, 300])
 def test_scores_are_the_unchunked_formula(patches: int, extra: int) -> None:
-    queries, keys = projections(patches, extra)
-    whole = whole_map(queries, keys)
+    block = projections(patches, extra)
+    whole = whole_map(block.queries, block.keys)
     by_class = whole[:, :, 0, extra:].mean(axis=1)
     by_patches = whole[:, :, extra:, extra:].mean(axis=(1, 2))
-    np.testing.assert_allclose(cls_attention(queries, keys, extra).numpy(), by_class, rtol=1e-12)
-    np.testing.assert_allclose(cls_attention(queries[:, :, :1], keys, extra).numpy(), by_class, rtol=1e-12)
-    np.testing.assert_allclose(mean_attention(queries, keys, extra).numpy(), by_patches, rtol=1e-12)
+    np.testing.assert_allclose(cls_attention(block).numpy(), by_class, rtol=1e-12)
+    np.testing.assert_allclose(cls_attention(of_class(block)).numpy(), by_class, rtol=1e-12)
+    np.testing.assert_allclose(mean_attention(block).numpy(), by_patches, rtol=1e-12)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 4])
 def test_remedies_for_sinks_are_their_formulas(heads: int) -> None:
-    queries, keys = projections(20, 2, heads)
-    values = value_vectors(keys)
-    rows = whole_map(queries, keys)[:, :, 0, 2:]
-    norms = np.linalg.norm(values.numpy()[:, :, 2:], axis=-1)
-    weighted = cls_weighted_norm(queries[:, :, :1], keys, 2, None, values)
+    block = projections(20, 2, heads)
+    rows = whole_map(block.queries, block.keys)[:, :, 0, 2:]
+    norms = np.linalg.norm(block.values.numpy()[:, :, 2:], axis=-1)
+    weighted = cls_weighted_norm(of_class(block))
     np.testing.assert_allclose(weighted.numpy(), (rows * norms).mean(axis=1), rtol=1e-12)
-    np.testing.assert_allclose(value_norm(queries[:, :, :0], keys, 2, None, values).numpy(), norms.mean(axis=1))
-    found = cls_head_median(queries[:, :, :1], keys, 2)
-    np.testing.assert_allclose(found.numpy(), np.median(rows, axis=1), rtol=1e-12)
+    asked_nothing = block._replace(queries=block.queries[:, :, :0])
+    np.testing.assert_allclose(value_norm(asked_nothing).numpy(), norms.mean(axis=1))
+    np.testing.assert_allclose(cls_head_median(of_class(block)).numpy(), np.median(rows, axis=1), rtol=1e-12)
     short = norms.mean(axis=1) < norms.mean(axis=(1, 2))[:, None]
-    without = cls_without_sinks(queries[:, :, :1], keys, 2, None, values)
     attended = rows.mean(axis=1)
+    without = cls_without_sinks(of_class(block))
     np.testing.assert_allclose(without.numpy(), np.where(short, np.log(attended), attended), rtol=1e-12)
     assert short.any() and not short.all()
-    for score in (cls_weighted_norm, cls_without_sinks, value_norm):
-        with pytest.raises(ValueError, match="value vectors"):
-            score(queries, keys, 2)
 
 
 def test_a_sink_ranks_first_by_the_mean_and_not_by_the_remedies() -> None:
@@ -103,35 +102,36 @@ def test_a_sink_ranks_first_by_the_mean_and_not_by_the_remedies() -> None:
     queries, keys = torch.ones(1, 3, 1, 4), torch.rand(1, 3, 9, 4, generator=torch.Generator().manual_seed(0))
     keys[:, 1, 1], values = 5.0, torch.ones(1, 3, 9, 4)
     keys[:, [0, 2], 1], values[:, :, 1] = -1.0, 1e-3
-    assert int(cls_attention(queries, keys, 1).argmax()) == 0
+    block = Projections(queries, keys, values, 1)
+    assert int(cls_attention(block).argmax()) == 0
     for score in (cls_weighted_norm, cls_head_median, cls_without_sinks, value_norm):
-        assert int(score(queries, keys, 1, None, values).argmin()) == 0
+        assert int(score(block).argmin()) == 0
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
 def test_the_size_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    queries, keys = projections(150, 1)
+    block = projections(150, 1)
     seen = torch.rand(2, 151) > 0.3
     seen[:, :1] = True
-    usual = [mean_attention(queries, keys, 1, mask) for mask in (None, additive(seen))]
+    blocks = [block, block._replace(mask=additive(seen))]
+    usual = [mean_attention(each) for each in blocks]
     monkeypatch.setattr(attention, "QUERY_CHUNK", chunk)
-    for mask, wanted in zip((None, additive(seen)), usual, strict=True):
-        torch.testing.assert_close(mean_attention(queries, keys, 1, mask), wanted, rtol=1e-12, atol=0)
+    for each, wanted in zip(blocks, usual, strict=True):
+        torch.testing.assert_close(mean_attention(each), wanted, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_masked_patches_are_neither_keys_nor_queries(name: str) -> None:
     score = CRITERIA[name].score
-    queries, keys = projections(140, 2)
+    block = projections(140, 2)
     seen = torch.ones(2, 142, dtype=torch.bool)
     seen[0, 60:] = False
     seen[1, 100:130] = False
-    values = value_vectors(keys)
-    found = score(queries, keys, 2, additive(seen), values)
+    found = score(block._replace(mask=additive(seen)))
     for item in range(2):
         places = seen[item].nonzero().flatten()
-        part = (slice(item, item + 1), slice(None), places)
-        alone = score(queries[part], keys[part], 2, None, values[part])[0]
+        part = [each[item : item + 1, :, places] for each in block[:3]]
+        alone = score(Projections(*part, extra=2))[0]
         torch.testing.assert_close(found[item, places[2:] - 2], alone, rtol=1e-12, atol=0)
     assert (found[~seen[:, 2:]] == 0).all()
 
@@ -139,11 +139,10 @@ def test_masked_patches_are_neither_keys_nor_queries(name: str) -> None:
 @pytest.mark.parametrize("name", ATTENTION)
 def test_half_precision_projections_give_float32_scores(name: str) -> None:
     score = CRITERIA[name].score
-    queries, keys = projections(200, 2)
-    values = value_vectors(keys)
-    exact = score(queries, keys, 2, None, values)
+    block = projections(200, 2)
+    exact = score(block)
     for dtype in (torch.bfloat16, torch.float16):
-        found = score(queries.to(dtype), keys.to(dtype), 2, None, values.to(dtype))
+        found = score(Projections(*(each.to(dtype) for each in block[:3]), extra=2))
         assert found.dtype == torch.float32
         assert ((found - exact).abs() / exact.abs()).max() < 0.2
     assert exact.dtype == torch.float64
@@ -152,20 +151,19 @@ def test_half_precision_projections_give_float32_scores(name: str) -> None:
 @pytest.mark.parametrize("name", ATTENTION)
 def test_the_score_says_truly_which_queries_it_reads(name: str) -> None:
     criterion = CRITERIA[name]
-    queries, keys = projections(20, 2)
-    changed = queries.clone()
+    block = projections(20, 2)
+    changed = block.queries.clone()
     changed[:, :, 1:] += 1.0
-    values = value_vectors(keys)
-    found = [criterion.score(rows, keys, 2, None, values) for rows in (queries, changed)]
+    found = [criterion.score(each) for each in (block, block._replace(queries=changed))]
     assert torch.equal(*found) == (criterion.reads != "all")
 
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_shares_are_of_all_attention(name: str) -> None:
-    queries, keys = projections(30, 1)
-    total = CRITERIA[name].score(queries, keys, 1, None, value_vectors(keys)).sum(dim=1)
-    whole = whole_map(queries, keys)[:, :, 1:, 1:]
-    rows = whole if CRITERIA[name].reads == "all" else whole_map(queries, keys)[:, :, :1, 1:]
+    block = projections(30, 1)
+    total = CRITERIA[name].score(block).sum(dim=1)
+    whole = whole_map(block.queries, block.keys)[:, :, :, 1:]
+    rows = whole[:, :, 1:] if CRITERIA[name].reads == "all" else whole[:, :, :1]
     shared = np.allclose(total.numpy(), rows.sum(axis=-1).mean(axis=(1, 2)), rtol=1e-9)
     assert shared == (CRITERIA[name].shares or CRITERIA[name].so_far)
 

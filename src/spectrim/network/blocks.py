@@ -21,7 +21,7 @@ from spectrim.config import SpectrimConfig
 from spectrim.network.predictor import Predictor, policy_attention
 from spectrim.network.relative import RelativeBias
 from spectrim.pruning.criteria import CRITERIA
-from spectrim.pruning.criteria.attention import PairBias, attention_map
+from spectrim.pruning.criteria.attention import PairBias, Projections, attention_map
 from spectrim.pruning.kernels.fused import together_pays
 from spectrim.pruning.plan import BlockPlan
 from spectrim.pruning.tokens import Tokens
@@ -282,18 +282,15 @@ class Block(GradientCheckpointingLayer):
             return tokens, seen
         queries = attention.query(normed[:, : {"all": None, "class": 1, "values": 0}[criterion.reads]])
         heads, extra = attention.split(queries), tokens.extra
+        bias = None if relative is None or criterion.reads == "values" else attention.bias(heads, relative.pairs)
+        block = Projections(heads, keys, values, extra, mask, bias)
         plain = plan.scores and not plan.reducer.weighs_by_score and relative is None
         together = criterion.together if plain else None
         if together is not None and together_pays(heads, keys, values, mask, plan.tokens_attended(extra)):
-            mixed, scores = together(heads, keys, values, extra)
+            mixed, scores = together(block)
             seen = seen._replace(scores=scores, finish=lambda rows, _: attention.output(rows))
             return self._with_queries(tokens._replace(asking=mixed), seen, queries if wanted.attention else None)
-        bias = None if relative is None or criterion.reads == "values" else attention.bias(heads, relative.pairs)
-        if plan.reducer.weighs_by_score:
-            scores = criterion.score(heads, keys, extra, mask, values, bias)
-        else:
-            bias = None if bias is None else bias.detach()
-            scores = criterion.score(heads.detach(), keys.detach(), extra, mask, values.detach(), bias)
+        scores = criterion.score(block if plan.reducer.weighs_by_score else block.detach())
         if criterion.reads == "all" and plan.scores:
             same = nn.Identity()
             return tokens._replace(asking=queries), seen._replace(scores=scores, finish=attended, queries=same)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from plain import clips, small_model
 from torch import Tensor
 
-from spectrim.pruning.criteria.attention import mean_attention
+from spectrim.pruning.criteria.attention import Projections, mean_attention
 from spectrim.pruning.kernels import fused
 
 triton = pytest.importorskip("triton", reason="Triton runs the kernel")
@@ -133,7 +133,7 @@ def test_equal_scores_where_all_patches_are_alike() -> None:
 @pytest.mark.parametrize("extra", [1, 2])
 def test_the_score_is_that_of_the_criterion(extra: int) -> None:
     queries, keys, values = projections((2, 3, 140, 32))
-    wanted = mean_attention(queries, keys, extra)
+    wanted = mean_attention(Projections(queries, keys, values, extra))
     torch.testing.assert_close(fused.mean_attention(queries, keys, extra), wanted, rtol=1e-5, atol=0)
     output, score = fused.attend_and_score(queries, keys, values, extra)
     torch.testing.assert_close(score, wanted, rtol=1e-5, atol=0)

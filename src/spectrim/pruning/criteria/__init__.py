@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spectrim.pruning.criteria.attention import (
     attend_and_score,
@@ -25,6 +25,8 @@ from spectrim.pruning.criteria.spectrogram import intensity, random_scores, regu
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from spectrim.pruning.criteria.attention import Projections
+
 AUTO = "auto"
 """Stands for the attention score with which the paper prunes the backbone: `BACKBONE_CRITERIA`."""
 
@@ -37,16 +39,13 @@ class Criterion:
         reads: what it looks at: ``"class"``, the query of [CLS] in the block, ``"all"``, the queries of all tokens
             there, or ``"values"``, its value vectors and no query; ``"spectrogram"``, the input once, before block 0;
             ``"nothing"``.
-        score: of the first three: a function of queries (batch, heads, q, head_dim), keys (batch, heads, extra + n,
-            head_dim), the number of extra tokens, an additive mask (batch, 1, 1, extra + n) or None, values like the
-            keys, and a `PairBias` of these queries or None, that gives (batch, n) float32, 0 for masked patches. Of the
-            others: a function of a `Spectrogram` that gives (batch, F, T).
+        score: of the first three: a function of a block's `Projections` that gives (batch, n) float32, 0 for masked
+            patches. Of the others: a function of a `Spectrogram` that gives (batch, F, T).
         help: one line for people.
         shares: whether scores are shares of the attention in the block: none is negative, and the sum of some is what
             those received.
-        together: a function of queries, keys, values and the number of extra tokens that gives the attention output
-            (batch, extra + n, width) and the score at once, for where
-            `spectrim.pruning.kernels.fused.together_pays`; None where there is none.
+        together: a function of the `Projections` that gives the attention output (batch, extra + n, width) and the
+            score at once, for where `spectrim.pruning.kernels.fused.together_pays`; None where there is none.
         so_far: whether the mean of these scores over the block and all before it ranks; the blocks before the last one
             that prunes then all score.
         misleads: whether dropping patches by it, without training, was worse than at random in an AST on human voices
@@ -55,10 +54,10 @@ class Criterion:
     """
 
     reads: str
-    score: Callable[..., Tensor]
+    score: Callable[[Any], Tensor]
     help: str
     shares: bool = False
-    together: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None
+    together: Callable[[Projections], tuple[Tensor, Tensor]] | None = None
     wrong_gather: bool = False
     so_far: bool = False
     misleads: bool = False

@@ -35,6 +35,50 @@ class PairBias(NamedTuple):
         return PairBias(self.gate.detach(), self.pairs.detach())
 
 
+class Projections(NamedTuple):
+    """What a block's attention is made of, and so what a criterion that reads it is given.
+
+    Attributes:
+        queries: (batch, heads, q, head_dim): of all tokens, of [CLS] alone, or none, as `Criterion.reads` says.
+        keys: (batch, heads, extra + n, head_dim).
+        values: (batch, heads, extra + n, head_dim).
+        extra: number of extra tokens, which come first.
+        mask: additive over the keys, (batch, 1, 1, extra + n), or None. −inf hides a token; one that is the mean of
+            several has the logarithm of their number.
+        bias: of these queries, or None.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    extra: int
+    mask: Tensor | None = None
+    bias: PairBias | None = None
+
+    def detach(self) -> Projections:
+        """The same without gradients."""
+        bias = None if self.bias is None else self.bias.detach()
+        return self._replace(
+            queries=self.queries.detach(), keys=self.keys.detach(), values=self.values.detach(), bias=bias
+        )
+
+    def attention_rows(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """(batch, heads, rows, n): what the queries from ``start`` to before ``stop`` give to the patches."""
+        added = self.mask
+        if self.bias is not None:
+            rows = self.bias.rows(start, stop)
+            added = rows if added is None else rows + added
+        return attention_map(self.queries[:, :, start:stop], self.keys, added)[..., self.extra :]
+
+    def class_rows(self) -> Tensor:
+        """(batch, heads, n): what [CLS] gives to the patches."""
+        return self.attention_rows(stop=1)[:, :, 0]
+
+    def value_norms(self) -> Tensor:
+        """(batch, heads, n): the Euclidean norm of the patches' value vectors, in float32 or better."""
+        return _at_least_float32(self.values[:, :, self.extra :]).norm(dim=-1)
+
+
 def attention_map(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax of the scaled dot products, in float32 or better.
 
@@ -56,185 +100,83 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values if values.element_size() >= 4 else values.float()
 
 
-def _added(mask: Tensor | None, bias: PairBias | None, start: int, stop: int) -> Tensor | None:
-    """What is added to the attention logits of some queries, or None."""
-    if bias is None:
-        return mask
-    rows = bias.rows(start, stop)
-    return rows if mask is None else rows + mask
-
-
-def _class_rows(queries: Tensor, keys: Tensor, extra: int, mask: Tensor | None, bias: PairBias | None) -> Tensor:
-    """Attention rows of [CLS] over the patch columns, (batch, heads, n)."""
-    return attention_map(queries[:, :, :1], keys, _added(mask, bias, 0, 1))[:, :, 0, extra:]
-
-
-def cls_attention(
-    queries: Tensor,
-    keys: Tensor,
-    extra: int,
-    mask: Tensor | None = None,
-    values: Tensor | None = None,
-    bias: PairBias | None = None,
-) -> Tensor:
+def cls_attention(block: Projections) -> Tensor:
     """Attention row of [CLS] over the patch columns, mean over heads: the score of AST (paper, section 3).
-
-    Args:
-        queries: (batch, heads, 1 or more, head_dim), [CLS] first.
-        keys: (batch, heads, extra + n, head_dim).
-        extra: number of extra tokens.
-        mask: additive mask over the keys, or None.
-        values: not read.
-        bias: of these queries, or None.
 
     Returns:
         (batch, n) float32.
     """
-    return _class_rows(queries, keys, extra, mask, bias).mean(dim=1)
+    return block.class_rows().mean(dim=1)
 
 
-def cls_weighted_norm(
-    queries: Tensor,
-    keys: Tensor,
-    extra: int,
-    mask: Tensor | None = None,
-    values: Tensor | None = None,
-    bias: PairBias | None = None,
-) -> Tensor:
+def cls_weighted_norm(block: Projections) -> Tensor:
     """Attention of [CLS] to the patch times the Euclidean norm of its value vector, mean over heads.
 
     What a patch adds to [CLS] is its attention times its value (Kobayashi et al., 2020, before the output projection).
     Attention sinks take much attention and have small values, so they count for little here.
 
-    Args:
-        queries, keys, extra, mask, bias: as for `cls_attention`.
-        values: (batch, heads, extra + n, head_dim).
-
     Returns:
         (batch, n) float32.
-
-    Raises:
-        ValueError: there are no values.
     """
-    if values is None:
-        raise ValueError("cls_weighted_norm needs the value vectors")
-    norms = _at_least_float32(values[:, :, extra:]).norm(dim=-1)
-    return (_class_rows(queries, keys, extra, mask, bias) * norms).mean(dim=1)
+    return (block.class_rows() * block.value_norms()).mean(dim=1)
 
 
-def cls_head_median(
-    queries: Tensor,
-    keys: Tensor,
-    extra: int,
-    mask: Tensor | None = None,
-    values: Tensor | None = None,
-    bias: PairBias | None = None,
-) -> Tensor:
+def cls_head_median(block: Projections) -> Tensor:
     """Median over heads of the attention of [CLS] to the patch; of an even number, the mean of the middle two.
 
     A sink to which less than half of the heads give their attention does not rank by it, as it does in a mean.
 
-    Args:
-        queries, keys, extra, mask, bias: as for `cls_attention`.
-        values: not read.
-
     Returns:
         (batch, n) float32.
     """
-    rows = _class_rows(queries, keys, extra, mask, bias).sort(dim=1).values
+    rows = block.class_rows().sort(dim=1).values
     heads = rows.shape[1]
     return rows[:, (heads - 1) // 2 : heads // 2 + 1].mean(dim=1)
 
 
-def value_norm(
-    queries: Tensor,
-    keys: Tensor,
-    extra: int,
-    mask: Tensor | None = None,
-    values: Tensor | None = None,
-    bias: PairBias | None = None,
-) -> Tensor:
+def value_norm(block: Projections) -> Tensor:
     """Euclidean norm of the patch's value vector, mean over heads: how much there is to attend to, not who does.
 
-    Attention sinks have small values (Kobayashi et al., 2020), so they are the first to go.
-
-    Args:
-        queries, keys, bias: not read.
-        extra, mask: as for `cls_attention`.
-        values: (batch, heads, extra + n, head_dim).
+    Attention sinks have small values (Kobayashi et al., 2020), so they are the first to go. Reads no query.
 
     Returns:
         (batch, n) float32.
-
-    Raises:
-        ValueError: there are no values.
     """
-    if values is None:
-        raise ValueError("value_norm needs the value vectors")
-    norms = _at_least_float32(values[:, :, extra:]).norm(dim=-1).mean(dim=1)
-    return norms if mask is None else norms.masked_fill(mask[:, 0, 0, extra:].isneginf(), 0.0)
+    norms = block.value_norms().mean(dim=1)
+    return norms if block.mask is None else norms.masked_fill(block.mask[:, 0, 0, block.extra :].isneginf(), 0.0)
 
 
-def cls_without_sinks(
-    queries: Tensor,
-    keys: Tensor,
-    extra: int,
-    mask: Tensor | None = None,
-    values: Tensor | None = None,
-    bias: PairBias | None = None,
-) -> Tensor:
+def cls_without_sinks(block: Projections) -> Tensor:
     """`cls_attention`, but patches with short value vectors, as sinks have them, rank below all others.
 
     Short is a norm (`value_norm`) below the mean over the clip's patches.
 
-    Args:
-        queries, keys, extra, mask, bias: as for `cls_attention`.
-        values: (batch, heads, extra + n, head_dim).
-
     Returns:
         (batch, n) float32: the attention, and its logarithm, which is below nought, where the value vector is short.
-
-    Raises:
-        ValueError: there are no values.
     """
-    norms = value_norm(queries, keys, extra, mask, values)
-    attention = _class_rows(queries, keys, extra, mask, bias).mean(dim=1)
-    if mask is None:
+    norms, attention = value_norm(block), cls_attention(block)
+    if block.mask is None:
         short = norms < norms.mean(dim=1, keepdim=True)
     else:
-        there = ~mask[:, 0, 0, extra:].isneginf()
+        there = ~block.mask[:, 0, 0, block.extra :].isneginf()
         short = there & (norms < norms.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1))
     return attention.where(~short, attention.clamp(min=LEAST_SHARE).log())
 
 
-def mean_attention(
-    queries: Tensor,
-    keys: Tensor,
-    extra: int,
-    mask: Tensor | None = None,
-    values: Tensor | None = None,
-    bias: PairBias | None = None,
-) -> Tensor:
+def mean_attention(block: Projections) -> Tensor:
     """Attention that a patch receives, mean over heads and over the patch queries: the score of AudioMAE.
 
     The softmax runs over all tokens. Never holds more than `QUERY_CHUNK` rows of the attention map, and none where
-    `spectrim.pruning.kernels.fused` can compute it.
-
-    Args:
-        queries: (batch, heads, extra + n, head_dim).
-        keys: (batch, heads, extra + n, head_dim).
-        extra: number of extra tokens.
-        mask: additive mask over the keys, or None; a masked patch does not count as a query either, and a token that is
-            the mean of several counts as so many.
-        values: not read.
-        bias: of these queries, or None.
+    `spectrim.pruning.kernels.fused` can compute it. A masked patch does not count as a query either, and a token that
+    is the mean of several counts as so many.
 
     Returns:
         (batch, n) float32.
     """
     from spectrim.pruning.kernels import fused
 
-    if bias is None and fused.score_fused(queries, keys, mask):
+    queries, keys, extra, mask = block.queries, block.keys, block.extra, block.mask
+    if block.bias is None and fused.score_fused(queries, keys, mask):
         return fused.mean_attention(queries, keys, extra)
     heads, patches = queries.shape[1], queries.shape[2] - extra
     received = _at_least_float32(keys.new_zeros(()))
@@ -246,17 +188,16 @@ def mean_attention(
         number = rows_count.sum(dim=2).squeeze(1)
     for start in range(0, patches, QUERY_CHUNK):
         stop = min(start + QUERY_CHUNK, patches)
-        added = _added(mask, bias, extra + start, extra + stop)
-        rows = attention_map(queries[:, :, extra + start : extra + stop], keys, added)[..., extra:]
+        rows = block.attention_rows(extra + start, extra + stop)
         if rows_count is not None:
             rows = rows * rows_count[:, :, start:stop]
         received = received + rows.sum(dim=(1, 2))
     return received / (heads * number)
 
 
-def attend_and_score(queries: Tensor, keys: Tensor, values: Tensor, extra: int) -> tuple[Tensor, Tensor]:
+def attend_and_score(block: Projections) -> tuple[Tensor, Tensor]:
     """Attention output and `mean_attention` at once; see `spectrim.pruning.kernels.fused`."""
     from spectrim.pruning.kernels import fused
 
-    output, score = fused.attend_and_score(queries, keys, values, extra)
+    output, score = fused.attend_and_score(block.queries, block.keys, block.values, block.extra)
     return output, score

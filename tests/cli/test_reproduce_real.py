@@ -79,7 +79,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         sounds, "with_sounds", lambda *given, changes, **named: also(*given, changes=(*short, *changes), **named)
     )
     monkeypatch.setattr(sounds, "SOUND_SEEDS", (0,))
-    for place in ("recordings", "recordings_record"):
+    for place in ("recordings", "recordings_runs"):
         monkeypatch.setattr(f"spectrim.studies.{place}.BLOCKS", (3,))
     monkeypatch.setattr("spectrim.studies.runner._run_step", run_here)
     monkeypatch.setattr("spectrim.training.run_pictures.draw_run", lambda folder: [])  # tested elsewhere, and slow

@@ -29,8 +29,9 @@ from spectrim.studies.recordings_answers import (
     primary,
     secondary,
 )
-from spectrim.studies.recordings_record import Record, read_answers, read_record, read_remedies
+from spectrim.studies.recordings_record import Record, read_record
 from spectrim.studies.recordings_report import write_report
+from spectrim.studies.recordings_runs import read_answers, read_remedies
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips, write_folds
 from spectrim.tables import csv_text, table_csv
 from spectrim.training.pretrain_recipes import load_pretrain_recipe

@@ -46,7 +46,8 @@ from spectrim.studies.recordings_answers import (
     unseen,
 )
 from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies, among
-from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record, record_of
+from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record
+from spectrim.studies.recordings_runs import record_of
 from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, SOUNDS, add_sounds, check_rows, fold_sources, sounds_state
 from spectrim.studies.sounds import STAGE as SOUND_STAGE
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips

@@ -80,19 +80,23 @@ def test_the_front_holds_what_no_other_beats_in_both() -> None:
 
 
 def test_costs_are_found_again_from_times_that_they_made() -> None:
-    methods = read_methods(["variation", "merge", "random"])[:2]
+    methods = read_methods(["variation", "merge", "cls_attention_so_far", "random"])[:3]
     points = [point_of(methods[0], OWN, (1.0,) * DEPTH)]
     for method in methods:
         points += [point_of(method, OWN, rates) for rates in ((1, 0.5, 1, 1), (1, 0.7, 0.7, 1), (0.9, 0.9, 0.9, 0.9))]
-    each = {"variation": 2e-3, "auto": 5e-3}
+    each = {"variation": 2e-3, "auto": 5e-3, "cls_attention_so_far": 3e-3}
 
     def true(point: Pruning) -> float:
-        blocks = sum(rate < 1.0 for rate in point.rates.values())
+        pruning = [block for block, rate in point.rates.items() if rate < 1.0]
+        blocks = len(pruning)
+        if point.criterion == "cls_attention_so_far" and pruning:
+            blocks = pruning[-1] + 1  # those before it score too
         return 1e-2 + 1e-9 * macs(CONFIG, pruning=point).executed + blocks * each[point.criterion]
 
     costs = fitted(CONFIG, points, [true(point) for point in points])
-    fresh = point_of(methods[1], OWN, (0.6, 1, 0.8, 1))
-    assert costs.seconds(fresh) == pytest.approx(true(fresh), rel=1e-6)
+    for method in methods:
+        fresh = point_of(method, OWN, (1, 0.6, 1, 0.8))
+        assert costs.seconds(fresh) == pytest.approx(true(fresh), rel=1e-6)
     assert costs.each_block["auto", "merge"] == pytest.approx(5e-3)
 
 

@@ -18,16 +18,17 @@ Kind = tuple[str, str]
 
 @dataclass(frozen=True)
 class Costs:
-    """Time of a pass as a sum: a start, the executed MACs, and what each pruning block costs beside them.
+    """Time of a pass as a sum: a start, the executed MACs, and what each block that ranks costs beside them.
 
-    Choosing and moving tokens takes time that is in no MACs, and small models notice: a search that went by MACs would
-    prune a little in every block.
+    Ranks is a block that prunes, or whose scores a later one ranks by (`Criterion.so_far`). Choosing and moving tokens
+    takes time that is in no MACs, and small models notice: a search that went by MACs would prune a little in every
+    block.
 
     Attributes:
         config: of the model.
         start: seconds of a pass beside its MACs.
         each_mac: seconds of one MAC.
-        each_block: (criterion, reducer) → seconds of one pruning block beside its MACs.
+        each_block: (criterion, reducer) → seconds of one block that ranks, beside its MACs.
     """
 
     config: SpectrimConfig
@@ -37,8 +38,7 @@ class Costs:
 
     def seconds(self, point: Pruning) -> float:
         """Of one pass at a point."""
-        blocks = sum(rate < 1.0 for rate in point.rates.values())
-        beside = blocks * self.each_block.get((point.criterion, point.reducer), 0.0)
+        beside = _ranking_blocks(self.config, point) * self.each_block.get((point.criterion, point.reducer), 0.0)
         return self.start + self.each_mac * macs(self.config, pruning=point).executed + beside
 
 
@@ -60,10 +60,15 @@ def fitted(config: SpectrimConfig, points: Sequence[Pruning], seconds: Sequence[
     for row, point in zip(columns, points, strict=True):
         row[:2] = 1.0, macs(config, pruning=point).executed
         if point.prunes:
-            row[2 + kinds.index((point.criterion, point.reducer))] = sum(rate < 1.0 for rate in point.rates.values())
+            row[2 + kinds.index((point.criterion, point.reducer))] = _ranking_blocks(config, point)
     taken = np.asarray(seconds, dtype=np.float64)
     scale = columns.max(axis=0)
     found = nnls(columns / scale / taken[:, None], np.ones(len(points)))[0] / scale
     if found[1] <= 0.0:
         found[1] = taken[0] / columns[0, 1]
     return Costs(config, found[0], found[1], dict(zip(kinds, found[2:].tolist(), strict=True)))
+
+
+def _ranking_blocks(config: SpectrimConfig, point: Pruning) -> int:
+    """How many blocks prune at a point, or make scores that a later one ranks by."""
+    return sum(plan.prunes or plan.scores for plan in config.plan(pruning=point))

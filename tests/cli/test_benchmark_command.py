@@ -106,9 +106,9 @@ def test_clips_in_every_form(checkpoints: dict[str, str], clips: Path, kind: str
     assert ("label overlap" in out, "top5 overlap" in out) == (kind == "multi", kind == "multi")
     assert "4 clips, 4 windows, " in out
     assert "random agreement" in out and f"{pruned['random_agreement']:.1%}" in out
-    assert "agreement by its own ranking: cannot say whether better than random at r=0.3." in out
+    assert "agreement by its own pruning: cannot say whether better than random at r=0.3." in out
     code, out, _ = run(*options, "--draws", 0)
-    assert code == 0 and "random agreement" not in out and "by its own ranking" not in out
+    assert code == 0 and "random agreement" not in out and "by its own pruning" not in out
     assert "torch threads" in out
 
 

@@ -79,6 +79,13 @@ def test_random_pruning_stands_beside_the_ranking(folder: Path) -> None:
         assert row["against_random"] == "cannot say" and "same best label" in row["why_random"]
 
 
+def test_more_patches_than_random_pruning_keeps_are_no_better_ranking(folder: Path) -> None:
+    found = compare([folder], make_model(SINGLE, attention_mass=0.9), (0.5,), passes=1, batch_size=4, draws=2)
+    row = found.rows[0]
+    assert row["over_random"] is not None and row["against_random"] == "cannot say"
+    assert row["why_random"].startswith("attention_mass leaves clips more patches")
+
+
 def test_a_model_that_ranks_at_random_is_compared_with_no_other_draws(folder: Path) -> None:
     model = make_model(SINGLE, criterion="random")
     found = compare([folder], model, (1.0, 0.5), passes=1, batch_size=4, draws=2)

@@ -27,6 +27,7 @@ from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.measure.scoring import score_part
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
+from spectrim.pruning.reducers import REDUCERS
 
 RATES = (1.0, 0.4)
 QUICK: dict[str, Any] = {"device": "cpu", "workers": 0, "resamples": 100}
@@ -125,6 +126,33 @@ def test_random_pruning_is_the_mean_of_its_draws_and_stands_beside_every_ranking
     assert ranking["over_random_low"] <= ranking["over_random"] <= ranking["over_random_high"]
     assert ranking["against_random"] == "cannot say" and "near chance" in ranking["why_random"]
     assert random["against_random"] is None and rows["intensity", 1.0]["over_random"] is None
+
+
+@pytest.mark.parametrize("reducer", [name for name in REDUCERS if name != "dynamicvit"])
+def test_every_reducer_is_measured_as_it_is_beside_patches_dropped_at_random(
+    reducer: str, model: str, root: Path, tmp_path: Path
+) -> None:
+    """One whose reducer reads no scores, or weighs by them, can have no random ones itself."""
+    from_pretrained(model, keep_rate=0.6, reducer=reducer, drop_padding=False).save_pretrained(tmp_path / "model")
+    found = evaluate(str(tmp_path / "model"), "csv", root, folds=[2], keep_rates=(0.6,), draws=2, **QUICK)
+    rows = [(row["keep_rate"], row["criterion"], row["reducer"], row["draws"]) for row in found.rows]
+    own = "cls_attention" if REDUCERS[reducer].reads == "scores" else "auto"
+    assert rows == [(1.0, own, reducer, 1), (0.6, own, reducer, 1), (0.6, "random", "drop", 2)]
+    at = from_pretrained(tmp_path / "model").config.pruning.at
+    points = [Pruning(0.6, at, reducer=reducer), *(Pruning(0.6, at, "random", seed=seed) for seed in range(2))]
+    targets, scores = scored(str(tmp_path / "model"), root, 2, points)
+    values = [accuracy_score(targets.argmax(1), each.argmax(1)) for each in scores]
+    assert found.rows[1]["accuracy"] == pytest.approx(values[0])
+    assert found.rows[2]["accuracy"] == pytest.approx(np.mean(values[1:]))
+    assert found.rows[1]["over_random"] == pytest.approx(values[0] - np.mean(values[1:]))
+
+
+def test_more_patches_than_random_pruning_keeps_are_no_better_ranking(model: str, root: Path, tmp_path: Path) -> None:
+    from_pretrained(model, keep_rate=0.3, attention_mass=0.9).save_pretrained(tmp_path / "model")
+    found = evaluate(str(tmp_path / "model"), "csv", root, folds=[2], keep_rates=(0.3,), draws=2, **QUICK)
+    row = found.rows[1]
+    assert row["over_random"] is not None and row["against_random"] == "cannot say"
+    assert row["why_random"].startswith("attention_mass leaves clips more patches")
 
 
 def test_over_folds_the_difference_from_random_is_that_of_each_run(models: str, root: Path) -> None:

@@ -236,7 +236,7 @@ def _beside_random(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     from spectrim.stats.ground import against_random
 
     judged = [row for row in rows if "against_random" in row]
-    told = against_random(("agreement by its own ranking", row["keep_rate"], row["against_random"]) for row in judged)
+    told = against_random(("agreement by its own pruning", row["keep_rate"], row["against_random"]) for row in judged)
     return told + [f"at r={row['keep_rate']:g}: {row['why_random']}" for row in judged if row["why_random"]]
 
 

@@ -173,14 +173,20 @@ def _percent(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{100 * value:{sign}.2f}"
 
 
+def _method(row: Mapping[str, Any]) -> str:
+    """What ranks, or the reducer, where that reads no scores."""
+    return str(row["reducer"] if row["criterion"] == AUTO else row["criterion"])
+
+
 def _ranking(row: Mapping[str, Any]) -> str:
-    """What ranks, and how often it was drawn."""
-    return f"{row['criterion']}, {row['draws']} draws" if row["draws"] > 1 else row["criterion"]
+    """The same, and how often it was drawn."""
+    return f"{_method(row)}, {row['draws']} draws" if row["draws"] > 1 else _method(row)
 
 
 def _with_interval(row: Mapping[str, Any], name: str, sign: str = "") -> str:
     ends = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{_percent(row[name], sign)} [{_percent(ends[0], sign)}, {_percent(ends[1], sign)}]"
+    between = "" if None in ends else f" [{_percent(ends[0], sign)}, {_percent(ends[1], sign)}]"
+    return _percent(row[name], sign) + between
 
 
 def result_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
@@ -203,7 +209,7 @@ def result_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
             *(COLUMNS["keep_rate"](row["keep_rate"]), _ranking(row), _with_interval(row, metric)),
             "" if dense else _with_interval(row, "change", "+"),
             *([_with_interval(row, "over_random", "+") if row["against_random"] else ""] if beside else []),
-            *(f"{row[name]:.3f}" if name == "d_prime" else f"{row[name]:.4f}" for name in others),
+            *("" if row[name] is None else f"{row[name]:.{3 if name == 'd_prime' else 4}f}" for name in others),
             *(COLUMNS["paper_macs"](row["paper_macs"]), f"{row['macs_saved']:.1%}"),
             *(COLUMNS["executed_macs"](row["executed_macs"]), *timed),
         )
@@ -246,7 +252,7 @@ def _print_facts(console: Console, found: Evaluation) -> None:
         f"process(es), {machine['torch_threads']} threads, {machine['processor']}, {machine['device']}"
     )
     lines += [
-        f"keep rate {row['keep_rate']:g}, {row['criterion']}: less than one point lost? {row['under_one_point']}"
+        f"keep rate {row['keep_rate']:g}, {_method(row)}: less than one point lost? {row['under_one_point']}"
         + (f": {row['why']}" if row["why"] else "")
         for row in found.rows
         if row["under_one_point"] is not None
@@ -256,7 +262,7 @@ def _print_facts(console: Console, found: Evaluation) -> None:
             "The best of several keep rates on these clips flatters: choose one on other clips, e.g. validation."
         )
     judged = [row for row in found.rows if row["against_random"] is not None]
-    lines += against_random((row["criterion"], row["keep_rate"], row["against_random"]) for row in judged)
+    lines += against_random((_method(row), row["keep_rate"], row["against_random"]) for row in judged)
     if not judged and {row["criterion"] for row in found.rows if row["keep_rate"] < 1.0} - {"random"}:
         lines.append("Is a ranking better than dropping patches at random? spectrim compare tells, on the same clips.")
     for line in lines:

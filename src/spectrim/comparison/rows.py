@@ -51,19 +51,19 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
         row = {
             **{"method": case.method, "keep_rate": case.keep_rate, "fine_tuned": case.run},
             **{"criterion": case.points[0].criterion, "reducer": case.points[0].reducer, "draws": len(case.points)},
-            **_named(metric, value),
+            **value.columns(metric),
         }
         nothing = Interval(math.nan, math.nan, math.nan)
         if case.method == DENSE:
-            row |= {**_named("change", nothing), "under_one_point": None, "why_change": None}
+            row |= {**nothing.columns("change"), "under_one_point": None, "why_change": None}
         else:
             said, why = under_one_point(change, clips, None, found[0].value, chance)
-            row |= {**_named("change", change), "under_one_point": said, "why_change": why}
+            row |= {**change.columns("change"), "under_one_point": said, "why_change": why}
         if case.method in (DENSE, RANDOM) or case.keep_rate not in random:
-            row |= {**_named("over_random", nothing), "against_random": None, "why_random": None}
+            row |= {**nothing.columns("over_random"), "against_random": None, "why_random": None}
         else:
             said, why = beats(over, clips, found[0].value, chance)
-            row |= {**_named("over_random", over), "against_random": said, "why_random": why}
+            row |= {**over.columns("over_random"), "against_random": said, "why_random": why}
         rows.append(row)
     return rows
 
@@ -91,11 +91,6 @@ def clip_rows(cases: Sequence[Case], answers: Answers, labels: Sequence[str]) ->
         {"clip": clip, **{name: labels[column[row]] for name, column in columns.items()}}
         for row, clip in enumerate(answers.ids)
     ]
-
-
-def _named(name: str, interval: Interval) -> Row:
-    plain = [value if math.isfinite(value) else None for value in interval]
-    return dict(zip((name, f"{name}_low", f"{name}_high"), plain, strict=True))
 
 
 def cost_columns(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +21,14 @@ from spectrim.measure.agreement import THRESHOLD, agreement
 from spectrim.measure.benchmark import check_draws, rates_of, spread
 from spectrim.measure.metric_intervals import standings
 from spectrim.measure.metrics import chance_level
+from spectrim.measure.runs import unequal_to_random
 from spectrim.measure.timed_passes import INPUT, READ, Progress, Readable, TimedPasses
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 from spectrim.stats.ground import ABOVE_CHANCE, CANNOT_SAY, beats
 
 PASSES = 3
-RANDOM, DROP = "random", "drop"
+RANDOM = "random"
 """The criterion that knows nothing, and the reducer that any criterion goes with."""
 
 
@@ -142,7 +142,7 @@ def compare(
     for rate in rates:
         agreed = _agreement(dense_scores, scores[rate], backend, threshold, itself=rate == 1.0 and dense is None)
         if dense_scores is not None and rate in points:
-            agreed |= _against_random(dense_scores, scores[rate], timed.at_random[rate])
+            agreed |= _against_random(backend.pruning, dense_scores, scores[rate], timed.at_random[rate])
         rows.append(_costs(backend, rate) | agreed | _timing(per_clip[rate], per_clip[rates[0]], per_clip[READ]))
     facts = _facts(readable, per_clip, [each.starting for passes_of_case in times.values() for each in passes_of_case])
     used_workers = min(workers or default_workers(), len(readable.files))
@@ -154,24 +154,24 @@ def _random_points(model: Backend, rates: Sequence[float | None], draws: int) ->
     """Keep rate → the model's operating points there that rank at random; none for a model that does so anyway."""
     if not draws or model.pruning.criterion == RANDOM:
         return {}
-    usual = {"criterion": RANDOM, "reducer": DROP, "time_segments": 1, "attention_mass": 0.0, "reference_compat": False}
     return {
-        rate: [model.pruning.changed({**usual, "keep_rate": rate, "random_seed": seed}) for seed in range(draws)]
+        rate: [model.pruning.at_random(seed).changed({"keep_rate": rate}) for seed in range(draws)]
         for rate in rates
         if rate is not None and rate < 1.0
     }
 
 
-def _against_random(dense: Scores, ranked: Scores, draws: Sequence[Scores]) -> dict[str, Any]:
-    """Whether a ranking agrees with the dense model's best label more often than random pruning does."""
+def _against_random(own: Pruning, dense: Scores, ranked: Scores, draws: Sequence[Scores]) -> dict[str, Any]:
+    """Whether a model's own pruning agrees with the dense model's best label more often than random pruning does."""
     targets = np.eye(dense.shape[1], dtype=np.float32)[dense.argmax(axis=1)]
     whole, random, found = standings([[dense], draws, [ranked]], targets, "accuracy", (0, 0, 1))
     said, why = beats(found.over, len(targets), whole.value, 0.0)
     if chance_level(targets, "accuracy") > 1 - ABOVE_CHANCE:
         said, why = CANNOT_SAY, "the dense model gives nearly all of these clips the same best label"
-    names = ("over_random", "over_random_low", "over_random_high")
-    ends = {name: value if math.isfinite(value) else None for name, value in zip(names, found.over, strict=True)}
-    return {"random_agreement": random.value.value, **ends, "against_random": said, "why_random": why}
+    if reason := unequal_to_random(own):
+        said, why = CANNOT_SAY, reason
+    beside = {"against_random": said, "why_random": why}
+    return {"random_agreement": random.value.value, **found.over.columns("over_random"), **beside}
 
 
 def _compared_with(model: Backend, dense: Backend | None, threshold: float) -> dict[str, Any]:

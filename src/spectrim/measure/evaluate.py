@@ -20,6 +20,7 @@ from spectrim.measure.runs import Job, Run, class_rows, facts_of, judge, plain, 
 from spectrim.measure.scoring import Progress, check_measurable, label_columns, score_part
 from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_keep_rate
+from spectrim.pruning.reducers import REDUCERS
 
 RANDOM = "random"
 """The criterion that knows nothing."""
@@ -40,13 +41,14 @@ class Evaluation:
         facts: model, data_set, part, folds, seeds, metric, labels, clips (over all folds, those that count), unreadable
             and missing (ids of files that do not), undefined (metric → labels that its mean leaves out in some run),
             interval (how the intervals were made), batch_size, workers, and environment (machine and versions).
-        rows: one a criterion and keep rate, means over the runs: keep_rate, criterion; the data set's metric with
-            ``_low`` and ``_high``, the ends of its interval; change, its difference from the dense model of the same
-            run, with change_low and change_high; all metrics of `spectrim.measure.metrics.summarise`; paper_macs and
-            executed_macs of a clip, macs_saved (share of the dense model's paper_macs); ms_per_clip and speed_up
-            (against the dense model; None where too few batches were timed); discordance, the share of clips on which
-            either this point or the dense one is right (accuracy only), under_one_point, whether less than one point
-            is lost ("yes", "no", "unclear" or "cannot say"; None for the dense model), and why it cannot be said;
+        rows: one a criterion and keep rate, means over the runs: keep_rate, criterion, which is ``"auto"`` where the
+            reducer reads no scores, reducer, draws; the data set's metric with ``_low`` and ``_high``, the ends of its
+            interval; change, its difference from the dense model of the same run, with change_low and change_high; all
+            metrics of `spectrim.measure.metrics.summarise`; paper_macs and executed_macs of a clip, macs_saved (share
+            of the dense model's paper_macs); ms_per_clip and speed_up (against the dense model; None where too few
+            batches were timed); discordance, the share of clips on which either this point or the dense one is right
+            (accuracy only), under_one_point, whether less than one point is lost ("yes", "no", "unclear" or "cannot
+            say"; None for the dense model), and why it cannot be said;
             over_random, the difference of the metric from random pruning at the same keep rate, with over_random_low
             and over_random_high, against_random ("better", "worse", "no better" or "cannot say") and why_random; None
             without draws, for the dense model and for random pruning itself.
@@ -259,8 +261,11 @@ def _points(
     own: Pruning, backbone: str, keep_rates: Sequence[float], criteria: Sequence[str]
 ) -> tuple[dict[Pruning, Pruning], Pruning]:
     """Points of the table → where they are measured, and the dense model's; at keep rate 1 all criteria are one."""
-    names = list(dict.fromkeys(BACKBONE_CRITERIA[backbone] if name == AUTO else name for name in criteria))
+    scored = REDUCERS[own.reducer].reads == "scores"
+    auto = BACKBONE_CRITERIA[backbone] if scored else AUTO
+    names = list(dict.fromkeys(auto if name == AUTO else name for name in criteria))
     rates = list(dict.fromkeys([1.0, *map(float, keep_rates)] if 1.0 not in keep_rates else map(float, keep_rates)))
-    table = [own.changed({"keep_rate": rate, "criterion": name}) for name in names for rate in rates]
-    dense = own.changed({"keep_rate": 1.0, "criterion": names[0]})
+    ranked = [own.at_random(own.seed) if name == RANDOM else own.changed({"criterion": name}) for name in names]
+    table = [point.changed({"keep_rate": rate}) for point in ranked for rate in rates]
+    dense = ranked[0].changed({"keep_rate": 1.0})
     return {point: dense if point.keep_rate == 1.0 else point for point in table}, dense

@@ -26,7 +26,7 @@ from spectrim.measure.metrics import (
 from spectrim.measure.scoring import Scored
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
-from spectrim.stats.ground import Interval, beats, under_one_point
+from spectrim.stats.ground import CANNOT_SAY, Interval, beats, under_one_point
 from spectrim.stats.t_intervals import mean_over_runs
 
 
@@ -114,7 +114,7 @@ def result_rows(
         row |= _times(runs, point, dense)
         nothing = {"discordance": None, "under_one_point": None, "why": None}
         row |= nothing if point == dense else _judgement(row, drawn[point], rows, runs)
-        row |= _against_random(row, rows, runs)
+        row |= _against_random(shown, row, rows, runs)
     return rows
 
 
@@ -143,22 +143,18 @@ def _metric_rows(
             for name in runs[0].metrics[group[0]]
         }
         del means[metric]
-        over = stand.over if other and group != measured[other] else (None, None, None)
+        over = stand.over if other and group != measured[other] else Interval(math.nan, math.nan, math.nan)
         rows.append(
             {
-                **{"keep_rate": shown.keep_rate, "criterion": shown.criterion, "draws": len(group)},
-                **_ends(metric, stand.value),
-                **_ends("change", stand.change),
-                **means,
-                **_ends("over_random", over),
+                **{"keep_rate": shown.keep_rate, "criterion": shown.criterion, "reducer": shown.reducer},
+                "draws": len(group),
+                **stand.value.columns(metric),
+                **stand.change.columns("change"),
+                **plain(means),
+                **over.columns("over_random"),
             }
         )
     return rows
-
-
-def _ends(name: str, interval: Sequence[float | None]) -> dict[str, float | None]:
-    """A value and the ends of its interval as columns."""
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
 def _over_runs(
@@ -186,7 +182,7 @@ def _judgement(
     if metric == "accuracy":
         share = sum(run.discordant[point] for run in runs for point in draws) / (seen * len(draws))
     dense = _dense_interval(rows, metric)
-    change = Interval(row["change"], row["change_low"], row["change_high"])
+    change = _interval_of(row, "change")
     counted = clips if len(runs) == 1 or share is not None else None
     chance = statistics.fmean(run.chance for run in runs)
     said, why = under_one_point(change, counted, share, dense, chance)
@@ -195,16 +191,31 @@ def _judgement(
 
 def _dense_interval(rows: Sequence[Mapping[str, Any]], metric: str) -> Interval:
     first = next(one for one in rows if one["keep_rate"] == 1.0)
-    return Interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
+    return _interval_of(first, metric)
+
+
+def _interval_of(row: Mapping[str, Any], name: str) -> Interval:
+    """What `Interval.columns` made columns of."""
+    values = (row[column] for column in (name, f"{name}_low", f"{name}_high"))
+    return Interval(*(math.nan if value is None else value for value in values))
+
+
+def unequal_to_random(point: Pruning) -> str | None:
+    """Why a point cannot be held against random pruning at its keep rate, or None."""
+    if point.attention_mass > 0.0:
+        return "attention_mass leaves clips more patches than random pruning at this keep rate does"
+    return None
 
 
 def _against_random(
-    row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+    shown: Pruning, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]
 ) -> dict[str, str | None]:
-    """Whether a row's ranking is better than random pruning, or why that cannot be said."""
+    """Whether a row's pruning is better than random pruning, or why that cannot be said."""
     if row["over_random"] is None:
         return {"against_random": None, "why_random": None}
-    over = Interval(row["over_random"], row["over_random_low"], row["over_random_high"])
+    if reason := unequal_to_random(shown):
+        return {"against_random": CANNOT_SAY, "why_random": reason}
+    over = _interval_of(row, "over_random")
     clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
     chance = statistics.fmean(run.chance for run in runs)
     said, why = beats(over, clips, _dense_interval(rows, runs[0].job.part.metric), chance)

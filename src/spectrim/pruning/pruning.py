@@ -119,6 +119,15 @@ class Pruning:
         """Whether any block drops patches."""
         return any(rate < 1.0 for rate in self.rates.values())
 
+    def at_random(self, seed: int = 0) -> Pruning:
+        """The baseline of any other: the same keep rates at the same blocks, and patches dropped at random.
+
+        Args:
+            seed: of the draw.
+        """
+        usual = {"reducer": "drop", "time_segments": 1, "attention_mass": 0.0, "reference_compat": False}
+        return self.changed({**usual, "criterion": "random", "random_seed": seed})
+
     def check_model(self, encoder: Encoder) -> None:
         """Raise `InvalidSetting` for what does not go together, or not with this model."""
         self.check(encoder.depth, encoder.columns, encoder.predictors)

@@ -40,6 +40,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float | None]:
+        """Of a table: ``name``, ``name_low`` and ``name_high``, with None for what is not finite."""
+        values = (value if math.isfinite(value) else None for value in self)
+        return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+
 
 def clips_needed(discordance: float, margin: float = MARGIN) -> int:
     """Clips from which on a difference of ``margin`` is found: about 785 · discordance in % for one point."""

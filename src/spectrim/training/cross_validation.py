@@ -253,10 +253,9 @@ def _pooled(answers: Answers) -> tuple[dict[float, dict[str, Any]], str]:
 
 def _ends(name: str, found: Interval, *, few: bool) -> dict[str, float | None]:
     """A value and the ends of its interval as columns; no ends where there are too few clips or no width."""
-    value, low, high = (each if math.isfinite(each) else None for each in found)
-    if few or low == high:
-        low = high = None
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+    if few or found.low == found.high:
+        found = Interval(found.value, math.nan, math.nan)
+    return found.columns(name)
 
 
 def epoch_choice(recipe: Recipe, on: str | None) -> str:

@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_halves_and_another_one_others() -> None:
 
 
 def test_what_cannot_be_halved_is_refused() -> None:
-    with pytest.raises(DataError, match="all of its 6 clips are of one group, me"):
+    with pytest.raises(DataError, match="all of its 6 clips are of one group me"):
         halves(part(["me"] * 6))
     with pytest.raises(DataError, match="one clip"):
         halves(part([None]))

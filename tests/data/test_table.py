@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -229,6 +230,57 @@ def test_a_wrong_option(tmp_path: Path, options: dict[str, object], words: str) 
         opened(tmp_path, **options)
     with pytest.raises(InvalidSetting, match="part is 'dev'"):
         opened(tmp_path, "dev")
+
+
+def spoken(speakers: list[str]) -> str:
+    """A table of clips of these speakers; each says a, b and c in turn."""
+    lines = [f"clips/{number}.wav,{'abc'[number % 3]},{speaker}" for number, speaker in enumerate(speakers)]
+    return "\n".join(["path,label,speaker", *lines]) + "\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"group": "speaker"}, {"folds": 5, "validation_fold": "next"}])
+@pytest.mark.parametrize("unnamed", [0, 2])
+def test_nobody_is_heard_in_two_parts(tmp_path: Path, options: dict[str, object], unnamed: int) -> None:
+    """Two clips without a speaker are of nobody else's group, and no reason to forget the others'."""
+    speakers = [f"s{number // 6}" for number in range(120)]
+    for place in range(unnamed):
+        speakers[50 * place] = ""
+    write_table(tmp_path, spoken(speakers))
+    parts = {part: opened(tmp_path, part, **options).recordings for part in PARTS}
+    heard = {part: {one.group for one in recordings} - {None} for part, recordings in parts.items()}
+    assert not any(heard[one] & heard[other] for one, other in itertools.combinations(PARTS, 2))
+    assert sorted(one.id for recordings in parts.values() for one in recordings) == sorted(
+        f"clips/{number}.wav" for number in range(120)
+    )
+    assert sum(one.group is None for recordings in parts.values() for one in recordings) == unnamed
+    for recordings in parts.values():
+        assert set(Counter(one.labels for one in recordings)) == {(0,), (1,), (2,)}
+
+
+def test_groups_are_held_out_by_about_the_share_that_is_asked_for(tmp_path: Path) -> None:
+    write_table(tmp_path, spoken([f"s{number // 6}" for number in range(120)]))
+    sizes = [len(opened(tmp_path, part, validation_share=0.1, test_share=0.3)) for part in PARTS]
+    assert sizes == [72, 12, 36]
+    again = ids(opened(tmp_path, "test", test_share=0.3))
+    assert (
+        again == ids(opened(tmp_path, "test", test_share=0.3)) != ids(opened(tmp_path, "test", test_share=0.3, seed=1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("speakers", "words"),
+    [
+        (["me"] * 12, "all 12 clips to be split are of one group me; say yourself"),
+        (
+            ["x", "y", "z"] * 8,
+            r"1 labels have no clip left to train on, e\.g\. that of clips/\d\.wav, whose clips are of one",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_held_out_are_refused(tmp_path: Path, speakers: list[str], words: str) -> None:
+    write_table(tmp_path, spoken(speakers))
+    with pytest.raises(DataError, match=words):
+        opened(tmp_path)
 
 
 def test_clips_are_dealt_out_into_folds_where_no_column_says_it(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ NAMES = {"train": "training", "validation": "validation", "test": "test"}
 """How a message calls the clips of a part."""
 
 
+MOST_FOLDS = 20
+"""Into which groups are dealt so that a share of them can be held out."""
+
 NEXT = "next"
 """As ``validation_fold``: the fold after the one that is held out, and the first after the last."""
 
@@ -107,7 +110,8 @@ def complete(
     Given training, validation and test: as they are. Without validation, ``validation_share`` of the training part is
     held out for it. With a validation part and no test part, the validation part is also the test part. With neither,
     ``test_share`` of all recordings is held out for test and ``validation_share`` of all for validation. A data set
-    without a training part, or all of which is held out for test, can be tested on and not trained on.
+    without a training part, or all of which is held out for test, can be tested on and not trained on. What shares a
+    `Recording.group` stays together.
 
     Args:
         recordings_of: part → its recordings, for the parts that are given.
@@ -119,7 +123,8 @@ def complete(
 
     Raises:
         InvalidSetting: a share is out of range, or holds out or leaves fewer recordings than there are labels.
-        DataError: there are no recordings for the part, or a label has fewer than two of them.
+        DataError: there are no recordings for the part, a label has fewer than two of them or is of one group alone,
+            or there are too few groups.
     """
     for field, share in (("validation_share", validation_share), ("test_share", test_share)):
         everything = field == "test_share" and share == 1
@@ -152,7 +157,13 @@ def complete(
 def _split(
     recordings: Sequence[Recording], count: int, field: str, share: float, seed: int, stratify: bool
 ) -> tuple[list[Recording], list[Recording]]:
-    """Hold out ``count`` recordings by scikit-learn's ``train_test_split``: the rest, and those held out, in order."""
+    """Hold out ``count`` recordings by scikit-learn's ``train_test_split``: the rest, and those held out, in order.
+
+    Where there are groups, whole ones are held out, so that it is about as many.
+    """
+    groups = groups_of(recordings)
+    if groups is not None:
+        return _split_groups(recordings, groups, count, seed, stratify)
     numbers = range(len(recordings))
     labels = [recording.labels[0] for recording in recordings] if stratify else None
     sizes = Counter(labels or ())
@@ -171,6 +182,41 @@ def _split(
     return [recordings[number] for number in sorted(rest)], [recordings[number] for number in sorted(held_out)]
 
 
+def groups_of(recordings: Sequence[Recording]) -> list[str] | None:
+    """The group of each recording, of its own where it has none; None where none has."""
+    if all(recording.group is None for recording in recordings):
+        return None
+    return [f"clip {one.id}" if one.group is None else f"group {one.group}" for one in recordings]
+
+
+def _split_groups(
+    recordings: Sequence[Recording], groups: Sequence[str], count: int, seed: int, stratify: bool
+) -> tuple[list[Recording], list[Recording]]:
+    """Hold out groups with about ``count`` recordings: those that `divide` deals into the first of many folds."""
+    names = len(set(groups))
+    if names < 2:
+        raise DataError(
+            f"all {len(recordings)} clips to be split are of one {groups[0]}; say yourself which belong to train, "
+            "validation and test"
+        )
+    labels = [min(recording.labels, default=-1) if stratify else 0 for recording in recordings]
+    folds = min(names, MOST_FOLDS)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        splitter = sklearn.model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        dealt = [places for _, places in splitter.split(labels, labels, groups)]
+    wanted = min(max(1, round(folds * count / len(recordings))), folds - 1)
+    held_out = {int(place) for places in dealt[:wanted] for place in places}
+    rest = [recording for place, recording in enumerate(recordings) if place not in held_out]
+    if stratify and (gone := {one.labels for one in recordings} - {one.labels for one in rest}):
+        known = next(one.id for one in recordings if one.labels in gone)
+        raise DataError(
+            f"{len(gone)} labels have no clip left to train on, e.g. that of {known}, whose clips are of one group or "
+            "few; name other groups, or say yourself which clips belong to train, validation and test"
+        )
+    return rest, [recordings[place] for place in sorted(held_out)]
+
+
 def halves(part: AudioDataset, seed: int = 0) -> tuple[AudioDataset, AudioDataset]:
     """Two parts of a data set, about as large, the labels shared out evenly as far as that goes.
 
@@ -185,9 +231,9 @@ def halves(part: AudioDataset, seed: int = 0) -> tuple[AudioDataset, AudioDatase
     Raises:
         DataError: all clips are of one group, or there is one clip only.
     """
-    groups = [f"clip {recording.id}" if recording.group is None else recording.group for recording in part.recordings]
+    groups = groups_of(part.recordings) or [recording.id for recording in part.recordings]
     if len(set(groups)) < 2:
-        what = f"all of its {len(groups)} clips are of one group, {groups[0]}" if groups[1:] else "there is one clip"
+        what = f"all of its {len(groups)} clips are of one {groups[0]}" if groups[1:] else "there is one clip"
         raise DataError(f"this part of the data set cannot be halved: {what}")
     labels = [min(recording.labels, default=-1) for recording in part.recordings]
     options = {"n_splits": 2, "shuffle": True, "random_state": seed}

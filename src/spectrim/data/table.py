@@ -14,7 +14,7 @@ from typing import Any
 
 from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
-from spectrim.data.splits import check_folds, complete, divide, in_part
+from spectrim.data.splits import check_folds, complete, divide, groups_of, in_part
 from spectrim.errors import DataError, InvalidSetting, brief, shown
 from spectrim.tables import read_rows, whole_number
 
@@ -66,7 +66,8 @@ def open_table(
         folds: deal the clips out into so many folds by seed, about the same share of each label in each; for a table
             without a column ``fold``.
         group: column that says which clips belong together, e.g. those of one speaker or original recording;
-            ``group`` or ``speaker`` unless given. ``folds`` put them into one fold.
+            ``group`` or ``speaker`` unless given. They are in one fold of ``folds``, or on one side of what is held
+            out by a share; a clip whose cell is empty is a group of its own.
         fold: the one that is held out for test; the lowest unless given.
         validation_fold: the one that is held out for validation, or ``"next"`` for that after ``fold``; that for test
             unless given.
@@ -130,9 +131,7 @@ def _dealt_out(path: Path, rows: Sequence[_Row], recordings: Sequence[Recording]
     if rows[0].fold is not None or rows[0].split is not None:
         has = "fold" if rows[0].fold is not None else "split"
         raise InvalidSetting("folds", folds, f"none: {path} has a column {has}")
-    named = [row.group for row in rows if row.group is not None]
-    groups = named if len(named) == len(rows) else None
-    numbers = divide(recordings, folds, seed=seed, groups=groups)
+    numbers = divide(recordings, folds, seed=seed, groups=groups_of(recordings))
     return [replace(row, fold=number) for row, number in zip(rows, numbers, strict=True)]
 
 
@@ -182,7 +181,7 @@ def _read(path: Path, delimiter: str, label_separator: str, group: str | None) -
             raise DataError(f"{where}: split is {brief(split)}; allowed: {', '.join(PARTS)}")
         seen.add(cells["path"])
         number = None if fold is None else whole_number(path, line, "fold", fold)
-        together = cells[group] if group is not None else cells.get("group") or cells.get("speaker") or None
+        together = (cells[group] if group is not None else cells.get("group") or cells.get("speaker")) or None
         rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number, together))
     if not rows:
         raise DataError(f"{path} holds no clips")

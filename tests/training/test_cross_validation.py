@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,21 @@ def test_ctrl_c_in_the_second_fold_and_resume(
     assert (output / "fold1" / "results.json").stat().st_mtime_ns == written
     before = json.loads((crossed[0] / "cross_validation" / "results.json").read_text())
     assert (found.folds, found.keep_rates) == (before["folds"], before["keep_rates"])
+
+
+def test_other_clips_than_a_finished_fold_had_are_refused_before_the_next_one(
+    crossed: tuple[Path, str, str], tones: Path, tmp_path: Path
+) -> None:
+    """Nothing would be trained anew, and the clips that the fold was not asked about would be missing in the table."""
+    output, data = tmp_path / "cv", tmp_path / "tones"
+    shutil.copytree(crossed[0], output)
+    shutil.copytree(tones, data)
+    for written in output.glob("fold*/run.json"):  # as if they had been begun with these
+        written.write_text(written.read_text().replace(str(tones), str(data)))
+    table = data / "labels.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match=r"17 clips that are not the 18 with which the run in .*fold1 was begun"):
+        cross_validate(plan(), data, output, resume=True)
 
 
 def test_a_table_of_several_labels_and_few_clips_has_no_intervals(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from spectrim.training.finetune import chosen_on, train
 from spectrim.training.recipes import Recipe
 from spectrim.training.run_folder import check_run
 from spectrim.training.run_log import Say
+from spectrim.training.same_clips import check_clips
 
 FOLD = "{fold}"
 """Stands for the number of a fold in a name."""
@@ -159,6 +160,8 @@ def _check(runs: Sequence[_Fold], data: str | Path, *, resume: bool) -> str | No
             parts = {part: entry.open(data, part, **fold.recipe.data.options) for part in PARTS}
         except DataError as error:
             raise DataError(f"fold {fold.number}: {error}") from error
+        if resume:
+            check_clips(fold.folder, parts)
         on = chosen_on(fold.recipe, parts)
         if is_main_process():
             _warn_of_unheard(fold.number, parts)

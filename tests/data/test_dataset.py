@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tones import write_tone
+from torch.utils.data import DataLoader
 
 from spectrim.data import AudioDataset, Recording
 from spectrim.errors import DataError, InvalidSetting
 
 
-def dataset(folder: Path, count: int, bad: tuple[int, ...] = (), **options: object) -> AudioDataset:
+def dataset(folder: Path, count: int, bad: Sequence[int] = (), **options: object) -> AudioDataset:
     recordings = []
     for number in range(count):
         path = folder / f"{number}.wav"
@@ -80,6 +82,21 @@ def test_too_many_corrupt_files_are_an_error(tmp_path: Path) -> None:
     assert part[4].id == "5.wav"
     with pytest.raises(DataError, match=r"3 of 10 files cannot be read.*bad_share=0\.2.*7\.wav"):
         part[7]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+@pytest.mark.parametrize("workers", [0, 4])
+def test_decoding_processes_count_corrupt_files_together(tmp_path: Path, workers: int) -> None:
+    """Each of four meets two of eight, which is no more than it may."""
+    part = dataset(tmp_path, 40, bad=range(0, 40, 5), bad_share=0.1)
+    reader = DataLoader(part, batch_size=1, num_workers=workers, collate_fn=list)
+    with pytest.raises(DataError, match=r"[5-8] of 40 files cannot be read, more than bad_share=0\.1"):
+        list(reader)
+    assert len(part.broken) >= 5
+    part = dataset(tmp_path, 40, bad=(3, 7), bad_share=0.1)
+    heard = [clip for batch in DataLoader(part, batch_size=1, num_workers=workers, collate_fn=list) for clip in batch]
+    assert [clip.id for clip in heard if clip.stand_in] == ["4.wav", "8.wav"]
+    assert list(part.broken) == ["3.wav", "7.wav"]
 
 
 def test_nothing_to_replace_it_with(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset, Clip
+from spectrim.data.dataset import NO_REASON
 from spectrim.errors import InvalidSetting
 from spectrim.files import refuse_another_run
 from spectrim.network.entering import spectrogram_of
@@ -91,7 +92,7 @@ def _observed(
         clip = part[place]
         if clip.stand_in:
             name = part.recordings[place].id
-            left_out[name] = part.broken.get(name, "it cannot be read")
+            left_out[name] = part.broken.get(name, NO_REASON)
         else:
             waiting.append((place, clip))
         last = place == places[-1]

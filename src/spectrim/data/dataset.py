@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from spectrim.audio import files as audio
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 PARTS = ("train", "validation", "test")
 BAD_SHARE = 0.05
 """Share of a part's files that may be missing, or unreadable, before it is an error."""
+
+NO_REASON = "it cannot be read"
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +140,7 @@ class AudioDataset(Dataset[Clip]):
 
     A file that cannot be read is named once, with the reason, in the log and in `broken`, and another clip
     stands in for it from then on: always the same one, so that a resumed run sees the same data. Such a clip says so
-    by `Clip.stand_in`.
+    by `Clip.stand_in`. All decoding processes count such files together.
 
     Args:
         recordings: the files that are there.
@@ -148,9 +152,6 @@ class AudioDataset(Dataset[Clip]):
         cache: keeps what its files sound like at 16 kHz; None to decode them each time.
         sampling_rate: of the waveforms, in hertz.
         highest_rate: in hertz; the files are packed at it, so that a higher one would find nothing new in them.
-
-    Attributes:
-        broken: id → reason of the files found unreadable so far, in this process.
 
     Raises:
         DataError: there is nothing in the part, or too much of it is missing.
@@ -166,10 +167,12 @@ class AudioDataset(Dataset[Clip]):
     cache: AudioCache | None = None
     sampling_rate: int = field(default=audio.SAMPLING_RATE, kw_only=True)
     highest_rate: int | None = field(default=None, kw_only=True)
-    broken: dict[str, str] = field(default_factory=dict, init=False)
+    _reasons: dict[str, str] = field(default_factory=dict, init=False)
+    _unreadable: Tensor = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         check_bad_share(self.bad_share)
+        self._unreadable = torch.zeros(len(self.recordings), dtype=torch.bool).share_memory_()
         if self.missing:
             named = some(self.missing)
             logger.warning("%d files are missing and left out: %s", len(self.missing), named)
@@ -184,6 +187,12 @@ class AudioDataset(Dataset[Clip]):
 
     def __len__(self) -> int:
         return len(self.recordings)
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Id → reason of the files found unreadable so far; a decoding process has the reason in the log alone."""
+        found = [self.recordings[place].id for place in self._unreadable.nonzero().flatten().tolist()]
+        return {name: self._reasons.get(name, NO_REASON) for name in found}
 
     def with_labels(self, labels: Sequence[str]) -> AudioDataset:
         """The same clips with targets among more labels, e.g. those of a model whose test set lacks some.
@@ -245,16 +254,18 @@ class AudioDataset(Dataset[Clip]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         for step in range(len(self)):
-            recording = self.recordings[(index + step) % len(self)]
-            if recording.id in self.broken:
+            place = (index + step) % len(self)
+            if self._unreadable[place]:
                 continue
+            recording = self.recordings[place]
             try:
                 samples = self.read(recording)
             except AudioError as error:
-                self._report(recording, error)
+                self._report(place, recording, error)
                 continue
             return Clip(samples, self.target(recording), recording.id, stand_in=step > 0)
-        raise DataError(f"none of the {len(self)} files can be read; the last: {_last(self.broken)}")
+        name, reason = next(reversed(self.broken.items()))
+        raise DataError(f"none of the {len(self)} files can be read; the last: {name}: {reason}")
 
     def read(self, recording: Recording) -> NDArray[np.float32]:
         """The waveform (n,) of a recording; raises `AudioError`. Packed ones are not cached: they decode quickly."""
@@ -268,13 +279,15 @@ class AudioDataset(Dataset[Clip]):
         target[list(recording.labels)] = 1
         return target
 
-    def _report(self, recording: Recording, error: AudioError) -> None:
-        self.broken[recording.id] = error.reason
+    def _report(self, place: int, recording: Recording, error: AudioError) -> None:
+        self._reasons[recording.id] = error.reason
+        self._unreadable[place] = True
         logger.warning("%s is replaced by another clip: %s", recording.source, error.reason)
-        if len(self.broken) > bearable(len(self), self.bad_share):
+        found = int(self._unreadable.sum())
+        if found > bearable(len(self), self.bad_share):
             raise DataError(
-                f"{len(self.broken)} of {len(self)} files cannot be read, more than bad_share={self.bad_share:g}; "
-                f"the last: {_last(self.broken)}"
+                f"{found} of {len(self)} files cannot be read, more than bad_share={self.bad_share:g}; "
+                f"the last: {recording.id}: {error.reason}"
             ) from error
 
 
@@ -311,8 +324,3 @@ def evenly(part: AudioDataset, limit: int | None) -> AudioDataset:
     if limit < 2:
         raise InvalidSetting("limit", limit, "2 or more: one clip has no interval")
     return replace(part, recordings=[part.recordings[place] for place in spread_places(limit, len(part))], missing=())
-
-
-def _last(broken: dict[str, str]) -> str:
-    name, reason = next(reversed(broken.items()))
-    return f"{name}: {reason}"

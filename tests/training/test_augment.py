@@ -15,6 +15,7 @@ from spectrim.data import Clip
 from spectrim.training.augment import (
     NOISE_LEVEL,
     ROLL_FRAMES,
+    Draw,
     TrainingClip,
     TrainingClips,
     apply,
@@ -311,6 +312,13 @@ def test_what_is_drawn_depends_on_seed_epoch_and_clip_alone() -> None:
     for name in forwards[0]:
         per_clip = {np.asarray(one[name]).tobytes() for one in forwards}
         assert len(per_clip) > 1, name
+
+
+def test_a_clip_that_comes_again_in_an_epoch_is_another_draw() -> None:
+    clips = training(**EVERYTHING)
+    once, again, twice = (everything(clips[draw]) for draw in (3, Draw(3, 0), Draw(3, 1)))
+    assert same(once, again) and not same(once, twice)
+    assert same(twice, everything(clips[Draw(3, 1)])) and not same(twice, everything(clips[Draw(3, 2)]))
 
 
 @pytest.mark.parametrize("change", ["epoch", "seed"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,10 @@ def drawn(epoch: int, number: int, weights: Any = (1.0, 2.0, 0.0, 5.0), *, repla
     clips = SimpleNamespace(epoch=epoch)
     sampler = BalancedSampler(torch.tensor(weights), number, replacement=replacement, clips=clips, seed=3)
     assert len(sampler) == number
-    return list(sampler)
+    draws = list(sampler)
+    assert len(set(draws)) == number, "a clip that comes again says how often it came before"
+    assert {draw.before for draw in draws} == set(range(max(Counter(draw.index for draw in draws).values())))
+    return [draw.index for draw in draws]
 
 
 def test_clips_come_as_often_as_they_weigh() -> None:

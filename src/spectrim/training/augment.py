@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -41,8 +42,20 @@ class TrainingClip(Clip):
     random: np.random.Generator = field(kw_only=True)
 
 
+class Draw(NamedTuple):
+    """A clip that an epoch has, perhaps not for the first time.
+
+    Attributes:
+        index: of the clip.
+        before: how often the epoch has had it before.
+    """
+
+    index: int
+    before: int
+
+
 class TrainingClips(Dataset[TrainingClip]):
-    """A data set part with its waveforms augmented, anew in every epoch.
+    """A data set part with its waveforms augmented, anew in every epoch, and each time that an epoch has a clip.
 
     Args:
         clips: the part.
@@ -63,10 +76,11 @@ class TrainingClips(Dataset[TrainingClip]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> TrainingClip:
+    def __getitem__(self, index: int | Draw) -> TrainingClip:
         """Read a clip and augment it."""
-        settings, random = self.settings, np.random.default_rng([self.seed, self.epoch, index])
-        clip = self.clips[index]
+        index, before = index if isinstance(index, Draw) else Draw(index, 0)
+        random = np.random.default_rng([self.seed, self.epoch, index, *([before] if before else [])])
+        settings, clip = self.settings, self.clips[index]
         waveform, target = self._prepare(clip.waveform, random), clip.target
         if settings.mixup and random.random() < settings.mixup:
             other = self.clips[int(random.integers(len(self)))]

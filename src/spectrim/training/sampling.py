@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import Sampler
 from spectrim.data import AudioDataset
 from spectrim.data.dataset import label_table
 from spectrim.errors import InvalidSetting
+from spectrim.training.augment import Draw
 from spectrim.training.recipes import SamplingSettings
 
 MOST_CLIPS = 1 << 24
@@ -39,7 +41,7 @@ def clip_weights(clips: AudioDataset) -> Tensor:
     return torch.from_numpy(weights.astype(np.float64))
 
 
-class BalancedSampler(Sampler[int]):
+class BalancedSampler(Sampler[Draw]):
     """Draw the clips of an epoch by their weights, the same ones for a seed and epoch in every process.
 
     Args:
@@ -57,10 +59,13 @@ class BalancedSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.number
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Draw]:
+        before: Counter[int] = Counter()
         generator = torch.Generator().manual_seed((self.seed << 32) + self.clips.epoch)
         drawn = torch.multinomial(self.weights, self.number, replacement=self.replacement, generator=generator)
-        return iter(drawn.tolist())
+        for index in drawn.tolist():
+            yield Draw(index, before[index])
+            before[index] += 1
 
 
 def epoch_size(settings: SamplingSettings, clips: AudioDataset) -> int:

@@ -11,6 +11,11 @@ NAMES = {
     ("mean_attention", "drop"): "mean attention",
     ("intensity", "drop"): "intensity",
     ("variation", "drop"): "variation",
+    ("value_norm", "drop"): "norm of the values",
+    ("cls_attention_so_far", "drop"): "[CLS] attention so far",
+    ("cls_without_sinks", "drop"): "[CLS] attention without sinks",
+    ("auto", "cluster"): "`cluster`",
+    ("regular", "drop"): "a fixed lattice",
     ("random", "drop"): "random",
 }
 
@@ -21,10 +26,15 @@ def _signed(found: Mapping[str, float]) -> str:
 
 
 def _grid(results: Mapping[str, Any], field: str, shown: Any) -> tuple[list[str], list[list[str]]]:
-    """A row a ranking, a column a keep rate."""
+    """A row a ranking that was run, a column a keep rate."""
     rows = {(row["criterion"], row["reducer"], row["keep_rate"]): row for row in results["rows"]}
     rates = list(dict.fromkeys(rate for _, _, rate in rows))
-    lines = [[name, *(shown(rows[*ranking, rate][field]) for rate in rates)] for ranking, name in NAMES.items()]
+    ran = {(criterion, reducer) for criterion, reducer, _ in rows}
+    lines = [
+        [name, *(shown(rows[*ranking, rate][field]) for rate in rates)]
+        for ranking, name in NAMES.items()
+        if ranking in ran
+    ]
     return ["ranked by", *(f"r = {rate:g}" for rate in rates)], lines
 
 

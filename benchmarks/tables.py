@@ -188,7 +188,7 @@ def reached(found: Sequence[Outcome]) -> str:
     """Targets and what came out."""
     lines = [
         [
-            *(one.target, one.where, f"{one.wanted:g}", f"{one.ratio:.2f}"),
+            *(one.target, one.where, f"{one.wanted:g}", f"{one.ratio:.3f}"),
             f"{one.low:.2f} to {one.high:.2f}" if one.low is not None and one.high is not None else NONE,
             "yes" if one.reached else "**no**",
         ]

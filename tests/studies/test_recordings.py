@@ -37,6 +37,8 @@ from spectrim.tables import csv_text, table_csv
 from spectrim.training.pretrain_recipes import load_pretrain_recipe
 from spectrim.training.recipe_files import load_recipe
 
+ALONE_AND_ANALYSIS = ("one block alone", "the paper's analysis")
+
 TEST, VALIDATION = (3, 4, 10, 14, 26, 28), (2, 7, 8, 12, 21, 25)
 PROTOCOL = {
     0: TEST,
@@ -363,6 +365,9 @@ def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path,
     assert "* Stage 1, AST, fold 4: r=0.999, r=0.7, r=0.5, r=0.3-random" in text
     assert "* Stage 2, AudioMAE: not run, in any fold\n" in text
     assert "* Stage 3, AST: not run, in any fold" in text
+    left = ["later blocks", *(f"{part} of r={rate}" for rate in (0.999, 0.7) for part in ALONE_AND_ANALYSIS)]
+    assert f"* Descriptive, AST, fold 0: {'; '.join(['other rankings and reducers', *left])}\n" in text
+    assert "Descriptive, AudioMAE" not in text and "Descriptive, AST, fold 2" not in text
     lines = (out / "speakers.csv").read_text().splitlines()
     assert lines[0] == "backbone,how,arm,seed,fold,speaker,accuracy"
     assert len(lines) == 1 + 12 * (4 + 16 + 2)
@@ -383,7 +388,7 @@ def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Pa
     control = next(arm for arm in plan.arms if (arm.stage, arm.fold, arm.branch.keep_rate) == (1, 0, 0.999))
     answered(control, out, data, {f"{TRAINED} at keep rate 0.999": 1.0, **free})
     before = write_report(plan, out, data).with_suffix(".md").read_text()
-    assert "other rankings and reducers" not in before
+    assert "other rankings and reducers, training-free" not in before
     # A study whose remedies were asked before one of them was added: that one is not told, and nothing else is lost.
     asked_of = [name for name in REMEDIES["ast"] if name != "cls_without_sinks"]
     shares = {name: 0.8 if name == "value_norm" else 0.3 for name in asked_of}
@@ -392,7 +397,9 @@ def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Pa
         asked, out, data, {f"{name} at keep rate {rate:g}": shares[name] for name in shares for rate in (0.7, 0.5)}
     )
     (out / asked.answers).parent.rename((out / control.remedies).parent)
-    lines = write_report(plan, out, data).with_suffix(".md").read_text().splitlines()
+    text = write_report(plan, out, data).with_suffix(".md").read_text()
+    assert "* Descriptive, AST, fold 0: other rankings and reducers: cls_without_sinks; later blocks;" in text
+    lines = text.splitlines()
     start = lines.index("### AST: other rankings and reducers, training-free")
     rows = [line.split(" | ") for line in lines[start : start + 20] if line.startswith("| ")][2:]
     named = [row[0].removeprefix("| ") for row in rows]

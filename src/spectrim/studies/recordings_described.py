@@ -27,10 +27,11 @@ from spectrim.studies.recordings import (
     REMEDIES,
     REMEDY_RATES,
     SAME_MACS,
+    SEEDS,
 )
 from spectrim.studies.recordings_analysis import QUANTITIES, TESTED
 from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key, over_seeds, unseen
-from spectrim.studies.recordings_record import Row
+from spectrim.studies.recordings_record import Record, Row
 
 
 def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> None:
@@ -63,6 +64,31 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
     told = ("lost at {:g}", "above random at {:g}", "lost at {:g} without fold 0")
     heads = [head.format(rate) for rate in REMEDY_RATES for head in told]
     report.table(["ranking or reducer", *heads], table)
+
+
+def undescribed(record: Record, backbone: str, fold: int, seed: int = SEEDS[0]) -> list[str]:
+    """What is described of a fold's models, but has not been run for those that are trained."""
+
+    def of(rows: Sequence[Row], arm: str) -> list[Row]:
+        wanted = (backbone, fold, seed, arm)
+        return [row for row in rows if (row["backbone"], row["fold"], row["seed"], row["arm"]) == wanted]
+
+    trained = [branch for branch in PROFILED if of(record.runs, branch.name)]
+    left = []
+    if CONTROL_ARM in trained:
+        own = [row for row in record.speakers if (row["backbone"], row["fold"]) == (backbone, fold)]
+        free = {(row["how"], row["arm"]) for row in own}
+        names = REMEDIES[backbone]
+        lacking = [name for name in names if not {free_key(name, rate) for rate in REMEDY_RATES} <= free]
+        if lacking:
+            which = "" if len(lacking) == len(names) else f": {', '.join(lacking)}"
+            left.append(f"other rankings and reducers{which}")
+        if later_key(LATER_METHODS[0], LATER_RATES[0]) not in free:
+            left.append("later blocks")
+    for branch in trained:
+        parts = [("one block alone", record.depth), ("the paper's analysis", record.analysis)]
+        left += [f"{part} of {branch.name}" for part, rows in parts if not of(rows, branch.name)]
+    return left
 
 
 def among(found: SpeakerMean | None, folds: Sequence[int]) -> str:

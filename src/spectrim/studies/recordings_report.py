@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from spectrim.pictures.report import Report
 from spectrim.stats.speakers import SpeakerMean
 from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import (
+    BOTH,
     CONTROL_ARM,
     DATA,
     FIRST_ARMS,
@@ -45,7 +47,14 @@ from spectrim.studies.recordings_answers import (
     secondary,
     unseen,
 )
-from spectrim.studies.recordings_described import add_analysis, add_depth, add_later, add_remedies, among
+from spectrim.studies.recordings_described import (
+    add_analysis,
+    add_depth,
+    add_later,
+    add_remedies,
+    among,
+    undescribed,
+)
 from spectrim.studies.recordings_record import OF_SOUNDS, Record, read_record
 from spectrim.studies.recordings_runs import record_of
 from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, SOUNDS, add_sounds, check_rows, fold_sources, sounds_state
@@ -374,6 +383,9 @@ def _add_missing(report: Report, plan: RecordingsPlan, record: Record) -> None:
                 names = [arm.branch.name for arm in left if arm.fold == fold]
                 if names:
                     lines.append(f"{head}, fold {fold}: {', '.join(names)}")
+    for backbone, fold in itertools.product(BOTH, range(FOLDS)):
+        if parts := undescribed(record, backbone, fold):
+            lines.append(f"Descriptive, {NAMES[backbone]}, fold {fold}: {'; '.join(parts)}")
     for seed in SOUND_SEEDS:
         there = {(row["arm"], row["fold"]) for row in record.sounds if row["seed"] == seed and row["how"] == TUNED}
         left_out = [fold for fold in SOUND_FOLDS if any((arm.name, fold) not in there for arm in FIRST_ARMS)]

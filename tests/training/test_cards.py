@@ -18,6 +18,7 @@ from spectrim.training.cards import write_card
 
 RESULTS: dict[str, Any] = {
     "chosen": {"step": 12, "epoch": 1.5, "validation_accuracy": 0.75},
+    "chosen_on": "validation",
     "metric": "accuracy",
     "test_clips": 5,
     "test": {"1.0": 0.8, "0.5": 0.6},
@@ -74,7 +75,7 @@ def test_the_card_carries_the_results_for_machines_and_for_readers(config: Any, 
     for rate, value in RESULTS["test"].items():
         count = macs(config, keep_rate=float(rate))
         assert f"| {rate} | {value:.4f} | {count.paper / 1e6:,.1f} M | {count.executed / 1e6:,.1f} M |" in text
-    assert "5 clips of the test part, the weights of epoch 1.50, the best on the validation part." in text
+    assert "5 clips of the test part, the weights of epoch 1.50 (chosen on validation clips that are neither" in text
     assert "Tones, {not} a field" in text
     assert "Started from random weights." in text
     assert "CC BY-NC" not in text
@@ -92,12 +93,28 @@ def test_the_licence_of_the_start_goes_on(config: Any, official: str, tmp_path: 
 
 
 def test_a_model_that_was_not_tested_says_so(config: Any, tmp_path: Path) -> None:
-    results = {**RESULTS, "test": {}, "test_clips": 0, "chosen": {"step": 12, "epoch": 1.5}}
+    results = {**RESULTS, "test": {}, "test_clips": 0, "chosen": {"step": 12, "epoch": 1.5}, "chosen_on": None}
     write_card(tmp_path, config, recipe(), None, results)
     card = card_of(tmp_path)
     assert card.data.eval_results is None
     assert "Not tested." in card.text
-    assert "the weights of epoch 1.50, the last." in card.text
+    assert "the weights of epoch 1.50 (none chosen: the last one)." in card.text
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "on", "said"),
+    [
+        ({"choose": "average", "average_last": 2}, None, "none chosen: the mean of the weights of the last 2 checkpo"),
+        ({}, "test", "chosen on the clips that are tested, which flatters the result; "),
+    ],
+)
+def test_the_card_says_how_the_epoch_was_chosen(
+    config: Any, tmp_path: Path, evaluation: dict[str, Any], on: str | None, said: str
+) -> None:
+    further = {"averaged_steps": [6, 12]} if on is None else {"validation_accuracy": 0.75}
+    results = {**RESULTS, "chosen": {"step": 12, "epoch": 1.5, **further}, "chosen_on": on}
+    write_card(tmp_path, config, recipe(evaluation=evaluation), None, results)
+    assert f"the weights of epoch 1.50 ({said}" in card_of(tmp_path).text
 
 
 def test_a_card_does_not_keep_its_model_from_loading(config: Any, tmp_path: Path) -> None:

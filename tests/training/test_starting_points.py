@@ -45,7 +45,9 @@ def test_one_class_trains_as_multi_label_and_is_saved_and_loaded(
     assert "mAP is not defined on the test part: every clip has 'bird'" in caplog.text
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["metric"], results["test"]) == ("mAP", {"0.5": None, "1.0": None})
-    assert "| 0.5 | not defined |" in (tmp_path / "run" / "model" / "README.md").read_text()
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "| 0.5 | not defined |" in card
+    assert (results["chosen_on"], "the weights of epoch 1.00 (none chosen: the last one)" in card) == (None, True)
     with pytest.raises(InvalidSetting, match=r"part is 'test'; allowed: .* for mAP; here every clip has 'bird'"):
         evaluate(tmp_path / "run" / "model", "folder", root)
     with pytest.raises(InvalidSetting, match="'bird' is the only label"):

@@ -119,7 +119,7 @@ def _resumable(console: Console) -> Iterator[None]:
 def _print(recipe: Recipe, results: Mapping[str, Any], output: Path, console: Console) -> None:
     """The metric at each keep rate, and where the model is."""
     from spectrim.cli.terminal import complain, out_console, rows_table
-    from spectrim.training.cross_validation import epoch_choice
+    from spectrim.training.chosen_epoch import epoch_choice
 
     metric = results["metric"]
     rows = [{"keep_rate": float(rate), metric: value} for rate, value in results["test"].items()]

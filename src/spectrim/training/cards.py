@@ -12,6 +12,7 @@ from spectrim.checkpoints import describe
 from spectrim.config import SpectrimConfig
 from spectrim.network.macs import macs
 from spectrim.pictures.markdown import code_block, code_span, plain_markdown
+from spectrim.training.chosen_epoch import epoch_choice
 from spectrim.training.recipes import Recipe
 
 METRIC_TYPES = {"accuracy": "accuracy", "mAP": "mean_average_precision"}
@@ -35,7 +36,7 @@ model = spectrim.from_pretrained("PATH", keep_rate={keep_rate})
 
 ## Test
 
-{test_clips} clips of the test part, the weights of epoch {epoch:.2f}{choice}.
+{test_clips} clips of the test part, the weights of epoch {epoch:.2f} ({choice}).
 
 {table}
 
@@ -61,7 +62,7 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         init: the checkpoint that it started from, or None.
         results: of `spectrim.training.finetune.train`.
     """
-    metric, chosen = results["metric"], results["chosen"]
+    metric = results["metric"]
     rows = ["| keep rate | " + metric + " | MACs of the paper | executed MACs |", "|---|---|---|---|"]
     for rate, value in results["test"].items():
         count = macs(config, keep_rate=float(rate))
@@ -99,8 +100,8 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         keep_rate=config.keep_rate,
         prune_at=", ".join(map(str, config.prune_at)),
         test_clips=results["test_clips"],
-        epoch=chosen["epoch"],
-        choice=", the best on the validation part" if len(chosen) > 2 else ", the last",
+        epoch=results["chosen"]["epoch"],
+        choice=epoch_choice(recipe, results["chosen_on"]),
         table="\n".join(rows) if results["test"] else "Not tested.",
         start="random weights" if init is None else code_span(init),
         training_clips=results["training_clips"],

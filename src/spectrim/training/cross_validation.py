@@ -20,7 +20,8 @@ from spectrim.machine import is_main_process
 from spectrim.measure.metric_intervals import RESAMPLES, standings
 from spectrim.stats.ground import FEWEST_CLIPS, Interval
 from spectrim.training.answers import ANSWERS, Answers
-from spectrim.training.finetune import chosen_on, train
+from spectrim.training.chosen_epoch import chosen_on, epoch_choice
+from spectrim.training.finetune import train
 from spectrim.training.recipes import Recipe
 from spectrim.training.run_folder import check_run
 from spectrim.training.run_log import Say
@@ -40,8 +41,8 @@ class CrossValidation:
 
     Attributes:
         facts: recipe, data_set, metric, keep_rate (that it was trained for), folds, models (where they are, with
-            ``{fold}``), clips (over all folds), labels, chosen_on (see `spectrim.training.finetune.chosen_on`), epoch
-            (how it was chosen, in words), interval (what the intervals are, or why there are none).
+            ``{fold}``), clips (over all folds), labels, chosen_on (see `spectrim.training.chosen_epoch`), epoch (how it
+            was chosen, in words), interval (what the intervals are, or why there are none).
         folds: one a fold and keep rate: fold, keep_rate, the metric by its name, test_clips, training_clips, epoch and
             step of the weights.
         keep_rates: one a keep rate: mean, sd (standard deviation, of n − 1), lowest and highest of the folds' metrics;
@@ -259,25 +260,3 @@ def _ends(name: str, found: Interval, *, few: bool) -> dict[str, float | None]:
     if few or found.low == found.high:
         found = Interval(found.value, math.nan, math.nan)
     return found.columns(name)
-
-
-def epoch_choice(recipe: Recipe, on: str | None) -> str:
-    """How the epoch is chosen, in words.
-
-    Args:
-        recipe: of the run.
-        on: see `spectrim.training.finetune.chosen_on`.
-    """
-    data, evaluation = recipe.data, recipe.evaluation
-    if on == "test":
-        in_folds = "fold" in data.options or find_data_set(data.name).folds
-        apart = "data.options.validation_fold=next chooses it on another fold, " if in_folds else ""
-        return (
-            f"chosen on the clips that are tested, which flatters the result; {apart}evaluation.choose=last takes the "
-            "last"
-        )
-    if on == "validation":
-        return "chosen on validation clips that are neither trained nor tested on"
-    if evaluation.choose == "average":
-        return f"none chosen: the mean of the weights of the last {evaluation.average_last} checkpoints"
-    return "none chosen: the last one"

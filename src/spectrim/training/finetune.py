@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from spectrim.training.augment import TrainingClips
 from spectrim.training.branch import branching_point
 from spectrim.training.building import build_model
 from spectrim.training.cards import write_card
+from spectrim.training.chosen_epoch import chosen_on
 from spectrim.training.distillation import open_teacher
 from spectrim.training.input_check import InputNotice, check_input
 from spectrim.training.nodes import check_nodes
@@ -252,7 +252,7 @@ def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
     tested, answers = test_at_keep_rates(trainer, parts["test"], job.metric)
     results = {
         "chosen": best or {"step": state.global_step, "epoch": state.global_step / per_epoch},
-        "chosen_on": chosen_on(job.recipe, parts),
+        "chosen_on": chosen_on(job.recipe, parts) if state.best_global_step else None,
         **tested,
         "training_clips": len(parts["train"]),
         "replaced_clips": {name: part.broken for name, part in parts.items() if part.broken},
@@ -265,14 +265,6 @@ def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
         write_json(job.output / "results.json", results)
     trainer.accelerator.wait_for_everyone()
     return results
-
-
-def chosen_on(recipe: Recipe, parts: Mapping[str, AudioDataset]) -> str | None:
-    """The clips that the epoch is chosen on: "validation", "test" where some of those are tested too, None for none."""
-    if recipe.evaluation.choose != "best":
-        return None
-    tested = {clip.id for clip in parts["test"].recordings}
-    return "test" if any(clip.id in tested for clip in parts["validation"].recordings) else "validation"
 
 
 def test_at_keep_rates(

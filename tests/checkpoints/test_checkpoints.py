@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from checkpoint_files import SMALL, audiomae, check_same_logits, hf_model, official_ast, save
+from checkpoint_files import SMALL, audiomae, check_same_logits, eat, hf_model, official_ast, save, ssast
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from spectrim.backbones import ast_tiny, audiomae_tiny
@@ -171,6 +171,27 @@ def test_a_number_of_patches_that_no_stride_gives_is_refused(tmp_path: Path) -> 
 def test_a_width_that_no_published_head_divides_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="multiple of 64"):
         from_pretrained(save(tmp_path, official_ast(width=96)))
+
+
+@pytest.mark.parametrize(
+    ("state", "prefix", "layout"),
+    [
+        (official_ast(prefix=""), "v.patch_embed.", "official-ast"),
+        (audiomae(labels=0, norm=False, decoder=True), "patch_embed.", "audiomae-pretrained"),
+        (eat(form="pretrained"), "modality_encoders.IMAGE.local_encoder.", "eat"),
+        (ssast(pretrained=True), "v.patch_embed.", "ssast-pretrained"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("sides", [(256, 256), (0, 0)])
+def test_patches_that_no_spectrogram_has_are_refused_in_every_layout(
+    tmp_path: Path, state: dict[str, torch.Tensor], prefix: str, layout: str, sides: tuple[int, int]
+) -> None:
+    path = save(tmp_path, state | {f"{prefix}proj.weight": torch.zeros(64, 1, *sides)})
+    said = rf"{path.name} \(layout {layout}\): .*patch_size is \[{sides[0]}, {sides[1]}\]; allowed: from 1 to 128 mel"
+    for load in (from_pretrained, describe):
+        with pytest.raises(CheckpointError, match=said):
+            load(path)
 
 
 # AudioMAE

@@ -12,7 +12,16 @@ from spectrim.checkpoints.untrusted import one_line
 from spectrim.config import SpectrimConfig
 from spectrim.errors import CheckpointError, InvalidSetting
 
-MALFORMED = (InvalidSetting, StrictDataclassError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
+MALFORMED = (
+    InvalidSetting,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """What building a configuration from values of the wrong kind raises."""
 
 IGNORED = ("auto_map", "quantization_config", "torch_dtype", "device_map", "pruning")

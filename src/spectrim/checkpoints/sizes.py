@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from spectrim.checkpoints.files import Source
-from spectrim.errors import CheckpointError
+from spectrim.errors import CheckpointError, InvalidSetting
 
 HEAD_WIDTH = 64
 """Width of an attention head in every published AST and AudioMAE; used where a layout does not say."""
+
+HIGHEST_PATCH = 128
+"""Mel bins of a patch at most: the published models have so many, or fewer."""
 
 
 def shape_of(source: Source, key: str) -> tuple[int, ...]:
@@ -58,8 +61,12 @@ def sizes_of(source: Source, projection: str, blocks: str, up: str, *, square: b
 
     Raises:
         CheckpointError: the shapes are those of no model that we have.
+        InvalidSetting: nor is the size of the patches.
     """
     width, _, height, length = shape_of(source, projection)
+    if not 1 <= height <= HIGHEST_PATCH or length < 1:
+        allowed = f"from 1 to {HIGHEST_PATCH} mel bins along frequency, and 1 frame or more along time"
+        raise InvalidSetting("patch_size", [height, length], allowed)
     if square and height != length:
         raise CheckpointError(f"{source.name}: patches of {height}×{length} are not supported, only square ones")
     depth = count_blocks(source, blocks)

@@ -39,6 +39,7 @@ def pretrained_fields(source: Source) -> SpectrimConfig:
     Raises:
         CheckpointError: they do not fit each other.
     """
+    sizes = _sizes(source)
     height, width = shape_of(source, PROJECTION)[2:]
     mels, frames = (_whole(source, name) for name in ("p_input_fdim", "p_input_tdim"))
     patches = count_positions(source, "v.pos_embed", extra=_extra(source))
@@ -48,7 +49,7 @@ def pretrained_fields(source: Source) -> SpectrimConfig:
             f"{frames} frames"
         )
     steps = {"frequency_stride": height, "time_stride": width}
-    return ssast_base(**_sizes(source), **steps, num_mel_bins=mels, max_length=frames)
+    return ssast_base(**sizes, **steps, num_mel_bins=mels, max_length=frames)
 
 
 def is_finetuned(source: Source) -> bool:

@@ -47,7 +47,8 @@ def told_in_words(
             "The bound takes clips as independent: of others than these it says as much as these stand for them."
         )
     told.append(_random_in_words(random))
-    told += [_beside_uniform(rows[name], row) for name in references if name != chosen]
+    best = "the fastest" if facts["min_speedup"] is None else "the one that loses least"
+    told += [_beside_uniform(rows[name], row, best) for name in references if name != chosen]
     if not references:
         told.append(f"At the model's own blocks no single keep rate meets the target, {facts['target']}.")
     return told
@@ -87,10 +88,10 @@ def _random_in_words(random: AgainstRandom | None) -> str:
     return f"{start}: {100 * random.over.value:+.1f} points, {span}{why}."
 
 
-def _beside_uniform(uniform: Row, row: Row) -> str:
+def _beside_uniform(uniform: Row, row: Row, best: str) -> str:
     by = " and its attention" if uniform["method"] == ATTENTION else ""
     return (
-        f"The chosen point is {uniform['chosen_is_faster']:.2f}× as fast as {uniform['name']}, the fastest within the "
+        f"The chosen point is {uniform['chosen_is_faster']:.2f}× as fast as {uniform['name']}, {best} within the "
         f"target with one keep rate at the model's own blocks{by} ({uniform['speed_up']:.2f}× the dense model; held "
         f"out: {_lost(uniform['held_drop'])}, the chosen one {_lost(row['held_drop'])})."
     )

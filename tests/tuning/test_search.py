@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from spectrim.comparison.methods import read_methods
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.costs import by_macs, fitted
-from spectrim.tuning.search import Answer, descend, front, spread_over
+from spectrim.tuning.run import _candidates
+from spectrim.tuning.search import Answer, Tried, descend, front, spread_over
 from spectrim.tuning.settings import LEVELS, Target, described, point_of
 
 OWN = Pruning(1.0, (1,))
@@ -105,6 +108,25 @@ def test_a_point_is_called_by_its_method_and_its_blocks() -> None:
     point = point_of(method, OWN, (1.0, 0.7, 1.0, 0.25))
     assert described(method.name, point) == "attention+fuse 1:0.7 3:0.25"
     assert (point.at, point.keep_rate, point.reducer) == ((1, 3), (0.7, 0.25), "fuse")
+
+
+def test_a_point_that_both_ways_lead_to_is_one_candidate() -> None:
+    """Of the comparison at the model's own blocks, in whatever order they stand, and of the search."""
+    (method, _) = read_methods(["variation", "random"])
+    own = Pruning(1.0, (3, 1))
+    searched = point_of(method, own, (1.0, 0.7, 1.0, 0.7))
+    assert (searched.at, searched.keep_rate) == ((1, 3), 0.7)
+    setting: Any = SimpleNamespace(
+        backend=SimpleNamespace(config=SimpleNamespace(pruning=own)),
+        search=SimpleNamespace(metric="accuracy"),
+        runtime=SimpleNamespace(exports=True),
+        depth=DEPTH,
+        runnable=list,
+    )
+    row = {"method": "variation", "keep_rate": 0.7, "macs_saved": 0.2, "accuracy": 0.8}
+    found = Tried(method, (1.0, 0.7, 1.0, 0.7), searched, 1.0, ask(searched))
+    names = [one.name for one in _candidates(setting, [row], [found], [method])]
+    assert names == ["dense", "variation 1:0.7 3:0.7"]
 
 
 def test_a_target_is_one_of_two() -> None:

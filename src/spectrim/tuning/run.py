@@ -298,7 +298,8 @@ def _candidates(
     own = [row for row in pruned if row["method"] == ATTENTION and not setting.runtime.exports]
     by_name = {method.name: method for method in methods}
     for row in [*own, *(pruned[place] for place in best)]:
-        point = by_name[row["method"]].at(config.pruning, row["keep_rate"])
+        rates = tuple(row["keep_rate"] if block in config.pruning.at else 1.0 for block in range(setting.depth))
+        point = point_of(by_name[row["method"]], config.pruning, rates)
         named.setdefault(point, Candidate(described(row["method"], point), row["method"], point, UNIFORM))
     for place in sorted(places):
         one = found[place]

@@ -75,7 +75,7 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 
 def point_of(method: Method, own: Pruning, rates: Rates) -> Pruning:
-    """The operating point of a method with a keep rate for each block of the model.
+    """The operating point of a method with a keep rate for each block of the model, always written in the same way.
 
     Args:
         method: what ranks, and what becomes of the rest.
@@ -86,7 +86,8 @@ def point_of(method: Method, own: Pruning, rates: Rates) -> Pruning:
     dense = method.at(own, 1.0)
     if not blocks:
         return dense
-    return dense.changed({"prune_at": blocks, "keep_rate": [rates[block] for block in blocks]})
+    pruned = [rates[block] for block in blocks]
+    return dense.changed({"prune_at": blocks, "keep_rate": pruned[0] if len(set(pruned)) == 1 else pruned})
 
 
 def described(method: str, point: Pruning) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_line import run
 from exported import exported, noise, tiny_model
 from shared import made_once
@@ -204,6 +205,46 @@ def test_what_this_machine_or_model_cannot_do_is_told(model: AudioTransformer, m
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"spectrim\[openvino\]"):
         open_model(model, backend="openvino")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), torch.OutOfMemoryError("out of memory")])
+def test_what_fails_for_a_while_is_left_out_and_tried_again(
+    model: AudioTransformer, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Path:
+        raise error
+
+    monkeypatch.setattr(choosing, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(choosing, "PAUSE", 0.0)
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "exported_file", fails)
+        assert isinstance(open_model(model, backend="auto", tell=said.append), TorchModel)
+    open_model(model, backend="auto", tell=said.append)
+    assert [f"left out: onnxruntime fp32 ({error})" in words for words in said] == [True, False]
+    assert "onnxruntime fp32" in said[1]
+    monkeypatch.setattr(choosing, "compared", None)  # what is whole is not measured again
+    open_model(model, backend="auto", tell=said.append)
+    assert said[1] == said[2]
+
+
+def test_what_lasts_is_remembered_and_a_full_disk_is_borne(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(choosing, "PAUSE", 0.0)
+    padded, said = tiny_model("audiomae", drop_padding=True), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(export_cache, "write_json", full)
+        assert isinstance(open_model(padded, backend="auto", tell=said.append), TorchModel)
+    assert "not kept ([Errno 28] No space left on device)" in caplog.text
+    open_model(padded, backend="auto", tell=said.append)
+    monkeypatch.setattr(choosing, "compared", None)
+    open_model(padded, backend="auto", tell=said.append)
+    assert ["left out: onnxruntime int8 (drop_padding is True" in words for words in said] == [True] * 3
 
 
 def test_a_cache_that_cannot_be_is_named(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ MOST = 10 * 10**9
 
 IDLE = 3600.0
 """Seconds after its last use in which a file stays, however much there is: somebody may be about to open it."""
+
+logger = logging.getLogger(__name__)
 
 VERSIONS = ("spectrim", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 
@@ -82,7 +85,8 @@ def exported_file(network: AudioTransformer, mark: str, precision: str, on_step:
 
     record = path.with_suffix(".json")
     remembered(record, make, lambda found: found["sha256"] == file_digest(path))
-    os.utime(record)
+    if record.exists():
+        os.utime(record)
     _make_room(folder, path)
     return path
 
@@ -112,7 +116,8 @@ def remembered(path: Path, make: Callable[[], dict[str, Any]], whole: Callable[[
     Args:
         path: of the record, JSON.
         make: gives it where there is none.
-        whole: whether a record, and what it stands for, is still as it was left; a damaged one is made anew.
+        whole: whether a record, and what it stands for, is still as it was left; a damaged one is made anew, as is one
+            that could not be written.
     """
     with FileLock(path.with_suffix(".lock")):
         try:
@@ -122,5 +127,8 @@ def remembered(path: Path, make: Callable[[], dict[str, Any]], whole: Callable[[
         except (OSError, ValueError, KeyError, TypeError):
             pass
         record = make()
-        write_json(path, record)
+        try:
+            write_json(path, record)
+        except OSError as error:
+            logger.warning("%s: not kept (%s); it is made anew the next time", path, error)
         return record

@@ -25,9 +25,18 @@ from spectrim.cli.app import app
 from spectrim.errors import CheckpointError, DataError, InvalidSetting, TrainingDiverged
 from spectrim.network.masked import MaskedAutoencoder
 from spectrim.tables import csv_text
-from spectrim.training.pretrain import MaskingCollator, PretrainingClips, PretrainingTrainer, prepare, pretrain
+from spectrim.training.pretrain import (
+    MaskingCollator,
+    PretrainingClips,
+    PretrainingTrainer,
+    build_trainer,
+    prepare,
+    pretrain,
+)
 from spectrim.training.pretrain_recipes import PretrainRecipe, load_pretrain_recipe
+from spectrim.training.progress import RunProgress
 from spectrim.training.recipes import AugmentSettings
+from spectrim.training.run_log import RunLog
 
 FILES, HELD_OUT, STEPS_PER_EPOCH = 23, 2, 3
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*-pretrain-*.yaml"))
@@ -172,6 +181,25 @@ def test_a_killed_run_resumes_to_the_same_weights(
     first = load_autoencoder(unbroken / "autoencoder").state_dict()
     for name, weight in load_autoencoder(output / "autoencoder").state_dict().items():
         assert torch.equal(weight, first[name]), name
+
+
+def test_results_are_written_last_and_the_time_left_is_to_where_the_run_stops(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = recipe(optimiser={"stop_after_epochs": 1}, evaluation={"picture_every": 0})
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spectrim.training.pretrain.save_encoder", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(changed, sounds, tmp_path / "run")
+    assert (tmp_path / "run" / "autoencoder").is_dir() and not (tmp_path / "run" / "results.json").exists()
+    job = prepare(changed, sounds, tmp_path / "other")
+    collator = MaskingCollator(Frontend.from_config(job.model.config), changed.masking, job.model.config.grid)
+    callbacks = build_trainer(job, collator, progress=True).callback_handler.callbacks
+    told = [each.stop_after_epochs for each in callbacks if isinstance(each, RunLog | RunProgress)]
+    assert told == [1, 1]
 
 
 def test_two_processes_end_as_one(sounds: Path, tmp_path: Path) -> None:

@@ -270,8 +270,8 @@ def pretrain(
         recipe: from `load_pretrain_recipe`.
         audio: folder, searched to any depth; or, where the recipe names a data set, its root on disk.
         output: folder of the run, see `spectrim.training.run_folder`; also ``pictures/``, and at the end
-            ``results.json``, ``autoencoder/`` (encoder and decoder, see `load_autoencoder`) and ``model/``, the encoder
-            without a head, for `spectrim.from_pretrained` with ``labels=[…]``.
+            ``autoencoder/`` (encoder and decoder, see `load_autoencoder`), ``model/``, the encoder without a head, for
+            `spectrim.from_pretrained` with ``labels=[…]``, and last ``results.json``.
         init: autoencoder to start from, Spectrim's or AudioMAE's official one with its decoder; None: random weights.
         extra_audio: folders, searched to any depth, whose audio is trained on besides; none of it is held out.
         resume: continue the run in ``output`` from its newest whole checkpoint, or begin it.
@@ -319,7 +319,7 @@ def build_trainer(
     say: Say | None = None,
 ) -> PretrainingTrainer:
     """The Trainer of a run."""
-    recipe, evaluation = job.recipe, job.recipe.evaluation
+    recipe, evaluation, stop = job.recipe, job.recipe.evaluation, job.recipe.optimiser.stop_after_epochs
     clips = PretrainingClips(job.training, AugmentSettings(roll_and_gain=recipe.roll_and_gain), recipe.seed)
     arguments = run_arguments(
         job.output,
@@ -343,9 +343,9 @@ def build_trainer(
         eval_dataset=job.held_out,
         compute_metrics=mean_loss,
         callbacks=[
-            RunCourse(clips, recipe.optimiser.stop_after_epochs),
-            RunLog(job.output, lambda epoch: {}, say if is_main_process() else None),
-            *([RunProgress(lambda epoch: {})] if progress and is_main_process() else []),
+            RunCourse(clips, stop),
+            RunLog(job.output, lambda epoch: {}, say if is_main_process() else None, stop),
+            *([RunProgress(lambda epoch: {}, stop_after_epochs=stop)] if progress and is_main_process() else []),
             *tensorboard_callback(recipe.tensorboard, job.output),
             *callbacks,
         ],
@@ -361,7 +361,7 @@ def _pictures(job: PretrainingRun, collator: MaskingCollator) -> Pictures | None
 
 
 def _conclude(trainer: PretrainingTrainer, job: PretrainingRun, pictures: Pictures | None) -> dict[str, Any]:
-    """Evaluate the last weights, and write results and models."""
+    """Evaluate the last weights, and write models and results."""
     state = trainer.state
     loss = trainer.predict(job.held_out).metrics["test_loss"]
     parts = {"training": job.training, "held_out": job.held_out}
@@ -376,8 +376,8 @@ def _conclude(trainer: PretrainingTrainer, job: PretrainingRun, pictures: Pictur
     if is_main_process():
         if pictures is not None:
             pictures.draw(job.model, "final", f"step {state.global_step}, the last")
-        write_json(job.output / "results.json", results)
         save_autoencoder(job.model, job.output / "autoencoder")
         save_encoder(job.model, job.output / "model")
+        write_json(job.output / "results.json", results)
     trainer.accelerator.wait_for_everyone()
     return results

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from plain import small_model
 from shared import made_once
@@ -17,6 +18,14 @@ from spectrim.network.transformer import AudioTransformer
 
 SAMPLES = 63 * 160 + 400
 """What fills the 64 frames of these models."""
+
+
+Session = onnxruntime.InferenceSession
+
+
+def on_the_cpu(path: Path, options: Any, providers: object) -> onnxruntime.InferenceSession:
+    """A session as ONNX Runtime gives it where it cannot load the provider that was asked for."""
+    return Session(path, options, providers=["CPUExecutionProvider"])
 
 
 def tiny_model(backbone: str, **fields: object) -> AudioTransformer:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from command_line import run
-from exported import exported, noise, tiny_model
+from exported import exported, noise, on_the_cpu, tiny_model
 from shared import made_once
 from tones import write_tone
 
@@ -24,7 +25,7 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.errors import ExportError, InvalidSetting, MissingExtra
 from spectrim.inference import choosing, export_cache, onnx_export
 from spectrim.inference.choosing import Choice, Measured
-from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.onnx_model import PROVIDERS, OnnxModel
 from spectrim.inference.opening import open_model
 from spectrim.inference.openvino_model import OpenVinoModel
 from spectrim.inference.torch_model import TorchModel
@@ -205,6 +206,15 @@ def test_what_this_machine_or_model_cannot_do_is_told(model: AudioTransformer, m
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"spectrim\[openvino\]"):
         open_model(model, backend="openvino")
+
+
+def test_onnx_runtime_is_taken_on_the_cpu_where_it_cannot_load_cuda(
+    model: AudioTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    opened = open_model(model, backend="onnxruntime")
+    assert (type(opened), opened.device) == (OnnxModel, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), torch.OutOfMemoryError("out of memory")])

@@ -11,14 +11,14 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from exported import SAMPLES, exported, noise, with_fact
+from exported import SAMPLES, exported, noise, on_the_cpu, with_fact
 from onnx import TensorProto, helper
 
 from spectrim.audio.frontend import Frontend
 from spectrim.errors import AudioError, CheckpointError, InputShapeError, InvalidSetting, MissingExtra
 from spectrim.explain.window_pictures import window_painter
 from spectrim.inference.exported_model import trace_of
-from spectrim.inference.onnx_model import OnnxModel, onnx_device
+from spectrim.inference.onnx_model import PROVIDERS, OnnxModel, onnx_device
 from spectrim.inference.opening import open_model
 from spectrim.inference.predict import predict_files
 from spectrim.inference.torch_model import TorchModel
@@ -125,6 +125,19 @@ def test_devices_are_those_of_onnx_runtime(files: list[str], monkeypatch: pytest
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
     assert onnx_device() == torch.device("cuda")
     assert onnx_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_a_device_that_cannot_be_loaded_is_never_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime lists what it was built with, and opens a file on the CPU where it cannot load that."""
+    path = exported(*LOG_MEL)[1]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    assert open_model(path).device == OnnxModel(path).to("auto").device == torch.device("cpu")
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(
+            InvalidSetting, match=rf"^device is '{name}'; allowed: auto or cpu: ONNX Runtime has CUDAExecutionProvider,"
+        ):
+            open_model(path, device=name)
 
 
 def test_waveforms_are_cut_and_filled_up() -> None:

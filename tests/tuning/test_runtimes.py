@@ -9,7 +9,7 @@ import torch
 from tone_table import small_model
 
 from spectrim.errors import InvalidSetting
-from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.onnx_model import PROVIDERS, OnnxModel
 from spectrim.inference.opening import open_model
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.runtimes import Runtime
@@ -53,3 +53,25 @@ def test_what_no_file_can_do_is_refused_before_any_work(tmp_path: Path) -> None:
         Runtime(tmp_path, open_model(model, device="cpu"), "onnx-int8", tmp_path)
     with pytest.raises(InvalidSetting, match="speed_of is 'tpu'"):
         Runtime(tmp_path, open_model(model, device="cpu"), "tpu", tmp_path)
+
+
+def test_a_device_that_the_runtime_cannot_have_is_refused_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    backend = open_model(saved(tmp_path / "model"), device="cpu")
+    backend.device = torch.device("cuda")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(InvalidSetting, match="device is 'cuda'; allowed: one of auto, cpu in this ONNX Runtime"):
+        Runtime(tmp_path / "model", backend, "onnx", tmp_path / "measured")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    runtime = Runtime(tmp_path / "model", backend, "onnx", tmp_path / "measured")
+
+    def fails(*_: object) -> None:
+        raise InvalidSetting("device", "cuda", "cpu: it cannot be loaded here")
+
+    monkeypatch.setattr(runtime, "file", lambda point: tmp_path / "point.onnx")
+    monkeypatch.setattr("spectrim.tuning.runtimes.OnnxModel", fails)
+    with pytest.raises(InvalidSetting, match="device is 'cuda'; allowed: cpu: it cannot be loaded here"):
+        runtime.runs("dense", POINT)
+    assert not runtime.left_out

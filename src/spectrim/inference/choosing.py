@@ -176,7 +176,7 @@ def chosen(
     place = _place(backend, device)
     reference = TorchModel(pack_weights(copy.deepcopy(network).to(place, torch.float32)))
     mark = TorchModel(network).fingerprint()
-    maker = _Maker(network, mark, place, on_step)
+    maker = _Maker(network, mark, place, device if backend == "onnxruntime" else str(place), on_step)
     if named:
         maker(pairs[0])
     measured = _measured(reference, maker, pairs, clips, mark)
@@ -195,18 +195,23 @@ def _pairs(backend: str, precision: str | None) -> list[Pair]:
 
 
 def _place(backend: str, device: str) -> torch.device:
-    """Where to run: where the backend finds a device."""
+    """Where to run: where the backend finds a device, and PyTorch too, which it is compared with."""
     if backend == "openvino":
         check_openvino(device)
         return torch.device("cpu")
-    return onnx_device(device) if backend == "onnxruntime" else resolve_device(device)
+    if backend == "onnxruntime" and onnx_device(device).type == "cpu":
+        return torch.device("cpu")
+    return resolve_device(device)
 
 
 class _Maker:
-    """Makes candidates, each once."""
+    """Makes candidates, each once; ``device`` is what those in another runtime are asked for."""
 
-    def __init__(self, network: AudioTransformer, mark: str, place: torch.device, on_step: Progress | None) -> None:
+    def __init__(
+        self, network: AudioTransformer, mark: str, place: torch.device, device: str, on_step: Progress | None
+    ) -> None:
         self._network, self._mark, self._place, self._on_step = network, mark, place, on_step
+        self._device = device
         self._made: dict[Pair, Backend] = {}
 
     def __call__(self, pair: Pair) -> Backend:
@@ -224,12 +229,11 @@ class _Maker:
             if precision == "bf16" and not multiplies_bfloat16(self._place):
                 raise InvalidSetting("precision", precision, "fp32: nothing here multiplies bfloat16")
             return TorchModel(pack_weights(copy.deepcopy(self._network).to(self._place, DTYPES[precision])))
-        device = str(self._place)
         if backend == "onnxruntime":
-            onnx_device(device)
-            return OnnxModel(exported_file(self._network, self._mark, precision, self._on_step), device)
-        check_openvino(device, precision)
-        return OpenVinoModel(exported_file(self._network, self._mark, "fp32", self._on_step), device, precision)
+            onnx_device(self._device)
+            return OnnxModel(exported_file(self._network, self._mark, precision, self._on_step), self._device)
+        check_openvino(self._device, precision)
+        return OpenVinoModel(exported_file(self._network, self._mark, "fp32", self._on_step), self._device, precision)
 
 
 def _measured(reference: Backend, maker: _Maker, pairs: Sequence[Pair], clips: Clips | None, mark: str) -> Choice:

@@ -26,7 +26,8 @@ class OnnxModel(ExportedModel):
         device: as `onnx_device` takes it.
 
     Raises:
-        InvalidSetting: there is no such device; before the file is read.
+        InvalidSetting: there is no such device, which is said before the file is read; or ONNX Runtime cannot start on
+            it. With ``"auto"`` the CPU takes its place then.
         MissingExtra: onnxruntime is not installed.
         CheckpointError: the file is missing or damaged, or not one of ours.
     """
@@ -34,6 +35,7 @@ class OnnxModel(ExportedModel):
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
+        self._asked = device
         super().__init__(path, onnx_device(device))
 
     def to(self, device: str) -> OnnxModel:
@@ -42,9 +44,18 @@ class OnnxModel(ExportedModel):
 
     def _open(self) -> tuple[Mapping[str, str], Shapes, Shapes]:
         self._session = _session(self.path, self.device)
+        if self._session.get_providers()[0] != PROVIDERS[self.device.type]:
+            self._fall_back()
         taken = {given.name: tuple(given.shape[1:]) for given in self._session.get_inputs()}
         outputs = {given.name: tuple(given.shape[1:]) for given in self._session.get_outputs()}
         return _metadata_of(self._session, self.path), taken, outputs
+
+    def _fall_back(self) -> None:
+        """Be on the CPU, where ONNX Runtime goes without an error when what it was built with cannot be loaded."""
+        if self._asked != "auto":
+            allowed = f"auto or cpu: ONNX Runtime has {PROVIDERS[self.device.type]}, but cannot load it here"
+            raise InvalidSetting("device", self._asked, allowed)
+        self.device = torch.device("cpu")
 
     def _infer(self, feeds: Mapping[str, NDArray]) -> tuple[NDArray, NDArray]:
         logits, kept = self._session.run(["logits", "kept"], feeds)
@@ -53,6 +64,8 @@ class OnnxModel(ExportedModel):
 
 def onnx_device(name: str = "auto") -> torch.device:
     """The device on which an exported model is to run; ``"auto"`` is CUDA where ONNX Runtime has it, else the CPU.
+
+    It has what it was built with; whether that can be loaded shows when a file is opened (`OnnxModel`).
 
     Raises:
         InvalidSetting: this ONNX Runtime does not run there.

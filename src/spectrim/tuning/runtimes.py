@@ -11,7 +11,7 @@ from spectrim.errors import ExportError, InvalidSetting
 from spectrim.inference.backend import Backend
 from spectrim.inference.exported_model import SUFFIX, need
 from spectrim.inference.onnx_export import export
-from spectrim.inference.onnx_model import OnnxModel
+from spectrim.inference.onnx_model import OnnxModel, onnx_device
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.settings import SPEED_OF, check_speed_of
@@ -31,7 +31,7 @@ class Runtime:
         left_out: points that cannot be exported → why.
 
     Raises:
-        InvalidSetting: there is no such runtime, or the model cannot be exported.
+        InvalidSetting: there is no such runtime, it does not run where the model is, or the model cannot be exported.
         MissingExtra: its packages are not installed.
     """
 
@@ -48,6 +48,7 @@ class Runtime:
             return
         for package in ("onnx", "onnxscript", "onnxruntime"):
             need(package, f"tuning for {speed_of}")
+        onnx_device(model.device.type)
         if model.config.pruning.drop_padding:
             allowed = "'torch' for a model with drop_padding, which no exported file can do"
             raise InvalidSetting("speed_of", speed_of, allowed)
@@ -65,10 +66,16 @@ class Runtime:
         return self._files[point]
 
     def runs(self, name: str, point: Pruning) -> bool:
-        """Whether a point can run; why not, by its name, is then in `left_out`."""
+        """Whether a point can run; why not, by its name, is then in `left_out`.
+
+        Raises:
+            InvalidSetting: no point can, because the runtime does not start on the device.
+        """
         try:
             self.at(point)
         except (ExportError, InvalidSetting) as error:
+            if isinstance(error, InvalidSetting) and error.field == "device":
+                raise
             self.left_out[name] = str(error)
             return False
         return True

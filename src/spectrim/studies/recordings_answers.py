@@ -213,7 +213,7 @@ def _against_attention(
     for how, ranking, rate in family:
         keys = [(how, free_key(name, rate)[1]) for name in (ranking, "attention")]
         found[how, ranking, rate] = measured.difference(keys[0], keys[1], folds)
-    corrected = holm([None if one is None else one.p for one in found.values()])
+    corrected = holm([None if one is None or not one.answers else one.p for one in found.values()])
     task = _cannot_tell(measured, folds)
     answers = {}
     for (name, difference), p in zip(found.items(), corrected, strict=True):

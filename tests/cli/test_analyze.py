@@ -13,6 +13,7 @@ import pytest
 from shared import made_once
 from tone_table import small_model, write_tones
 
+from spectrim.checkpoints import from_pretrained
 from spectrim.data import DATA_SETS
 from spectrim.data.dataset import evenly
 from spectrim.errors import InvalidSetting
@@ -133,6 +134,37 @@ def test_other_forms_and_a_record(models: Path, root: Path, tmp_path: Path) -> N
     assert (tmp_path / "out" / "records" / "tones" / "index.json").exists()
 
 
+@pytest.mark.parametrize("reducer", ["fuse", "merge"])
+def test_a_reducer_that_goes_by_no_statistic_leaves_that_claim_untested(
+    reducer: str, models: Path, root: Path, tmp_path: Path
+) -> None:
+    model = from_pretrained(models / "model1", keep_rate=0.6, reducer=reducer, drop_padding=reducer == "fuse")
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "out"
+    options = ["--model", tmp_path / "model", *on(models, root)[2:], "--keep-rates", "0.6", "-o", out]
+    code, printed, _ = run(*options, "--format", "json")
+    verdicts = {claim["claim"]: claim["verdicts"].get("model") for claim in json.loads(printed)}
+    assert (
+        code == 0 and verdicts["Does ranking by intensity or variation alone give a noticeable drop?"] == "not tested"
+    )
+    if reducer == "fuse":
+        code, _, err = run(*options[:-1], tmp_path / "other", "--padding", "with")
+        assert code == 2 and err.startswith(
+            "spectrim: padding is 'with'; allowed: 'without' for a model with drop_padding"
+        )
+
+
+def test_a_record_that_is_there_is_refused_before_any_work(
+    models: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spectrim.analysis.analyse.experiment", lambda *_, **__: pytest.fail("work was done"))
+    begun = tmp_path / "out" / "records" / "model1"
+    begun.mkdir(parents=True)
+    (begun / "index.json").write_text("{}")
+    code, _, err = run(*on(models, root, "-o", tmp_path / "out", "--record"))
+    assert code == 2 and f"output is '{begun}'; allowed: a folder without a record in it, or resume" in err
+
+
 def test_a_limit_spreads_over_the_data(root: Path) -> None:
     part = DATA_SETS["csv"].open(root, "test")
     ids = [recording.id for recording in part.recordings]
@@ -151,6 +183,10 @@ def test_a_limit_spreads_over_the_data(root: Path) -> None:
         (["--keep-rates", "0.7,fast"], "keep-rates is '0.7,fast'"),
         (["--keep-rates", "1"], "keep_rates is 1.0"),
         (["--keep-rates", "2"], "keep_rate is 2.0"),
+        (
+            ["--keep-rates", "0.7,0.5,0.7"],
+            "keep_rates is [0.7, 0.5, 0.7]; allowed: each number once; 0.7 is there twice",
+        ),
         (["--padding", "some"], "padding is 'some'"),
         (["--clusters", "published"], "clusters is 'published'"),
         (["--drop-at", "7"], "blocks is 7"),

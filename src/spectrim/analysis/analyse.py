@@ -18,6 +18,7 @@ from spectrim.analysis.claims_report import slug, write_report
 from spectrim.analysis.experiment import Plan, Tell, experiment, facts_of
 from spectrim.analysis.findings import Findings, load_findings, save_findings
 from spectrim.analysis.record import record
+from spectrim.analysis.store import INDEX
 from spectrim.analysis.summary import overlap
 from spectrim.checkpoints import DescribedSource, from_pretrained
 from spectrim.data import AudioDataset, find_data_set
@@ -90,8 +91,8 @@ def analyse(
     plan.check()
     models = [models] if isinstance(models, str | os.PathLike) else list(models)
     target, target_device = Path(output), resolve_device(device)
-    _check_output(target, resume)
     model_names = _names(models, names)
+    _check_output(target, [_record_of(target, name) for name in model_names] if keep_record else [], resume)
     part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
     plan = replace(plan, limit=None)
     sources = dict(zip(model_names, models, strict=True))
@@ -130,11 +131,19 @@ def _settings(data_set: str, plan: Plan, first: Findings) -> dict[str, Any]:
     }
 
 
-def _check_output(target: Path, resume: bool) -> None:
+def _record_of(target: Path, name: str) -> Path:
+    """Folder of a model's record."""
+    return target / "records" / slug(name)
+
+
+def _check_output(target: Path, records: Sequence[Path], resume: bool) -> None:
     if target.exists() and not target.is_dir():
         raise InvalidSetting("output", str(target), "a folder, or a name that is still free")
     if (target / STATISTICS_FILE).exists() and not resume:
         raise InvalidSetting("output", str(target), "a folder without an analysis in it, or resume to go on with it")
+    for folder in records:
+        if (folder / INDEX).exists() and not resume:
+            raise InvalidSetting("output", str(folder), "a folder without a record in it, or resume to go on with it")
 
 
 def _names(models: Sequence[str | os.PathLike[str]], names: str | Sequence[str] | None) -> list[str]:
@@ -198,7 +207,7 @@ def _keep_record(
     record(
         model,
         part,
-        target / "records" / slug(name),
+        _record_of(target, name),
         model_name=name,
         data_name=f"{plan.data_name} {plan.part}",
         pruning=model.config.pruning.changed({"keep_rate": plan.keep_rates[0], **RANKINGS[ATTENTION]}),

@@ -208,6 +208,10 @@ def ranking(ablations: Mapping[str, Sequence[Row]]) -> Claim:
     for name, rows in ablations.items():
         by_criterion = [row for row in rows if row["ablation"] == "criterion"]
         rate = max(row["keep_rate"] for row in by_criterion)
+        if not any(row["criterion"] in STATISTICS and row["keep_rate"] == rate for row in by_criterion):
+            verdicts[name] = UNTESTED
+            answers.append(f"{name}: {UNTESTED}: the way in which it drops patches cannot go by these scores.")
+            continue
         for row in by_criterion:
             table.append(
                 (name, f"{row['keep_rate']:g}", row["criterion"], _value_percent(row), _points(row), _difference(row))

@@ -74,6 +74,8 @@ class Plan:
             check_keep_rate(rate)
             if rate == 1.0:
                 raise InvalidSetting("keep_rates", rate, "numbers below 1; the dense model is always among them")
+        if twice := [rate for rate in self.keep_rates if self.keep_rates.count(rate) > 1]:
+            raise InvalidSetting("keep_rates", list(self.keep_rates), f"each number once; {twice[0]:g} is there twice")
         if self.clusters not in CLUSTERINGS:
             raise InvalidSetting("clusters", self.clusters, one_of(CLUSTERINGS))
         if self.clusters == "published" and self.data_name not in PUBLISHED_INTENSITY_BOUNDS:
@@ -84,6 +86,9 @@ class Plan:
         """The ways to run a model; raises `InvalidSetting` for what it cannot do."""
         if not config.prune_at:
             raise InvalidSetting("prune_at", [], "one block or more: a model that can prune")
+        if self.padding == "with" and config.drop_padding:
+            allowed = "'without' for a model with drop_padding, which never sees patches that hold only padding"
+            raise InvalidSetting("padding", self.padding, allowed)
         blocks = sorted(config.prune_at) if self.drop_at is None else self.drop_at
         return [DENSE, *criterion_conditions(config, self.keep_rates), *cluster_conditions(config, blocks)]
 

@@ -229,14 +229,15 @@ def test_folds_and_seeds_are_averaged_with_students_t(models: str, root: Path) -
         row = found.rows[1]
         assert row[name] == pytest.approx(values.mean())
         assert np.ptp(values) > 0
-        low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+        of_folds = values.reshape(3, 2).mean(axis=1)
+        low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(of_folds))
         assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((low, high))
     assert (found.rows[0]["change_low"], found.rows[0]["change_high"]) == (0, 0)
     labels = [row for row in found.per_class if row["keep_rate"] == 0.4]
     assert [row["recall"] for row in labels] == pytest.approx(np.mean(recalls, axis=0))
     assert [row["positives"] for row in labels] == [12, 12, 12]
     assert (found.facts["folds"], found.facts["seeds"], found.facts["clips"]) == ([1, 2, 3], [12, 34], 36)
-    assert found.facts["interval"] == "95 %, Student's t over 6 runs"
+    assert found.facts["interval"] == "95 %, Student's t over 3 folds, the seeds of each averaged"
     assert (done[0], done[-1]) == ((12, 72), (72, 72))
 
 

@@ -92,8 +92,9 @@ def evaluate(
     """Score a part of a data set at several keep rates and criteria, and say how sure the result is.
 
     Every clip is scored once at each operating point; keep rate 1 always is one, for the difference that pruning makes.
-    With several folds or seeds, there is a run for each pair: intervals are Student's t over the runs, whose folds
-    share training clips and whose seeds share test clips, so that they are not quite independent. One run gets
+    With several folds or seeds, there is a run for each pair: intervals are Student's t over the folds, the seeds of
+    each averaged, or over the seeds of one fold; folds share training clips and seeds share test clips, so that they
+    are not quite independent. One run gets
     bootstrap intervals over its clips, which say nothing of other seeds; see
     `spectrim.measure.metric_intervals.clip_intervals`.
 

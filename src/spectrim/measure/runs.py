@@ -27,7 +27,7 @@ from spectrim.measure.scoring import Scored
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 from spectrim.stats.ground import CANNOT_SAY, Interval, beats, under_one_point
-from spectrim.stats.t_intervals import mean_over_runs
+from spectrim.stats.t_intervals import by_fold, mean_over_runs
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,10 @@ def _over_runs(
     values = np.array(
         [[statistics.fmean(run.metrics[point][metric] for point in group) for run in runs] for group in measured]
     )
-    found = []
+    found, keys = [], [(run.job.fold, run.job.seed) for run in runs]
     for value, other in zip(values, others, strict=True):
-        means = [mean_over_runs(each.tolist()) for each in (value, value - values[0], value - values[other])]
+        wanted = (value, value - values[0], value - values[other])
+        means = [mean_over_runs(by_fold(dict(zip(keys, each.tolist(), strict=True)))) for each in wanted]
         found.append(Standing(*(Interval(mean.value, mean.low, mean.high) for mean in means)))
     return found
 
@@ -315,7 +316,9 @@ def facts_of(runs: Sequence[Run], resamples: int) -> dict[str, Any]:
         for metric, numbers in next(iter(run.labels.values())).undefined.items():
             undefined.setdefault(metric, {}).update(dict.fromkeys(run.job.part.labels[number] for number in numbers))
     if len(runs) > 1:
-        interval = f"95 %, Student's t over {len(runs)} runs"
+        several = 1 < len(each_fold) < len(runs)
+        units = f"{len(each_fold)} folds, the seeds of each averaged" if several else f"{len(runs)} runs"
+        interval = f"95 %, Student's t over {units}"
     elif part.metric == "accuracy":
         interval = f"95 %, percentiles of {resamples} bootstrap resamples of the {clips} clips"
     else:

@@ -11,7 +11,7 @@ from spectrim.analysis.claims import FEWER_MACS, POINTS_LOST
 from spectrim.pictures.curves import accuracy_curve
 from spectrim.pictures.report import Frame, Report
 from spectrim.stats.ground import CANNOT_SAY, over_runs
-from spectrim.stats.t_intervals import FEWEST, Mean, mean_over_runs, worded
+from spectrim.stats.t_intervals import FEWEST, Mean, by_fold, mean_over_runs, worded
 
 CONTROL = 0.999
 """A keep rate that keeps every patch of a miniature (⌈0.999·n⌉ = n for n below 1,000), and ends masking and SpecAug as
@@ -33,9 +33,9 @@ CAUTION = (
     "the clips that it is reported on, would flatter. It cannot be said from fewer than three runs, from an interval "
     "of no width, from fewer clips than a margin of one point takes (785 for each per cent of discordance), or of a "
     "dense model near chance. Points lost are paired: each run against the model of its own fold and seed that keeps "
-    "all patches; a minus means that pruning gained. Intervals are 95 % Student's t over the runs: folds share "
-    "training clips and seeds share test clips, so runs are not quite independent; fewer than three give no interval. "
-    "MACs are the paper's count for one clip."
+    "all patches; a minus means that pruning gained. Intervals are 95 % Student's t over the folds, the seeds of each "
+    "averaged, or over the seeds of one fold: folds share training clips and seeds share test clips, so they are not "
+    "quite independent; fewer than three give no interval. MACs are the paper's count for one clip."
 )
 
 
@@ -96,9 +96,9 @@ def points(rows: Iterable[Mapping[str, Any]], base: float = 1.0) -> list[Point]:
         if not paired:
             continue
         first, dense_row = runs[paired[0]], dense[paired[0]]
-        losses = [100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired]
-        lost = mean_over_runs(losses)
-        score = mean_over_runs([100.0 * dense[run]["value"] for run in paired])
+        losses = {run: 100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired}
+        lost = mean_over_runs(by_fold(losses))
+        score = mean_over_runs(by_fold({run: 100.0 * dense[run]["value"] for run in paired}))
         measured.append(
             Point(
                 backbone,
@@ -106,10 +106,12 @@ def points(rows: Iterable[Mapping[str, Any]], base: float = 1.0) -> list[Point]:
                 first["metric"],
                 rate,
                 trained,
-                mean_over_runs([100.0 * runs[run]["value"] for run in paired]),
+                mean_over_runs(by_fold({run: 100.0 * runs[run]["value"] for run in paired})),
                 score,
                 lost,
-                over_runs(lost, losses, clips=clips_over_folds(runs), dense=score, chance=first.get("chance")),
+                over_runs(
+                    lost, list(losses.values()), clips=clips_over_folds(runs), dense=score, chance=first.get("chance")
+                ),
                 first["paper_macs"],
                 1.0 - first["paper_macs"] / dense_row["paper_macs"],
                 first["base_fewer_macs"],

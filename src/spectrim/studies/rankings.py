@@ -16,19 +16,16 @@ from spectrim.analysis.claims import POINTS_LOST
 from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Frame, Report
 from spectrim.stats.ground import CANNOT_SAY, over_runs
-from spectrim.stats.t_intervals import FEWEST, Mean, mean_over_runs, worded
+from spectrim.stats.t_intervals import FEWEST, Mean, Run, by_fold, mean_over_runs, worded
 from spectrim.studies.keep_rates import CONTROL, NAMES, clips_over_folds, origin
-
-Run = tuple[Any, Any]
-"""Fold and seed."""
 
 CAUTION = (
     "Points lost are paired: each run against the other of its own fold and seed; a minus means a gain. Intervals are "
-    "95 % Student's t over the runs: folds share training clips and seeds share test clips, so runs are not quite "
-    "independent; fewer than three give no interval. There is a drop if the mean loss against attention at the same "
-    "keep rate is a point or more; it is settled if the whole interval lies on one side of one point. "
-    "It cannot be said from fewer than three runs, from an interval of no width, from fewer clips than a margin of one "
-    "point takes, or of models near chance."
+    "95 % Student's t over the folds, the seeds of each averaged, or over the seeds of one fold: folds share training "
+    "clips and seeds share test clips, so they are not quite independent; fewer than three give no interval. There is "
+    "a drop if the mean loss against attention at the same keep rate is a point or more; it is settled if the whole "
+    "interval lies on one side of one point. It cannot be said from fewer than three runs, from an interval of no "
+    "width, from fewer clips than a margin of one point takes, or of models near chance."
 )
 
 
@@ -89,8 +86,13 @@ class Ranked:
         return over_runs(self.lost, losses, clips=self.clips, dense=self.dense, chance=self.chance)
 
 
+def _scores(runs: Mapping[Run, Mapping[str, Any]]) -> dict[Run, float]:
+    """Of each run, in points."""
+    return {run: 100.0 * row["value"] for run, row in runs.items()}
+
+
 def _mean(losses: Mapping[Run, float]) -> Mean | None:
-    return mean_over_runs(list(losses.values())) if losses else None
+    return mean_over_runs(by_fold(losses)) if losses else None
 
 
 def drop_word(lost: Mean) -> str:
@@ -128,8 +130,8 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
         attention, control, whole = (
             _losses(own, groups.get((backbone, data, *other, ATTENTION), {})) for other in others
         )
-        metric, score = next(iter(own.values()))["metric"], [100.0 * row["value"] for row in own.values()]
-        scores = [100.0 * row["value"] for row in groups.get((backbone, data, True, 1.0, ATTENTION), {}).values()]
+        metric, score = next(iter(own.values()))["metric"], _scores(own)
+        scores = _scores(groups.get((backbone, data, True, 1.0, ATTENTION), {}))
         comparisons.append(
             Ranked(
                 backbone,
@@ -138,12 +140,12 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
                 ranking,
                 rate,
                 trained,
-                score=mean_over_runs(score),
+                score=mean_over_runs(by_fold(score)),
                 to_attention=attention,
                 to_control=control,
                 to_dense=whole,
                 clips=clips_over_folds(own),
-                dense=mean_over_runs(scores) if scores else None,
+                dense=_mean(scores),
                 chance=next(iter(own.values())).get("chance"),
             )
         )
@@ -192,11 +194,13 @@ def gather_alone(comparisons: Sequence[Ranked]) -> list[str]:
         name, _, gather = ranked.ranking.partition(", ")
         right = by_ranking.get((ranked.backbone, ranked.data, ranked.trained, ranked.keep_rate, name))
         if gather and right is not None:
-            both = [
-                lost - right.to_attention[run] for run, lost in ranked.to_attention.items() if run in right.to_attention
-            ]
+            both = {
+                run: lost - right.to_attention[run]
+                for run, lost in ranked.to_attention.items()
+                if run in right.to_attention
+            }
             if both:
-                lost = mean_over_runs(both)
+                lost = mean_over_runs(by_fold(both))
                 where = f"{_name(ranked)}, {_how(ranked)}, keep rate {ranked.keep_rate:g}, by {name}"
                 sentences.append(f"{where}: {lost} points lost, {_runs(lost.runs)}.")
     return sentences
@@ -279,9 +283,7 @@ def points_lost_rows(comparisons: Sequence[Ranked]) -> list[dict[str, Any]]:
             drawn.append(_points_lost_row(ranked, ranked.ranking, ranked.lost, ranked.to_attention))
         elif ranked.trained and ranked.keep_rate < CONTROL and ranked.to_control:
             gained = {run: -lost for run, lost in ranked.to_control.items()}
-            drawn.append(
-                _points_lost_row(ranked, "control: all patches", mean_over_runs(list(gained.values())), gained)
-            )
+            drawn.append(_points_lost_row(ranked, "control: all patches", mean_over_runs(by_fold(gained)), gained))
     return drawn
 
 

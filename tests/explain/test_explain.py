@@ -23,7 +23,7 @@ from spectrim.audio.resynthesis import part
 from spectrim.backbones import ast_base, audiomae_base
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 from spectrim.explain import Explanation, explain, explain_clip
-from spectrim.explain.page import hertz_at
+from spectrim.explain.page import LABELS_IN_TABLE, change_rows, hertz_at
 from spectrim.inference.predict import predict_files
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.score_maps import score_maps_picture, score_scale
@@ -138,6 +138,25 @@ def test_stages_between_are_cumulative(sound: Callable[[float], str]) -> None:
         window.detail.changes[1].so_far, plain_scores(model, samples, [0.9, 0.5, 1.0]), atol=1e-6
     )
     assert [int(state.sum()) for state in window.kept] == [64, 58, 29, 18]
+
+
+@pytest.mark.parametrize(("reducer", "keep_rate"), [("fuse", 0.5), ("merge", 0.5), ("cluster", 0.05)])
+def test_patches_that_are_merged_are_not_removed(
+    reducer: str, keep_rate: float, sound: Callable[[float], str], tmp_path: Path
+) -> None:
+    """A token carries each of them on, so there is nothing to hide; at 0.05 no patch is a token of its own any more."""
+    merging = make_model(keep_rate=keep_rate, reducer=reducer, criterion="auto")
+    found = explain_clip(sound(0.5), merging)
+    detail = found.windows[0].detail
+    assert detail is not None and all(not change.removed.any() for change in detail.changes)
+    assert all(change.unseen is None and change.alone is not None for change in detail.changes)
+    assert not found.windows[0].kept[-1].all()
+    rows = change_rows(found, found.windows[0])
+    assert {(row["removed"], row["unseen"]) for row in rows} == {(0, None)} and len(rows) % 2 == 0
+    np.testing.assert_array_equal(detail.changes[-1].so_far, found.windows[0].pruned)
+    explain(sound(0.5), merging, output=tmp_path / "out")
+    page = (tmp_path / "out" / "stages.html").read_text()
+    assert page.count("<td>–</td>") == len(change_rows(found, found.windows[0], LABELS_IN_TABLE))
 
 
 def test_only_the_first_windows_have_details(long_clip: Explanation, model: AudioTransformer) -> None:

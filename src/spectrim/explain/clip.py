@@ -50,11 +50,12 @@ class StageChange:
     """Effect of one stage on a window, as scores (labels,) to compare with the dense ones.
 
     Attributes:
-        removed: (F, T) bool, the patches that go at this stage in the pruned model.
+        removed: (F, T) bool, the patches that go at this stage in the pruned model and that no token carries on.
         so_far: this stage and those before it prune, those after it do not. The last stage's are the pruned model's.
         alone: only this stage prunes. It then chooses among all patches, so others may go than in the pruned model.
             None where the stages apart were not asked for.
-        unseen: nothing prunes, but the patches of ``removed`` are hidden from the first block on; None likewise.
+        unseen: nothing prunes, but the patches of ``removed`` are hidden from the first block on; None likewise, and
+            where there are none, as with reducers that merge patches.
     """
 
     removed: NDArray[np.bool_]
@@ -298,8 +299,11 @@ class _OperatingPoints:
         pruned = self.model.activate(output.logits).cpu().numpy()
         scores = torch.stack(output.token_trace.scores, dim=1).float().cpu().numpy()
         kept = torch.stack(output.token_trace.kept, dim=1).cpu().numpy()
+        carried = (torch.stack(output.token_trace.source, dim=1) >= 0).cpu().numpy()
         for place, window in enumerate(batch):
-            states = [~np.isnan(scores[place, 0]), *(kept[place, stage.block] for stage in self.stages)]
+            entering = ~np.isnan(scores[place, 0])
+            states = [entering, *(kept[place, stage.block] for stage in self.stages)]
+            there = [entering, *(carried[place, stage.block] for stage in self.stages)]
             detail = None
             if place < detailed:
                 clip_features = FrontendOutput(*(values[place : place + 1] for values in features))
@@ -307,7 +311,7 @@ class _OperatingPoints:
                     log_mel=clip_features.input_values[0].float().cpu().numpy(),
                     scores=scores[place],
                     pictured=kept_stages(output.token_trace, self.config, place),
-                    changes=self._changes(clip_features, states, pruned[place]),
+                    changes=self._changes(clip_features, there, pruned[place]),
                 )
             yield ExplainedWindow(
                 window.start,
@@ -320,11 +324,12 @@ class _OperatingPoints:
             )
 
     def _changes(
-        self, features: FrontendOutput, states: Sequence[NDArray[np.bool_]], pruned: Scores
+        self, features: FrontendOutput, there: Sequence[NDArray[np.bool_]], pruned: Scores
     ) -> list[StageChange]:
+        """Of each stage; ``there``: the patches of which something is left, before the first stage and after each."""
         changes = []
         for number, stage in enumerate(self.stages):
-            removed = states[number] & ~states[number + 1]
+            removed = there[number] & ~there[number + 1]
             alone = self.scores(features, [stage])[0] if self.stages_apart else None
             if number == len(self.stages) - 1:
                 so_far = pruned
@@ -332,7 +337,8 @@ class _OperatingPoints:
                 so_far = alone
             else:
                 so_far = self.scores(features, self.stages[: number + 1])[0]
-            unseen = self.scores(features, (), ~removed)[0] if self.stages_apart else None
+            hides = self.stages_apart and removed.any()
+            unseen = self.scores(features, (), ~removed)[0] if hides else None
             changes.append(StageChange(removed, so_far, alone, unseen))
         return changes
 

@@ -150,7 +150,7 @@ def change_rows(explanation: Explanation, window: ExplainedWindow, number: int =
 
     Returns:
         One row a stage and label: stage, removed (patches), label, and the scores dense, so_far, alone and unseen; see
-        `StageChange`. No row where the stages were not run apart.
+        `StageChange`; None for unseen where nothing is removed. No row where the stages were not run apart.
     """
     if window.detail is None:
         return []
@@ -163,10 +163,10 @@ def change_rows(explanation: Explanation, window: ExplainedWindow, number: int =
             "dense": float(window.dense[label]),
             "so_far": float(change.so_far[label]),
             "alone": float(change.alone[label]),
-            "unseen": float(change.unseen[label]),
+            "unseen": None if change.unseen is None else float(change.unseen[label]),
         }
         for stage, change in zip(explanation.stages, window.detail.changes, strict=True)
-        if change.alone is not None and change.unseen is not None
+        if change.alone is not None
         for label in shown
     ]
 
@@ -180,10 +180,14 @@ def _change_table(explanation: Explanation, window: ExplainedWindow) -> list[dic
             **row,
             "rows": labels if number % labels == 0 else 0,
             "dense": f"{row['dense']:.3f}",
-            **{key: f"{row[key]:.3f} ({_signed(row[key] - row['dense'])})" for key in ("so_far", "alone", "unseen")},
+            **{key: _beside_dense(row[key], row["dense"]) for key in ("so_far", "alone", "unseen")},
         }
         for number, row in enumerate(rows)
     ]
+
+
+def _beside_dense(value: float | None, dense: float) -> str:
+    return "–" if value is None else f"{value:.3f} ({_signed(value - dense)})"
 
 
 def _signed(value: float) -> str:

@@ -87,6 +87,10 @@ class Measured:
 
     def difference(self, first: Key, second: Key, folds: Collection[int]) -> SpeakerMean | None:
         """``first − second`` over the speakers of some folds, paired by fold, seed and speaker; None without any."""
+        return mean_over_speakers(self.by_speaker(first, second, folds))
+
+    def by_speaker(self, first: Key, second: Key, folds: Collection[int]) -> dict[int, dict[str, float]]:
+        """Fold → speaker → ``first − second``, the mean over the seeds that both have."""
         ours, theirs = (self.accuracies.get(key, {}) for key in (first, second))
         paired = [
             {
@@ -97,7 +101,7 @@ class Measured:
             for seed in ours
             if seed in theirs
         ]
-        return mean_over_speakers(over_seeds(paired))
+        return over_seeds(paired)
 
     def fold_mean(self, key: Key, fold: int) -> float | None:
         """Mean over the speakers of a fold, in points."""

@@ -284,10 +284,8 @@ def _by_keep_rate(drawn: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _drawn(measured: Measured, key: Key, lost: SpeakerMean, folds: Sequence[int], panel: str) -> dict[str, Any]:
     """A row of the figure."""
-    control, own = measured.of(CONTROL_KEY), measured.of(key)
-    runs = [
-        control[fold][name] - own[fold][name] for fold in folds for name in own.get(fold, {}) if name in control[fold]
-    ]
+    speakers = measured.by_speaker(CONTROL_KEY, key, folds).values()
+    runs = [value for fold in speakers for value in fold.values()]
     ends = {"value": lost.mean, "low": lost.low, "high": lost.high, "runs": runs}
     return {"panel": panel, "label": key[1], "series": key[0], **ends}
 

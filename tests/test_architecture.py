@@ -193,7 +193,8 @@ def test_the_library_raises_and_never_asserts() -> None:
             assert not isinstance(node, ast.Assert), f"{where}: assert"
             if isinstance(node, ast.ExceptHandler):
                 caught = "" if node.type is None else ast.unparse(node.type)
-                last = path == SOURCE / "cli" / "common.py"  # turns what nobody foresaw into one line
+                # What nobody foresaw: the one turns it into a line, the other raises it in the thread that waits.
+                last = path in (SOURCE / "cli" / "common.py", SOURCE / "audio" / "decoding.py")
                 assert caught not in ("", "BaseException"), f"{where}: catches everything"
                 assert caught != "Exception" or last, f"{where}: catches everything"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,7 +18,7 @@ import pytest
 import soundfile
 from decoders import decode, endless
 
-from spectrim.audio.decoding import Event, decode_files
+from spectrim.audio.decoding import LOOK_AHEAD, Event, decode_files
 from spectrim.audio.files import Note, Window, iterate_windows, windows_and_notes
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 
@@ -133,6 +138,51 @@ def test_workers_that_cannot_start_are_an_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(SpectrimError, match=r"cannot be started \(exit code 1: ModuleNotFoundError"):
         list(decode_files(["a.wav"], iterate_windows))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("look_ahead", [100, LOOK_AHEAD])
+@pytest.mark.parametrize(
+    ("name", "failing", "crashes"),
+    [("subprocess.Popen", 1, False), ("tempfile.TemporaryFile", 2, False), ("subprocess.Popen", 3, True)],
+)
+def test_a_system_that_refuses_a_worker_is_an_error_and_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, failing: int, crashes: bool, look_ahead: int
+) -> None:
+    """The first worker, the second, or the one after a crash: decoding says why and ends within seconds."""
+    files = make_files(tmp_path, [f"{'exit' if crashes else 'a'}-{index}.wav" for index in range(6)])
+    module, _, function = name.partition(".")
+    genuine, calls, said = getattr(sys.modules[module], function), count(1), []
+
+    def refusing(*args: Any, **options: Any) -> Any:
+        if next(calls) == failing:
+            raise OSError(11, "Resource temporarily unavailable")
+        return genuine(*args, **options)
+
+    def caller() -> None:
+        try:
+            collected(files, decode=decode, workers=2, look_ahead=look_ahead)
+        except Exception as error:
+            said.append(error)
+
+    monkeypatch.setattr(f"spectrim.audio.decoding.{name}", refusing)
+    waiting = Thread(target=caller, daemon=True)
+    waiting.start()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    [error] = said
+    assert isinstance(error, SpectrimError)
+    words = r"a decoding process cannot be started \(.*temporarily unavailable\): use fewer workers"
+    assert re.match(words, str(error))
+    assert not children()
+
+
+def test_what_goes_wrong_beside_decoding_reaches_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(_: object, __: str) -> Iterator[Event]:
+        raise ZeroDivisionError("of the supervisor")
+
+    monkeypatch.setattr("spectrim.audio.decoding.DecodingProcess.decode", wrong)
+    with pytest.raises(ZeroDivisionError, match="of the supervisor"):
+        list(decode_files(["a.wav"], decode))
 
 
 @pytest.mark.parametrize("setting", ["workers", "look_ahead"])

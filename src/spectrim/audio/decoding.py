@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from threading import Condition, Lock, Thread
 from typing import Any, BinaryIO, TypeAlias
 
@@ -104,7 +105,7 @@ def _supervise(worker: DecodingProcess, desk: _Desk) -> None:
             for event in worker.decode(desk.paths[index]):
                 if not desk.put(index, event):
                     return
-    except SpectrimError as error:
+    except Exception as error:
         desk.fail(error)
     finally:
         desk.leave()
@@ -121,7 +122,7 @@ class _Desk:
         self._given_out = 0
         self._head = 0
         self._held = 0
-        self._failure: SpectrimError | None = None
+        self._failure: Exception | None = None
         self._closed = False
         self._changed = Condition()
 
@@ -167,7 +168,7 @@ class _Desk:
             self._changed.notify_all()
             return event
 
-    def fail(self, error: SpectrimError) -> None:
+    def fail(self, error: Exception) -> None:
         """Have the caller raise this as soon as it waits."""
         with self._changed:
             self._failure = error
@@ -241,15 +242,13 @@ class DecodingProcess:
         with self._starting:
             if self._stopped:
                 return None
-            self._log, self._log_before = tempfile.TemporaryFile(), 0  # noqa: SIM115
-            process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                process_group=0 if os.name == "posix" else None,
-            )
-            self._process = process
+            try:
+                process = self._process = self._launch()
+            except OSError as error:
+                raise SpectrimError(
+                    f"a decoding process cannot be started ({error}): use fewer workers, or raise what this machine "
+                    "allows of processes, open files and temporary files"
+                ) from error
         try:
             _send(process.stdin, sys.path)
             _send(process.stdin, self._decode)
@@ -259,6 +258,21 @@ class DecodingProcess:
             if self._stopped:
                 return None
             raise SpectrimError(f"a decoding process cannot be started ({why})") from error
+        return process
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        """A new process whose standard error goes into a new temporary file."""
+        with ExitStack() as whole:
+            log = whole.enter_context(tempfile.TemporaryFile())
+            process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0 if os.name == "posix" else None,
+            )
+            self._log, self._log_before = log, 0
+            whole.pop_all()
         return process
 
     def _bury(self, process: subprocess.Popen[bytes]) -> str:

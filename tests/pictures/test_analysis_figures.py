@@ -147,6 +147,24 @@ def test_attention_and_low_patches(tmp_path: Path) -> None:
     drawn(figure, tmp_path)
 
 
+def test_nothing_is_left_out_of_many_stages_and_criteria() -> None:
+    """As `Pruning.merging` has them: a stage a block."""
+    mean = np.arange(1.0, 145.0).reshape(12, 12)
+    figure = received_curves(Estimate(mean, 0.9 * mean, 1.1 * mean, np.full((12, 12), 9), 0.95), range(12))
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    for stage in range(12):
+        np.testing.assert_allclose(lines[f"kept after block {stage}"].get_ydata(), mean[stage])
+    names = [f"criterion {number}" for number in range(12)]
+    lines = {
+        line.get_label(): line
+        for line in criteria_curves([row(criterion=name, change=-number / 100) for number, name in enumerate(names)])
+        .axes[0]
+        .lines
+    }
+    assert [lines[name].get_ydata()[0] for name in names] == pytest.approx(list(range(0, -12, -1)))
+    assert len({(lines[name].get_color(), lines[name].get_marker()) for name in names}) == 12
+
+
 def test_a_mosaic_has_a_row_a_clip_and_says_what_is_kept(tmp_path: Path) -> None:
     figure = mosaic(("a", "b" * 90), BATCH.log_mel[:2], BATCH.num_frames[:2], BATCH.survived[:2], CONFIG)
     titles = [axis.get_title("left") for axis in figure.axes[:6]]

@@ -145,6 +145,20 @@ def test_series_differ_in_colour_marker_and_dashes() -> None:
     assert len({line.get_marker() for line in lines}) == 7
 
 
+@pytest.mark.parametrize("width", [768, 384])
+def test_any_number_of_series_is_drawn_and_told_apart(width: int) -> None:
+    """With other sizes among them, points and dense lines have the colours of their series too."""
+    sizes = [width if number == 9 else 768 for number in range(16)]
+    given = [row for number in range(16) for row in rows(f"s{number}", loss=0.01 * number, width=sizes[number])]
+    figure = accuracy_curve(given)
+    lines = curves(axes_of(figure))
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == len(lines) == 16
+    assert legend(figure)[:16] == [f"s{number}" for number in range(16)]
+    at_half = [100 * row["value"] for row in given if row["keep_rate"] == 0.5]
+    assert [line.get_ydata()[2] for line in lines] == pytest.approx(at_half)
+    assert len(axes_of(figure).texts) == (16 * len(RATES) if width == 384 else 0)
+
+
 @pytest.mark.parametrize("unit", [("M", 1e6), ("G", 1e9), ("k", 1e3)])
 def test_macs_are_shown_in_a_unit_of_their_size(unit: tuple[str, float]) -> None:
     letter, size = unit
@@ -205,7 +219,6 @@ def test_it_leaves_no_trace_in_pyplot_and_is_saved_whole(tmp_path: Path) -> None
         ([], "rows is"),
         ([{**rows()[0], "value": math.nan}], "value at keep rate 1 is nan"),
         ([{**rows()[0], "macs": math.inf}], "macs at keep rate 1 is inf"),
-        ([row for number in range(8) for row in rows(str(number))], "rows is '8 series'"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(given: list[dict[str, Any]], message: str) -> None:

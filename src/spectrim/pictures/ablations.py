@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from spectrim.pictures.figures import (
     NORMAL,
     SMALL,
-    STYLES,
     Row,
     add_title,
     error_bar_lengths,
     legend_below,
     require_rows,
+    series_style,
 )
 
 
@@ -34,10 +34,10 @@ def criteria_curves(rows: Sequence[Row], title: str = "") -> Figure:
     names = list(dict.fromkeys(row["criterion"] for row in criterion_rows))
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.add_subplot()
-    for number, (name, style) in enumerate(zip(names, STYLES, strict=False)):
+    for number, name in enumerate(names):
         series_rows = [row for row in criterion_rows if row["criterion"] == name]
         places = [rates.index(row["keep_rate"]) + 0.07 * (number - (len(names) - 1) / 2) for row in series_rows]
-        _points(axis, places, series_rows, style, name)
+        _points(axis, places, series_rows, series_style(number), name)
     _dense_line(axis)
     axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.set_xlim(-0.5, len(rates) - 0.5)
@@ -65,7 +65,7 @@ def cluster_curves(rows: Sequence[Row], title: str = "") -> Figure:
     for axis, statistic in zip(axes, statistics, strict=True):
         for number, name in enumerate(sets):
             for random in (False, True):
-                colour, marker, _ = STYLES[number]
+                colour, marker, _ = series_style(number)
                 series_rows = [
                     row
                     for row in cluster_rows

@@ -13,12 +13,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from spectrim.pictures.figures import (
     NORMAL,
     SMALL,
-    STYLES,
     Row,
     add_title,
     error_bar_lengths,
     legend_below,
     require_rows,
+    series_style,
 )
 from spectrim.stats.bootstrap import Estimate
 
@@ -43,9 +43,9 @@ def kendall_curves(rows: Sequence[Row], title: str = "", *, published: Mapping[s
     figure = Figure(figsize=(3.6 * len(statistics), 3.3), layout="constrained")
     axes = figure.subplots(1, len(statistics), sharey=True, squeeze=False)[0]
     for axis, statistic in zip(axes, statistics, strict=True):
-        for (form, name), style in zip(forms, STYLES, strict=False):
+        for number, (form, name) in enumerate(forms):
             series_rows = [row for row in kendall_rows if row["quantity"] == form and row["statistic"] == statistic]
-            _band(axis, [row["block"] for row in series_rows], series_rows, style, name)
+            _band(axis, [row["block"] for row in series_rows], series_rows, series_style(number), name)
         axis.axhline(0.0, color="0.25", linewidth=0.8)
         if published and statistic == "intensity":
             said = "published: " + ", ".join(f"{name} {mean:.2f}" for name, mean in published.items())
@@ -71,7 +71,8 @@ def received_curves(ratio: Estimate, stages: Sequence[int], title: str = "") -> 
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axis = figure.add_subplot()
     blocks = np.arange(ratio.mean.shape[1])
-    for number, (stage, style) in enumerate(zip(stages, STYLES, strict=False)):
+    for number, stage in enumerate(stages):
+        style = series_style(number)
         ratio_rows = [
             {"mean": mean, "low": low, "high": high}
             for mean, low, high in zip(ratio.mean[number], ratio.low[number], ratio.high[number], strict=True)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from spectrim.errors import InvalidSetting
-from spectrim.pictures.figures import LARGE, NORMAL, SMALL, STYLES
+from spectrim.pictures.figures import LARGE, NORMAL, SMALL, series_style
 
 POINT = 0.01
 """One point of a share."""
@@ -48,7 +48,7 @@ def accuracy_curve(rows: Sequence[Row], *, metric: str = "accuracy", title: str 
         The figure; `spectrim.pictures.figures.save_figure` writes it.
 
     Raises:
-        InvalidSetting: there are no rows, more series than `STYLES`, or a value or number of MACs is not finite.
+        InvalidSetting: there are no rows, or a value or number of MACs is not finite.
     """
     series = _checked(rows)
     scale = 100.0 if share else 1.0
@@ -61,7 +61,7 @@ def accuracy_curve(rows: Sequence[Row], *, metric: str = "accuracy", title: str 
     drawn = []
     for number, (name, points) in enumerate(series.items()):
         nudge = NUDGE * wide * (number - (len(series) - 1) / 2)
-        drawn.append(draw_series(axis, name, points, STYLES[number], (nudge, unit, scale)))
+        drawn.append(draw_series(axis, name, points, series_style(number), (nudge, unit, scale)))
     axis.set_xlabel(f"MACs of a clip{letter and f' ({letter})'}", fontsize=NORMAL)
     axis.set_ylabel(f"{metric}{' (%)' if share else ''}{_interval_note(rows)}", fontsize=NORMAL)
     axis.tick_params(labelsize=SMALL)
@@ -97,8 +97,6 @@ def _checked(rows: Sequence[Row]) -> dict[str, list[Row]]:
             if row[field] is None or not math.isfinite(row[field]):
                 raise InvalidSetting(f"{field} at keep rate {row['keep_rate']:g}", row[field], "a finite number")
         series.setdefault(str(row["series"]), []).append(row)
-    if len(series) > len(STYLES):
-        raise InvalidSetting("rows", f"{len(series)} series", f"at most {len(STYLES)}, or they cannot be told apart")
     return {name: sorted(points, key=lambda row: row["macs"]) for name, points in series.items()}
 
 
@@ -122,9 +120,9 @@ def draw_dense(axis: Axes, series: Mapping[str, Sequence[Row]], dense: Mapping[s
     """Lines across at the dense value, and one point below it; returns what the legend shows."""
     values = {name: row["value"] for name, row in dense.items()}
     same_dense = len(set(values.values())) == 1
-    styles = dict(zip(series, STYLES, strict=False))
+    colours = {name: series_style(number)[0] for number, name in enumerate(series)}
     for name, value in values.items():
-        colour = "0.25" if same_dense else styles[name][0]
+        colour = "0.25" if same_dense else colours[name]
         axis.axhline(scale * value, color=colour, linewidth=1.0, linestyle=(0, (6, 3)), zorder=1)
         if scale == 100.0:
             axis.axhline(scale * (value - POINT), color=colour, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
@@ -195,7 +193,7 @@ def draw_savings(axis: Axes, costs: Iterable[tuple[float, float]], whole: float,
 def _name_points(axis: Axes, series: Mapping[str, Sequence[Row]], unit: float, scale: float) -> None:
     """Write the keep rate below each point, to its right."""
     ground = {"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-    for points, (colour, *_) in zip(series.values(), STYLES, strict=False):
+    for number, points in enumerate(series.values()):
         for row in points:
             axis.annotate(
                 f"{row['keep_rate']:g}",
@@ -203,7 +201,7 @@ def _name_points(axis: Axes, series: Mapping[str, Sequence[Row]], unit: float, s
                 xytext=(5, -11),
                 textcoords="offset points",
                 fontsize=SMALL,
-                color=colour,
+                color=series_style(number)[0],
                 bbox=ground,
                 zorder=4,
             )

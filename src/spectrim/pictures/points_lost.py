@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from spectrim.errors import InvalidSetting
-from spectrim.pictures.figures import LARGE, NORMAL, SMALL, STYLES
+from spectrim.pictures.figures import LARGE, NORMAL, SMALL, series_style
 
-APART = 0.24
-"""Distance of two series of one label, in labels."""
+APART, BESIDE = 0.24, 4
+"""Distance of two series of one label, in labels that so many series fill; with more, labels are higher."""
 
 BELOW = 0.13
-"""How far below its mean the single runs of a series lie, in labels."""
+"""How far below its mean the single runs of a series lie, in such labels."""
 
 WIDE, LINEAR = 20.0, 5.0
 """Where more points than the first are lost or gained, the axis is logarithmic beyond the second."""
@@ -49,15 +49,15 @@ def points_lost_figure(
         The figure; `spectrim.pictures.figures.save_figure` writes it.
 
     Raises:
-        InvalidSetting: there are no rows, more series than `STYLES`, or a value is not finite.
+        InvalidSetting: there are no rows, or a value is not finite.
     """
     _check(rows)
     panels, labels, series = (
         list(dict.fromkeys(str(row[name]) for row in rows)) for name in ("panel", "label", "series")
     )
-    columns = 2 * len(panels)
+    columns, higher = 2 * len(panels), max(1.0, len(series) / BESIDE)
     legend_rows = math.ceil((len(series) + 3) / columns)
-    inches = (1.9 + 2.9 * len(panels), 1.3 + 0.2 * legend_rows + 0.42 * len(labels))
+    inches = (1.9 + 2.9 * len(panels), 1.3 + 0.2 * legend_rows + 0.42 * higher * len(labels))
     figure = Figure(figsize=inches, layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
@@ -66,8 +66,8 @@ def points_lost_figure(
         for row in rows:
             if row["panel"] == panel:
                 number = series.index(str(row["series"]))
-                place = labels.index(str(row["label"])) + APART * (number - (len(series) - 1) / 2)
-                _draw(axis, row, place, STYLES[number])
+                place = labels.index(str(row["label"])) + APART / higher * (number - (len(series) - 1) / 2)
+                _draw(axis, row, place, BELOW / higher, series_style(number))
         axis.set_title(panel, fontsize=NORMAL, parse_math=False)
         axis.tick_params(labelsize=SMALL)
         _scale(axis, rows)
@@ -78,7 +78,7 @@ def points_lost_figure(
     axes[0].set_yticks(range(len(labels)), labels, fontsize=NORMAL)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     whiskers = ", bar: 95 % interval" if any(_interval(row) for row in rows) else ""
-    handles = [_handle(f"{name}{whiskers}", STYLES[number]) for number, name in enumerate(series)]
+    handles = [_handle(f"{name}{whiskers}", series_style(number)) for number, name in enumerate(series)]
     handles.append(Line2D([], [], color="0.25", marker=".", markersize=4.0, linestyle="none", label=dots))
     lines = [((0, (6, 3)), against), ((0, (1, 2)), f"{'one point' if least == 1.0 else f'{least:g} points'} lost")]
     handles += [Line2D([], [], color="0.25", linewidth=1.0, linestyle=dashes, label=name) for dashes, name in lines]
@@ -106,9 +106,6 @@ def _check(rows: Sequence[Row]) -> None:
     for row in rows:
         if not all(math.isfinite(value) for value in (row["value"], *row["runs"])):
             raise InvalidSetting(f"value of {row['label']}", row["value"], "a finite number")
-    names = {row["series"] for row in rows}
-    if len(names) > len(STYLES):
-        raise InvalidSetting("rows", f"{len(names)} series", f"at most {len(STYLES)}, or they cannot be told apart")
 
 
 def _interval(row: Row) -> tuple[float, float] | None:
@@ -118,14 +115,14 @@ def _interval(row: Row) -> tuple[float, float] | None:
     return low, high
 
 
-def _draw(axis: Axes, row: Row, place: float, style: tuple[str, str, str]) -> None:
+def _draw(axis: Axes, row: Row, place: float, deeper: float, style: tuple[str, str, str]) -> None:
     colour, marker, _ = style
     ends = _interval(row)
     if ends is not None:
         lengths = [[max(row["value"] - ends[0], 0.0)], [max(ends[1] - row["value"], 0.0)]]
         axis.errorbar([row["value"]], [place], xerr=lengths, fmt="none", ecolor=colour, elinewidth=1.2, capsize=2.5)
     axis.plot([row["value"]], [place], color=colour, marker=marker, markersize=6.0, linestyle="none", zorder=4)
-    below = [place + BELOW] * len(row["runs"])
+    below = [place + deeper] * len(row["runs"])
     axis.plot(row["runs"], below, color=colour, marker=".", markersize=4.0, linestyle="none", alpha=0.6, zorder=3)
 
 

@@ -19,11 +19,12 @@ from PIL import Image
 
 from spectrim import explain as explaining
 from spectrim.audio.frontend import Frontend
-from spectrim.audio.resynthesis import part
-from spectrim.backbones import ast_base, audiomae_base
+from spectrim.audio.resynthesis import join, part
+from spectrim.backbones import ast_base, audiomae_base, ced_base
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 from spectrim.explain import Explanation, explain, explain_clip
 from spectrim.explain.page import LABELS_IN_TABLE, change_rows, hertz_at
+from spectrim.explain.sound import clip_parts
 from spectrim.inference.predict import predict_files
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.score_maps import score_maps_picture, score_scale
@@ -195,6 +196,22 @@ def test_the_mask_is_what_kept_patches_cover(long_clip: Explanation, model: Audi
         area = kept_area(long_clip.windows[frame // 128].kept[2], model.config, 128)
         np.testing.assert_array_equal(mask[:, column], area[:, frame % 128])
     assert 0 < mask.sum() < mask.size
+
+
+def test_windows_of_centred_frames_share_out_the_clip(sound: Callable[[float], str]) -> None:
+    """CED's last frame of a window stands where the next window begins, and only in the last window counts twice."""
+    model = make_model(ced_base, max_length=129)
+    found = explain_clip(sound(2.56), model, keep_rate=0.5, windows=0)
+    assert [(window.start, window.end) for window in found.windows] == [(0.0, 1.28), (1.28, 2.56)]
+    assert [window.num_frames for window in found.windows] == [129, 129]
+    assert found.num_frames == 257
+    frames = np.array([0, 127, 128, 255, 256])
+    mask = found.mask_at(2, frames)
+    areas = [kept_area(window.kept[2], model.config, 129) for window in found.windows]
+    wanted = [areas[0][:, 0], areas[0][:, 127], areas[1][:, 0], areas[1][:, 127], areas[1][:, 128]]
+    np.testing.assert_array_equal(mask, np.stack(wanted, axis=1))
+    parts = join(list(clip_parts(found, 2)))
+    np.testing.assert_array_equal(parts.whole, soundfile.read(found.clip, dtype="float32")[0])
 
 
 # Files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from exported import exported, noise
 from plain import small_model
 
+from spectrim.audio.filterbank import count_frames
 from spectrim.audio.frontend import Frontend
-from spectrim.backbones import ast_tiny
+from spectrim.backbones import ast_tiny, ced_tiny, kwt_1, passt_base
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
-from spectrim.inference.backend import Backend
+from spectrim.inference.backend import Backend, hop_frames, window_length
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.opening import open_model
 from spectrim.inference.torch_model import TorchModel
@@ -47,6 +50,17 @@ def test_a_backend_gives_what_the_model_gives(case: str) -> None:
     assert backend.pruning == model.config.pruning
     assert (backend.window_seconds, backend.hop_seconds) == (0.655, 0.64)
     assert backend.to("auto").device.type == backend.device.type
+
+
+@pytest.mark.parametrize(
+    ("build", "length", "frames"),
+    [(ast_tiny, 1024, 1024), (ced_tiny, 1001, 1000), (ced_tiny, 501, 500), (passt_base, 998, 998), (kwt_1, 98, 98)],
+)
+def test_no_sound_lies_between_two_windows(build: Callable[..., SpectrimConfig], length: int, frames: int) -> None:
+    config = build(max_length=length)
+    assert hop_frames(config) == frames
+    assert window_length(config) >= 160 * frames
+    assert count_frames(160 * frames, features=config.features) <= length
 
 
 def test_operating_points_share_the_weights() -> None:

@@ -17,7 +17,7 @@ from spectrim.audio import files as audio
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.audio.finding import Selection
 from spectrim.audio.frontend import Frontend
-from spectrim.backbones import ast_base, audiomae_base
+from spectrim.backbones import ast_base, audiomae_base, ced_base
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.explain.window_pictures import window_painter
 from spectrim.inference.events import sound_events
@@ -253,6 +253,15 @@ def test_default_windows_share_out_the_frames_of_the_whole_file(model: AudioTran
     assert len(joined) == whole.num_frames[0]
     # The waveform's mean is taken off window by window: only the lowest mel bins notice.
     torch.testing.assert_close(joined[:, 8:], whole.input_values[0, : len(joined), 8:], atol=2e-2, rtol=0)
+
+
+def test_default_windows_of_centred_frames_follow_without_a_gap(tmp_path: Path) -> None:
+    """Of CED's 1001 frames, the last stands at the end of the window."""
+    tagger = TorchModel(make_model(ced_base, max_length=129))
+    assert (tagger.window_seconds, tagger.hop_seconds) == (1.28, 1.28)
+    soundfile.write(tmp_path / "noise.wav", sound(4.0, 1), 16000)
+    windows = list(audio.iterate_windows(tmp_path / "noise.wav", tagger.window_seconds, tagger.hop_seconds))
+    assert sum(len(window.samples) for window in windows) == 64000
 
 
 def test_window_and_hop(model: AudioTransformer, clips: list[str]) -> None:

@@ -20,6 +20,7 @@ from spectrim.audio.files import Window, iterate_windows
 from spectrim.audio.frontend import FrontendOutput
 from spectrim.config import SpectrimConfig
 from spectrim.errors import AudioError, InvalidSetting
+from spectrim.inference.backend import hop_frames
 from spectrim.inference.results import Scores, WindowScores, aggregated
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
@@ -141,7 +142,7 @@ class Explanation:
     @property
     def num_frames(self) -> int:
         """Frames of the front end in the whole clip."""
-        return (len(self.windows) - 1) * self.config.max_length + self.windows[-1].num_frames
+        return (len(self.windows) - 1) * hop_frames(self.config) + self.windows[-1].num_frames
 
     def names(self) -> list[str]:
         """Names of the states of `ExplainedWindow.kept`."""
@@ -160,12 +161,13 @@ class Explanation:
             state: index of `names`.
             frames: numbers from 0 to `num_frames` - 1.
         """
-        length = self.config.max_length
+        hop = hop_frames(self.config)
+        numbers = np.minimum(frames // hop, len(self.windows) - 1)
         mask = np.zeros((self.config.num_mel_bins, len(frames)), dtype=bool)
-        for number in np.unique(frames // length):
-            inside = frames // length == number
-            area = kept_area(self.windows[number].kept[state], self.config, length)
-            mask[:, inside] = area[:, frames[inside] % length]
+        for number in np.unique(numbers):
+            inside = numbers == number
+            area = kept_area(self.windows[number].kept[state], self.config, self.config.max_length)
+            mask[:, inside] = area[:, frames[inside] - number * hop]
         return mask
 
 

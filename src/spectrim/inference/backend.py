@@ -134,12 +134,12 @@ class Backend(ABC):
 
     @property
     def hop_seconds(self) -> float:
-        """The same without the overlap of neighbouring frames.
+        """The same without the overlap of neighbouring frames: `hop_frames`.
 
         Windows at this distance share out the frames of a long waveform between them.
         """
         _, shift = frame_length_and_shift(self.config.sampling_rate, self.config.features)
-        return self.config.max_length * shift / self.config.sampling_rate
+        return hop_frames(self.config) * shift / self.config.sampling_rate
 
     @cached_property
     def frontend(self) -> Frontend:
@@ -188,6 +188,15 @@ def activated(logits: Tensor, config: SpectrimConfig) -> Tensor:
 def window_length(config: SpectrimConfig) -> int:
     """Samples that fill the frames of a model."""
     return count_samples(config.max_length, config.sampling_rate, config.features)
+
+
+def hop_frames(config: SpectrimConfig) -> int:
+    """Frames from the start of a window to that of the next, so that no sound of a long waveform lies between them.
+
+    All of a window's, but that centred ones may end with the frame in whose middle the next window begins.
+    """
+    _, shift = frame_length_and_shift(config.sampling_rate, config.features)
+    return min(config.max_length, window_length(config) // shift)
 
 
 def input_shape(config: SpectrimConfig, takes: str) -> tuple[int, ...]:

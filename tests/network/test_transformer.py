@@ -276,6 +276,15 @@ def test_a_wrong_input_is_named() -> None:
     for wrong in (torch.arange(8), torch.arange(8).expand(3, 8), torch.zeros(2, 8)):
         with pytest.raises(InputShapeError, match="visible_patches"):
             model(right, visible_patches=wrong)
+    for backbone in ("ast", "audiomae"):
+        other = small_model(backbone)
+        for wrong, words in (
+            ([[0, 1, 2], [64, 3, 0]], "clip 1 holds 64; wanted: grid indices from 0 to 63"),
+            ([[5, -1, 0], [0, 1, 2]], "clip 0 holds -1; wanted"),
+            ([[0, 1, 2], [7, 3, 7]], "clip 1 holds 7 twice; wanted: .*each at most once a clip"),
+        ):
+            with pytest.raises(InputShapeError, match=f"visible_patches of {words}"):
+                other(right, visible_patches=torch.tensor(wrong))
     for wrong in (torch.tensor(64), torch.tensor([64.0, 64.0]), [64, 64], "64"):
         with pytest.raises(InputShapeError, match="num_frames"):
             model(right, num_frames=wrong)

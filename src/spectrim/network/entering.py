@@ -182,15 +182,31 @@ def _padding(patches: Tensor, num_frames: Tensor | None, config: SpectrimConfig)
     return padding & ~padding.all(dim=1, keepdim=True)
 
 
+def _check_each_once(visible_patches: Tensor, patches: int) -> None:
+    """Raise `InputShapeError` for a grid index (batch, k) that there is not, or that a clip has twice."""
+    ordered = visible_patches.sort(dim=1).values
+    absent = (ordered < 0) | (ordered >= patches)
+    repeated = functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+    for wrong, times in ((absent, ""), (repeated, " twice")):
+        if bool(wrong.any()):
+            clip, place = wrong.nonzero()[0].tolist()
+            raise InputShapeError(
+                f"visible_patches of clip {clip} holds {int(ordered[clip, place])}{times}; wanted: grid indices from "
+                f"0 to {patches - 1}, each at most once a clip"
+            )
+
+
 def _sequence_index(visible_patches: Tensor, batch: int, config: SpectrimConfig) -> Tensor:
-    """Grid indices → places in the backbone's sequence."""
+    """Grid indices → places in the backbone's sequence; their values are looked up as those of `check_input`."""
     shape = tuple(visible_patches.shape)
     if len(shape) != 2 or shape[0] != batch or shape[1] == 0 or visible_patches.dtype != torch.int64:
         raise InputShapeError(
             f"visible_patches has shape {shape} and type {visible_patches.dtype}; wanted: ({batch}, 1 or more) "
             "grid indices of type torch.int64"
         )
+    frequency, time = config.grid
+    if visible_patches.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_each_once(visible_patches, frequency * time)
     if config.patch_order == "frequency_major":
         return visible_patches
-    frequency, time = config.grid
     return visible_patches % time * frequency + visible_patches // time

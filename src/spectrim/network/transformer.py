@@ -209,8 +209,8 @@ class AudioTransformer(PreTrainedModel):
             output_attentions: return the attention maps, which are large.
             num_frames: (batch,) number of real frames of each clip; read only with ``drop_padding``.
             keep_rate: short for the configured operating point with another keep rate, e.g. while it is annealed.
-            visible_patches: (batch, k) grid indices f·T + t of the patches to process; the others are removed
-                before block 0 (structured masking, pre-training).
+            visible_patches: (batch, k) grid indices f·T + t of the patches to process, each at most once a clip; the
+                others are removed before block 0 (structured masking, pre-training). On CPUs the indices are checked.
             removed: block → (batch, F, T) bool: patches to remove there, at the place of selection, as many of each
                 clip as it says. What is gone already stays gone. A clip of which no patch would be left keeps those
                 that it has: a mean of no patch would be NaN.
@@ -220,8 +220,8 @@ class AudioTransformer(PreTrainedModel):
 
         Raises:
             InputShapeError: the input is not (batch, max_length, num_mel_bins) or not finite, ``visible_patches`` not
-                (batch, k) int64, ``removed`` not (batch, F, T) bool, or ``num_frames`` missing or not (batch,) with
-                ``drop_padding``.
+                (batch, k) int64 or with indices that there are not or twice, ``removed`` not (batch, F, T) bool, or
+                ``num_frames`` missing or not (batch,) with ``drop_padding``.
             InvalidSetting: a setting of pruning is out of range, or ``removed`` names a block that there is not, or
                 comes with ``reference_compat``.
         """

@@ -84,13 +84,13 @@ class Pruning:
             depth: number of blocks.
 
         Raises:
-            InvalidSetting: a number is no whole number, or negative.
+            InvalidSetting: a number is no whole number, or negative, or there is no patch.
 
         Examples:
             >>> spectrim.Pruning.merging(512, 16).keep_rate[:2]
             (0.96875, 0.967741935483871)
         """
-        rates, left = [], _whole("patches", patches)
+        rates, left = [], _whole("patches", patches, 1)
         for _ in range(_whole("depth", depth)):
             kept = left - min(_whole("each", each), left // 2)
             rate = kept / left

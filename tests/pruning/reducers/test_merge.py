@@ -216,6 +216,12 @@ def test_so_many_a_block_leave(patches: int, each: int, depth: int) -> None:
         assert plan.patches_kept == left
 
 
+def test_no_patch_cannot_be_merged() -> None:
+    assert Pruning.merging(1, 4, depth=2).keep_rate == (1.0, 1.0)
+    with pytest.raises(InvalidSetting, match="patches is 0; allowed: a whole number, at least 1"):
+        Pruning.merging(0, 4)
+
+
 @pytest.mark.parametrize(
     ("field_name", "fields"),
     [

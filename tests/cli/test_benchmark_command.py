@@ -22,7 +22,8 @@ from spectrim.measure.compare import compare
 
 run = partial(command_line.run, "benchmark")
 
-QUICK = ["--batch-sizes", "1,2", "--repeats", 2, "--passes", 1]
+ALONE = ["--batch-sizes", "1,2", "--repeats", 2]
+QUICK = [*ALONE, "--passes", 1]
 TIMES = ("files_ms", "files_q1_ms", "files_q3_ms", "files_per_second", "files_speed_up", "read_share")
 
 
@@ -51,7 +52,7 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_the_model_alone(checkpoints: dict[str, str], form: str) -> None:
-    code, out, _ = run("--model", checkpoints["single"], "--keep-rates", "1,0.5", *QUICK, "--format", form)
+    code, out, _ = run("--model", checkpoints["single"], "--keep-rates", "1,0.5", *ALONE, "--format", form)
     assert code == 0
     cases = [(1, 1.0), (1, 0.5), (2, 1.0), (2, 0.5)]
     if form == "json":
@@ -162,6 +163,9 @@ def test_limit(checkpoints: dict[str, str], clips: Path) -> None:
         (["--clips", "clips", "--keep-rates", "1,2"], "keep_rate is 2.0; allowed: a number in (0, 1]"),
         (["--limit", "3"], "limit is 3; allowed: together with --clips"),
         (["--workers", "3"], "workers is 3; allowed: together with --clips"),
+        (["--passes", "50"], "passes is 50; allowed: together with --clips"),
+        (["--draws", "0"], "draws is 0; allowed: together with --clips"),
+        (["--threshold", "0.9"], "threshold is 0.9; allowed: together with --clips"),
         (["--threads", "0"], "--threads"),
         (["--threads", "100000"], "threads is 100000; allowed: 1 to "),
         (["--clips", "clips", "--batch-sizes", "4,0"], "batch_sizes is 0; allowed: 1 or more"),
@@ -192,7 +196,7 @@ def test_threads_are_set_for_the_run_and_restored(checkpoints: dict[str, str], m
         return true(*arguments, **options)
 
     monkeypatch.setattr(benchmark, "interleaved", watched)
-    options = ["--model", checkpoints["single"], "--keep-rates", "1", *QUICK, "--format", "json"]
+    options = ["--model", checkpoints["single"], "--keep-rates", "1", *ALONE, "--format", "json"]
     code, out, _ = run(*options, "--threads", wanted)
     assert (code, seen, torch.get_num_threads()) == (0, [wanted], before)
     assert json.loads(out)["environment"]["torch_threads"] == wanted
@@ -236,6 +240,6 @@ def test_an_exported_file(clips: Path, front_end: bool) -> None:
     code, out, _ = run("--model", path, "--clips", clips, *QUICK)
     assert code == 0
     assert "read share" in out
-    code, out, err = run("--model", path, "--keep-rates", "0.5", *QUICK)
+    code, out, err = run("--model", path, "--keep-rates", "0.5", *ALONE)
     assert (code, out) == (2, "")
     assert err.startswith(f"spectrim: keep_rate is 0.5; allowed: nothing here: {path.name}")

@@ -102,6 +102,9 @@ def test_long_lists_are_cut(tmp_path: Path, most: int, listed: int) -> None:
         (["check", "csv", ".", "--set", "delimiter=;;"], "delimiter is ';;'; allowed: one character"),
         (["check", "esc50", ".", "--max-length", "100"], "max_length is 100"),
         (["check", "esc50", ".", "--max-listed", "-1"], "max-listed"),
+        (["check", "esc50", ".", "--init", "a.pth"], "init is 'a.pth'; allowed: together with --write-recipe"),
+        (["check", "esc50", ".", "--stride", "10"], "stride is '10'; allowed: together with --write-recipe"),
+        (["check", "esc50", ".", "--frames", "512"], "frames is 512; allowed: together with --write-recipe"),
     ],
 )
 def test_wrong_use_exits_with_2(

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from spectrim.inference.backend import Backend
     from spectrim.measure.compare import Comparison
 
+DRAWS = 2
+"""Tables of random scores beside which clips are tagged."""
+
 
 @plainly
 def benchmark(
@@ -48,11 +51,17 @@ def benchmark(
     batch_sizes: Annotated[str, typer.Option(help="Separated by commas.")] = "1,8",
     repeats: Annotated[int, typer.Option(help="Timed passes of each case.")] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many clips, evenly spread.")] = None,
-    passes: Annotated[int, typer.Option(min=1, help="Timed passes over the clips at each keep rate.")] = 3,
+    passes: Annotated[
+        int | None, typer.Option(min=1, help="Timed passes over the clips at each keep rate; default: 3.")
+    ] = None,
     draws: Annotated[
-        int, typer.Option(help="Random tables that stand for random pruning, for --clips; 0 for none.")
-    ] = 2,
-    threshold: Annotated[float, typer.Option(help="Score from which a multi-label model's label counts.")] = 0.5,
+        int | None,
+        typer.Option(help=f"Random tables that stand for random pruning, for --clips; 0 for none; default: {DRAWS}."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score from which a multi-label model's label counts, for --clips; default: 0.5."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; default: as torch chooses.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes, for --clips.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -91,7 +100,8 @@ def benchmark(
     rates = None if keep_rates is None else numbers("keep-rates", keep_rates, float)
     source = named_model(model, stride, frames, criterion)
     sizes = numbers("batch-sizes", batch_sizes, int)
-    for option, given in (("limit", limit), ("workers", workers)):
+    comparing: dict[str, Any] = {"passes": passes, "draws": draws, "threshold": threshold, "workers": workers}
+    for option, given in {"limit": limit, **comparing}.items():
         if given is not None and not clips:
             raise InvalidSetting(option, given, "together with --clips")
     from spectrim.cli.terminal import complain, error_console, stage_progress
@@ -112,11 +122,8 @@ def benchmark(
                 network,
                 rates,
                 dense=None if precision is None else _in_own_precision(source, network),
-                passes=passes,
-                draws=draws,
                 device=device,
-                workers=workers,
-                threshold=threshold,
+                **{"draws": DRAWS, **{option: given for option, given in comparing.items() if given is not None}},
                 on_error=lambda error: complain(console, error),
                 on_progress=tell,
             )

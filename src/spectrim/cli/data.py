@@ -112,8 +112,9 @@ def check(
     """
     check_form(form)
     options = data_options(change, fold)
-    if write_recipe is None and (init or stride or frames is not None):
-        raise InvalidSetting("init", init, "together with --write-recipe")
+    for option, given in (("init", init), ("stride", stride), ("frames", frames)):
+        if given is not None and write_recipe is None:
+            raise InvalidSetting(option, given, "together with --write-recipe")
     start = None
     if write_recipe is not None:
         from spectrim.checkpoints import DescribedSource

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from spectrim.app.page import Updater, choices, is_loopback, numbers_table
+from spectrim.app.page import Updater, choices, chosen_pruning, is_loopback, numbers_table
 from spectrim.app.showing import Stretch, show, take_stretch
 from spectrim.backbones import ast_base
 from spectrim.errors import AudioError, InvalidSetting
@@ -140,6 +140,53 @@ def test_a_stretch_is_decoded_once(model: TorchModel, long_sound: Path, tmp_path
     assert "not used" in update(known, str(long_sound), 0.0, 0.5, "cls_attention", "merge")[1]
     assert "by attention" in update(known, str(long_sound), 0.0, 0.5, "value_norm", "fuse")[1]
     assert "no predictors" in update(known, str(long_sound), 0.0, 0.5, "auto", "dynamicvit")[1]
+
+
+HIDDEN = {"mass": {"attention_mass": 0.9}, "segments": {"time_segments": 4}, "compat": {"reference_compat": True}}
+
+
+@pytest.mark.parametrize(
+    ("hidden", "criterion", "reducer", "stays"),
+    [
+        ("mass", "cls_attention", "drop", True),
+        ("mass", "value_norm", "drop", False),
+        ("mass", "cls_attention", "merge", False),
+        ("mass", "cls_attention", "fuse", False),
+        ("segments", "value_norm", "drop", True),
+        ("segments", "cls_attention", "fuse", True),
+        ("segments", "cls_attention", "merge", False),
+        ("compat", "intensity", "drop", True),
+        ("compat", "cls_attention", "drop", False),
+        ("compat", "intensity", "merge", False),
+    ],
+)
+def test_a_setting_that_the_page_does_not_show_gives_way(
+    model: TorchModel, hidden: str, criterion: str, reducer: str, stays: bool
+) -> None:
+    base = Pruning(0.7, at=(1, 2), criterion="intensity" if hidden == "compat" else "auto", **HIDDEN[hidden])
+    pruning, notes = chosen_pruning(base, 0.5, criterion, reducer)
+    ranking = "auto" if reducer == "merge" else criterion
+    kept = HIDDEN[hidden] if stays else {}
+    assert pruning == Pruning(0.5, at=(1, 2), criterion=ranking, reducer=reducer, **kept)
+    model.config.check_pruning(pruning)
+    [(name, value)] = HIDDEN[hidden].items()
+    said = f"The model's own {name} ({value}) does not go with this and is left out."
+    assert (said in notes) is not stays
+    assert ("The ranking is not used: this goes by other things." in notes) is (reducer == "merge")
+
+
+def test_every_choice_of_a_model_with_attention_mass_shows_something(
+    model: TorchModel, long_sound: Path, tmp_path: Path
+) -> None:
+    update = Updater(model, "", Pruning(at=(1, 2), attention_mass=0.9), tmp_path)
+    known, notes, _, page = update(None, str(long_sound), 0.0, 0.5, "cls_attention", "drop")
+    assert page and "attention_mass" not in notes
+    for criterion, reducer in (("value_norm", "drop"), ("cls_attention", "merge")):
+        known, notes, table, page = update(known, str(long_sound), 0.0, 0.5, criterion, reducer)
+        assert "attention_mass (0.9) does not go with this" in notes and "spectrim-error" not in notes
+        assert "MACs" in table and page.startswith("<iframe")
+        assert ("32 of 64 patches kept" in page) is (reducer == "drop")
+        assert "attention_mass" not in update(known, str(long_sound), 0.0, 1.0, criterion, reducer)[1]
 
 
 def test_an_operating_point_that_the_model_does_not_have(stretch: Stretch, model: TorchModel) -> None:

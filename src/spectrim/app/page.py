@@ -257,19 +257,43 @@ class Updater:
         try:
             if known is None or known[:2] != (sound, start):
                 known = sound, start, take_stretch(sound, self.model, self.folder, start)
-            chosen = criterion_with(criterion, reducer)
-            pruning = dataclasses.replace(self.pruning, keep_rate=rate, criterion=chosen, reducer=reducer)
+            pruning, left_out = chosen_pruning(self.pruning, rate, criterion, reducer)
             shown = show(known[2], self.model, pruning, self.name)
         except AudioError as error:
             return None, said([f"{printable(Path(sound).name)} {error.reason}"], wrong=True), "", ""
         except (SpectrimError, OSError) as error:
             return known, said([str(error)], wrong=True), "", ""
-        notes = list(known[2].notes)
-        if rate < 1.0 and REDUCERS[reducer].reads != "scores":
-            notes.append("The ranking is not used: this goes by other things.")
-        elif rate < 1.0 and chosen != criterion:
-            notes.append("The ranking is by attention: so are the others weighed.")
+        notes = [*known[2].notes, *(left_out if rate < 1.0 else ())]
         return known, said(notes), numbers_table(shown), framed(shown.page)
+
+
+def chosen_pruning(base: Pruning, rate: float, criterion: str, reducer: str) -> tuple[Pruning, list[str]]:
+    """The operating point that is chosen on the page, and a note on each choice or setting that it leaves out.
+
+    Args:
+        base: what the page does not ask for; what of it cannot go with the choices gives way to them.
+        rate: share of the patches kept at each stage.
+        criterion: what ranks them, unless the reducer ranks otherwise.
+        reducer: what becomes of the others.
+    """
+    ranking = criterion_with(criterion, reducer)
+    notes = []
+    if REDUCERS[reducer].reads != "scores":
+        notes.append("The ranking is not used: this goes by other things.")
+    elif ranking != criterion:
+        notes.append("The ranking is by attention: so are the others weighed.")
+    forbidden = {
+        "time_segments": REDUCERS[reducer].reads != "scores",
+        "attention_mass": reducer != "drop" or criterion_with(ranking, reducer, base.attention_mass) != ranking,
+        "reference_compat": reducer != "drop" or not (ranking in CRITERIA and CRITERIA[ranking].wrong_gather),
+    }
+    usual = Pruning()
+    given_up = [name for name, wrong in forbidden.items() if wrong and getattr(base, name) != getattr(usual, name)]
+    notes += [
+        f"The model's own {name} ({getattr(base, name)}) does not go with this and is left out." for name in given_up
+    ]
+    changes = {name: getattr(usual, name) for name in given_up}
+    return dataclasses.replace(base, keep_rate=rate, criterion=ranking, reducer=reducer, **changes), notes
 
 
 def said(lines: tuple[str, ...] | list[str], wrong: bool = False) -> str:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -247,6 +248,16 @@ def summary(rows: Sequence[dict[str, Any]], keep_rates: Sequence[float]) -> list
     return found
 
 
+def redraw(groups: list[dict[str, Any]]) -> None:
+    """Draw the intervals of a `summary` anew, of groups whose speakers it holds; nothing else changes."""
+    dense: dict[str, dict[str, float]] = {}
+    for row in groups:
+        if (here := row["by_speaker"]) is not None:
+            first = dense.setdefault(row["group"], here)
+            row["accuracy"] = triple(mean_over_speakers({0: here}))
+            row["lost"] = triple(mean_over_speakers({0: {name: first[name] - here[name] for name in here}}))
+
+
 def main() -> None:
     """Prepare data, choose by what a model ranks patches, package it, or test it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -275,7 +286,16 @@ def main() -> None:
     choosing.add_argument("--keep-rates", type=float, nargs="+", default=[1.0, 0.7, 0.5])
     choosing.add_argument("--drop-padding", action="store_true")
     choosing.add_argument("--json", type=Path)
+    drawing = commands.add_parser("redraw", help="intervals of written results, after a change of how they are drawn")
+    drawing.add_argument("results", type=Path, nargs="+")
     given = parser.parse_args()
+    if given.command == "redraw":
+        for path in given.results:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            for groups in content["criteria"].values() if "criteria" in content else [content["groups"]]:
+                redraw(groups)
+            write_and_show(content, path)
+        return
     if given.command == "prepare":
         sys.stdout.write(f"{prepare(given.out, given.voices, given.sounds, given.words)}\n")
         return

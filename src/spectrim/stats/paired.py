@@ -22,13 +22,20 @@ from spectrim.stats.bootstrap import (
     flat_ratio,
     resampled_ratios,
 )
+from spectrim.stats.groups import Groups
 from spectrim.stats.ratios import Ratio, divide_or_nan
 
 
 def bootstrap_difference(
-    first: Ratio, second: Ratio, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+    first: Ratio,
+    second: Ratio,
+    *,
+    groups: Groups | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """``first − second`` with its percentile interval, for two runs over the same clips in the same order.
+    """``first − second`` with its interval, for two runs over the same clips in the same order.
 
     Arguments and errors as for `spectrim.stats.bootstrap.bootstrap`; the two must have the same shape. ``clips`` of the
     result counts those that have the quantity in both.
@@ -39,18 +46,18 @@ def bootstrap_difference(
         raise InputShapeError(
             f"the runs have shapes {first.top.shape} and {second.top.shape}; wanted: the same clips and quantities"
         )
-    drawn = resampled_ratios(top, bottom, seed, resamples) - resampled_ratios(other_top, other_bottom, seed, resamples)
+    drawn = resampled_ratios(top, bottom, seed, resamples, groups)
+    drawn -= resampled_ratios(other_top, other_bottom, seed, resamples, groups)
     mean = divide_or_nan(top.sum(axis=0), bottom.sum(axis=0)) - divide_or_nan(
         other_top.sum(axis=0), other_bottom.sum(axis=0)
     )
-    clips = np.count_nonzero((bottom != 0) & (other_bottom != 0), axis=0)
-    return estimate(mean, drawn, clips, confidence, shape)
+    return estimate(mean, drawn, (bottom != 0) & (other_bottom != 0), confidence, shape, groups)
 
 
 class PairedIntervals(NamedTuple):
     """Ends of the intervals of a metric of several runs, and of its change from the first run; (runs,) each.
 
-    NaN where there is only one clip.
+    NaN where there is only one clip, or one group.
 
     Attributes:
         low: lower ends for the metric.
@@ -69,6 +76,7 @@ def paired_intervals(
     metric_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     clips: int,
     *,
+    groups: Groups | None = None,
     resamples: int,
     seed: int = 0,
     confidence: float = CONFIDENCE,
@@ -81,23 +89,32 @@ def paired_intervals(
     Args:
         metric_of: takes (draws, clips), how often each clip counts; gives the metric of each run, (runs, draws).
         clips: how many.
+        groups: of the clips that are not independent; drawn whole, the ends those of `spectrim.stats.groups`.
         resamples: how many, 2 or more.
         seed: of the draws; the same seed gives the same intervals.
         confidence: of the intervals.
         percentile: percentiles of the resamples (Efron & Tibshirani, 1993, §13.3); else the value itself ± the normal
-            quantile times the standard error of the resamples (§12.4), for metrics whose resamples are biased.
+            quantile times the standard error of the resamples (§12.4), for metrics whose resamples are biased. Where
+            there are groups, always the latter, by Student's quantile.
     """
     runs = len(metric_of(np.ones((1, clips), dtype=np.int64)))
     each = np.eye(runs)
     contrasts = np.concatenate([each, each - each[:1]])
     ends = contrast_intervals(
-        metric_of, clips, contrasts, resamples=resamples, seed=seed, confidence=confidence, percentile=percentile
+        metric_of,
+        clips,
+        contrasts,
+        groups=groups,
+        resamples=resamples,
+        seed=seed,
+        confidence=confidence,
+        percentile=percentile,
     )
     return PairedIntervals(ends.low[:runs], ends.high[:runs], ends.low[runs:], ends.high[runs:])
 
 
 class Ends(NamedTuple):
-    """Ends of intervals, (quantities,) each; NaN where there is only one clip."""
+    """Ends of intervals, (quantities,) each; NaN where there is only one clip, or one group."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -108,6 +125,7 @@ def contrast_intervals(
     clips: int,
     contrasts: NDArray[np.float64],
     *,
+    groups: Groups | None = None,
     draws: Sequence[Sequence[int]] = (),
     resamples: int,
     seed: int = 0,
@@ -123,7 +141,7 @@ def contrast_intervals(
     variance of their mean unbiased (Rao & Wu, 1988, with n − 1 of n).
 
     Args:
-        metric_of, clips, resamples, seed, confidence, percentile: as for `paired_intervals`.
+        metric_of, clips, groups, resamples, seed, confidence, percentile: as for `paired_intervals`.
         contrasts: (quantities, runs), weights of the runs' metrics in each quantity.
         draws: groups of runs, by number, that are draws of one thing; two at least in each, equally weighted.
 
@@ -132,19 +150,20 @@ def contrast_intervals(
     """
     if any(len(group) < 2 for group in draws):
         raise InputShapeError("one random draw does not tell how much draws differ; wanted: two or more in a group")
-    if clips < 2:
+    if clips < 2 or (groups is not None and groups.number < 2):
         return Ends(*np.full((2, len(contrasts)), np.nan))
     generator = np.random.default_rng([seed, 1])
     drawn = []
-    for counts in draw_counts(clips, resamples, seed):
+    for counts in draw_counts(clips, resamples, seed, groups):
         values = metric_of(counts)
         for group in draws:
             some = generator.multinomial(len(group) - 1, np.full(len(group), 1 / len(group)), size=len(counts))
             values[list(group)] *= some.T * (len(group) / (len(group) - 1))
         drawn.append(contrasts @ values)
     found = np.concatenate(drawn, axis=1)
-    if percentile:
+    if percentile and groups is None:
         return Ends(*np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1))
     middle = contrasts @ metric_of(np.ones((1, clips), dtype=np.int64))[:, 0]
-    reach = norm.ppf((1 + confidence) / 2) * np.std(found, axis=1, ddof=1)
+    quantile = norm.ppf((1 + confidence) / 2) if groups is None else groups.reach(confidence)
+    reach = quantile * np.std(found, axis=1, ddof=1)
     return Ends(middle - reach, middle + reach)

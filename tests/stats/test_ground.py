@@ -19,6 +19,7 @@ from spectrim.stats.ground import (
     under_one_point,
     within_margin,
 )
+from spectrim.stats.groups import Groups
 
 
 def test_785_clips_for_each_per_cent_of_discordance() -> None:
@@ -97,3 +98,23 @@ def test_whether_less_than_a_point_is_lost() -> None:
         assert under_one_point(Interval(*change), 5000, 0.01, DENSE, 0.1) == (said, None)
     assert under_one_point(Interval(-0.01, -0.012, -0.008), 5000, 0.01, DENSE, 0.1) == ("unclear", None)
     assert under_one_point(Interval(-0.001, -0.004, 0.002), 50, 0.01, DENSE, 0.1)[0] == "cannot say"
+
+
+def test_groups_are_what_was_seen() -> None:
+    few, enough = Groups.of(np.repeat(np.arange(5), 200)), Groups.of(np.repeat(np.arange(8), 500))
+    change = Interval(-0.001, -0.004, 0.002)
+    assert under_one_point(change, 5000, 0.01, DENSE, 0.1, few) == (
+        "cannot say",
+        "5 speakers or recordings are too few; it takes 6",
+    )
+    assert beats(Interval(0.05, 0.02, 0.08), 1000, DENSE, 0.1, groups=few)[0] == "cannot say"
+    assert beats(Interval(0.05, 0.02, 0.08), 4000, DENSE, 0.1, groups=enough) == ("better", None)
+    assert within_margin(Interval(-0.2, -0.3, -0.1), 4000, None, enough) is None
+    wide = Interval(-0.001, -0.024, 0.022)
+    error = 0.023 / stats.t.ppf(0.975, 7)
+    share = 4000 * error**2 + 0.001**2
+    assert discordance(wide, 4000, enough) == pytest.approx(share)
+    wanted = math.ceil(8 * clips_needed(share) / 4000)
+    why = f"8 speakers or recordings were seen, and a margin of one point takes about {wanted} that differ as these do"
+    assert under_one_point(wide, 4000, 0.01, DENSE, 0.1, enough) == ("cannot say", why)
+    assert too_few_clips(3924, 0.05, enough) is not None and too_few_clips(3925, 0.05, enough) is None

@@ -4,6 +4,10 @@ How many clips a margin of one point takes follows from the discordance d, the s
 two models is right. The difference of their accuracies then has a variance of about d / n, and a difference of a
 margin m is found in 80 % of all experiments, at 95 % confidence, from n = (1.96 + 0.84)² · d / m² clips on: for one
 point about 785 for each per cent of discordance.
+
+Where clips come in groups that are not independent, the groups are what was seen: it takes
+`spectrim.stats.groups.FEWEST_GROUPS` of them, and the discordance that counts is the one that the interval over groups
+amounts to, in which their spread is.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from spectrim.stats.bootstrap import CONFIDENCE
+from spectrim.stats.groups import Groups
 from spectrim.stats.t_intervals import FEWEST, Mean
 
 CANNOT_SAY = "cannot say"
@@ -51,12 +57,14 @@ def clips_needed(discordance: float, margin: float = MARGIN) -> int:
     return math.ceil(_QUANTILES**2 * discordance / margin**2 - 1e-9)
 
 
-def discordance(change: Interval, clips: int) -> float:
+def discordance(change: Interval, clips: int, groups: Groups | None = None) -> float:
     """The share of discordant clips that an interval of a change over so many clips amounts to.
 
     For accuracy the variance of the change is (d − change²) / n, so that this is the share itself, but for resampling.
+    Over groups it is the share that clips which are independent would have for the same standard error.
     """
-    error = (change.high - change.low) / (2 * _REACH)
+    reach = _REACH if groups is None else groups.reach(CONFIDENCE)
+    error = (change.high - change.low) / (2 * reach)
     return clips * error**2 + change.value**2
 
 
@@ -80,16 +88,25 @@ def near_chance(dense: Interval, chance: float) -> str | None:
     return None
 
 
-def too_few_clips(clips: int, share: float | None = None) -> str | None:
-    """Why there are too few clips, or None.
+def too_few_clips(clips: int, share: float | None = None, groups: Groups | None = None) -> str | None:
+    """Why there are too few clips, or groups of them, or None.
 
     Args:
         clips: how many were seen.
         share: their discordance, for a claim with a margin of one point; else None.
+        groups: of the clips that are not independent.
     """
+    if groups is not None and groups.too_few is not None:
+        return groups.too_few
     if clips < FEWEST_CLIPS:
         return f"{clips} clips were seen, and it takes {FEWEST_CLIPS} at least"
     if share is not None and clips < (needed := clips_needed(share)):
+        if groups is not None:
+            more = math.ceil(groups.number * needed / clips)
+            return (
+                f"{groups.number:,} speakers or recordings were seen, and a margin of one point takes about {more:,} "
+                "that differ as these do"
+            )
         return (
             f"{clips:,} clips were seen, and a margin of one point takes about {needed:,} at a discordance of "
             f"{100 * share:.1f} %"
@@ -97,7 +114,9 @@ def too_few_clips(clips: int, share: float | None = None) -> str | None:
     return None
 
 
-def within_margin(change: Interval, clips: int | None, share: float | None = None) -> str | None:
+def within_margin(
+    change: Interval, clips: int | None, share: float | None = None, groups: Groups | None = None
+) -> str | None:
     """Why it cannot be said whether a change stays within a loss of one point, or None.
 
     A loss that is beyond one point with its whole interval is one, however few clips it was seen on.
@@ -106,40 +125,59 @@ def within_margin(change: Interval, clips: int | None, share: float | None = Non
         change: of the metric, a share, pruned minus dense; or against another ranking.
         clips: how many were seen; None where that is not known.
         share: their discordance; None to take it from the interval.
+        groups: of the clips that are not independent.
     """
-    reason = no_interval(change)
+    reason = (None if groups is None else groups.too_few) or no_interval(change)
     if reason is not None or clips is None:
         return reason
     beyond = change.high < -MARGIN
-    return too_few_clips(clips, None if beyond else discordance(change, clips) if share is None else share)
+    return too_few_clips(clips, None if beyond else _discordance(change, clips, share, groups), groups)
+
+
+def _discordance(change: Interval, clips: int, share: float | None, groups: Groups | None) -> float:
+    """The discordance that counts: as it is given, else by the interval; over groups whichever is larger."""
+    if groups is None:
+        return discordance(change, clips) if share is None else share
+    return max(share or 0.0, discordance(change, clips, groups))
 
 
 def under_one_point(
-    change: Interval, clips: int | None, share: float | None, dense: Interval, chance: float
+    change: Interval,
+    clips: int | None,
+    share: float | None,
+    dense: Interval,
+    chance: float,
+    groups: Groups | None = None,
 ) -> tuple[str, str | None]:
     """Whether less than one point is lost against the dense model, and why that cannot be said.
 
     Args:
-        change, clips, share: as for `within_margin`.
+        change, clips, share, groups: as for `within_margin`.
         dense: metric of the dense model.
         chance: what the metric comes to by chance.
 
     Returns:
         ``"yes"``, ``"no"``, ``"unclear"`` or `CANNOT_SAY`, and the reason for the last.
     """
-    why = within_margin(change, clips, share) or near_chance(dense, chance)
+    why = within_margin(change, clips, share, groups) or near_chance(dense, chance)
     if why:
         return CANNOT_SAY, why
     return "yes" if change.low > -MARGIN else "no" if change.high < -MARGIN else "unclear", None
 
 
 def beats(
-    change: Interval, clips: int, dense: Interval, chance: float, share: float | None = None
+    change: Interval,
+    clips: int,
+    dense: Interval,
+    chance: float,
+    share: float | None = None,
+    groups: Groups | None = None,
 ) -> tuple[str, str | None]:
     """Whether something is better than a baseline on the same clips, and why that cannot be said.
 
-    An interval on one side of nought is an answer, however few the clips are, from `FEWEST_CLIPS` on. "No better" takes
-    more: that a difference of one point would have shown, so that the whole interval lies below one.
+    An interval on one side of nought is an answer, however few the clips are, from `FEWEST_CLIPS` on, and from
+    `spectrim.stats.groups.FEWEST_GROUPS` on where they come in groups. "No better" takes more: that a difference of one
+    point would have shown, so that the whole interval lies below one.
 
     Args:
         change: of the metric, minus the baseline's, with its paired interval.
@@ -147,11 +185,13 @@ def beats(
         dense: metric of the dense model.
         chance: what the metric comes to by chance.
         share: discordance of the two; None to take it from the interval.
+        groups: of the clips that are not independent.
 
     Returns:
         ``"better"``, ``"worse"``, ``"no better"`` or `CANNOT_SAY`, and the reason for the last.
     """
-    why = no_interval(change) or near_chance(dense, chance) or too_few_clips(clips)
+    few = None if groups is None else groups.too_few
+    why = few or no_interval(change) or near_chance(dense, chance) or too_few_clips(clips)
     if why:
         return CANNOT_SAY, why
     if change.low > 0:
@@ -160,7 +200,7 @@ def beats(
         return "worse", None
     if change.high < MARGIN:
         return "no better", None
-    why = too_few_clips(clips, discordance(change, clips) if share is None else share)
+    why = too_few_clips(clips, _discordance(change, clips, share, groups), groups)
     return CANNOT_SAY, why or "the interval holds both nought and one point"
 
 

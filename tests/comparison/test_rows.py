@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,6 +15,7 @@ from spectrim.comparison.methods import Case, plan_cases, read_methods
 from spectrim.comparison.rows import accuracy_rows, clip_rows, cost_columns, sentences
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
+from spectrim.stats.groups import Groups
 
 CLIPS, LABELS = 600, 4
 OWN = Pruning(1.0, (1,))
@@ -65,6 +68,29 @@ def test_intervals_are_scipys_where_nothing_is_drawn_at_random(cases: list[Case]
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     assert (row["change_low"], row["change_high"]) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_what_holds_over_clips_need_not_hold_over_speakers(cases: list[Case], answers: Answers) -> None:
+    """Variation is better than random for three of eight speakers, and as good for the others."""
+    scores = {**answers.scores}
+    variation, random = (next(case for case in cases if case.method == name) for name in ("variation", "random"))
+    same = np.arange(CLIPS) % 8 >= 3
+    for point in random.points:
+        scores[random.title, point] = np.where(
+            same[:, None], scores[variation.title, variation.points[0]], scores[random.title, point]
+        )
+    rows = {}
+    for number, name in ((8, "eight"), (5, "five"), (None, "clips")):
+        groups = None if number is None else Groups.of(np.arange(CLIPS) % number)
+        found = accuracy_rows(cases, replace(answers, scores=scores, groups=groups), "accuracy", 500)
+        rows[name] = next(row for row in found if row["method"] == "variation")
+    assert rows["clips"]["against_random"] == "better"
+    assert rows["eight"]["over_random"] == rows["clips"]["over_random"]
+    assert rows["eight"]["over_random_low"] < 0 < rows["clips"]["over_random_low"]
+    assert rows["eight"]["against_random"] == "cannot say"
+    assert rows["eight"]["why_random"].startswith("8 speakers or recordings were seen, and a margin of one point takes")
+    for question in ("random", "change"):
+        assert rows["five"][f"why_{question}"] == "5 speakers or recordings are too few; it takes 6"
 
 
 def test_several_labels_are_judged_by_average_precision(cases: list[Case]) -> None:

@@ -28,6 +28,7 @@ from spectrim.measure.scoring import score_part
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.reducers import REDUCERS
+from spectrim.stats.groups import Groups
 
 RATES = (1.0, 0.4)
 QUICK: dict[str, Any] = {"device": "cpu", "workers": 0, "resamples": 100}
@@ -377,3 +378,28 @@ def test_what_json_cannot_say_is_null() -> None:
         "confusions": [],
         "runs": [{"rows": [None]}],
     }
+
+
+def test_intervals_are_over_speakers_where_the_table_names_them(model: str, tmp_path: Path) -> None:
+    root = write_tones(tmp_path / "tones", per_fold=36, folds=1)
+    table = root / "labels.csv"
+    head, *rows = table.read_text().splitlines()
+    plain = evaluate(model, "csv", root, keep_rates=(0.4,), options={"fold": 1}, **QUICK)
+    for speakers in (9, 4):
+        named = [f"{row},s{number % speakers}" for number, row in enumerate(rows)]
+        table.write_text("\n".join([f"{head},speaker", *named]) + "\n")
+        found = evaluate(model, "csv", root, keep_rates=(0.4,), options={"fold": 1}, **QUICK)
+        part = DATA_SETS["csv"].open(root, "test", fold=1)
+        points = [Pruning(1.0, (1,), "auto"), Pruning(0.4, (1,), "auto")]
+        of_clips = score_part(from_pretrained(model), part, points, device="cpu")
+        groups = Groups.of(np.arange(36) % speakers)
+        scores = [of_clips.scores[point] for point in points]
+        bounds = clip_intervals(scores, of_clips.targets, "accuracy", groups=groups, resamples=100)
+        assert (found.facts["groups"], plain.facts["groups"]) == (speakers, None)
+        assert f"resamples of the {speakers} speakers or recordings of the 36 clips" in found.facts["interval"]
+        for number, (row, other) in enumerate(zip(found.rows, plain.rows, strict=True)):
+            assert (row["accuracy"], row["change"]) == (other["accuracy"], other["change"])
+            ends = [row[name] for name in ("accuracy_low", "accuracy_high", "change_low", "change_high")]
+            assert ends == pytest.approx([float(end[number]) for end in bounds])
+        assert found.rows[1]["under_one_point"] == "cannot say"
+    assert found.rows[1]["why"] == "4 speakers or recordings are too few; it takes 6"

@@ -10,9 +10,10 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from spectrim.errors import InvalidSetting
-from spectrim.measure.metric_intervals import clip_intervals, resampled_average_precision
-from spectrim.measure.metrics import accuracy, mean_average_precision, right_clips
+from spectrim.measure.metric_intervals import clip_intervals, how_made, resampled_average_precision
+from spectrim.measure.metrics import METRICS, accuracy, mean_average_precision, right_clips
 from spectrim.stats import bootstrap
+from spectrim.stats.groups import Groups
 
 
 def two_models(clips: int = 120, labels: int = 5, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
@@ -101,3 +102,48 @@ def test_what_cannot_be_done_is_refused(field: str, given_one: dict) -> None:
     scores, targets = two_models()
     with pytest.raises(InvalidSetting, match=f"^{field} is"):
         clip_intervals(scores, targets, **{"metric": "mAP", **given_one})
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mAP"])
+def test_groups_are_drawn_whole_for_either_metric(metric: str) -> None:
+    scores, targets = two_models()
+    names = [f"speaker {number}" for number in np.random.default_rng(4).integers(0, 8, len(targets))]
+    places = [np.flatnonzero([name == one for one in names]) for name in sorted(set(names))]
+    found = clip_intervals(scores, targets, metric, groups=Groups.named(names), resamples=80, seed=3)
+    drawn = []
+    for pick in np.random.default_rng(3).integers(len(places), size=(80, len(places) - 1)):
+        clips = np.concatenate([places[group] for group in pick])
+        if metric == "accuracy":
+            drawn.append([right_clips(one, targets)[clips].mean() for one in scores])
+        else:
+            present = np.flatnonzero(targets[clips].any(axis=0))
+            drawn.append(
+                [average_precision_score(targets[clips][:, present], one[clips][:, present]) for one in scores]
+            )
+    sizes = np.array([len(each) for each in places])
+    reach = stats.t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1)
+    values = [METRICS[metric](one, targets) for one in scores]
+    np.testing.assert_allclose(found.high - values, reach * np.std(drawn, axis=0, ddof=1), atol=1e-6)
+    change = values[1] - values[0]
+    np.testing.assert_allclose(change - found.change_low[1], reach * np.std(np.diff(drawn), ddof=1), atol=1e-6)
+
+
+def test_without_groups_clips_are_drawn_as_they_always_were() -> None:
+    """Ends that were made before there were groups."""
+    scores, targets = two_models()
+    for metric, ends in (
+        ("accuracy", [0.5833333333333334, 0.75, -0.19166666666666665, -0.04166666666666663]),
+        ("mAP", [0.6445136006007278, 0.760012809650891, -0.161542498064705, -0.055350364334448746]),
+    ):
+        found = clip_intervals(scores, targets, metric, resamples=200, seed=3)
+        assert [float(end[1]) for end in found] == pytest.approx(ends, rel=1e-12, abs=0)
+
+
+def test_how_intervals_were_made_is_said() -> None:
+    six = Groups.of(np.repeat(np.arange(6), 50))
+    assert how_made("accuracy", 1000, 300, None) == "95 %, percentiles of 1000 bootstrap resamples of the 300 clips"
+    assert how_made("mAP", 1000, 300, None) == "95 %, 1.96 standard errors by 1000 bootstrap resamples of the 300 clips"
+    over = "95 %, 2.57 standard errors by 1000 bootstrap resamples of the 6 speakers or recordings of the 300 clips"
+    assert how_made("accuracy", 1000, 300, six) == over
+    one = Groups.of(np.zeros(30))
+    assert how_made("mAP", 1000, 30, one) == "none: 1 speakers or recordings are too few; it takes 6"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from spectrim.audio.frontend import Frontend
 from spectrim.data import DATA_SETS, AudioDataset, Recording
 from spectrim.errors import DataError, InvalidSetting, SpectrimError
 from spectrim.measure import scoring
-from spectrim.measure.scoring import label_columns, score_part
+from spectrim.measure.scoring import groups_of_clips, label_columns, score_part
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
 
@@ -205,3 +206,17 @@ def test_labels_that_do_not_fit_are_named(part: AudioDataset) -> None:
 def test_settings_out_of_range_are_refused(part: AudioDataset, field: str, settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match=f"^{field} is"):
         score_part(small_model(), part, **{"points": POINTS, "device": "cpu", **settings})
+
+
+def test_the_groups_are_those_of_the_clips_that_count(part: AudioDataset) -> None:
+    assert score_part(small_model(), part, [POINTS[0]], device="cpu").groups is None
+    ids = [recording.id for recording in part.recordings]
+    speakers = [None, "a", "b", "a", "b", "b", *(["c"] * (len(ids) - 6))]
+    named = [replace(one, group=speaker) for one, speaker in zip(part.recordings, speakers, strict=True)]
+    grouped = replace(part, recordings=named)
+    groups = score_part(small_model(), grouped, [POINTS[0]], device="cpu").groups
+    assert groups is not None and sorted(groups.sizes) == sorted([1, 2, 3, len(ids) - 6])
+    assert groups.numbers[1] == groups.numbers[3] != groups.numbers[2]
+    fewer = groups_of_clips(grouped, [ids[3], ids[2], ids[1]])
+    assert fewer is not None and fewer.numbers.tolist() == [0, 1, 0]
+    assert groups_of_clips(grouped, ids[:1]) is None

@@ -19,8 +19,9 @@ from spectrim.errors import DataError
 from spectrim.inference.backend import Backend
 from spectrim.machine import environment
 from spectrim.measure.benchmark import interleaved
-from spectrim.measure.scoring import Scored, score_part
+from spectrim.measure.scoring import Scored, groups_of_clips, score_part
 from spectrim.pruning.pruning import Pruning
+from spectrim.stats.groups import Groups
 
 Progress = Callable[[str, int, int], object]
 """Called with ``"score"``, ``"patches"`` or ``"time"``, how much is done, and how much there is."""
@@ -41,12 +42,14 @@ class Answers:
         targets: (clips, labels).
         scores: (case, point) → (clips, labels).
         unreadable: ids of files that cannot be read.
+        groups: of the clips that count, None where the data set names none.
     """
 
     ids: list[str]
     targets: NDArray[np.float32]
     scores: Mapping[Place, NDArray[np.float32]]
     unreadable: list[str]
+    groups: Groups | None = None
 
 
 class Measuring:
@@ -96,7 +99,7 @@ class Measuring:
                 self.store.save("scores", self._settings(case, point), arrays)
                 found[case.title, point] = arrays
             done += len(self.part)
-        return _joined(found)
+        return _joined(found, self.part)
 
     def kept(self, cases: Sequence[Case], clips: int) -> tuple[dict[Pruning, Kept], NDArray[np.int64]]:
         """Which patches the cases keep that select them; see `spectrim.comparison.patches.kept_patches`."""
@@ -173,7 +176,7 @@ def _arrays(scored: Scored, point: Pruning) -> dict[str, NDArray[Any]]:
     }
 
 
-def _joined(found: Mapping[Place, Mapping[str, NDArray[Any]]]) -> Answers:
+def _joined(found: Mapping[Place, Mapping[str, NDArray[Any]]], part: AudioDataset) -> Answers:
     """All scores, once it is sure that they are of the same clips."""
     first = next(iter(found.values()))
     for (title, _), arrays in found.items():
@@ -183,4 +186,5 @@ def _joined(found: Mapping[Place, Mapping[str, NDArray[Any]]]) -> Answers:
                 "take another output folder"
             )
     scores = {place: arrays["scores"] for place, arrays in found.items()}
-    return Answers(first["ids"].tolist(), first["targets"], scores, first["unreadable"].tolist())
+    ids = first["ids"].tolist()
+    return Answers(ids, first["targets"], scores, first["unreadable"].tolist(), groups_of_clips(part, ids))

@@ -42,8 +42,9 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
     """
     random = {case.keep_rate: number for number, case in enumerate(cases) if case.method == RANDOM}
     others = [random.get(case.keep_rate, 0) for case in cases]
-    groups = [[answers.scores[case.title, point] for point in case.points] for case in cases]
-    found = standings(groups, answers.targets, metric, others, resamples=resamples, seed=seed)
+    ways = [[answers.scores[case.title, point] for point in case.points] for case in cases]
+    groups = answers.groups
+    found = standings(ways, answers.targets, metric, others, groups=groups, resamples=resamples, seed=seed)
     chance, clips = chance_level(answers.targets, metric), len(answers.ids)
     rows = []
     for number, case in enumerate(cases):
@@ -57,12 +58,12 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
         if case.method == DENSE:
             row |= {**nothing.columns("change"), "under_one_point": None, "why_change": None}
         else:
-            said, why = under_one_point(change, clips, None, found[0].value, chance)
+            said, why = under_one_point(change, clips, None, found[0].value, chance, groups)
             row |= {**change.columns("change"), "under_one_point": said, "why_change": why}
         if case.method in (DENSE, RANDOM) or case.keep_rate not in random:
             row |= {**nothing.columns("over_random"), "against_random": None, "why_random": None}
         else:
-            said, why = beats(over, clips, found[0].value, chance)
+            said, why = beats(over, clips, found[0].value, chance, groups=groups)
             row |= {**over.columns("over_random"), "against_random": said, "why_random": why}
         rows.append(row)
     return rows

@@ -31,7 +31,7 @@ from spectrim.inference.backend import Backend
 from spectrim.inference.opening import open_model
 from spectrim.machine import default_workers, environment
 from spectrim.measure.benchmark import BATCH_SIZES, check_amount
-from spectrim.measure.metric_intervals import RESAMPLES
+from spectrim.measure.metric_intervals import RESAMPLES, how_made
 from spectrim.measure.metrics import chance_level
 from spectrim.measure.scoring import check_measurable, label_columns
 from spectrim.pruning.criteria import BACKBONE_CRITERIA
@@ -46,9 +46,10 @@ class Comparison:
     """What a comparison found; all values are plain, for JSON and CSV.
 
     Attributes:
-        facts: model, runs, data_set, part, metric, labels, clips (those that count), chance, unreadable and missing
-            files, left_out (cases that a method does not reach → why), interval (how the intervals were made),
-            batch_sizes and repeats (of the timing), traced (clips whose kept patches were compared), environment.
+        facts: model, runs, data_set, part, metric, labels, clips (those that count), groups (of them, that intervals
+            are over; None where there are none), chance, unreadable and missing files, left_out (cases that a method
+            does not reach → why), interval (how the intervals were made), batch_sizes and repeats (of the timing),
+            traced (clips whose kept patches were compared), environment.
         rows: the dense model, then one a method and keep rate; see `spectrim.comparison.rows`.
         agreement: see `spectrim.comparison.patches.agreement_rows`.
         sentences: one of the dense model, one a method.
@@ -159,6 +160,7 @@ def compare(
     rows = accuracy_rows(cases, answers, clips.metric, resamples)
     costs = cost_columns(cases, {title: one.config for title, one in models.items()}, seconds, sizes)
     rows = [row | further for row, further in zip(rows, costs, strict=True)]
+    interval = how_made(clips.metric, resamples, len(answers.ids), answers.groups)
     facts = {
         "model": os.fspath(model),
         "runs": {name: os.fspath(folder) for name, folder in (runs or {}).items()},
@@ -172,7 +174,8 @@ def compare(
         "missing": list(clips.missing),
         "left_out": unfit | left_out,
         "prune_at": list(pruning.at),
-        "interval": f"95 %, {resamples} paired bootstrap resamples of the clips, and of the random draws",
+        "groups": None if answers.groups is None else answers.groups.number,
+        "interval": f"{interval}, paired, and of the random draws",
         "batch_sizes": sizes,
         "repeats": repeats,
         "traced": len(entering),

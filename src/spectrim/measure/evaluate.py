@@ -38,9 +38,10 @@ class Evaluation:
     """What an evaluation found; all values are plain, for JSON and CSV.
 
     Attributes:
-        facts: model, data_set, part, folds, seeds, metric, labels, clips (over all folds, those that count), unreadable
-            and missing (ids of files that do not), undefined (metric → labels that its mean leaves out in some run),
-            interval (how the intervals were made), batch_size, workers, and environment (machine and versions).
+        facts: model, data_set, part, folds, seeds, metric, labels, clips (over all folds, those that count), groups (of
+            the clips of one run, that the intervals are over; None where there are none), unreadable and missing (ids
+            of files that do not), undefined (metric → labels that its mean leaves out in some run), interval (how the
+            intervals were made), batch_size, workers, and environment (machine and versions).
         rows: one a criterion and keep rate, means over the runs: keep_rate, criterion, which is ``"auto"`` where the
             reducer reads no scores, reducer, draws; the data set's metric with ``_low`` and ``_high``, the ends of its
             interval; change, its difference from the dense model of the same run, with change_low and change_high; all
@@ -94,8 +95,8 @@ def evaluate(
     Every clip is scored once at each operating point; keep rate 1 always is one, for the difference that pruning makes.
     With several folds or seeds, there is a run for each pair: intervals are Student's t over the folds, the seeds of
     each averaged, or over the seeds of one fold; folds share training clips and seeds share test clips, so that they
-    are not quite independent. One run gets
-    bootstrap intervals over its clips, which say nothing of other seeds; see
+    are not quite independent. One run gets bootstrap intervals over its clips, or over the groups (speakers, longer
+    recordings) that they are of, which say nothing of other seeds; see
     `spectrim.measure.metric_intervals.clip_intervals`.
 
     Args:

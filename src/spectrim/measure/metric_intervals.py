@@ -1,4 +1,4 @@
-"""Bootstrap intervals over clips of the metrics of a model, paired between operating points.
+"""Bootstrap intervals over clips, or groups of them, of the metrics of a model, paired between operating points.
 
 `spectrim.stats.paired` draws the clips; here the metric of many draws is computed at once, from how often each clip was
 drawn: one sort of the scores serves all draws, where scikit-learn would sort anew for each draw and label.
@@ -17,6 +17,7 @@ from spectrim.errors import InvalidSetting, one_of
 from spectrim.measure.metrics import METRICS, right_clips
 from spectrim.stats.bootstrap import CONFIDENCE
 from spectrim.stats.ground import Interval
+from spectrim.stats.groups import Groups, drawn
 from spectrim.stats.paired import Ends, PairedIntervals, contrast_intervals, paired_intervals
 
 RESAMPLES = 1000
@@ -27,7 +28,13 @@ Counts = NDArray[np.float32]
 
 
 def clip_intervals(
-    scores: Sequence[Scores], targets: Scores, metric: str, *, resamples: int = RESAMPLES, seed: int = 0
+    scores: Sequence[Scores],
+    targets: Scores,
+    metric: str,
+    *,
+    groups: Groups | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> PairedIntervals:
     """95 % intervals over clips of a metric and of its change from the first set of scores.
 
@@ -35,12 +42,14 @@ def clip_intervals(
     they lie 1.96 standard errors of the resamples from the value itself: a positive clip that is drawn twice raises its
     label's average precision, so that the resamples lie too high, the more so the rarer the labels are, and their
     percentiles can miss the very value. A label without a positive clip in a resample is left out of that resample's
-    mAP.
+    mAP. Where clips come in groups that are not independent, whole groups are drawn, and for both metrics the ends lie
+    Student's quantile times the standard error of the resamples from the value; see `spectrim.stats.groups`.
 
     Args:
         scores: sets of (clips, labels), e.g. of one model at several keep rates, the dense one first.
         targets: (clips, labels) of 0 and 1.
         metric: name in `spectrim.measure.metrics.METRICS`.
+        groups: of the clips, e.g. speakers; None where clips are independent.
         resamples: how many.
         seed: of the draws; the same seed gives the same intervals.
 
@@ -48,7 +57,10 @@ def clip_intervals(
         InvalidSetting: unknown metric, or fewer than two resamples.
     """
     metric_of = _resampled_metric(scores, targets, metric, resamples)
-    return paired_intervals(metric_of, len(targets), resamples=resamples, seed=seed, percentile=metric == "accuracy")
+    percentile = metric == "accuracy"
+    return paired_intervals(
+        metric_of, len(targets), groups=groups, resamples=resamples, seed=seed, percentile=percentile
+    )
 
 
 def clip_contrasts(
@@ -57,6 +69,7 @@ def clip_contrasts(
     metric: str,
     contrasts: NDArray[np.float64],
     *,
+    groups: Groups | None = None,
     draws: Sequence[Sequence[int]] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -65,7 +78,7 @@ def clip_contrasts(
     """The same intervals of weighted sums of the metric of several sets of scores.
 
     Args:
-        scores, targets, metric, resamples, seed: as for `clip_intervals`.
+        scores, targets, metric, groups, resamples, seed: as for `clip_intervals`.
         contrasts, draws, confidence: see `spectrim.stats.paired.contrast_intervals`; a run is a set of scores.
 
     Raises:
@@ -76,6 +89,7 @@ def clip_contrasts(
         metric_of,
         len(targets),
         contrasts,
+        groups=groups,
         draws=draws,
         resamples=resamples,
         seed=seed,
@@ -85,7 +99,7 @@ def clip_contrasts(
 
 
 class Standing(NamedTuple):
-    """A metric with its interval, and its paired differences from the first group and from another one."""
+    """A metric with its interval, and its paired differences from the first way and from another one."""
 
     value: Interval
     change: Interval
@@ -93,37 +107,49 @@ class Standing(NamedTuple):
 
 
 def standings(
-    groups: Sequence[Sequence[Scores]],
+    ways: Sequence[Sequence[Scores]],
     targets: Scores,
     metric: str,
     others: Sequence[int],
     *,
+    groups: Groups | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Standing]:
     """Where each of several ways to score the same clips stands, with 95 % intervals.
 
     Args:
-        groups: sets of scores (clips, labels) of each way; several where it was drawn several times, and then the mean
-            of their metrics counts, with the luck of the draws in its intervals. The first group is the dense model.
-        targets, metric, resamples, seed: as for `clip_intervals`.
-        others: number of the group that each one is compared with beside the first.
+        ways: sets of scores (clips, labels) of each way; several where it was drawn several times, and then the mean
+            of their metrics counts, with the luck of the draws in its intervals. The first way is the dense model.
+        targets, metric, groups, resamples, seed: as for `clip_intervals`.
+        others: number of the way that each one is compared with beside the first.
 
     Raises:
         InvalidSetting, InputShapeError: as `clip_contrasts`.
     """
-    sets = [scores for group in groups for scores in group]
-    ends = np.cumsum([0, *(len(group) for group in groups)])
+    sets = [scores for way in ways for scores in way]
+    ends = np.cumsum([0, *(len(way) for way in ways)])
     places = [range(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
-    means = np.zeros((len(groups), len(sets)))
-    for row, group in zip(means, places, strict=True):
-        row[list(group)] = 1 / len(group)
+    means = np.zeros((len(ways), len(sets)))
+    for row, way in zip(means, places, strict=True):
+        row[list(way)] = 1 / len(way)
     contrasts = np.concatenate([means, means - means[:1], means - means[list(others)]])
-    draws = [group for group in places if len(group) > 1]
-    found = clip_contrasts(sets, targets, metric, contrasts, draws=draws, resamples=resamples, seed=seed)
+    draws = [way for way in places if len(way) > 1]
+    found = clip_contrasts(sets, targets, metric, contrasts, groups=groups, draws=draws, resamples=resamples, seed=seed)
     values = contrasts @ np.array([METRICS[metric](each, targets) for each in sets])
     table = [Interval(*map(float, one)) for one in zip(values, found.low, found.high, strict=True)]
-    return [Standing(*table[number :: len(groups)]) for number in range(len(groups))]
+    return [Standing(*table[number :: len(ways)]) for number in range(len(ways))]
+
+
+def how_made(metric: str, resamples: int, clips: int, groups: Groups | None) -> str:
+    """How the intervals of `standings` were made, in words."""
+    if groups is not None and groups.worth < 2:
+        return f"none: {groups.too_few}"
+    if groups is not None:
+        how = f"{groups.reach(CONFIDENCE):.2f} standard errors by"
+    else:
+        how = "percentiles of" if metric == "accuracy" else "1.96 standard errors by"
+    return f"95 %, {how} {resamples} bootstrap resamples of {drawn(clips, groups)}"
 
 
 def _resampled_metric(
@@ -139,7 +165,7 @@ def _resampled_metric(
     def metric_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         weights = counts.T.astype(np.float32, order="C")
         if metric == "accuracy":
-            return (right @ weights).astype(np.float64) / len(targets)
+            return (right @ weights).astype(np.float64) / counts.sum(axis=1)
         return _resampled_map(scores, targets, weights)
 
     return metric_of

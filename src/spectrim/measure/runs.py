@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spectrim.checkpoints import DescribedSource
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
-from spectrim.measure.metric_intervals import Standing, standings
+from spectrim.measure.metric_intervals import Standing, how_made, standings
 from spectrim.measure.metrics import (
     LabelMetrics,
     chance_level,
@@ -27,6 +27,7 @@ from spectrim.measure.scoring import Scored
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 from spectrim.stats.ground import CANNOT_SAY, Interval, beats, under_one_point
+from spectrim.stats.groups import Groups
 from spectrim.stats.t_intervals import by_fold, mean_over_runs
 
 
@@ -84,7 +85,7 @@ def judge(job: Job, scored: Scored, dense: Pruning, *, keep: bool) -> Run:
     chance = chance_level(scored.targets, job.part.metric)
     if not keep:
         empty = np.empty((0, 0), dtype=np.float32)
-        scored = Scored(scored.ids, empty, {}, scored.milliseconds, scored.unreadable)
+        scored = replace(scored, targets=empty, scores={})
     return Run(job, scored, labels, metrics, discordant, confusions, chance)
 
 
@@ -132,8 +133,8 @@ def _metric_rows(
     others = [0 if group == [dense] else random.get(group[0].keep_rate, 0) for group in measured]
     if len(runs) == 1:
         scored = runs[0].scored
-        groups = [[scored.scores[point] for point in group] for group in measured]
-        found = standings(groups, scored.targets, metric, others, resamples=resamples)
+        ways = [[scored.scores[point] for point in group] for group in measured]
+        found = standings(ways, scored.targets, metric, others, groups=scored.groups, resamples=resamples)
     else:
         found = _over_runs(runs, measured, others, metric)
     rows = []
@@ -186,8 +187,13 @@ def _judgement(
     change = _interval_of(row, "change")
     counted = clips if len(runs) == 1 or share is not None else None
     chance = statistics.fmean(run.chance for run in runs)
-    said, why = under_one_point(change, counted, share, dense, chance)
+    said, why = under_one_point(change, counted, share, dense, chance, _groups(runs))
     return {"discordance": share, "under_one_point": said, "why": why}
+
+
+def _groups(runs: Sequence[Run]) -> Groups | None:
+    """The groups that intervals are over: those of the clips of one run; runs are their own."""
+    return runs[0].scored.groups if len(runs) == 1 else None
 
 
 def _dense_interval(rows: Sequence[Mapping[str, Any]], metric: str) -> Interval:
@@ -219,7 +225,8 @@ def _against_random(
     over = _interval_of(row, "over_random")
     clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
     chance = statistics.fmean(run.chance for run in runs)
-    said, why = beats(over, clips, _dense_interval(rows, runs[0].job.part.metric), chance)
+    dense = _dense_interval(rows, runs[0].job.part.metric)
+    said, why = beats(over, clips, dense, chance, groups=_groups(runs))
     return {"against_random": said, "why_random": why}
 
 
@@ -315,14 +322,13 @@ def facts_of(runs: Sequence[Run], resamples: int) -> dict[str, Any]:
     for run in runs:
         for metric, numbers in next(iter(run.labels.values())).undefined.items():
             undefined.setdefault(metric, {}).update(dict.fromkeys(run.job.part.labels[number] for number in numbers))
+    groups = _groups(runs)
     if len(runs) > 1:
         several = 1 < len(each_fold) < len(runs)
         units = f"{len(each_fold)} folds, the seeds of each averaged" if several else f"{len(runs)} runs"
         interval = f"95 %, Student's t over {units}"
-    elif part.metric == "accuracy":
-        interval = f"95 %, percentiles of {resamples} bootstrap resamples of the {clips} clips"
     else:
-        interval = f"95 %, 1.96 standard errors by {resamples} bootstrap resamples of the {clips} clips"
+        interval = how_made(part.metric, resamples, clips, groups)
     return {
         "folds": [run.job.fold for run in each_fold if run.job.fold is not None],
         "seeds": list(dict.fromkeys(run.job.seed for run in runs if run.job.seed is not None)),
@@ -330,6 +336,7 @@ def facts_of(runs: Sequence[Run], resamples: int) -> dict[str, Any]:
         "metric": part.metric,
         "labels": len(part.labels),
         "clips": clips,
+        "groups": None if groups is None else groups.number,
         "unreadable": [name for run in each_fold for name in run.scored.unreadable],
         "missing": [name for run in each_fold for name in run.job.part.missing],
         "undefined": {metric: list(labels) for metric, labels in undefined.items()},

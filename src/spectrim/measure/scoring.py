@@ -17,11 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from spectrim.data import AudioDataset, Clip
 from spectrim.data.dataset import some
+from spectrim.data.splits import groups_of
 from spectrim.errors import DataError, InvalidSetting, SpectrimError
 from spectrim.inference.backend import Backend
 from spectrim.inference.opening import ModelSource, open_model
 from spectrim.measure.benchmark import interleaved
 from spectrim.pruning.pruning import Pruning
+from spectrim.stats.groups import Groups
 
 Progress = Callable[[int, int], object]
 """Called with clips done and clips in all."""
@@ -39,6 +41,7 @@ class Scored:
         milliseconds: operating point → time of a clip, from log-mel to scores, the median over batches of a batch's
             time divided by its clips; None where there were too few batches to tell.
         unreadable: ids of the files that could not be read, whose stand-ins do not count.
+        groups: of the clips that count, None where the data set names none.
     """
 
     ids: list[str]
@@ -46,6 +49,7 @@ class Scored:
     scores: Mapping[Pruning, NDArray[np.float32]]
     milliseconds: Mapping[Pruning, float | None]
     unreadable: list[str]
+    groups: Groups | None = None
 
 
 def score_part(
@@ -106,7 +110,15 @@ def score_part(
         if on_progress is not None:
             on_progress(done, len(part))
     joined = {point: np.concatenate(values) for point, values in scores.items()}
-    return Scored(ids, np.concatenate(targets), joined, scorer.milliseconds(batch_size), unreadable)
+    times = scorer.milliseconds(batch_size)
+    return Scored(ids, np.concatenate(targets), joined, times, unreadable, groups_of_clips(part, ids))
+
+
+def groups_of_clips(part: AudioDataset, ids: Sequence[str]) -> Groups | None:
+    """The groups of some clips of a data set, by their names; None where none of them has one."""
+    recordings = {recording.id: recording for recording in part.recordings}
+    names = groups_of([recordings[name] for name in ids])
+    return None if names is None else Groups.named(names)
 
 
 def _check(batch_size: int, workers: int, points: Sequence[Pruning]) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from tone_table import write_tones
 
 from spectrim.data import find_data_set
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
+from spectrim.measure.metric_intervals import clip_intervals
+from spectrim.stats.groups import Groups
 from spectrim.training.answers import Answers
-from spectrim.training.cross_validation import cross_validate
+from spectrim.training.cross_validation import CrossValidation, cross_validate
 from spectrim.training.cross_validation_report import notes, table_cells
 from spectrim.training.finetune import train
 from spectrim.training.pruning_trainer import PruningTrainer
@@ -191,6 +194,41 @@ def test_a_table_of_several_labels_and_few_clips_has_no_intervals(tmp_path: Path
     assert dense["pooled"] == pytest.approx(dense["mean"])
     assert [row[0] for row in table_cells(found)] == ["mAP, %", "fold 2", "all clips", "change, points"]
     assert notes(found)[0] == "Epoch: none chosen: the last one."
+
+
+def test_intervals_are_over_the_groups_of_all_folds(
+    crossed: tuple[Path, str, str], tones: Path, tmp_path: Path
+) -> None:
+    """The answers of finished folds, as if their clips were of eight speakers, or of four in one fold alone."""
+    output = tmp_path / "cv"
+    shutil.copytree(crossed[0], output)
+    plain = cross_validate(plan(), tones, output, resume=True)
+    saved = {k: Answers.load(output / f"fold{k}" / "answers.npz") for k in (1, 2)}
+    assert saved[1].groups is None and "resamples of the 36 clips of all folds" in plain.facts["interval"]
+
+    def grouped(speakers: dict[int, int]) -> CrossValidation:
+        for k, number in speakers.items():
+            names = tuple(f"fold {k}, {place % number}" for place in range(18))
+            replace(saved[k], groups=names).save(output / f"fold{k}" / "answers.npz")
+            assert Answers.load(output / f"fold{k}" / "answers.npz").groups == names
+        return cross_validate(plan(), tones, output, resume=True)
+
+    found = grouped({1: 4})
+    assert (
+        "of the 22 speakers or recordings of the 36 clips of all folds: what other speakers" in found.facts["interval"]
+    )
+    found = grouped({1: 4, 2: 4})
+    assert "of the 8 speakers or recordings of the 36 clips of all folds" in found.facts["interval"]
+    both = Answers.together([Answers.load(output / f"fold{k}" / "answers.npz") for k in (1, 2)])
+    assert both.groups is not None
+    scores, groups = [both.scores[rate] for rate in RATES], Groups.named(both.groups)
+    ends = clip_intervals(scores, both.targets, "accuracy", groups=groups)
+    for number, (row, before) in enumerate(zip(found.keep_rates, plain.keep_rates, strict=True)):
+        assert row["pooled"] == before["pooled"]
+        assert (row["pooled_low"], row["pooled_high"]) == pytest.approx((ends.low[number], ends.high[number]))
+    found = grouped({1: 2, 2: 3})
+    assert found.facts["interval"] == "none: 5 speakers or recordings are too few; it takes 6"
+    assert all(row["pooled_low"] is None for row in found.keep_rates)
 
 
 @pytest.mark.parametrize(

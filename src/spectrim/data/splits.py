@@ -186,7 +186,12 @@ def groups_of(recordings: Sequence[Recording]) -> list[str] | None:
     """The group of each recording, of its own where it has none; None where none has."""
     if all(recording.group is None for recording in recordings):
         return None
-    return [f"clip {one.id}" if one.group is None else f"group {one.group}" for one in recordings]
+    return [own_group(one.id) if one.group is None else f"group {one.group}" for one in recordings]
+
+
+def own_group(name: str) -> str:
+    """The group of a clip, by its id, that belongs to no other."""
+    return f"clip {name}"
 
 
 def _split_groups(

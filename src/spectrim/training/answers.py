@@ -6,12 +6,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from spectrim.data import AudioDataset
+from spectrim.data.splits import groups_of, own_group
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.files import file_beside
 
@@ -30,6 +32,8 @@ class Answers:
         targets: (clips, labels) float32, 1 for each label that a clip has.
         scores: keep rate → (clips, labels) float32: logits where each label is a question of its own, else logarithms
             of the softmax.
+        groups: (clips,) name of the group of each clip, its own where it has none; None where no clip has one, or an
+            earlier version wrote the file.
     """
 
     ids: tuple[str, ...]
@@ -37,6 +41,7 @@ class Answers:
     metric: str
     targets: NDArray[np.float32]
     scores: Mapping[float, NDArray[np.float32]]
+    groups: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -54,12 +59,14 @@ class Answers:
             counted: (clips,), False where another clip stood in for one that cannot be read.
             logits: keep rate → (clips, labels).
         """
-        ids = tuple(one.id for one, counts in zip(part.recordings, counted, strict=True) if counts)
+        recordings = [one for one, counts in zip(part.recordings, counted, strict=True) if counts]
+        ids, groups = tuple(one.id for one in recordings), groups_of(recordings)
         scores = {
             rate: (each if part.each_label_apart else log_softmax(each, axis=1)).astype(np.float32)[counted]
             for rate, each in logits.items()
         }
-        return cls(ids, tuple(part.labels), part.metric, targets.astype(np.float32)[counted], scores)
+        named = None if groups is None else tuple(groups)
+        return cls(ids, tuple(part.labels), part.metric, targets.astype(np.float32)[counted], scores, named)
 
     @classmethod
     def together(cls, parts: Sequence[Answers]) -> Answers:
@@ -78,7 +85,10 @@ class Answers:
             twice = next(name for place, name in enumerate(ids) if name in ids[:place])
             raise InvalidSetting("folds", twice, "folds that share no clip")
         scores = {rate: np.concatenate([one.scores[rate] for one in parts]) for rate in first.scores}
-        return cls(ids, first.labels, first.metric, np.concatenate([one.targets for one in parts]), scores)
+        groups = None
+        if any(one.groups for one in parts):
+            groups = tuple(name for one in parts for name in one.groups or map(own_group, one.ids))
+        return cls(ids, first.labels, first.metric, np.concatenate([one.targets for one in parts]), scores, groups)
 
     def save(self, path: Path) -> None:
         """Write them as an npz file, whole or not at all."""
@@ -91,6 +101,7 @@ class Answers:
                 targets=self.targets.astype(np.uint8),
                 keep_rates=np.array(list(self.scores), dtype=np.float64),
                 scores=np.stack(list(self.scores.values())),
+                **dict[str, Any]({} if self.groups is None else {"groups": np.array(self.groups, dtype=np.str_)}),
             )
 
     @classmethod
@@ -101,14 +112,18 @@ class Answers:
                 ids, labels, metric, targets, rates, scores = (
                     file[name] for name in ("ids", "labels", "metric", "targets", "keep_rates", "scores")
                 )
+                groups = file["groups"] if "groups" in file.files else None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path}: it cannot be read as the answers of a run ({error})") from error
         if scores.shape != (len(rates), len(ids), len(labels)) or targets.shape != scores.shape[1:]:
             raise CheckpointError(f"{path}: {scores.shape} scores for {len(ids)} clips and {len(labels)} labels")
+        if groups is not None and groups.shape != ids.shape:
+            raise CheckpointError(f"{path}: {len(groups)} groups for {len(ids)} clips")
         return cls(
             tuple(map(str, ids)),
             tuple(map(str, labels)),
             str(metric),
             targets.astype(np.float32),
             dict(zip(map(float, rates), scores, strict=True)),
+            None if groups is None else tuple(map(str, groups)),
         )

@@ -17,8 +17,9 @@ from spectrim.data.cache import AudioCache
 from spectrim.data.dataset import some
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.machine import is_main_process
-from spectrim.measure.metric_intervals import RESAMPLES, standings
+from spectrim.measure.metric_intervals import RESAMPLES, how_made, standings
 from spectrim.stats.ground import FEWEST_CLIPS, Interval
+from spectrim.stats.groups import Groups
 from spectrim.training.answers import ANSWERS, Answers
 from spectrim.training.chosen_epoch import chosen_on, epoch_choice
 from spectrim.training.finetune import train
@@ -239,24 +240,28 @@ def _over_folds(rows: Sequence[Mapping[str, Any]], metric: str, rate: float) -> 
 def _pooled(answers: Answers) -> tuple[dict[float, dict[str, Any]], str]:
     """Keep rate → the metric over all clips and its change from keep rate 1, with intervals; and what those are."""
     rates, clips = list(answers.scores), len(answers.ids)
-    found = standings([[answers.scores[rate]] for rate in rates], answers.targets, answers.metric, [0] * len(rates))
-    few = clips < FEWEST_CLIPS
+    groups = None if answers.groups is None else Groups.named(answers.groups)
+    ways, others = [[answers.scores[rate]] for rate in rates], [0] * len(rates)
+    found = standings(ways, answers.targets, answers.metric, others, groups=groups)
+    why = None if groups is None else groups.too_few
+    if clips < FEWEST_CLIPS:
+        why = f"{clips} clips are too few for one, it takes {FEWEST_CLIPS}"
     rows = {}
     for rate, stand in zip(rates, found, strict=True):
-        rows[rate] = _ends("pooled", stand.value, few=few)
+        rows[rate] = _ends("pooled", stand.value, few=why is not None)
         change = stand.change if rate < 1.0 in rates else Interval(math.nan, math.nan, math.nan)
-        rows[rate] |= _ends("change", change, few=few)
-    if few:
-        return rows, f"none: {clips} clips are too few for one, it takes {FEWEST_CLIPS}"
-    how = "percentiles of" if answers.metric == "accuracy" else "1.96 standard errors by"
+        rows[rate] |= _ends("change", change, few=why is not None)
+    if why is not None:
+        return rows, f"none: {why}"
+    other = "clips" if groups is None else "speakers or recordings"
     return rows, (
-        f"95 %, {how} {RESAMPLES} bootstrap resamples of the {clips} clips of all folds: what other clips would "
+        f"{how_made(answers.metric, RESAMPLES, clips, groups)} of all folds: what other {other} would "
         "change, not what training again would; none where it has no width"
     )
 
 
 def _ends(name: str, found: Interval, *, few: bool) -> dict[str, float | None]:
-    """A value and the ends of its interval as columns; no ends where there are too few clips or no width."""
+    """A value and the ends of its interval as columns; no ends where there are too few clips or groups, or no width."""
     if few or found.low == found.high:
         found = Interval(found.value, math.nan, math.nan)
     return found.columns(name)

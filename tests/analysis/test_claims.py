@@ -13,6 +13,7 @@ import pytest
 from observed import clips_on_disk, small_eager_model
 from scipy import stats
 
+from spectrim.analysis.ablations import DENSE
 from spectrim.analysis.claims import (
     IN_PART,
     NO,
@@ -34,9 +35,13 @@ from spectrim.analysis.findings import Findings, load_findings, save_findings
 from spectrim.analysis.summary import KENDALL_FORMS
 from spectrim.data import AudioDataset
 from spectrim.errors import InvalidSetting
+from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.stats.ground import CANNOT_SAY, Interval
+from spectrim.stats.groups import Groups
 
 PLAN = Plan((0.6, 0.4), "without", "fit", "csv", "test", batch_size=5)
+ALONE = {"m": None}
+"""Clips of no groups."""
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +109,21 @@ def test_savings_look_at_the_highest_rate_that_saves_enough(change: tuple[float,
         row(keep_rate=0.3, macs_saved=0.6, change=(0.3, 0.2, 0.4)),
         row(criterion="random", change=(0.5, 0.4, 0.6)),
     ]
-    claim = savings({"m": rows})
+    claim = savings({"m": rows}, ALONE)
     assert claim.verdicts == {"m": wanted}
     assert "35% fewer MACs at keep rate 0.7" in claim.answer[0]
     assert f"{100 * change[0]:+.1f} [{100 * change[1]:+.1f}, {100 * change[2]:+.1f}]" in claim.answer[0]
     assert len(claim.rows) == 3
-    assert savings({"m": rows[:1]}).verdicts == {"m": UNTESTED}
+    assert savings({"m": rows[:1]}, ALONE).verdicts == {"m": UNTESTED}
 
 
 def test_savings_on_too_few_clips_or_from_no_width_cannot_be_said() -> None:
-    few = savings({"m": [row(change=(0.0, -0.009, 0.009), clips=200)]})
+    few = savings({"m": [row(change=(0.0, -0.009, 0.009), clips=200)]}, ALONE)
     assert few.verdicts == {"m": CANNOT_SAY}
     assert "m: cannot say (200 clips were seen, and a margin of one point takes about 331 at a disc" in few.answer[0]
-    assert savings({"m": [row(change=(0.0, -0.004, 0.004), clips=20_000)]}).verdicts == {"m": YES}
-    assert savings({"m": [row(change=(-0.3, -0.4, -0.2), clips=200)]}).verdicts == {"m": NO}
-    assert savings({"m": [row(change=(0.0, 0.0, 0.0), clips=20_000)]}).verdicts == {"m": CANNOT_SAY}
+    assert savings({"m": [row(change=(0.0, -0.004, 0.004), clips=20_000)]}, ALONE).verdicts == {"m": YES}
+    assert savings({"m": [row(change=(-0.3, -0.4, -0.2), clips=200)]}, ALONE).verdicts == {"m": NO}
+    assert savings({"m": [row(change=(0.0, 0.0, 0.0), clips=20_000)]}, ALONE).verdicts == {"m": CANNOT_SAY}
 
 
 def test_dropped_clusters_count_where_they_are_dropped_first(found: list[Findings]) -> None:
@@ -147,7 +152,7 @@ def test_ranking_asks_with_the_right_gather_and_tells_the_wrong_one() -> None:
         row(criterion="intensity, public gather", change=(-0.5, -0.6, -0.4), difference=(-0.5, -0.6, -0.4)),
         row(keep_rate=0.3, criterion="variation", change=(-0.9, -1.0, -0.8), difference=(-0.9, -1.0, -0.8)),
     ]
-    claim = ranking({"m": rows})
+    claim = ranking({"m": rows}, ALONE)
     assert claim.verdicts == {"m": IN_PART}
     assert "intensity -10.0 [-20.0, -5.0] points (yes); variation +2.0 [+1.0, +3.0] points (no)" in claim.answer[0]
     assert claim.answer[0].endswith("With the public code's gather: intensity -50.0 [-60.0, -40.0] points.")
@@ -179,6 +184,28 @@ def test_all_claims_of_two_models(found: list[Findings], part: AudioDataset) -> 
     assert f"AudioMAE has {wanted:+.1f} [" in claims["low-intensity"].answer[0]
     ratio = received_ratio(found[0])
     np.testing.assert_allclose(ratio.mean, stats.gmean(found[0].ratios[0.6], axis=0, nan_policy="omit"))
+
+
+def test_nothing_is_said_of_few_speakers_and_intervals_are_over_them(found: list[Findings], part: AudioDataset) -> None:
+    speakers = replace(
+        part, recordings=[replace(one, group=f"s{place % 4}") for place, one in enumerate(part.recordings)]
+    )
+    grouped = [one.with_groups_of(speakers) for one in found]
+    assert grouped[0].groups is not None and found[0].with_groups_of(part).groups is None
+    ablations = {one.name: one.ablations() for one in grouped}
+    for ours, before in zip(ablations["ast"], found[0].ablations(), strict=True):
+        assert [ours[name] for name in ("value", "change", "difference")] == [
+            before[name] for name in ("value", "change", "difference")
+        ]
+    dense, scores = grouped[0].summaries[1.0], grouped[0].scores[DENSE]
+    ends = clip_intervals([scores], dense.targets.astype(np.float32), found[0].metric, groups=grouped[0].groups)
+    assert (ablations["ast"][0]["low"], ablations["ast"][0]["high"]) == (ends.low[0], ends.high[0])
+    for claim in all_claims(grouped, ablations):
+        assert set(claim.verdicts.values()) <= {CANNOT_SAY, UNTESTED}
+        assert all("4 speakers or recordings are too few" in text for text in claim.answer if CANNOT_SAY in text)
+    eight = {"m": Groups.of(np.arange(200) % 8)}
+    few = savings({"m": [row(change=(0.0, -0.02, 0.02), clips=200)]}, eight)
+    assert "m: cannot say (8 speakers or recordings were seen, and a margin of one point takes" in few.answer[0]
 
 
 def test_findings_are_the_model_run_by_hand_and_survive_the_disk(

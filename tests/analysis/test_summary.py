@@ -18,6 +18,7 @@ from spectrim.analysis.summary import Accumulator, Summary, fit_clusters, overla
 from spectrim.errors import DataError, InputShapeError, InvalidSetting
 from spectrim.stats.bootstrap import bootstrap
 from spectrim.stats.clusters import Clusters, kmeans_1d
+from spectrim.stats.groups import Groups
 
 CONFIG = small_config("ast", num_hidden_layers=4, prune_at=[2, 1], keep_rate=0.6)
 CLUSTERS = {
@@ -162,6 +163,20 @@ def test_per_label_rows_are_those_of_its_clips_alone() -> None:
         assert [{**row, "label": None} for row in own] == alone
     with pytest.raises(InputShapeError, match="2 labels for targets of 3"):
         summary_of().rows(labels=["a", "b"])
+
+
+def test_intervals_are_over_groups_where_there_are_any() -> None:
+    groups = Groups.of(np.arange(len(ALL)) % 3)
+    grouped = replace(summary_of(), groups=groups)
+    expected = bootstrap(grouped.ratios()["kept_share"], groups=groups, seed=3, resamples=200)
+    row = found(grouped.rows(seed=3, resamples=200), "kept_share", statistic="variation", stage=2, cluster=4)
+    assert (row["low"], row["high"]) == (expected.low[1, 1, 3], expected.high[1, 1, 3])
+    has_it = np.flatnonzero(ALL.targets[:, 0])
+    ratio = grouped.ratios()["kept_share"].of_clips(has_it)
+    expected = bootstrap(ratio, groups=Groups.of(has_it % 3), seed=3, resamples=200)
+    rows = [row for row in grouped.rows(labels=LABELS, seed=3, resamples=200) if row["label"] == LABELS[0]]
+    row = found(rows, "kept_share", statistic="variation", stage=2, cluster=4)
+    assert [row["low"], row["high"]] == pytest.approx([expected.low[1, 1, 3], expected.high[1, 1, 3]], nan_ok=True)
 
 
 def test_a_label_without_clips_has_no_rows() -> None:

@@ -24,6 +24,7 @@ from spectrim.measure.metrics import METRICS, chance_level
 from spectrim.network.transformer import AudioTransformer
 from spectrim.stats.bootstrap import Estimate
 from spectrim.stats.clusters import CLUSTERS, Clusters
+from spectrim.stats.groups import Groups
 from spectrim.stats.paired import bootstrap_difference
 from spectrim.stats.ratios import Ratio, divide_or_nan, pooled
 
@@ -223,8 +224,9 @@ def ablation_rows(
     targets: NDArray[np.floating],
     metric: str,
     patches: NDArray[np.integer],
+    groups: Groups | None = None,
 ) -> list[dict[str, Any]]:
-    """A row a condition, with 95 % intervals over clips (`spectrim.measure.metric_intervals.clip_intervals`).
+    """A row a condition, with 95 % intervals (`spectrim.measure.metric_intervals.clip_intervals`).
 
     Args:
         scores: condition → (clips, labels), labels in the order of the targets; `DENSE` is among them.
@@ -232,6 +234,7 @@ def ablation_rows(
         targets: (clips, labels).
         metric: name in `spectrim.measure.metrics.METRICS`.
         patches: (clips,) patches of each clip that the model sees.
+        groups: of the clips that are not independent; intervals are over them, else over clips.
 
     Returns:
         Columns: the fields of `Condition` (clusters by their names); patches_removed, mean over clips;
@@ -247,7 +250,7 @@ def ablation_rows(
         )
     conditions = [DENSE, *(condition for condition in scores if condition != DENSE)]
     chance = chance_level(targets, metric)
-    intervals = clip_intervals([scores[condition] for condition in conditions], targets, metric)
+    intervals = clip_intervals([scores[condition] for condition in conditions], targets, metric, groups=groups)
     values = {condition: METRICS[metric](scores[condition], targets) for condition in conditions}
     rows = []
     for number, condition in enumerate(conditions):
@@ -268,7 +271,7 @@ def ablation_rows(
         }
         compared = _compared_with(condition)
         if compared is not None and compared in scores:
-            paired = clip_intervals([scores[compared], scores[condition]], targets, metric)
+            paired = clip_intervals([scores[compared], scores[condition]], targets, metric, groups=groups)
             row["against"] = ATTENTION if condition.ablation == "criterion" else "random patches"
             row |= {
                 "difference": values[condition] - values[compared],
@@ -309,7 +312,7 @@ class LowComparison:
 def compare_low(
     first: Summary, second: Summary, statistic: str = "intensity", clusters: Sequence[int] = LOW_CLUSTERS
 ) -> LowComparison:
-    """Compare how many patches of low clusters two models keep; clips are drawn alike for both.
+    """Compare how many patches of low clusters two models keep; clips, or their groups, are drawn alike for both.
 
     Args:
         first: of one model.
@@ -329,9 +332,8 @@ def compare_low(
     if len(first.stages) != len(second.stages):
         raise InputShapeError(f"the models prune at {first.stages} and {second.stages}; wanted: as many stages")
     shares = [low_ratios(summary, statistic, clusters) for summary in (first, second)]
-    return LowComparison(
-        bootstrap_difference(shares[0][0], shares[1][0]), bootstrap_difference(shares[0][1], shares[1][1])
-    )
+    kept, of_clusters = (bootstrap_difference(*pair, groups=first.groups) for pair in zip(*shares, strict=True))
+    return LowComparison(kept, of_clusters)
 
 
 def low_ratios(summary: Summary, statistic: str, clusters: Sequence[int] = LOW_CLUSTERS) -> tuple[Ratio, Ratio]:

@@ -31,6 +31,7 @@ from spectrim.measure.scoring import check_measurable, label_columns
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import BACKBONE_CRITERIA
 from spectrim.stats.bootstrap import bootstrap
+from spectrim.stats.groups import drawn
 from spectrim.tables import table_csv
 
 CACHE, STATISTICS_FILE = "findings", "statistics.json"
@@ -125,6 +126,8 @@ def _settings(data_set: str, plan: Plan, first: Findings) -> dict[str, Any]:
         "data_set": data_set,
         "part": plan.part,
         "clips": len(first.summaries[1.0]),
+        "groups": None if first.groups is None else first.groups.number,
+        "interval": f"95 %, by bootstrap over {drawn(len(first.summaries[1.0]), first.groups)}",
         "padding": plan.padding,
         "clusters": plan.clusters,
         "left_out": dict(first.left_out),
@@ -188,10 +191,10 @@ def _findings(
     if resume:
         saved = load_findings(path, name, model.config, facts_of(model, part, plan))
         if saved is not None:
-            return saved
+            return saved.with_groups_of(part)
     findings = experiment(model, part, plan, name=name, on_progress=on_progress)
     save_findings(findings, path)
-    return findings
+    return findings.with_groups_of(part)
 
 
 def _keep_record(
@@ -298,7 +301,7 @@ def overlaps(findings: Sequence[Findings]) -> Iterable[dict[str, Any]]:
         for other_name, other_rate, other in runs[number + 1 :]:
             if name != other_name and rate != other_rate:
                 continue
-            shared = bootstrap(overlap(summary, other))
+            shared = bootstrap(overlap(summary, other), groups=summary.groups)
             for stage in range(len(summary.stages)):
                 ends = {end: _known(getattr(shared, end)[stage]) for end in ("mean", "low", "high")}
                 names = {"first": name, "first_keep_rate": rate, "second": other_name, "second_keep_rate": other_rate}

@@ -27,6 +27,7 @@ from spectrim.stats.ground import (
     too_few_clips,
     within_margin,
 )
+from spectrim.stats.groups import Groups
 from spectrim.stats.kendall import PUBLISHED_MEANS
 from spectrim.stats.ratios import clip_mean
 
@@ -93,24 +94,26 @@ def all_claims(findings: Sequence[Findings], ablations: Mapping[str, Sequence[Ro
         findings: of each model.
         ablations: name of the model → its rows, of `Findings.ablations`.
     """
+    groups = {result.name: result.groups for result in findings}
     claims = [
-        savings(ablations),
+        savings(ablations, groups),
         clusters_matter(findings, ablations, HIGH_CLUSTERS),
         clusters_matter(findings, ablations, LOW_CLUSTERS),
-        ranking(ablations),
+        ranking(ablations, groups),
         correlation(findings),
         distinct_attention(findings),
         low_intensity(findings),
     ]
-    reasons = {name: reason for name, rows in ablations.items() if (reason := _no_ground(rows)) is not None}
+    grounds = {name: _no_ground(rows, groups[name]) for name, rows in ablations.items()}
+    reasons = {name: reason for name, reason in grounds.items() if reason is not None}
     return [_without_ground(claim, reasons) for claim in claims]
 
 
-def _no_ground(rows: Sequence[Row]) -> str | None:
+def _no_ground(rows: Sequence[Row], groups: Groups | None) -> str | None:
     """Why nothing can be said of a model, or None."""
     dense = next(row for row in rows if row["ablation"] == "dense")
     value = Interval(dense["value"], *(math.nan if dense[end] is None else dense[end] for end in ("low", "high")))
-    return too_few_clips(dense["clips"]) or near_chance(value, dense["chance"])
+    return too_few_clips(dense["clips"], groups=groups) or near_chance(value, dense["chance"])
 
 
 def _without_ground(claim: Claim, reasons: Mapping[str, str]) -> Claim:
@@ -129,8 +132,8 @@ def _without_ground(claim: Claim, reasons: Mapping[str, str]) -> Claim:
     return replace(claim, verdicts=verdicts, answer=tuple(answers))
 
 
-def savings(ablations: Mapping[str, Sequence[Row]]) -> Claim:
-    """Claim: pruning saves 30-40 % of the MACs for less than one point."""
+def savings(ablations: Mapping[str, Sequence[Row]], groups: Mapping[str, Groups | None]) -> Claim:
+    """Claim: pruning saves 30-40 % of the MACs for less than one point; ``groups`` of the clips, by model."""
     answers, verdicts, table = [], {}, []
     for name, rows in ablations.items():
         by_attention = [row for row in rows if row["criterion"] == ATTENTION]
@@ -143,7 +146,7 @@ def savings(ablations: Mapping[str, Sequence[Row]]) -> Claim:
             answers.append(f"{name}: not tested: none of the keep rates saves {FEWER_MACS:.0%} of the MACs.")
             continue
         mildest = max(saving_enough, key=lambda row: row["keep_rate"])
-        reason = _margin_ground(mildest, "change")
+        reason = _margin_ground(mildest, "change", groups[name])
         verdicts[name] = (
             CANNOT_SAY if reason else verdict(_row_interval(mildest, "change"), -POINTS_LOST / 100, above=True)
         )
@@ -202,7 +205,7 @@ def clusters_matter(
     return Claim(f"{word}-clusters", heading, tuple(answers), verdicts, columns, tuple(table), notes)
 
 
-def ranking(ablations: Mapping[str, Sequence[Row]]) -> Claim:
+def ranking(ablations: Mapping[str, Sequence[Row]], groups: Mapping[str, Groups | None]) -> Claim:
     """Claim: ranking by intensity or variation alone gives a noticeable drop; here with the right gather, too."""
     answers, verdicts, table = [], {}, []
     for name, rows in ablations.items():
@@ -217,7 +220,7 @@ def ranking(ablations: Mapping[str, Sequence[Row]]) -> Claim:
                 (name, f"{row['keep_rate']:g}", row["criterion"], _value_percent(row), _points(row), _difference(row))
             )
         at = {row["criterion"]: row for row in by_criterion if row["keep_rate"] == rate}
-        reasons = {statistic: _margin_ground(at[statistic], "difference") for statistic in STATISTICS}
+        reasons = {statistic: _margin_ground(at[statistic], "difference", groups[name]) for statistic in STATISTICS}
         marks = {
             statistic: CANNOT_SAY
             if reasons[statistic]
@@ -259,7 +262,7 @@ def correlation(findings: Sequence[Findings]) -> Claim:
     for result in findings:
         parts, marks = [], []
         for rate, summary in result.summaries.items():
-            estimate = bootstrap(clip_mean(over_blocks(summary.kendall)))
+            estimate = bootstrap(clip_mean(over_blocks(summary.kendall)), groups=result.groups)
             for place, statistic in enumerate(STATISTICS):
                 read = {form: _interval_at(estimate, place, number) for number, form in enumerate(KENDALL_FORMS)}
                 table.append((result.name, f"{rate:g}", statistic, *(_number(read[form]) for form in SHOWN_FORMS)))
@@ -316,7 +319,7 @@ def received_ratio(result: Findings) -> Estimate:
     """(stages, blocks): geometric mean over clips of `attention_ratio` at the first keep rate; ratios are skewed."""
     ratio = next(iter(result.ratios.values()))
     log_ratio = np.log(ratio, out=np.full(ratio.shape, np.nan), where=ratio > 0)
-    estimate = bootstrap(clip_mean(log_ratio))
+    estimate = bootstrap(clip_mean(log_ratio), groups=result.groups)
     return estimate._replace(mean=np.exp(estimate.mean), low=np.exp(estimate.low), high=np.exp(estimate.high))
 
 
@@ -360,7 +363,8 @@ def low_intensity(findings: Sequence[Findings]) -> Claim:
     table, answers, verdicts = [], [], {}
     for result in findings:
         for rate in result.ratios:
-            ratios = [bootstrap(ratio) for ratio in low_ratios(result.summaries[rate], "intensity")]
+            low = low_ratios(result.summaries[rate], "intensity")
+            ratios = [bootstrap(ratio, groups=result.groups) for ratio in low]
             for number, stage in enumerate(result.summaries[rate].stages):
                 cells = (_percent(_interval_at(ratio, number)) for ratio in ratios)
                 table.append((result.name, f"{rate:g}", str(stage), *cells))
@@ -388,9 +392,9 @@ def low_intensity(findings: Sequence[Findings]) -> Claim:
     return Claim("low-intensity", heading, tuple(answers), verdicts, columns, tuple(table), notes)
 
 
-def _margin_ground(row: Row, name: str) -> str | None:
+def _margin_ground(row: Row, name: str, groups: Groups | None) -> str | None:
     """Why a row cannot say whether one point is lost, or None."""
-    return within_margin(_row_interval(row, name), row.get("clips"))
+    return within_margin(_row_interval(row, name), row.get("clips"), groups=groups)
 
 
 def _row_interval(row: Row, name: str) -> Interval:

@@ -58,7 +58,7 @@ def write_report(
     report = Report(f"Which patches matter: {facts['data_set']}, {facts['part']}", target)
     report.text(
         f"{', '.join(result.name for result in findings)} on {facts['clips']} clips. The claims of the paper's "
-        "abstract, each with an answer from these numbers. Intervals are 95 %, by bootstrap over clips; they say "
+        f"abstract, each with an answer from these numbers. Intervals are {facts['interval']}; they say "
         "nothing of other training runs. Nothing here is trained: every model keeps its weights. "
         f"Patches that hold only padding {'count' if facts['padding'] == 'with' else 'do not count'} in the statistics."
     )
@@ -118,13 +118,16 @@ def _figures(
     if key == "low-intensity":
         first = findings[0]
         rate = next(iter(first.ratios))
-        groups = {result.name: bootstrap(low_ratios(result.summaries[rate], "intensity")[0]) for result in findings}
+        low = {
+            result.name: bootstrap(low_ratios(result.summaries[rate], "intensity")[0], groups=result.groups)
+            for result in findings
+        }
         blocks = {result.summaries[rate].stages for result in findings}
         stages = [
             f"after block {block}" if len(blocks) == 1 else f"stage {number}"
             for number, block in enumerate(first.summaries[rate].stages, 1)
         ]
-        yield "", low_patches(groups, stages), f"Low-intensity patches left at keep rate {rate:g}."
+        yield "", low_patches(low, stages), f"Low-intensity patches left at keep rate {rate:g}."
     for result in findings:
         drawn = _model_figure(
             key, result, [row for row in statistics if row["model"] == result.name], ablations[result.name]

@@ -16,10 +16,13 @@ from safetensors import SafetensorError, safe_open
 from spectrim.analysis.ablations import Condition, ablation_rows
 from spectrim.analysis.summary import Summary
 from spectrim.config import SpectrimConfig
+from spectrim.data import AudioDataset
 from spectrim.errors import DataError
 from spectrim.files import write_bytes
+from spectrim.measure.scoring import groups_of_clips
 from spectrim.network.macs import macs
 from spectrim.stats.clusters import Clusters
+from spectrim.stats.groups import Groups
 
 VERSION = 2
 """Of the file; another is not read."""
@@ -79,11 +82,22 @@ class Findings:
         """``"ast"`` or ``"audiomae"``."""
         return self.config.backbone
 
+    @property
+    def groups(self) -> Groups | None:
+        """Of the clips."""
+        return self.summaries[1.0].groups
+
+    def with_groups_of(self, part: AudioDataset) -> Findings:
+        """The same with the groups that a data set says its clips are of; they are no part of what is saved."""
+        groups = groups_of_clips(part, self.summaries[1.0].ids)
+        return replace(self, summaries={rate: replace(one, groups=groups) for rate, one in self.summaries.items()})
+
     def ablations(self) -> list[dict[str, Any]]:
         """Rows of `spectrim.analysis.ablations.ablation_rows`, with MACs of a clip where the keep rate decides them."""
         summary = self.summaries[1.0]
         seen = np.count_nonzero(summary.survived > 0, axis=(1, 2))
-        rows = ablation_rows(self.scores, self.removed, summary.targets.astype(np.float32), self.metric, seen)
+        targets = summary.targets.astype(np.float32)
+        rows = ablation_rows(self.scores, self.removed, targets, self.metric, seen, summary.groups)
         whole = macs(self.config, keep_rate=1.0).paper
         for row in rows:
             cost = None if row["ablation"] == "clusters" else macs(self.config, keep_rate=row["keep_rate"]).paper

@@ -20,6 +20,7 @@ from spectrim.config import SpectrimConfig
 from spectrim.errors import DataError, InputShapeError, InvalidSetting, one_of
 from spectrim.stats.bootstrap import CONFIDENCE, RESAMPLES, Estimate, bootstrap
 from spectrim.stats.clusters import PADDED_PATCHES, Clusters, kmeans_1d
+from spectrim.stats.groups import Groups
 from spectrim.stats.kendall import (
     count_pairs,
     largest_tau_b,
@@ -99,6 +100,7 @@ class Summary:
         counts: (n, stages + 1, clusters, clusters): patches by intensity and variation cluster.
         received: (n, stages, 4): as the fields of `spectrim.analysis.statistics.Received`.
         density: (stages + 1, bins, bins) patches over (intensity, variation), of all clips together.
+        groups: of the clips that are not independent, None where they are.
     """
 
     padding: str
@@ -113,6 +115,7 @@ class Summary:
     counts: NDArray[np.int64]
     received: NDArray[np.float64]
     density: NDArray[np.int64]
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -158,7 +161,7 @@ class Summary:
         resamples: int = RESAMPLES,
         confidence: float = CONFIDENCE,
     ) -> list[dict[str, Any]]:
-        """Every mean with its bootstrap interval over clips, for CSV and JSON.
+        """Every mean with its bootstrap interval over clips, or over their groups, for CSV and JSON.
 
         Args:
             labels: names of the targets: one set of rows for the clips of each label; None for all clips together.
@@ -177,16 +180,17 @@ class Summary:
         """
         if not self.ids:
             raise DataError("there are no clips to make statistics of")
-        options = {"seed": seed, "resamples": resamples, "confidence": confidence}
+        options: dict[str, Any] = {"seed": seed, "resamples": resamples, "confidence": confidence}
         ratios = self.ratios()
         if labels is None:
-            return list(self._rows_of(ratios, None, options))
+            return list(self._rows_of(ratios, None, {**options, "groups": self.groups}))
         if len(labels) != self.targets.shape[1]:
             raise InputShapeError(f"{len(labels)} labels for targets of {self.targets.shape[1]}; wanted: as many")
         rows: list[dict[str, Any]] = []
         for number, label in enumerate(labels):
             index = np.flatnonzero(self.targets[:, number])
             if len(index):
+                options["groups"] = None if self.groups is None else self.groups.of_clips(index)
                 rows += self._rows_of({name: ratio.of_clips(index) for name, ratio in ratios.items()}, label, options)
         return rows
 

@@ -12,7 +12,8 @@ from scipy import stats
 from spectrim.data import AudioDataset
 from spectrim.data.dataset import Recording
 from spectrim.stats.bounds import clips_for_bound, drop_bound
-from spectrim.tuning.candidates import lost_by_group, standard_error
+from spectrim.stats.groups import Groups
+from spectrim.tuning.candidates import drop_errors, lost_by_group
 from spectrim.tuning.conclusion import choice
 from spectrim.tuning.promise import against_random, bound_of
 from spectrim.tuning.settings import Target
@@ -61,8 +62,16 @@ def test_groups_lose_each_their_share() -> None:
     ids = [str(n) for n in range(CLIPS)]
     found = lost_by_group(part, ids, right_on(range(CLIPS)), right_on(range(20, CLIPS - 30)), TARGETS)
     assert found == pytest.approx({"A": 0.2, "B": 0.1})
-    assert standard_error(list(found.values())) == pytest.approx(stats.sem([0.2, 0.1]))
-    assert standard_error([0.2]) == 0.0
+
+
+def test_what_is_lost_has_the_larger_of_the_errors_over_clips_and_over_groups() -> None:
+    dense, pruned = right_on(range(CLIPS)), right_on(range(20, CLIPS - 30))
+    over_clips = drop_errors([dense, pruned], TARGETS, "accuracy", None, 4000)
+    assert over_clips == pytest.approx([0.0, np.sqrt(0.125 * 0.875 / CLIPS)], rel=0.05)
+    unlike, alike = Groups.of(np.arange(CLIPS) // 100), Groups.of(np.arange(CLIPS) % 100)
+    of_groups = drop_errors([dense, pruned], TARGETS, "accuracy", unlike, 4000)
+    assert of_groups[1] == pytest.approx(stats.sem([0.2, 0.0, 0.0, 0.3]), rel=0.05)
+    assert drop_errors([dense, pruned], TARGETS, "accuracy", alike, 4000)[1] >= over_clips[1]
 
 
 def test_the_bound_is_that_of_the_counts() -> None:
@@ -71,6 +80,22 @@ def test_the_bound_is_that_of_the_counts() -> None:
     assert (bound.lost, bound.gained, bound.drop) == (10, 4, pytest.approx(6 / 400))
     assert bound.most == drop_bound(10, 4, 400)
     assert bound.clips_needed == clips_for_bound(10, 4, 400, 0.05)
+
+
+def test_the_bound_over_groups_is_the_higher_one() -> None:
+    dense, pruned = right_on(range(380)), right_on([*range(10, 380), *range(390, 394)])
+    one_loses, all_alike = Groups.of(np.arange(CLIPS) // 50), Groups.of(np.arange(CLIPS) % 8)
+    exact = drop_bound(10, 4, 400)
+    bound = bound_of(dense, pruned, TARGETS, "accuracy", 0.05, 4000, one_loses)
+    losses = np.array([10, 0, 0, 0, 0, 0, 0, -4]) / 50
+    assert bound.most is not None and bound.most > exact
+    assert bound.most == pytest.approx(6 / 400 + stats.t.ppf(0.95, 7) * stats.sem(losses), rel=0.05)
+    assert bound.how == "4000 paired bootstrap resamples of the 8 speakers or recordings of the 400 clips"
+    assert (bound.lost, bound.gained, bound.groups) == (10, 4, 8)
+    even = bound_of(dense, pruned, TARGETS, "accuracy", 0.05, 400, all_alike)
+    assert even.most == exact and even.how.startswith("exact")
+    few = bound_of(dense, pruned, TARGETS, "accuracy", 0.05, 400, Groups.of(np.arange(CLIPS) % 3))
+    assert (few.most, few.how) == (None, "3 speakers or recordings are too few; it takes 6")
 
 
 def test_the_bound_of_map_lies_above_what_was_lost_and_more_clips_bring_it_nearer() -> None:
@@ -90,3 +115,6 @@ def test_a_ranking_is_compared_with_the_mean_of_the_draws() -> None:
     assert found.random == pytest.approx((300 + 320) / 800)
     assert found.over.value == pytest.approx(380 / 400 - 620 / 800)
     assert (found.said, found.draws) == ("better", 2)
+    of_five = Groups.of(np.arange(CLIPS) % 5)
+    few = against_random(right_on(range(390)), right_on(range(380)), draws, TARGETS, "accuracy", 200, of_five)
+    assert (few.said, few.why) == ("cannot say", "5 speakers or recordings are too few; it takes 6")

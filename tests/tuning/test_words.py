@@ -33,3 +33,15 @@ def test_the_best_uniform_point_is_called_what_the_target_made_it(target: Target
         f"The chosen point is 1.25× as fast as own, {said} within the target with one keep rate at the model's own "
         "blocks and its attention (1.60× the dense model; held out: 0.8 points lost, the chosen one 0.5 points lost)."
     )
+
+
+def test_what_is_over_speakers_is_said_so() -> None:
+    facts = {
+        **{"clips_at_once": 8, "speed_of": "torch", "metric": "accuracy", "target": "at most 1 points lost"},
+        **{"lost_by_group": {"a": 0.0, "b": 0.02}, "max_drop": 1.0, "min_speedup": None},
+    }
+    rows = [row("dense", "dense", 1.0, 0.0), row("tuned", "fuse", 2.0, 0.005)]
+    bound = Bound(0.005, 0.02, 0.95, "by groups", 100, 1, 0, 0.01, 900, 8)
+    told = " ".join(told_in_words(facts, rows, "tuned", [], bound, None))
+    assert "about 900 held-out clips, 800 more, of other speakers or recordings." in told
+    assert "lost 0.0 to 2.0 points each; the bound and the intervals are over them." in told

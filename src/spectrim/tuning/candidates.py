@@ -20,6 +20,8 @@ from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.measure.metrics import METRICS, right_clips
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
+from spectrim.stats.bootstrap import CONFIDENCE
+from spectrim.stats.groups import Groups
 from spectrim.tuning.promise import Scores
 from spectrim.tuning.runtimes import Runtime
 from spectrim.tuning.search import front
@@ -109,15 +111,13 @@ def judged(setting: Setting, candidates: Sequence[Candidate]) -> list[Row]:
     answers = setting.answers(candidates, setting.search)
     seconds = setting.seconds(candidates, setting.repeats)
     sets = [answers.scores[one.case.title, one.point] for one in candidates]
-    ends = clip_intervals(sets, answers.targets, setting.search.metric, resamples=setting.resamples)
-    errors = (ends.change_high - ends.change_low) / (norm.ppf(0.975) - norm.ppf(0.025))
+    errors = drop_errors(sets, answers.targets, setting.search.metric, answers.groups, setting.resamples)
     rows: list[Row] = []
     for one, scores, error in zip(candidates, sets, errors.tolist(), strict=True):
         found = METRICS[setting.search.metric](scores, answers.targets)
         row: Row = {"name": one.name, "kind": one.kind, "method": one.method, **point_columns(one.point)}
         row |= {"metric": found, "drop": (rows[0]["metric"] if rows else found) - found}
-        lost = lost_by_group(setting.search, answers.ids, sets[0], scores, answers.targets)
-        row["drop_error"] = max(error, standard_error(list(lost.values())))
+        row["drop_error"] = error
         row["executed_macs"] = macs(setting.backend.config, pruning=one.point).executed
         row["macs_saved"] = 1 - row["executed_macs"] / (rows[0] if rows else row)["executed_macs"]
         rows.append(row | time_columns(seconds[one.name], seconds[candidates[0].name], setting.clips_at_once))
@@ -125,9 +125,24 @@ def judged(setting: Setting, candidates: Sequence[Candidate]) -> list[Row]:
     return [row | {"on_front": place in best} for place, row in enumerate(rows)]
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of some values; 0 of fewer than two."""
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+def drop_errors(
+    sets: Sequence[Scores], targets: Scores, metric: str, groups: Groups | None, resamples: int
+) -> NDArray[np.float64]:
+    """Standard errors (sets,) of what each loses against the first, over clips or over groups, whichever is larger.
+
+    Args:
+        sets: scores (clips, labels), the dense model's first.
+        targets: (clips, labels).
+        metric: ``"accuracy"`` or ``"mAP"``.
+        groups: of the clips that are not independent.
+        resamples: of the bootstrap.
+    """
+    ends = clip_intervals(sets, targets, metric, resamples=resamples)
+    errors = (ends.change_high - ends.change_low) / (norm.ppf(0.975) - norm.ppf(0.025))
+    if groups is None:
+        return errors
+    ends = clip_intervals(sets, targets, metric, groups=groups, resamples=resamples)
+    return np.fmax(errors, (ends.change_high - ends.change_low) / (2 * groups.reach(CONFIDENCE)))
 
 
 def point_columns(point: Pruning) -> Row:

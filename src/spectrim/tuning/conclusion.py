@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spectrim.comparison.measuring import Answers, Measuring
 from spectrim.comparison.methods import ATTENTION, DENSE, DROP, RANDOM, Case
 from spectrim.comparison.rows import Row
-from spectrim.measure.metric_intervals import clip_intervals
+from spectrim.measure.metric_intervals import clip_intervals, how_made
 from spectrim.measure.metrics import METRICS
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
@@ -89,7 +89,8 @@ def concluded(
     told = {row["name"] for row in rows if row["on_front"]} | {one.name for one in finals}
     answers, held = _held_out(setting, [one for one in candidates if one.name in told])
     rows = [row | {"chosen": row is chosen, **held.get(row["name"], {})} for row in rows]
-    facts = {**facts, "held_clips": len(answers.ids), "unreadable": answers.unreadable}
+    interval = how_made(setting.held.metric, setting.resamples, len(answers.ids), answers.groups)
+    facts = {**facts, "held_clips": len(answers.ids), "unreadable": answers.unreadable, "interval": interval}
     if chosen is None:
         unmet = _unmet(rows, target)
         return Tuning(facts, rows, rankings, None, unmet, None, None, [], [unmet], None)
@@ -98,7 +99,7 @@ def concluded(
     final = [_timed_anew(row, seconds, pick.name, setting.clips_at_once) for row in rows if row["name"] in seconds]
     dense, pruned = (answers.scores[one.case.title, one.point] for one in (candidates[0], pick))
     metric, wanted = setting.held.metric, (MAX_DROP if target.max_drop is None else target.max_drop) / 100
-    bound = bound_of(dense, pruned, answers.targets, metric, wanted, setting.resamples)
+    bound = bound_of(dense, pruned, answers.targets, metric, wanted, setting.resamples, answers.groups)
     facts["lost_by_group"] = lost_by_group(setting.held, answers.ids, dense, pruned, answers.targets)
     random = _beside_random(setting, candidates[0].point, pick, draws)
     references = [row["name"] for row in _each_once((uniform, own))]
@@ -151,8 +152,9 @@ def _held_out(setting: Setting, candidates: Sequence[Candidate]) -> tuple[Answer
     """Scores on the held-out half, and name → metric and drop there, with 95 % intervals; the dense model first."""
     answers = setting.answers(candidates, setting.held)
     sets = [answers.scores[one.case.title, one.point] for one in candidates]
-    ends = clip_intervals(sets, answers.targets, setting.held.metric, resamples=setting.resamples)
-    values = [METRICS[setting.held.metric](each, answers.targets) for each in sets]
+    metric, groups = setting.held.metric, answers.groups
+    ends = clip_intervals(sets, answers.targets, metric, groups=groups, resamples=setting.resamples)
+    values = [METRICS[metric](each, answers.targets) for each in sets]
     found = {}
     for place, one in enumerate(candidates):
         row: Row = {"held_metric": values[place], "held_low": ends.low[place], "held_high": ends.high[place]}
@@ -180,4 +182,5 @@ def _beside_random(setting: Setting, dense: Pruning, pick: Candidate, draws: int
     measuring = Measuring({case.title: setting.backend for case in cases}, setting.held, setting.store, setting.tell)
     answers = measuring.answers(cases, setting.batch_size, setting.workers)
     found = [answers.scores[case.title, point] for case in cases for point in case.points]
-    return against_random(found[0], found[1], found[2:], answers.targets, setting.held.metric, setting.resamples)
+    metric, resamples = setting.held.metric, setting.resamples
+    return against_random(found[0], found[1], found[2:], answers.targets, metric, resamples, answers.groups)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from spectrim.measure.metric_intervals import clip_contrasts, standings
 from spectrim.measure.metrics import METRICS, chance_level, right_clips
 from spectrim.stats.bounds import CONFIDENCE, clips_for_bound, drop_bound
 from spectrim.stats.ground import Interval, beats
+from spectrim.stats.groups import Groups, drawn
 
 Scores = NDArray[np.float32]
 
@@ -31,6 +33,7 @@ class Bound:
         wanted: the bound that is asked after, a share.
         clips_needed: from how many clips on, of this kind and with shares as here, the bound is at most ``wanted``;
             None where no number is enough, because as much is lost as that.
+        groups: that these clips are of, None where they are independent.
     """
 
     drop: float
@@ -42,10 +45,19 @@ class Bound:
     gained: int | None
     wanted: float
     clips_needed: int | None
+    groups: int | None = None
 
 
-def bound_of(dense: Scores, pruned: Scores, targets: Scores, metric: str, wanted: float, resamples: int) -> Bound:
-    """Bound what pruning loses: exactly for accuracy, by bootstrap for mAP.
+def bound_of(
+    dense: Scores,
+    pruned: Scores,
+    targets: Scores,
+    metric: str,
+    wanted: float,
+    resamples: int,
+    groups: Groups | None = None,
+) -> Bound:
+    """Bound what pruning loses: exactly for accuracy, by bootstrap for mAP; over groups by the higher of the two.
 
     Args:
         dense: (clips, labels) scores of the dense model.
@@ -54,25 +66,31 @@ def bound_of(dense: Scores, pruned: Scores, targets: Scores, metric: str, wanted
         metric: ``"accuracy"`` or ``"mAP"``.
         wanted: the bound that is asked after, a share.
         resamples: of the bootstrap.
+        groups: of the clips that are not independent.
     """
     clips = len(targets)
     drop = METRICS[metric](dense, targets) - METRICS[metric](pruned, targets)
+    number = None if groups is None else groups.number
+    found = Bound(drop, None, CONFIDENCE, "", clips, None, None, wanted, None, number)
+    if groups is not None and groups.too_few is not None:
+        return replace(found, how=groups.too_few)
     if metric == "accuracy":
         before, after = right_clips(dense, targets), right_clips(pruned, targets)
         lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
-        most = drop_bound(lost, gained, clips)
-        needed = clips_for_bound(lost, gained, clips, wanted)
+        most, needed = drop_bound(lost, gained, clips), clips_for_bound(lost, gained, clips, wanted)
         how = "exact: Clopper and Pearson's ends of what is lost and what is won"
-        return Bound(drop, most, CONFIDENCE, how, clips, lost, gained, wanted, needed)
-    ends = clip_contrasts(
-        [dense, pruned], targets, metric, np.array([[1.0, -1.0]]), resamples=resamples, confidence=2 * CONFIDENCE - 1
-    )
-    high = float(ends.high[0])
-    how = f"{resamples} paired bootstrap resamples of the clips"
+        found = replace(found, most=most, how=how, lost=lost, gained=gained, clips_needed=needed)
+        if groups is None:
+            return found
+    over: dict[str, Any] = {"groups": groups, "resamples": resamples, "confidence": 2 * CONFIDENCE - 1}
+    high = float(clip_contrasts([dense, pruned], targets, metric, np.array([[1.0, -1.0]]), **over).high[0])
+    how = f"{resamples} paired bootstrap resamples of {drawn(clips, groups)}"
+    if found.most is not None and not high > found.most:
+        return replace(found, how=f"{found.how}; higher than by {how}")
     if not math.isfinite(high) or high <= drop:
-        return Bound(drop, None, CONFIDENCE, f"{how}, which do not differ", clips, None, None, wanted, None)
+        return replace(found, how=f"{how}, which do not differ")
     needed = math.ceil(clips * ((high - drop) / (wanted - drop)) ** 2) if wanted > drop else None
-    return Bound(drop, high, CONFIDENCE, how, clips, None, None, wanted, needed)
+    return replace(found, most=high, how=how, clips_needed=needed)
 
 
 @dataclass(frozen=True)
@@ -95,10 +113,17 @@ class AgainstRandom:
 
 
 def against_random(
-    dense: Scores, chosen: Scores, draws: Sequence[Scores], targets: Scores, metric: str, resamples: int
+    dense: Scores,
+    chosen: Scores,
+    draws: Sequence[Scores],
+    targets: Scores,
+    metric: str,
+    resamples: int,
+    groups: Groups | None = None,
 ) -> AgainstRandom:
     """Whether a ranking is better than none, on clips that nothing was chosen on; scores are (clips, labels)."""
-    first, random, found = standings([[dense], draws, [chosen]], targets, metric, (0, 0, 1), resamples=resamples)
+    ways = [[dense], draws, [chosen]]
+    first, random, found = standings(ways, targets, metric, (0, 0, 1), groups=groups, resamples=resamples)
     over = found.over
-    said, why = beats(over, len(targets), first.value, chance_level(targets, metric))
+    said, why = beats(over, len(targets), first.value, chance_level(targets, metric), groups=groups)
     return AgainstRandom(over, said, why, len(draws), random.value.value)

@@ -58,7 +58,7 @@ def write(found: Tuning, folder: Path, command: str) -> Path:
     if found.final:
         report.heading("Timed anew after the choice", 3)
         report.table(*_table(found.final, facts["metric"]))
-    report.text(_times(facts))
+    report.text(f"Held out: intervals are {facts['interval']}. {_times(facts)}")
     report.heading("Is a ranking better than dropping at random?")
     report.text(
         f"At the model's own blocks {', '.join(map(str, facts['own_blocks']))}, with one keep rate, on the half to "

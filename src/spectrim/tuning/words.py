@@ -43,8 +43,8 @@ def told_in_words(
     if groups := facts["lost_by_group"]:
         ends = f"{100 * min(groups.values()):.1f} to {100 * max(groups.values()):.1f}"
         told.append(
-            f"The held-out clips are of {len(groups)} speakers or longer recordings, which lost {ends} points each. "
-            "The bound takes clips as independent: of others than these it says as much as these stand for them."
+            f"The held-out clips are of {len(groups)} speakers or longer recordings, which lost {ends} points each; "
+            "the bound and the intervals are over them."
         )
     told.append(_random_in_words(random))
     best = "the fastest" if facts["min_speedup"] is None else "the one that loses least"
@@ -70,9 +70,10 @@ def _bound_in_words(bound: Bound) -> str:
         return f"{start}: {wanted} can be promised."
     if bound.clips_needed is None:
         return f"{start}: {wanted} cannot be promised, and as much was lost that no number of clips would change it."
+    others = ", of other speakers or recordings" if bound.groups else ""
     return (
         f"{start}: {wanted} cannot be promised; with shares as here that takes about {bound.clips_needed:,} held-out "
-        f"clips, {bound.clips_needed - bound.clips:,} more."
+        f"clips, {bound.clips_needed - bound.clips:,} more{others}."
     )
 
 

@@ -174,16 +174,11 @@ def read_findings(path: Path, name: str) -> Findings:
 
 def _findings_of(notes: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], name: str) -> Findings:
     clusters = {statistic: _clusters(written) for statistic, written in notes["clusters"].items()}
-    summaries = {
-        rate: Summary(
-            notes["padding"],
-            clusters,
-            tuple(notes["stages"]),
-            tuple(notes["ids"]),
-            **{key: tensors[f"{rate}/{key}"] for key in SUMMARY_ARRAYS},
-        )
-        for rate in notes["rates"]
-    }
+    summaries = {}
+    for rate in notes["rates"]:
+        arrays: dict[str, Any] = {key: tensors[f"{rate}/{key}"] for key in SUMMARY_ARRAYS}
+        known = (notes["padding"], clusters, tuple(notes["stages"]), tuple(notes["ids"]))
+        summaries[rate] = Summary(*known, **arrays)
     conditions = [Condition(**{**written, "clusters": tuple(written["clusters"])}) for written in notes["conditions"]]
     pictured = (tensors[f"example/{key}"] for key in ("log_mel", "num_frames", "survived"))
     return Findings(

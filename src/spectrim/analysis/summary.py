@@ -322,7 +322,7 @@ class Accumulator:
         """
         if not self._parts:
             raise DataError("there are no clips to make statistics of")
-        gathered = {
+        gathered: dict[str, Any] = {
             name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0] if name != "ids"
         }
         ids = tuple(name for part in self._parts for name in part["ids"])

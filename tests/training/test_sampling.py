@@ -38,8 +38,8 @@ def drawn(epoch: int, number: int, weights: Any = (1.0, 2.0, 0.0, 5.0), *, repla
     assert len(sampler) == number
     draws = list(sampler)
     assert len(set(draws)) == number, "a clip that comes again says how often it came before"
-    assert {draw.before for draw in draws} == set(range(max(Counter(draw.index for draw in draws).values())))
-    return [draw.index for draw in draws]
+    assert {draw.before for draw in draws} == set(range(max(Counter(draw.clip for draw in draws).values())))
+    return [draw.clip for draw in draws]
 
 
 def test_clips_come_as_often_as_they_weigh() -> None:

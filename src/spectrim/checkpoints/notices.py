@@ -70,12 +70,12 @@ def _untrained_risk(pruning: Pruning, config: SpectrimConfig) -> str:
     name = config.criterion_of(pruning)
     if CRITERIA[name].reads == "nothing":
         return ""
+    risk = f"what dropping patches by {name} costs is not known"
     if CRITERIA[name].misleads:
-        return (
-            f"a ranking by attention ({name}) can be worse than dropping patches at random, as in an AST on human "
-            "voices, where criterion 'value_norm' was better than both (docs/pruning.md)"
-        )
-    return f"what dropping patches by {name} costs is not known"
+        risk = f"a ranking by attention ({name}) can be worse than dropping patches at random (docs/pruning.md)"
+    if config.encoder.placed:
+        return risk
+    return f"{risk}; of what was tried without training reducer 'cluster' cost least (docs/pruning.md)"
 
 
 def _is_embedded(name: str) -> bool:

@@ -46,11 +46,11 @@ class Draw(NamedTuple):
     """A clip that an epoch has, perhaps not for the first time.
 
     Attributes:
-        index: of the clip.
+        clip: its number.
         before: how often the epoch has had it before.
     """
 
-    index: int
+    clip: int
     before: int
 
 

@@ -78,7 +78,7 @@ class PruningTrainer(RunTrainer):
             **kwargs,
         )
 
-    def train_sampler(self) -> Sampler[int]:
+    def train_sampler(self) -> Sampler[Any]:
         """The clips of an epoch, as the recipe says."""
         settings, clips = self.recipe.sampling, self.train_dataset
         if settings.kind == "all" or not isinstance(clips, TrainingClips):

@@ -130,7 +130,7 @@ class RunTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
-    def train_sampler(self) -> Sampler[int]:
+    def train_sampler(self) -> Sampler[Any]:
         """A new order in every epoch, without the clips that fill no batch where those are left out.
 
         Not by ``dataloader_drop_last``: it would leave clips out of evaluations too, and not know accumulated batches.

@@ -18,6 +18,7 @@ import spectrim.checkpoints
 from spectrim.assets import packaged_clips
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import from_pretrained
+from spectrim.network.macs import macs
 
 CLIP = packaged_clips()[0][0]
 
@@ -80,6 +81,34 @@ def test_a_criterion_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
     assert run("benchmark", "--criterion", "variation", *once)[0] == 0
 
 
+def test_a_reducer_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
+    """It leaves the ranking of the packaged model behind, with which it cannot go."""
+    samples = soundfile.read(CLIP, dtype="float32")[0]
+    model = from_pretrained("spectrim-mini", keep_rate=0.5, reducer="cluster")
+    assert (model.config.pruning.reducer, model.config.pruning.criterion) == ("cluster", "auto")
+    with torch.inference_mode():
+        best = float(model(Frontend.from_config(model.config)([samples]).input_values).logits.softmax(-1).max())
+    merged = ("--reducer", "cluster", "--keep-rate", 0.5)
+    code, out, _ = run("predict", CLIP, *merged, "--format", "jsonl")
+    assert code == 0 and json.loads(out)["scores"][0]["score"] == pytest.approx(best, abs=1e-4)
+    assert run("explain", CLIP, *merged, "--output", tmp_path / "shown")[0] == 0
+    for number, given in enumerate((merged, merged[2:])):
+        assert run("embed", CLIP, "-o", tmp_path / f"{number}.npz", *given)[0] == 0
+    vectors = [np.load(tmp_path / f"{number}.npz")["vectors"] for number in range(2)]
+    assert vectors[0].shape == vectors[1].shape and not np.allclose(*vectors)
+    once = ("--keep-rates", "0.5", "--batch-sizes", 1, "--repeats", 1, "--format", "json")
+    code, out, _ = run("benchmark", "--reducer", "cluster", *once)
+    assert code == 0 and json.loads(out)["rows"][0]["executed_macs"] == macs(model).executed
+    root = make_folder(tmp_path / "clips", {"yes": 4, "no": 4})
+    options = ("evaluate", "--dataset", "folder", "--data", root, "--set", "test_share=1", "--keep-rates", "0.5")
+    code, out, _ = run(*options, "--reducer", "cluster", "--format", "json")
+    rows = json.loads(out)["rows"]
+    assert code == 0 and [(row["criterion"], row["reducer"]) for row in rows] == [
+        *[("auto", "cluster")] * 2,
+        ("random", "drop"),
+    ]
+
+
 def test_evaluate_ranks_as_the_model_says(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "clips", {"yes": 4, "no": 4})
     options = ("evaluate", "--dataset", "folder", "--data", root, "--set", "test_share=1", "--keep-rates", "0.5")
@@ -117,6 +146,8 @@ def test_padding_can_be_left_out_of_short_files(tmp_path: Path) -> None:
             ("predict", "clip.wav", "--model", "model.onnx", "--criterion", "variation"),
             "file: spectrim export --criterion",
         ),
+        (("predict", "clip.wav", "--model", "model.onnx", "--reducer", "merge"), "file: spectrim export --reducer"),
+        (("embed", "clip.wav", "-o", "v.npz", "--reducer", "clusters"), "reducer is 'clusters'; allowed: 'cluster'"),
         (
             ("predict", "clip.wav", "--criterion", "value-norm"),
             "criterion is 'value-norm'; allowed: 'value_norm', perhaps",

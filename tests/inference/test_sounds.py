@@ -76,6 +76,19 @@ def test_a_criterion_ranks_as_a_model_that_was_loaded_with_it() -> None:
     assert np.abs(found["cls_attention"] - found["value_norm"]).max() > 1e-3
 
 
+def test_a_reducer_merges_as_a_model_that_was_loaded_with_it() -> None:
+    path, samples, rate = clip()
+    loaded = spectrim.from_pretrained("spectrim-mini", keep_rate=0.5, reducer="cluster")
+    expected = spectrim.predict(path, loaded).scores
+    np.testing.assert_allclose(spectrim.predict(path, keep_rate=0.5, reducer="cluster").scores, expected, atol=1e-6)
+    fused = spectrim.predict(samples, keep_rate=0.5, reducer="fuse", criterion="cls_attention", sampling_rate=rate)
+    assert np.abs(fused.scores - expected).max() > 1e-4
+    with pytest.raises(InvalidSetting, match=r"reducer is 'merge'; .*model\.set_pruning\(reducer=…\)"):
+        spectrim.predict(path, loaded, reducer="merge")
+    with pytest.raises(InvalidSetting, match="criterion is 'value_norm'; allowed: 'auto' with reducer='cluster'"):
+        spectrim.predict(path, keep_rate=0.5, reducer="cluster", criterion="value_norm")
+
+
 def test_a_criterion_is_refused_where_the_ranking_is_settled(model: spectrim.AudioTransformer) -> None:
     path, *_ = clip()
     with pytest.raises(InvalidSetting, match=r"loaded already: model\.set_pruning\(criterion=…\)"):

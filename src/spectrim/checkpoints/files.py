@@ -76,12 +76,14 @@ class DescribedSource(os.PathLike[str]):
         frames: length of the input that its position table is for; of a published AST or where ``stride`` is given,
             another length is one to fit it to.
         criterion: what is to rank its patches, in the place of what the file says.
+        reducer: what is to become of those that are not kept, likewise.
     """
 
     place: str
     stride: int | Sequence[int] | None = None
     frames: int | None = None
     criterion: str | None = None
+    reducer: str | None = None
 
     def __fspath__(self) -> str:
         return self.place

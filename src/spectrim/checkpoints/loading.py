@@ -90,8 +90,9 @@ def from_pretrained(
         >>> model.config.pruning.rates, model.config.num_labels
         ({3: 0.7, 6: 0.7, 9: 0.7}, 86)
     """
-    if criterion is None and pruning is None and isinstance(source, DescribedSource):
-        criterion = source.criterion
+    if pruning is None and isinstance(source, DescribedSource):
+        criterion = source.criterion if criterion is None else criterion
+        settings["reducer"] = source.reducer if settings.get("reducer") is None else settings["reducer"]
     settings |= {"keep_rate": keep_rate, "prune_at": prune_at, "criterion": criterion}
     flat, given = check_given(pruning, settings)
     if positions not in POSITION_METHODS:
@@ -170,7 +171,9 @@ def describe(
     described = _described(source, stride, frames)
     checkpoint = open_checkpoint(read_source(described))
     becomes = checkpoint.layout.becomes(checkpoint.source, checkpoint.config)
-    pruning = given_pruning(checkpoint.config.pruning, None, {"criterion": described.criterion})
+    pruning = given_pruning(
+        checkpoint.config.pruning, None, {"criterion": described.criterion, "reducer": described.reducer}
+    )
     config = _with_settings(checkpoint.config, {**becomes, "pruning": pruning})
     weights = checkpoint.source.weights
     return {

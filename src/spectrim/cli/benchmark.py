@@ -15,6 +15,7 @@ from spectrim.cli.common import (
     ModelOption,
     PrecisionOption,
     ProgressOption,
+    ReducerOption,
     StrideOption,
     check_form,
     named_model,
@@ -41,6 +42,7 @@ def benchmark(
     stride: StrideOption = None,
     frames: FramesOption = None,
     criterion: CriterionOption = None,
+    reducer: ReducerOption = None,
     clips: Annotated[
         list[str] | None, typer.Option(help="Folder, file or pattern of clips of yours; may be given several times.")
     ] = None,
@@ -98,7 +100,7 @@ def benchmark(
     """
     check_form(form)
     rates = None if keep_rates is None else numbers("keep-rates", keep_rates, float)
-    source = named_model(model, stride, frames, criterion)
+    source = named_model(model, stride, frames, criterion, reducer)
     sizes = numbers("batch-sizes", batch_sizes, int)
     comparing: dict[str, Any] = {"passes": passes, "draws": draws, "threshold": threshold, "workers": workers}
     for option, given in {"limit": limit, **comparing}.items():

@@ -38,6 +38,10 @@ CriterionOption = Annotated[
     str | None,
     typer.Option(help="What ranks the patches, e.g. value_norm; default: as the model says. docs/pruning.md has all."),
 ]
+ReducerOption = Annotated[
+    str | None,
+    typer.Option(help="What becomes of the others, e.g. cluster, which ranks nothing; default: as the model says."),
+]
 PrecisionOption = Annotated[
     str | None, typer.Option(help="fp32 or bf16; default: as the weights are. bf16 is slower on CPUs without it.")
 ]
@@ -132,25 +136,26 @@ def _unexpected(error: Exception) -> str:
 
 
 def named_model(
-    model: str, stride: str | None, frames: int | None, criterion: str | None = None
+    model: str, stride: str | None, frames: int | None, criterion: str | None = None, reducer: str | None = None
 ) -> str | DescribedSource:
-    """A model's name with what --stride, --frames and --criterion say of it.
+    """A model's name with what --stride, --frames, --criterion and --reducer say of it.
 
     Raises:
         InvalidSetting: the stride is no number and no two numbers, or the model is an exported file, which says all.
     """
-    said = {"stride": stride, "frames": frames, "criterion": criterion}
+    said = {"stride": stride, "frames": frames, "criterion": criterion, "reducer": reducer}
     given = {name: value for name, value in said.items() if value is not None}
     if not given:
         return model
     if model.lower().endswith(".onnx"):
         name, value = next(iter(given.items()))
-        where = ": spectrim export --criterion" if name == "criterion" else ""
+        where = f": spectrim export --{name}" if name in ("criterion", "reducer") else ""
         raise InvalidSetting(name, value, f"none with an exported file{where}")
     from spectrim.checkpoints import DescribedSource
 
     steps = None if stride is None else numbers("stride", stride, int)
-    return DescribedSource(model, steps[0] if steps is not None and len(steps) == 1 else steps, frames, criterion)
+    step = steps[0] if steps is not None and len(steps) == 1 else steps
+    return DescribedSource(model, step, frames, criterion, reducer)
 
 
 def check_form(form: str) -> None:

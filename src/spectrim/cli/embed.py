@@ -15,6 +15,7 @@ from spectrim.cli.common import (
     ModelOption,
     PrecisionOption,
     ProgressOption,
+    ReducerOption,
     StrideOption,
     named_model,
     plainly,
@@ -31,6 +32,7 @@ def embed(
     frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
     criterion: CriterionOption = None,
+    reducer: ReducerOption = None,
     precision: PrecisionOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in a forward pass.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -58,7 +60,7 @@ def embed(
     selection = select_files(paths)
     count = len(selection.files) + len(selection.errors)
     with sole_writer(output), FileProgress(console, count, progress) as bar:
-        network = open_model(named_model(model, stride, frames, criterion), keep_rate, precision, device)
+        network = open_model(named_model(model, stride, frames, criterion, reducer), keep_rate, precision, device)
         embeddings = []
         vectors = embed_files(
             selection,

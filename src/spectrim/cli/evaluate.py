@@ -16,6 +16,7 @@ from spectrim.cli.common import (
     FramesOption,
     ModelOption,
     ProgressOption,
+    ReducerOption,
     SetOption,
     StrideOption,
     check_form,
@@ -54,6 +55,7 @@ def evaluate(
             help=f"What ranks the patches; separated by commas: {', '.join((AUTO, *CRITERIA))}. Default: the model's."
         ),
     ] = None,
+    reducer: ReducerOption = None,
     draws: Annotated[int, typer.Option(help="Random tables that stand for random pruning beside it; 0 for none.")] = 2,
     change: SetOption = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Give a row for each label instead.")] = False,
@@ -78,7 +80,7 @@ def evaluate(
         held_out(options.get("fold"), folds) if folds is not None else [options["fold"]] if "fold" in options else []
     )
     options.pop("fold", None)
-    source = named_model(model, stride, frames)
+    source = named_model(model, stride, frames, reducer=reducer)
     rates = numbers("keep-rates", keep_rates, float)
     drawn_by = [] if seeds is None else numbers("seeds", seeds, int)
     if output is not None and output.exists() and not output.is_dir():

@@ -13,6 +13,7 @@ from spectrim.cli.common import (
     FramesOption,
     ModelOption,
     ProgressOption,
+    ReducerOption,
     StrideOption,
     check_form,
     named_model,
@@ -30,6 +31,7 @@ def explain(
     frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
     criterion: CriterionOption = None,
+    reducer: ReducerOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all of it.")] = Path("spectrim-explain"),
     windows: Annotated[int, typer.Option(min=0, help="Windows to draw, of a clip that has more.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -41,7 +43,7 @@ def explain(
     Writes pictures, the sound of what is kept and of what is dropped, a page that steps through the stages, numbers.
     """
     check_form(form)
-    source = named_model(model, stride, frames, criterion)
+    source = named_model(model, stride, frames, criterion, reducer)
     if len(clips) != 1:
         raise InvalidSetting("CLIP", " ".join(clips), "one file; call it once for each")
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, rows_table, stage_progress

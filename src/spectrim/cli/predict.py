@@ -16,6 +16,7 @@ from spectrim.cli.common import (
     FramesOption,
     ModelOption,
     ProgressOption,
+    ReducerOption,
     StrideOption,
     check_form,
     named_model,
@@ -46,6 +47,7 @@ def demo(
     frames: FramesOption = None,
     keep_rates: Annotated[str, typer.Option(help="Separated by commas; each in (0, 1].")] = "1.0,0.7,0.5",
     criterion: CriterionOption = None,
+    reducer: ReducerOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures.")] = Path("spectrim-demo"),
     pictures: Annotated[int, typer.Option(help="How many clips to draw.")] = 3,
     form: FormatOption = "table",
@@ -53,7 +55,7 @@ def demo(
 ) -> None:
     """Tag clips at several keep rates, compare accuracy and speed, and draw what is kept."""
     check_form(form)
-    source = named_model(model, stride, frames, criterion)
+    source = named_model(model, stride, frames, criterion, reducer)
     rates = numbers("keep-rates", keep_rates, float)
 
     from spectrim.cli.terminal import (
@@ -108,6 +110,7 @@ def predict(
     frames: FramesOption = None,
     keep_rate: Annotated[float | None, typer.Option(help="Share of patches to keep, in (0, 1].")] = None,
     criterion: CriterionOption = None,
+    reducer: ReducerOption = None,
     drop_padding: Annotated[
         bool, typer.Option("--drop-padding", help="Leave out what only fills a short file up; scores change a little.")
     ] = False,
@@ -172,7 +175,7 @@ def predict(
     }
     here |= {"label": label, "threshold": threshold, "min_duration": min_duration or None}
     elsewhere: dict[str, Any] = {"address": address, "model_cores": model_cores, "part_files": part_files}
-    source = named_model(model, stride, frames, criterion)
+    source = named_model(model, stride, frames, criterion, reducer)
     if engine == "ray":
         _refuse({**here, "format": None if form == "parquet" else form}, "only with --engine local")
         from spectrim.cli.cluster import predict_on_cluster

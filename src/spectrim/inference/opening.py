@@ -76,21 +76,23 @@ def open_model(
     return chosen(network, backend or "torch", precision, device, clips, tell, on_step)
 
 
-def ranked_by(source: ModelSource, criterion: str | None) -> ModelSource:
-    """A model's name with what is to rank its patches.
+def pruned_by(source: ModelSource, criterion: str | None, reducer: str | None) -> ModelSource:
+    """A model's name with what is to rank its patches, and what is to become of those that are not kept.
 
     Raises:
-        InvalidSetting: the model is loaded already or an exported file, which have a ranking of their own.
+        InvalidSetting: the model is loaded already or an exported file, which have their own.
     """
-    if criterion is None:
+    given = {name: value for name, value in (("criterion", criterion), ("reducer", reducer)) if value is not None}
+    if not given:
         return source
+    name, value = next(iter(given.items()))
     if isinstance(source, Backend | AudioTransformer):
-        allowed = "none with a model that is loaded already: model.set_pruning(criterion=…) changes it"
-        raise InvalidSetting("criterion", criterion, allowed)
+        allowed = f"none with a model that is loaded already: model.set_pruning({name}=…) changes it"
+        raise InvalidSetting(name, value, allowed)
     if _is_exported(source):
-        raise InvalidSetting("criterion", criterion, "none with an exported file: spectrim export --criterion")
+        raise InvalidSetting(name, value, f"none with an exported file: spectrim export --{name}")
     described = source if isinstance(source, DescribedSource) else DescribedSource(os.fspath(source))
-    return replace(described, criterion=criterion)
+    return replace(described, **given)
 
 
 def _is_exported(source: AudioTransformer | str | os.PathLike[str]) -> TypeGuard[str | os.PathLike[str]]:

@@ -19,7 +19,7 @@ from spectrim.audio.finding import Selection, select_files
 from spectrim.audio.waveforms import as_clips, check_clips
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 from spectrim.inference.backend import KeepRate
-from spectrim.inference.opening import ModelSource, open_model, ranked_by
+from spectrim.inference.opening import ModelSource, open_model, pruned_by
 from spectrim.inference.predict import BATCH_SIZE, check_windows, predict_files, tagged
 from spectrim.inference.results import FilePrediction
 from spectrim.inference.tagger import Tagger
@@ -37,6 +37,7 @@ def predict(  # type: ignore[overload-overlap]
     *,
     keep_rate: KeepRate | None = ...,
     criterion: str | None = ...,
+    reducer: str | None = ...,
     sampling_rate: int | None = ...,
     batch_size: int = ...,
     device: str = ...,
@@ -54,6 +55,7 @@ def predict(
     *,
     keep_rate: KeepRate | None = ...,
     criterion: str | None = ...,
+    reducer: str | None = ...,
     sampling_rate: int | None = ...,
     batch_size: int = ...,
     device: str = ...,
@@ -70,6 +72,7 @@ def predict(
     *,
     keep_rate: KeepRate | None = None,
     criterion: str | None = None,
+    reducer: str | None = None,
     sampling_rate: int | None = None,
     batch_size: int = BATCH_SIZE,
     device: str = "auto",
@@ -93,6 +96,8 @@ def predict(
         keep_rate: share of the patches kept at each pruning block, in (0, 1]; None as the model says.
         criterion: what ranks the patches, as in `spectrim.Pruning`; None as the model says, which for a checkpoint of
             others is the backbone's own attention. Of a model that is loaded, `AudioTransformer.set_pruning` says it.
+        reducer: what becomes of the patches that are not kept, likewise; ``"cluster"`` merges what is alike and ranks
+            nothing.
         sampling_rate: of waveforms, in hertz; files know their own.
         batch_size: windows in one forward pass.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -121,7 +126,7 @@ def predict(
         >>> spectrim.predict(np.zeros(8000, np.float32), sampling_rate=8000).seconds
         1.0
     """
-    model = ranked_by(model, criterion)
+    model = pruned_by(model, criterion, reducer)
     options: dict[str, Any] = {"window": window, "hop": hop, "aggregate": aggregate, "batch_size": batch_size}
     options |= {"keep_rate": keep_rate, "device": device, "backend": backend, "precision": precision}
     if isinstance(sound, PATHS):

@@ -172,6 +172,7 @@ def tested(
     part: str = "test",
     criterion: str | None = None,
     drop_padding: bool = False,
+    reducer: str | None = None,
 ) -> list[dict[str, Any]]:
     """Of every recording its group, speaker and label, and at each keep rate the best label, also but silence.
 
@@ -182,13 +183,14 @@ def tested(
         part: of the recordings.
         criterion: to rank patches by; None: the model's own.
         drop_padding: leave out patches that hold only padding, so that no ranking gains by dropping them.
+        reducer: what becomes of those that are not kept; None: they are dropped.
     """
     rows: list[dict[str, Any]] = []
     for _, row in read_rows(table, ("path", "label", "split", "speaker")):
         if row["split"] == part:
             label = row["label"].removeprefix(ENGLISH)
             rows.append({"path": row["path"], "speaker": row["speaker"], "label": label, "group": group_of(label)})
-    settings = {"criterion": criterion, "drop_padding": drop_padding or None}
+    settings = {"criterion": criterion, "drop_padding": drop_padding or None, "reducer": reducer}
     for keep_rate in keep_rates:
         backend = open_model(spectrim.from_pretrained(model, keep_rate=keep_rate, **settings), device="cpu")
         found = predict_files([row["path"] for row in rows], backend, batch_size=32)
@@ -278,6 +280,7 @@ def main() -> None:
     testing.add_argument("--model", type=Path, required=True)
     testing.add_argument("--keep-rates", type=float, nargs="+", default=[1.0, 0.9, 0.7, 0.5, 0.3])
     testing.add_argument("--criterion")
+    testing.add_argument("--reducer")
     testing.add_argument("--json", type=Path)
     choosing = commands.add_parser("choose")
     choosing.add_argument("out", type=Path)
@@ -315,9 +318,10 @@ def main() -> None:
         said = {"drop_padding": given.drop_padding, "criteria": found}
         write_and_show({"environment": environment(), **said}, given.json)
         return
-    rows = tested(given.out / "labels.csv", given.model, given.keep_rates, criterion=given.criterion)
-    criterion = given.criterion or spectrim.from_pretrained(given.model).config.criterion
-    said = {"criterion": criterion, "groups": summary(rows, given.keep_rates)}
+    ways = {"criterion": given.criterion, "reducer": given.reducer}
+    rows = tested(given.out / "labels.csv", given.model, given.keep_rates, **ways)
+    pruning = spectrim.from_pretrained(given.model, **ways).config.pruning
+    said = {"criterion": pruning.criterion, "reducer": pruning.reducer, "groups": summary(rows, given.keep_rates)}
     write_and_show({"environment": environment(), **said}, given.json)
 
 

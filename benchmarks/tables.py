@@ -432,6 +432,7 @@ RANKED_RUNS = {
     "attention so far": "voices_attention_so_far",
     "attention without sinks": "voices_without_sinks",
     "norm of the values": "voices",
+    "clusters": "voices_clusters",
 }
 """What ranked the patches of the test recordings → file of results, all of the same weights and recordings."""
 

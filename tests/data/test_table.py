@@ -257,6 +257,15 @@ def test_nobody_is_heard_in_two_parts(tmp_path: Path, options: dict[str, object]
         assert set(Counter(one.labels for one in recordings)) == {(0,), (1,), (2,)}
 
 
+def test_many_labels_of_few_clips_are_split_by_speaker(tmp_path: Path) -> None:
+    """25 speakers say 40 words, five clips of each word: fewer than the folds that groups are dealt into."""
+    lines = [f"clips/{number}.wav,w{number % 40},s{number % 25}" for number in range(200)]
+    write_table(tmp_path, "\n".join(["path,label,speaker", *lines]) + "\n")
+    parts = {part: opened(tmp_path, part).recordings for part in PARTS}
+    heard = [{one.group for one in recordings} for recordings in parts.values()]
+    assert sum(map(len, heard)) == 25 and [len(recordings) for recordings in parts.values()] == [144, 24, 32]
+
+
 def test_groups_are_held_out_by_about_the_share_that_is_asked_for(tmp_path: Path) -> None:
     write_table(tmp_path, spoken([f"s{number // 6}" for number in range(120)]))
     sizes = [len(opened(tmp_path, part, validation_share=0.1, test_share=0.3)) for part in PARTS]

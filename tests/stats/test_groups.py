@@ -75,6 +75,21 @@ def test_means_are_ratios_of_sums_over_groups() -> None:
     assert_allclose(paired.high - paired.mean, reach() * error)
 
 
+def test_a_quantity_of_few_groups_has_their_reach() -> None:
+    """Twenty groups of ten clips, of which two have the second quantity: an interval over two groups."""
+    groups = Groups.of(np.repeat(np.arange(20), 10))
+    values = np.random.default_rng(1).random((200, 2))
+    values[20:, 1] = np.nan
+    found = bootstrap(clip_mean(values), groups=groups, resamples=400)
+    alone = groups.of_clips(np.arange(200) < 20)
+    sums = np.nansum(values[:, 1].reshape(20, 10), axis=1)
+    picks = np.random.default_rng(0).integers(20, size=(400, 19))
+    seen = (picks < 2).sum(axis=1)
+    resampled = sums[picks].sum(axis=1)[seen > 0] / (10 * seen[seen > 0])
+    assert alone.number == 2 and alone.reach(0.95) > 6 * groups.reach(0.95)
+    assert_allclose(found.high[1] - found.mean[1], alone.reach(0.95) * resampled.std(ddof=1))
+
+
 @pytest.mark.parametrize("percentile", [True, False])
 def test_paired_intervals_are_over_groups(percentile: bool) -> None:
     runs = np.random.default_rng(2).exponential(size=(2, 130))

@@ -44,4 +44,4 @@ def test_what_is_over_speakers_is_said_so() -> None:
     bound = Bound(0.005, 0.02, 0.95, "by groups", 100, 1, 0, 0.01, 900, 8)
     told = " ".join(told_in_words(facts, rows, "tuned", [], bound, None))
     assert "about 900 held-out clips, 800 more, of other speakers or recordings." in told
-    assert "lost 0.0 to 2.0 points each; the bound and the intervals are over them." in told
+    assert "lost 0.0 to 2.0 points each." in told

@@ -151,7 +151,7 @@ def write(found: Evaluation, folder: Path) -> None:
     rates = [row["keep_rate"] for row in found.rows]
     points = [
         {
-            **{"series": row["criterion"], "keep_rate": row["keep_rate"], "macs": row["paper_macs"]},
+            **{"series": _method(row), "keep_rate": row["keep_rate"], "macs": row["paper_macs"]},
             **{"value": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]},
         }
         for row in found.rows
@@ -232,7 +232,7 @@ def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         column.justify = "right"
     for row in rows:
         figures = ["" if row[name] is None else f"{row[name]:.4f}" for name in values]
-        head = [f"{row['keep_rate']:g}", row["criterion"], Text(row["label"]), str(row["positives"])]
+        head: list[str | Text] = [f"{row['keep_rate']:g}", _method(row), Text(row["label"]), str(row["positives"])]
         table.add_row(*head, *figures)
     return table
 

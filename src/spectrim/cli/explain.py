@@ -60,7 +60,7 @@ def explain(
             device=device,
             on_progress=tell,
         )
-    facts = {name: content[name] for name in ("clip", "model", "seconds", "criterion")}
+    facts = {name: content[name] for name in ("clip", "model", "seconds", "criterion", "reducer")}
     if form == "json":
         put(as_json(content), end="")
     elif form == "csv":
@@ -71,5 +71,7 @@ def explain(
         for stage in content["stages"]:
             out.print("{name}: {patches_kept} of {patches_in} patches kept".format(**stage), markup=False)
         out.print(f"energy kept: {content['sound']['kept_energy']:.1%}")
+        if content["reducer"] != "drop":
+            out.print(f"patches that are not kept go on in other tokens: reducer {content['reducer']}")
         for file in content["files"]:
             out.print(str(output / file), markup=False)

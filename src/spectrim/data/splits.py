@@ -197,15 +197,20 @@ def own_group(name: str) -> str:
 def _split_groups(
     recordings: Sequence[Recording], groups: Sequence[str], count: int, seed: int, stratify: bool
 ) -> tuple[list[Recording], list[Recording]]:
-    """Hold out groups with about ``count`` recordings: those that `divide` deals into the first of many folds."""
+    """Hold out groups with about ``count`` recordings: those that are dealt into the first of many folds.
+
+    Labels of which there are fewer clips than folds cannot be shared out evenly, and are not.
+    """
     names = len(set(groups))
     if names < 2:
         raise DataError(
             f"all {len(recordings)} clips to be split are of one {groups[0]}; say yourself which belong to train, "
             "validation and test"
         )
-    labels = [min(recording.labels, default=-1) if stratify else 0 for recording in recordings]
     folds = min(names, MOST_FOLDS)
+    labels = [min(recording.labels, default=-1) if stratify else 0 for recording in recordings]
+    if max(Counter(labels).values()) < folds:
+        labels = [0] * len(recordings)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         splitter = sklearn.model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)

@@ -21,6 +21,8 @@ from spectrim.machine import resolve_device
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.kept_patches import LABELS_SHOWN, explain_picture
 from spectrim.pictures.score_maps import score_maps_picture
+from spectrim.pruning.criteria import AUTO
+from spectrim.pruning.reducers import REDUCERS
 
 Progress = Callable[[str, int, int], object]
 """Called with the name of the stage, how much of it is done, and how much there is, as far as is known."""
@@ -124,13 +126,14 @@ def write_explanation(
 
 def numbers(explanation: Explanation) -> dict[str, Any]:
     """What is known of the clip, for JSON; ``docs/explain.md`` says what each number is."""
-    config = explanation.config
+    config, reducer = explanation.config, explanation.config.reducer
     return {
         "clip": printable(explanation.clip),
         "seconds": explanation.seconds,
         "model": explanation.model,
         "backbone": config.backbone,
-        "criterion": config.resolved_criterion,
+        "criterion": config.resolved_criterion if REDUCERS[reducer].reads == "scores" else AUTO,
+        "reducer": reducer,
         "grid": list(config.grid),
         "stages": [
             {

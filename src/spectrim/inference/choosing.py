@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from spectrim.audio.files import Samples
 from spectrim.checkpoints.untrusted import one_line
-from spectrim.errors import ExportError, InvalidSetting, MissingExtra, SpectrimError, one_of
+from spectrim.errors import InvalidSetting, SpectrimError, one_of
 from spectrim.inference.backend import Backend
 from spectrim.inference.export_cache import cache_folder, entry_name, exported_file, remembered
 from spectrim.inference.onnx_export import Progress, comparison_clips
@@ -40,8 +40,8 @@ CHECK_CLIPS, CHECK_BATCH = 32, 4
 PAUSE = 0.05
 """Seconds before a timed pass: threads of ONNX Runtime wait actively on the core of whoever comes next."""
 
-LASTING = (InvalidSetting, MissingExtra, ExportError)
-"""Why a candidate cannot run here, however often it is tried; memory or a disk that is full may be free again."""
+PASSING = (OSError, torch.OutOfMemoryError)
+"""Why a candidate cannot run now: memory or a disk that is full may be free again. Any other reason lasts."""
 
 Clips: TypeAlias = Callable[[Backend, int], Sequence[Samples]]
 """Called with a model and a number: at most so many waveforms at its rate, of those that will be tagged."""
@@ -240,7 +240,7 @@ def _measured(reference: Backend, maker: _Maker, pairs: Sequence[Pair], clips: C
     """What was measured here before, or is now.
 
     The key holds the model, the machine and its threads, and what was asked for; which clips were heard is not in it.
-    It is measured anew where a candidate was left out for what is not `LASTING`.
+    It is measured anew where a candidate was left out for what is `PASSING`.
     """
     device = str(reference.device)
     settings = {"model": mark, "pairs": pairs, "machine": environment(device), "check": [CHECK_CLIPS, CHECK_BATCH]}
@@ -252,7 +252,7 @@ def _measured(reference: Backend, maker: _Maker, pairs: Sequence[Pair], clips: C
                 backends.setdefault(pair, maker(pair) if pair not in backends else reference)
             except (SpectrimError, RuntimeError, OSError) as error:  # the exporter's own errors are RuntimeErrors
                 left_out[" ".join(pair)] = _reason(error)
-                lasting = lasting and isinstance(error, LASTING)
+                lasting = lasting and not isinstance(error, PASSING)
         own = [] if clips is None else list(clips(reference, CHECK_CLIPS))
         waves = [*own, *comparison_clips(reference.config, CHECK_CLIPS - len(own))] if len(own) < CHECK_CLIPS else own
         return {**asdict(Choice(compared(backends, waves), len(waves), len(own), left_out)), "lasting": lasting}

@@ -147,7 +147,7 @@ def _metric_rows(
         over = stand.over if other and group != measured[other] else Interval(math.nan, math.nan, math.nan)
         rows.append(
             {
-                **{"keep_rate": shown.keep_rate, "criterion": shown.criterion, "reducer": shown.reducer},
+                **_ways(shown),
                 "draws": len(group),
                 **stand.value.columns(metric),
                 **stand.change.columns("change"),
@@ -156,6 +156,11 @@ def _metric_rows(
             }
         )
     return rows
+
+
+def _ways(shown: Pruning) -> dict[str, Any]:
+    """How a row prunes."""
+    return {"keep_rate": shown.keep_rate, "criterion": shown.criterion, "reducer": shown.reducer}
 
 
 def _over_runs(
@@ -188,12 +193,20 @@ def _judgement(
     counted = clips if len(runs) == 1 or share is not None else None
     chance = statistics.fmean(run.chance for run in runs)
     said, why = under_one_point(change, counted, share, dense, chance, _groups(runs))
+    if reason := _few_speakers(runs):
+        said, why = CANNOT_SAY, reason
     return {"discordance": share, "under_one_point": said, "why": why}
 
 
 def _groups(runs: Sequence[Run]) -> Groups | None:
     """The groups that intervals are over: those of the clips of one run; runs are their own."""
     return runs[0].scored.groups if len(runs) == 1 else None
+
+
+def _few_speakers(runs: Sequence[Run]) -> str | None:
+    """Why nothing can be said of the clips of one fold, which further seeds do not make more of; None for several."""
+    groups = runs[0].scored.groups
+    return None if groups is None or len({run.job.fold for run in runs}) > 1 else groups.too_few
 
 
 def _dense_interval(rows: Sequence[Mapping[str, Any]], metric: str) -> Interval:
@@ -220,7 +233,7 @@ def _against_random(
     """Whether a row's pruning is better than random pruning, or why that cannot be said."""
     if row["over_random"] is None:
         return {"against_random": None, "why_random": None}
-    if reason := unequal_to_random(shown):
+    if reason := unequal_to_random(shown) or _few_speakers(runs):
         return {"against_random": CANNOT_SAY, "why_random": reason}
     over = _interval_of(row, "over_random")
     clips = sum({run.job.fold: len(run.scored.ids) for run in runs}.values())
@@ -250,7 +263,7 @@ def class_rows(runs: Sequence[Run], points: Mapping[Pruning, Pruning]) -> list[d
     for shown, point in points.items():
         positives = np.sum([run.labels[point].positives for run in each_fold], axis=0)
         found = label_rows(runs[0].job.part.labels, positives, [run.labels[point] for run in runs])
-        rows += [{"keep_rate": shown.keep_rate, "criterion": shown.criterion, **row} for row in found]
+        rows += [{**_ways(shown), **row} for row in found]
     return rows
 
 
@@ -301,8 +314,7 @@ def point_confusions(runs: Sequence[Run], points: Mapping[Pruning, Pruning]) -> 
     for shown, point in points.items():
         if all(point in run.confusions for run in runs):
             counts = np.sum([run.confusions[point] for run in runs], axis=0)
-            head = {"keep_rate": shown.keep_rate, "criterion": shown.criterion}
-            rows += [{**head, **row} for row in confusion_rows(runs[0].job.part.labels, counts)]
+            rows += [{**_ways(shown), **row} for row in confusion_rows(runs[0].job.part.labels, counts)]
     return rows
 
 
@@ -348,7 +360,7 @@ def run_row(run: Run, points: Mapping[Pruning, Pruning]) -> dict[str, Any]:
     """A run by itself, with a row a point."""
     rows = [
         {
-            **{"keep_rate": shown.keep_rate, "criterion": shown.criterion},
+            **_ways(shown),
             **run.metrics[point],
             "ms_per_clip": run.scored.milliseconds[point],
         }

@@ -143,7 +143,7 @@ def estimate(
         known: (clips, quantities) whether a clip has each.
         confidence: of the intervals.
         shape: that the quantities get in the result.
-        groups: that were drawn; None for clips.
+        groups: that were drawn; None for clips. The reach of an interval is that of the groups that have the quantity.
     """
     clips = np.count_nonzero(known, axis=0)
     if groups is None:
@@ -151,8 +151,10 @@ def estimate(
         ends[:, clips < 2] = np.nan
     else:
         ends = np.full((2, drawn.shape[1]), np.nan)
-        several = [len(np.unique(groups.numbers[column])) > 1 for column in known.T]
-        reach = groups.reach(confidence) * np.nanstd(drawn[:, several], axis=0, ddof=1)
+        having = [groups.of_clips(column) for column in known.T]
+        several = np.array([some.number > 1 for some in having], dtype=bool)
+        those = [groups if some.number == groups.number else some for some in having if some.number > 1]
+        reach = np.array([some.reach(confidence) for some in those]) * np.nanstd(drawn[:, several], axis=0, ddof=1)
         ends[:, several] = mean[several] - reach, mean[several] + reach
     low, high = ends
     return Estimate(mean.reshape(shape), low.reshape(shape), high.reshape(shape), clips.reshape(shape), confidence)

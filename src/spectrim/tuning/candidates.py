@@ -14,6 +14,7 @@ from spectrim.comparison.methods import Case
 from spectrim.comparison.rows import Row
 from spectrim.comparison.store import Store
 from spectrim.data import AudioDataset
+from spectrim.data.splits import groups_of
 from spectrim.inference.backend import Backend
 from spectrim.measure.benchmark import spread
 from spectrim.measure.metric_intervals import clip_intervals
@@ -166,9 +167,10 @@ def lost_by_group(
     part: AudioDataset, ids: Sequence[str], dense: Scores, pruned: Scores, targets: Scores
 ) -> dict[str, float]:
     """Group → share of its clips that is lost; empty where there are no groups, or the metric is not accuracy."""
-    groups = {recording.id: recording.group for recording in part.recordings}
-    if part.metric != "accuracy" or None in groups.values():
+    groups = groups_of(part.recordings)
+    if part.metric != "accuracy" or groups is None:
         return {}
     lost = right_clips(dense, targets).astype(float) - right_clips(pruned, targets)
-    named = np.array([groups[name] for name in ids])
-    return {str(group): float(lost[named == group].mean()) for group in np.unique(named)}
+    of_clip = {recording.id: group for recording, group in zip(part.recordings, groups, strict=True)}
+    named = np.array([of_clip[name] for name in ids])
+    return {str(group).removeprefix("group "): float(lost[named == group].mean()) for group in np.unique(named)}

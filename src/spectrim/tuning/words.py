@@ -43,8 +43,7 @@ def told_in_words(
     if groups := facts["lost_by_group"]:
         ends = f"{100 * min(groups.values()):.1f} to {100 * max(groups.values()):.1f}"
         told.append(
-            f"The held-out clips are of {len(groups)} speakers or longer recordings, which lost {ends} points each; "
-            "the bound and the intervals are over them."
+            f"The held-out clips are of {len(groups)} speakers or longer recordings, which lost {ends} points each."
         )
     told.append(_random_in_words(random))
     best = "the fastest" if facts["min_speedup"] is None else "the one that loses least"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,24 @@ def test_folds_and_seeds_are_averaged_with_students_t(models: str, root: Path) -
     assert (found.facts["folds"], found.facts["seeds"], found.facts["clips"]) == ([1, 2, 3], [12, 34], 36)
     assert found.facts["interval"] == "95 %, Student's t over 3 folds, the seeds of each averaged"
     assert (done[0], done[-1]) == ((12, 72), (72, 72))
+
+
+def test_further_seeds_make_no_more_speakers(models: str, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "set")
+    with (root / "labels.csv").open(newline="") as file:
+        clips = list(csv.DictReader(file))
+    with (tmp_path / "set" / "labels.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, [*clips[0], "speaker"])
+        table.writeheader()
+        table.writerows({**clip, "speaker": f"s{number % 3}"} for number, clip in enumerate(clips))
+    for seeds in ([12], [12, 34, 12]):
+        model = models.format(fold=1, seed="{seed}")
+        found = evaluate(model, "csv", tmp_path / "set", folds=[1], seeds=seeds, keep_rates=[0.4], draws=2, **QUICK)
+        for row in found.rows[1:]:
+            assert row["under_one_point"] == "cannot say" and row["why"].startswith(
+                "3 speakers or recordings are too few"
+            )
+        assert found.rows[1]["why_random"].startswith("3 speakers or recordings are too few")
 
 
 def test_several_labels_are_judged_by_map(tmp_path: Path) -> None:

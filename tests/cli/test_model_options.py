@@ -109,6 +109,18 @@ def test_a_reducer_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("option", [("--reducer", "cluster"), ("--criterion", "variation")])
+def test_a_way_to_prune_is_said_to_change_nothing_where_nothing_is_pruned(
+    option: tuple[str, str], tmp_path: Path
+) -> None:
+    said = f"{option[0]} changes nothing, as every patch is kept; --keep-rate 0.7 keeps fewer"
+    for command in (("predict", CLIP), ("embed", CLIP, "-o", tmp_path / "vectors.npz")):
+        code, _, error = run(*command, *option)
+        assert code == 0 and said in error
+        code, _, error = run(*command, *option, "--keep-rate", 0.7)
+        assert code == 0 and said not in error
+
+
 def test_evaluate_ranks_as_the_model_says(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "clips", {"yes": 4, "no": 4})
     options = ("evaluate", "--dataset", "folder", "--data", root, "--set", "test_share=1", "--keep-rates", "0.5")

@@ -51,6 +51,7 @@ def embed(
         raise InvalidSetting("output", str(output), "a regular file in a folder that exists")
 
     from spectrim.audio.finding import select_files
+    from spectrim.cli.tagging import warn_of_nothing_pruned
     from spectrim.cli.terminal import FileProgress, complain, error_console
     from spectrim.files import sole_writer
     from spectrim.inference.embed import embed_files, write_embeddings
@@ -60,7 +61,9 @@ def embed(
     selection = select_files(paths)
     count = len(selection.files) + len(selection.errors)
     with sole_writer(output), FileProgress(console, count, progress) as bar:
-        network = open_model(named_model(model, stride, frames, criterion, reducer), keep_rate, precision, device)
+        source = named_model(model, stride, frames, criterion, reducer)
+        network = open_model(source, keep_rate, precision, device)
+        warn_of_nothing_pruned(console, source, network)
         embeddings = []
         vectors = embed_files(
             selection,

@@ -216,7 +216,7 @@ def _predict_here(
         raise InvalidSetting("events_as", tracking["events_as"], "only with --events")
     from spectrim.audio.finding import Selection, select_files
     from spectrim.cli.prediction_output import WithTracks, open_sink
-    from spectrim.cli.tagging import pass_on, settings_of, tag_all, warn_of_embedded
+    from spectrim.cli.tagging import pass_on, settings_of, tag_all, warn_of_embedded, warn_of_nothing_pruned
     from spectrim.cli.terminal import FileProgress, complain, error_console, stage_progress
     from spectrim.inference.opening import open_model
     from spectrim.inference.output_file import OutputFile
@@ -246,6 +246,7 @@ def _predict_here(
     if opening["drop_padding"]:
         network = network.at(network.pruning.changed({"drop_padding": True}))
     warn_of_embedded(console, source)
+    warn_of_nothing_pruned(console, source, network)
     tracks = _tracks(network, selection, **tracking)
     settings = settings_of(opening, tagging) | ({} if watch is None else {"watch": str(watch)})
     sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, watch is not None)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from spectrim.cli.prediction_output import Sink
     from spectrim.cli.terminal import FileProgress
+    from spectrim.inference.backend import Backend
     from spectrim.inference.results import FilePrediction
 
 
@@ -79,6 +80,15 @@ def warn_of_embedded(console: Console, source: object) -> None:
     """Say what a model in the package knows, where it is one."""
     if (known := KNOWS.get(str(source))) is not None:
         complain(console, f"{source} knows {known}, and nothing else; --model names another")
+
+
+def warn_of_nothing_pruned(console: Console, source: object, model: Backend) -> None:
+    """Say that a criterion or reducer that was named changes nothing, where every patch is kept."""
+    from spectrim.checkpoints import DescribedSource
+
+    if isinstance(source, DescribedSource) and (source.criterion or source.reducer) and not model.pruning.prunes:
+        named = "--criterion" if source.reducer is None else "--reducer"
+        complain(console, f"{named} changes nothing, as every patch is kept; --keep-rate 0.7 keeps fewer")
 
 
 def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgress) -> int:

@@ -68,7 +68,9 @@ def test_a_criterion_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
     assert abs(best["value_norm"] - best["variation"]) > 1e-3, "the two rankings are told apart here"
     options = ("--criterion", "variation", "--keep-rate", 0.5)
     code, out, _ = run("explain", CLIP, *options, "--output", tmp_path / "shown", "--format", "json")
-    assert code == 0 and json.loads(out)["criterion"] == "variation"
+    shown = json.loads(out)
+    assert code == 0 and (shown["criterion"], shown["reducer"]) == ("variation", "drop")
+    assert "go on in other tokens" not in run("explain", CLIP, *options, "--output", tmp_path / "shown")[1]
     vectors = []
     for number, given in enumerate(((), ("--criterion", "variation"))):
         assert run("embed", CLIP, "-o", tmp_path / f"{number}.npz", "--keep-rate", 0.3, *given)[0] == 0
@@ -91,7 +93,10 @@ def test_a_reducer_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
     merged = ("--reducer", "cluster", "--keep-rate", 0.5)
     code, out, _ = run("predict", CLIP, *merged, "--format", "jsonl")
     assert code == 0 and json.loads(out)["scores"][0]["score"] == pytest.approx(best, abs=1e-4)
-    assert run("explain", CLIP, *merged, "--output", tmp_path / "shown")[0] == 0
+    code, out, _ = run("explain", CLIP, *merged, "--output", tmp_path / "shown")
+    assert code == 0 and "go on in other tokens: reducer cluster" in " ".join(out.split())
+    shown = json.loads((tmp_path / "shown" / "explain.json").read_text())
+    assert (shown["criterion"], shown["reducer"]) == ("auto", "cluster")
     for number, given in enumerate((merged, merged[2:])):
         assert run("embed", CLIP, "-o", tmp_path / f"{number}.npz", *given)[0] == 0
     vectors = [np.load(tmp_path / f"{number}.npz")["vectors"] for number in range(2)]

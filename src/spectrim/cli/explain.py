@@ -49,6 +49,7 @@ def explain(
     from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, rows_table, stage_progress
     from spectrim.explain import explain as explain_file
     from spectrim.files import sole_writer
+    from spectrim.pruning.reducers import REDUCERS
 
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         content = explain_file(
@@ -71,7 +72,7 @@ def explain(
         for stage in content["stages"]:
             out.print("{name}: {patches_kept} of {patches_in} patches kept".format(**stage), markup=False)
         out.print(f"energy kept: {content['sound']['kept_energy']:.1%}")
-        if content["reducer"] != "drop":
+        if REDUCERS[content["reducer"]].blends:
             out.print(f"patches that are not kept go on in other tokens: reducer {content['reducer']}")
         for file in content["files"]:
             out.print(str(output / file), markup=False)

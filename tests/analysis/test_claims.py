@@ -14,22 +14,9 @@ from observed import clips_on_disk, small_eager_model
 from scipy import stats
 
 from spectrim.analysis.ablations import DENSE
-from spectrim.analysis.claims import (
-    IN_PART,
-    NO,
-    UNCLEAR,
-    UNTESTED,
-    YES,
-    all_claims,
-    clusters_matter,
-    correlation,
-    joint,
-    low_intensity,
-    ranking,
-    received_ratio,
-    savings,
-    verdict,
-)
+from spectrim.analysis.attention_claims import correlation, low_intensity, received_ratio
+from spectrim.analysis.claim import IN_PART, NO, UNCLEAR, UNTESTED, YES, joint, verdict
+from spectrim.analysis.claims import all_claims, clusters_matter, ranking, savings
 from spectrim.analysis.experiment import Plan, experiment, facts_of
 from spectrim.analysis.findings import Findings, load_findings, save_findings
 from spectrim.analysis.summary import KENDALL_FORMS

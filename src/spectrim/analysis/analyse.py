@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from spectrim.analysis.ablations import ATTENTION, RANKINGS
-from spectrim.analysis.claims import Claim, all_claims
+from spectrim.analysis.claim import Claim
+from spectrim.analysis.claims import all_claims
 from spectrim.analysis.claims_report import slug, write_report
 from spectrim.analysis.experiment import Plan, Tell, experiment, facts_of
 from spectrim.analysis.findings import Findings, load_findings, save_findings

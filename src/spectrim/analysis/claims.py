@@ -1,90 +1,31 @@
-"""The claims of the paper's abstract, each with an answer computed from the results.
-
-An answer compares a 95 % interval with a threshold: "yes" or "no" where all of the interval lies on one side of it,
-"unclear" where the threshold lies inside. The answer names the threshold. "Cannot say" where the interval has no
-ground: see `spectrim.stats.ground`.
-"""
+"""The claims of the paper's abstract, each with an answer computed from the results; see `spectrim.analysis.claim`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from spectrim.analysis.ablations import ATTENTION, HIGH_CLUSTERS, LOW_CLUSTERS, compare_low, low_ratios
-from spectrim.analysis.findings import Findings
-from spectrim.analysis.summary import KENDALL_FORMS, STATISTICS
-from spectrim.stats.bootstrap import Estimate, bootstrap
-from spectrim.stats.ground import (
-    CANNOT_SAY,
-    Interval,
-    near_chance,
-    no_interval,
-    too_few_clips,
-    within_margin,
+from spectrim.analysis.ablations import ATTENTION, HIGH_CLUSTERS, LOW_CLUSTERS
+from spectrim.analysis.attention_claims import correlation, distinct_attention, low_intensity
+from spectrim.analysis.claim import (
+    NO,
+    PAIR,
+    UNTESTED,
+    YES,
+    Claim,
+    Row,
+    as_percent,
+    joint,
+    verdict,
 )
+from spectrim.analysis.findings import Findings
+from spectrim.analysis.summary import STATISTICS
+from spectrim.stats.ground import CANNOT_SAY, Interval, near_chance, too_few_clips, within_margin
 from spectrim.stats.groups import Groups
-from spectrim.stats.kendall import PUBLISHED_MEANS
-from spectrim.stats.ratios import clip_mean
 
 FEWER_MACS, POINTS_LOST = 0.30, 1.0
 """The paper's claim: at least this share of the MACs saved, fewer than so many points lost."""
-
-YES, NO, UNCLEAR, IN_PART, UNTESTED = "yes", "no", "unclear", "in part", "not tested"
-PAIR = " − "
-"""Between the names of two models in a comparison."""
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim with its answer.
-
-    Attributes:
-        key: short name, for files.
-        heading: the claim as a question.
-        answer: a sentence for each model, or one that says why there is none.
-        verdicts: model → `YES`, `NO`, `UNCLEAR`, `IN_PART`, `CANNOT_SAY` or `UNTESTED`; of a comparison, the two names
-            → it.
-        columns: of the table.
-        rows: of the table, cells as text.
-        notes: what has to be known to read it.
-    """
-
-    key: str
-    heading: str
-    answer: tuple[str, ...]
-    verdicts: Mapping[str, str]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-
-def verdict(interval: Interval, mark: float, *, above: bool) -> str:
-    """Whether a value lies above (or below) a threshold: yes, no, or unclear where the interval contains it.
-
-    Without an interval (one clip), or with one of no width, there is nothing to say.
-    """
-    if no_interval(interval) is not None:
-        return CANNOT_SAY
-    _, low, high = interval
-    if low > mark:
-        return YES if above else NO
-    if high < mark:
-        return NO if above else YES
-    return UNCLEAR
-
-
-def joint(marks: Sequence[str]) -> str:
-    """One answer from those for several statistics: the same if they agree, "in part" if some are yes."""
-    if len(set(marks)) == 1:
-        return marks[0]
-    return IN_PART if YES in marks else CANNOT_SAY if CANNOT_SAY in marks else UNCLEAR
 
 
 def all_claims(findings: Sequence[Findings], ablations: Mapping[str, Sequence[Row]]) -> list[Claim]:
@@ -252,146 +193,6 @@ def ranking(ablations: Mapping[str, Sequence[Row]], groups: Mapping[str, Groups 
     return Claim("ranking", heading, tuple(answers), verdicts, columns, tuple(table), notes)
 
 
-def correlation(findings: Sequence[Findings]) -> Claim:
-    """Claim: attention correlates highly with intensity and variation; as Somers' D, tau-b, and in the paper's form.
-
-    What is high has no mark: a random score reads well above 0 in the paper's form, and a perfect one below 1 as tau-b,
-    because clusters tie patches. So the answer is whether there is any, and how far on the way between the two.
-    """
-    answers, verdicts, table = [], {}, []
-    for result in findings:
-        parts, marks = [], []
-        for rate, summary in result.summaries.items():
-            estimate = bootstrap(clip_mean(over_blocks(summary.kendall)), groups=result.groups)
-            for place, statistic in enumerate(STATISTICS):
-                read = {form: _interval_at(estimate, place, number) for number, form in enumerate(KENDALL_FORMS)}
-                table.append((result.name, f"{rate:g}", statistic, *(_number(read[form]) for form in SHOWN_FORMS)))
-                if rate == 1.0:
-                    mark = verdict(read["kendall_somers_d"], 0.0, above=True)
-                    marks.append(mark)
-                    parts.append(
-                        f"{statistic} {_number(read['kendall_somers_d'])} of the way from a random to a perfect score "
-                        f"({mark}; tau-b with the values themselves {read['kendall_tau_b_values'][0]:.2f}; the paper's "
-                        f"form reads {read['kendall_paper'][0]:.2f}, where random reads "
-                        f"{read['kendall_paper_expected_shuffled'][0]:.2f} and perfect 1)"
-                    )
-        verdicts[result.name] = joint(marks)
-        answers.append(
-            f"{result.name}: {verdicts[result.name]}: over the blocks of the dense model: {'; '.join(parts)} "
-            "(asked: more than nothing)."
-        )
-    columns = ("model", "keep rate", "clusters of", *SHOWN_FORMS.values())
-    published = "; ".join(
-        f"{name}: {', '.join(f'{data} {mean:.2f}' for data, mean in means.items())}"
-        for name, means in PUBLISHED_MEANS.items()
-        if name in {result.backbone for result in findings}
-    )
-    notes = [
-        "Mean over blocks, then over clips. The paper's form counts ties as concordant, so that a random score reads "
-        "the share of ties and a perfect one 1; as tau-b they read 0 and what the table says. Somers' D of score given "
-        "cluster is the share of the way between them, for both. tau-b with the values knows no clusters.",
-    ]
-    if published:
-        notes.append(f"Published, in the paper's form, for intensity, mean over blocks: {published}.")
-    heading = "Does attention correlate with intensity and variation, and how much?"
-    return Claim("correlation", heading, tuple(answers), verdicts, columns, tuple(table), tuple(notes))
-
-
-SHOWN_FORMS = {
-    "kendall_somers_d": "Somers' D (0 random, 1 perfect)",
-    "kendall_tau_b_values": "tau-b with the values",
-    "kendall_tau_b": "tau-b",
-    "kendall_tau_b_perfect": "tau-b, perfect",
-    "kendall_paper": "paper's form",
-    "kendall_paper_expected_shuffled": "paper's form, random",
-}
-"""Forms of Kendall's correlation → what the report calls them."""
-
-
-def over_blocks(kendall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, statistics, forms): mean over the blocks in which a clip has it; NaN where none has."""
-    known = ~np.isnan(kendall)
-    sums = np.where(known, kendall, 0.0).sum(axis=-1)
-    return np.where(known.any(axis=-1), sums / np.maximum(known.sum(axis=-1), 1), np.nan)
-
-
-def received_ratio(result: Findings) -> Estimate:
-    """(stages, blocks): geometric mean over clips of `attention_ratio` at the first keep rate; ratios are skewed."""
-    ratio = next(iter(result.ratios.values()))
-    log_ratio = np.log(ratio, out=np.full(ratio.shape, np.nan), where=ratio > 0)
-    estimate = bootstrap(clip_mean(log_ratio), groups=result.groups)
-    return estimate._replace(mean=np.exp(estimate.mean), low=np.exp(estimate.low), high=np.exp(estimate.high))
-
-
-def distinct_attention(findings: Sequence[Findings]) -> Claim:
-    """Claim: kept patches consistently receive more attention than pruned ones; in the dense model, in later blocks."""
-    answers, verdicts, table = [], {}, []
-    for result in findings:
-        rate, estimate = next(iter(result.ratios)), received_ratio(result)
-        stages = result.summaries[rate].stages
-        marks: list[str] = []
-        lowest = (math.inf, 0, 0)
-        for number, stage in enumerate(stages):
-            for block in range(estimate.mean.shape[1]):
-                value = _interval_at(estimate, number, block)
-                table.append((result.name, str(stage), str(block), _number(value)))
-                if block > stage:
-                    marks.append(verdict(value, 1.0, above=True))
-                    lowest = min(lowest, (value[0], stage, block))
-        if not marks:
-            verdicts[result.name] = UNTESTED
-            answers.append(f"{result.name}: not tested: there is no block after its pruning blocks.")
-            continue
-        verdicts[result.name] = YES if set(marks) == {YES} else NO if NO in marks else UNCLEAR
-        answers.append(
-            f"{result.name}: {verdicts[result.name]}: in the dense model, patches that are kept at keep rate {rate:g} "
-            f"receive more attention than the others in {marks.count(YES)} of {len(marks)} later blocks; the least is "
-            f"{lowest[0]:.2f} times as much (kept after block {lowest[1]}, in block {lowest[2]})."
-        )
-    columns = ("model", "kept after block", "in block", "kept over gone")
-    notes = (
-        "At the block that selects, kept patches score higher by construction. So the dense model, where nothing is "
-        "dropped, is asked in the blocks behind it. Geometric mean over clips.",
-    )
-    heading = "Do kept patches consistently receive other attention than pruned ones?"
-    return Claim("attention", heading, tuple(answers), verdicts, columns, tuple(table), notes)
-
-
-def low_intensity(findings: Sequence[Findings]) -> Claim:
-    """Claim: AudioMAE keeps more low-intensity patches than AST."""
-    heading = "Does AudioMAE keep more low-intensity patches than AST?"
-    table, answers, verdicts = [], [], {}
-    for result in findings:
-        for rate in result.ratios:
-            low = low_ratios(result.summaries[rate], "intensity")
-            ratios = [bootstrap(ratio, groups=result.groups) for ratio in low]
-            for number, stage in enumerate(result.summaries[rate].stages):
-                cells = (_percent(_interval_at(ratio, number)) for ratio in ratios)
-                table.append((result.name, f"{rate:g}", str(stage), *cells))
-    pairs = [(a, b) for a in findings for b in findings if (a.backbone, b.backbone) == ("audiomae", "ast")]
-    for first, second in pairs:
-        names = f"{first.name}{PAIR}{second.name}"
-        for rate in first.ratios:
-            compared = compare_low(first.summaries[rate], second.summaries[rate])
-            for number, stage in enumerate(first.summaries[rate].stages):
-                both = (_interval_at(compared.kept_share, number), _interval_at(compared.cluster_share, number))
-                table.append((names, f"{rate:g}", str(stage), *(_percent(value, "+") for value in both)))
-            if rate == next(iter(first.ratios)):
-                last = _interval_at(compared.kept_share, -1)
-                verdicts[names] = verdict(last, 0.0, above=True)
-                answers.append(
-                    f"{names}: {verdicts[names]}: after the last stage at keep rate {rate:g}, AudioMAE has "
-                    f"{_percent(last, '+')} points more of the patches of C1+C2 left."
-                )
-    if not pairs:
-        kinds = sorted({result.backbone for result in findings})
-        answers.append(f"Not tested: it takes an AudioMAE and an AST, and this report has {' and '.join(kinds)} only.")
-        verdicts = {result.name: UNTESTED for result in findings}
-    columns = ("model", "keep rate", "after block", "low patches left, %", "low ones among the kept, %")
-    notes = ("Low are clusters C1 and C2 of intensity. Differences draw the same clips for both models, in points.",)
-    return Claim("low-intensity", heading, tuple(answers), verdicts, columns, tuple(table), notes)
-
-
 def _margin_ground(row: Row, name: str, groups: Groups | None) -> str | None:
     """Why a row cannot say whether one point is lost, or None."""
     return within_margin(_row_interval(row, name), row.get("clips"), groups=groups)
@@ -403,33 +204,13 @@ def _row_interval(row: Row, name: str) -> Interval:
     return Interval(value, low, high)
 
 
-def _interval_at(estimate: Estimate, *place: int) -> Interval:
-    return Interval(*(float(part[place]) for part in (estimate.mean, estimate.low, estimate.high)))
-
-
-def _format_interval(value: Interval, form: str) -> str:
-    if math.isnan(value[0]):
-        return "–"
-    if math.isnan(value[1]):
-        return format(value[0], form)
-    return f"{format(value[0], form)} [{format(value[1], form)}, {format(value[2], form)}]"
-
-
-def _number(value: Interval) -> str:
-    return _format_interval(value, ".2f")
-
-
-def _percent(value: Interval, sign: str = "") -> str:
-    return _format_interval(Interval(*(100 * part for part in value)), f"{sign}.1f")
-
-
 def _value_percent(row: Row) -> str:
     low, high = (math.nan if row[end] is None else row[end] for end in ("low", "high"))
-    return _percent(Interval(row["value"], low, high))
+    return as_percent(Interval(row["value"], low, high))
 
 
 def _points(row: Row, name: str = "change") -> str:
-    return _percent(_row_interval(row, name), "+")
+    return as_percent(_row_interval(row, name), "+")
 
 
 def _difference(row: Row) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from spectrim.analysis.ablations import low_ratios
-from spectrim.analysis.claims import Claim, received_ratio
+from spectrim.analysis.attention_claims import received_ratio
+from spectrim.analysis.claim import Claim
 from spectrim.analysis.findings import Findings
 from spectrim.analysis.statistics import DENSITY_EDGES
 from spectrim.analysis.summary import STATISTICS

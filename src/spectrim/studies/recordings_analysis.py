@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spectrim.analysis.ablations import DENSE, HIGH_CLUSTERS, LOW_CLUSTERS, Condition, low_ratios
 from spectrim.analysis.analyse import CACHE, STATISTICS_FILE
-from spectrim.analysis.claims import over_blocks
+from spectrim.analysis.attention_claims import over_blocks
 from spectrim.analysis.claims_report import slug
 from spectrim.analysis.findings import Findings, read_findings
 from spectrim.analysis.record import checkpoint_digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -54,9 +55,10 @@ def filled() -> Path:
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> AudioTransformer:
-    """Whatever it needs is in the cache; exporting it again is an error."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(filled() / "cache"))
+def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AudioTransformer:
+    """Whatever it needs is in a cache of the test's own; exporting it again is an error."""
+    shutil.copytree(filled() / "cache", tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(export_cache, "export", None)
     return from_pretrained(filled() / "model")
 

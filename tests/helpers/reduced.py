@@ -6,7 +6,7 @@ One clip at a time; every token attends in every block, and the reduction itself
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -188,13 +188,21 @@ def assert_compiles_as_one_graph(model: AudioTransformer) -> None:
     torch.compiler.reset()
 
 
-def assert_gradients(model: AudioTransformer, plain: Callable[[Tensor], Plain]) -> None:
-    """Gradients of all weights are those of the definition, ``plain`` of a clip."""
+def assert_gradients(model: AudioTransformer, plain: Callable[..., Plain]) -> None:
+    """Gradients of all weights are those of the definition, ``plain`` of a clip; of a ragged batch too."""
     values, weights = clips(model.config), [weight for weight in model.parameters() if weight.requires_grad]
-    logits = torch.stack([plain(clip).logits for clip in values])
-    wanted = torch.autograd.grad((logits**2).sum(), weights, allow_unused=True)
-    found = torch.autograd.grad((model.train()(values).logits ** 2).sum(), weights, allow_unused=True)
-    for theirs, ours in zip(wanted, found, strict=True):
+    model.train()
+    whole = torch.stack([plain(clip).logits for clip in values])
+    _same_gradients(model(values).logits, whole, weights)
+    frames, pruning = torch.tensor([128, 36]), model.config.pruning.changed({"drop_padding": True})
+    real = [{f * 8 + t for f in range(8) for t in range(8) if 16 * t < count} for count in frames.tolist()]
+    ragged = torch.stack([plain(clip, visible=seen).logits for clip, seen in zip(values, real, strict=True)])
+    _same_gradients(model(values, num_frames=frames, pruning=pruning).logits, ragged, weights)
+
+
+def _same_gradients(found: Tensor, wanted: Tensor, weights: Sequence[Tensor]) -> None:
+    both = [torch.autograd.grad((logits**2).sum(), weights, allow_unused=True) for logits in (found, wanted)]
+    for ours, theirs in zip(*both, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 

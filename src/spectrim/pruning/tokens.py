@@ -219,7 +219,9 @@ class Tokens(NamedTuple):
             size = self.values.new_ones(self.alive.shape, dtype=torch.promote_types(self.values.dtype, torch.float32))
         size = functional.pad(size, (self.extra, 0), value=1.0)
         total = size.new_zeros(size.shape[0], length + spare).scatter_add(1, target, size)
-        values, share = self.values, (size / take_patches(total, target)).to(self.values.dtype)
+        # At least 1: an empty slot has size 0, and 0 / 0 in the spare row would be NaN in the gradients.
+        share = (size / take_patches(total, target).clamp(min=1.0)).to(self.values.dtype)
+        values = self.values
         if self.holds == "all":
             values = summed(values, target, share, length + spare)[:, :length]
         elif self.holds == "patches":

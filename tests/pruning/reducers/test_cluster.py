@@ -117,7 +117,7 @@ def test_every_token_is_that_of_the_definition(backbone: str, rates: dict[int, f
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_gradients_of_all_weights_are_those_of_the_definition(backbone: str) -> None:
     model = clustering(backbone)
-    assert_gradients(model, lambda clip: plain_clustered(model, clip, RATES))
+    assert_gradients(model, lambda clip, **seen: plain_clustered(model, clip, RATES, **seen))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

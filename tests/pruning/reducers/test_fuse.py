@@ -106,7 +106,7 @@ def test_the_first_and_the_last_block_can_fuse(backbone: str, block: int) -> Non
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_gradients_of_all_weights_are_those_of_the_definition(backbone: str) -> None:
     model = fusing(backbone)
-    assert_gradients(model, lambda clip: plain_fused(model, clip, RATES))
+    assert_gradients(model, lambda clip, **seen: plain_fused(model, clip, RATES, **seen))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -113,7 +113,7 @@ def test_the_executed_count_is_what_torch_counts(backbone: str, at: tuple[int, .
 def test_it_compiles_as_one_graph_and_trains() -> None:
     model = pairing("ast")
     assert_compiles_as_one_graph(model)
-    assert_gradients(model, lambda clip: plain_paired(model, clip, RATES))
+    assert_gradients(model, lambda clip, **seen: plain_paired(model, clip, RATES, **seen))
 
 
 def test_an_exported_file_merges_too(tmp_path: Path) -> None:

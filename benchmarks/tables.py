@@ -440,7 +440,7 @@ RANKED_RUNS = {
 def voices_ranked(results: Results, group: str) -> str:
     """What the packaged model loses by some rankings, and what attention so far has above attention, by speaker.
 
-    p as in the study, by bootstrap, and exact, of all changes of sign: with six speakers that is 1/32 at least.
+    p as in the study, by t, and exact, of all changes of sign: with six speakers that is 1/32 at least.
     """
     runs = {
         name: {row["keep_rate"]: row for row in load(file)["groups"] if row["group"] == group}
@@ -456,7 +456,7 @@ def voices_ranked(results: Results, group: str) -> str:
         exact = permutation_test((list(above.values()),), np.mean, permutation_type="samples", n_resamples=np.inf)
         lost = [interval(runs[name][rate]["lost"], 2) for name in RANKED_RUNS]
         found.append([f"{rate:g}", *lost, f"{mean}", f"{mean.p:.4f}" if mean else NONE, f"{exact.pvalue:.3f}"])
-    return table(["keep rate", *RANKED_RUNS, "attention so far above attention", "p, bootstrap", "p, exact"], found)
+    return table(["keep rate", *RANKED_RUNS, "attention so far above attention", "p, t", "p, exact"], found)
 
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {

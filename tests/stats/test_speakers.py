@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spectrim.errors import InputShapeError
-from spectrim.stats.speakers import bootstrap_within_folds, holm, mean_over_speakers, two_sided
+from spectrim.errors import InputShapeError, InvalidSetting
+from spectrim.stats.speakers import bootstrap_within_folds, holm, mean_over_speakers, p_within_folds
 
 
 def test_one_fold_has_the_intervals_of_all_its_samples() -> None:
@@ -88,10 +88,28 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.92 <= held / 600 <= 0.97
 
 
-def test_p_is_twice_the_smaller_share_and_never_nought() -> None:
-    assert two_sided(np.array([-1.0, 2.0, 3.0, 4.0])) == 0.5
-    assert two_sided(np.arange(1.0, 10_001.0)) == 1e-4
-    assert two_sided(np.array([0.0, 0.0, 1.0, 1.0])) == 1.0
+def test_p_of_one_fold_is_the_t_test_and_of_several_looks_within_them() -> None:
+    generator = np.random.default_rng(2)
+    values = generator.normal(1.0, 2.0, 6)
+    assert p_within_folds([values]) == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue)
+    folds = [generator.normal(level, 1.0, 6) for level in (-3.0, 0.5, 4.0)]
+    effects = np.repeat(np.eye(3), 6, axis=0)
+    fitted = np.linalg.lstsq(effects, np.concatenate(folds), rcond=None)
+    error = math.sqrt(float(fitted[1][0]) / 15 / 18)
+    wanted = 2 * stats.t.sf(abs(fitted[0].mean()) / error, 15)
+    assert p_within_folds(folds) == pytest.approx(wanted)
+    assert math.isnan(p_within_folds([np.ones(3)]))
+    assert math.isnan(p_within_folds([values, values[:1]]))
+
+
+def test_a_family_without_differences_is_seldom_called_different() -> None:
+    """At most one time in twenty, whatever the folds: also of few speakers, far out in the tail."""
+    generator, called, families = np.random.default_rng(4), 0, 1500
+    for number in range(families):
+        folds = ([6], [6, 6, 6], [2, 2, 2, 2])[number % 3]
+        p_values = [p_within_folds([generator.normal(size=size) for size in folds]) for _ in range(16)]
+        called += min(p for p in holm(p_values) if p is not None) < 0.05
+    assert 0.03 <= called / families <= 0.07
 
 
 def test_a_planted_difference_is_found_and_none_is_not() -> None:
@@ -119,3 +137,6 @@ def test_holm_is_the_step_down_of_the_definition() -> None:
     assert sorted(rejected) == expected
     assert holm([0.01, None, None]) == [pytest.approx(0.03), None, None]
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.001, math.nan, 0.002]) == [pytest.approx(0.003), None, pytest.approx(0.004)]
+    with pytest.raises(InvalidSetting, match=r"p_values is 1\.5; .* from 0 to 1"):
+        holm([0.1, 1.5])

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from spectrim.pictures.report import Report
-from spectrim.stats.speakers import SpeakerMean, holm, mean_over_speakers
+from spectrim.stats.speakers import SpeakerMean, holm, mean_over_speakers, p_text
 from spectrim.studies.branches import Branch
 from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import (
@@ -171,7 +171,7 @@ def add_analysis(report: Report, measured: Measured, rows: Sequence[Row]) -> Non
         cells: list[Any] = [quantity]
         for branch in PROFILED:
             p = corrected.get((branch, "without", quantity))
-            cells += [_shown(means[branch, "without", quantity]), "" if p is None else f"{p:.4f}"]
+            cells += [_shown(means[branch, "without", quantity]), p_text(p)]
             cells.append(_shown(means[branch, "with", quantity]))
         table.append(tuple(cells))
     report.heading(f"{NAMES[measured.backbone]}: the paper's analysis", 3)
@@ -184,8 +184,8 @@ def add_analysis(report: Report, measured: Measured, rows: Sequence[Row]) -> Non
         "random patches of the same clip cost, or against the dense model. Later attention: logarithm of the attention "
         f"that patches kept at {ANALYSED_RATE:g} receive in later blocks of the dense model, over that of the others. "
         "Low left: share of C1+C2 of intensity that is left after the last stage, minus the share of all patches, in "
-        f"points. p against nought, Holm, one family of {len(family)}, with those that are not run counted; the "
-        "quantities without p stand beside them. Patches of padding do not count, but in the columns that say so."
+        f"points. p against nought by t within folds, Holm, one family of {len(family)}, with those not run counted; "
+        "the quantities without p stand beside them. Patches of padding do not count, but in the columns that say so."
     )
     heads = [
         head for branch in PROFILED for head in (_arm_name(branch), "p by Holm", f"{_arm_name(branch)}, with padding")

@@ -11,7 +11,7 @@ from typing import Any
 from spectrim.machine import environment
 from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Report
-from spectrim.stats.speakers import SpeakerMean
+from spectrim.stats.speakers import SpeakerMean, p_text
 from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import (
     BOTH,
@@ -300,14 +300,14 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
     report.heading(f"{NAMES[measured.backbone]}: rankings against attention", 3)
     report.text(
         "Secondary: each ranking minus attention at the same keep rate, in points; above nought it is better than "
-        "attention. p by bootstrap, corrected by Holm in each family of six, with those that are not run counted."
+        "attention. p by t within folds, corrected by Holm in each family of six, with those that are not run counted."
     )
     table = []
     for ranking, rate in FAMILY:
         cells: list[str] = []
         for how, answers in families.items():
             answer, p = answers[ranking, rate], answers[ranking, rate].corrected
-            cells += [among(answer.difference, folds), "" if p is None else f"{p:.4f}", str(answer)]
+            cells += [among(answer.difference, folds), p_text(p), str(answer)]
             cells.append(among(beside[how][ranking, rate].difference, without))
         table.append((f"{ranking}, {rate:g}", *cells))
     told = (", points", ": p by Holm", ": answer", ", without fold 0")
@@ -328,11 +328,14 @@ def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) 
         f"{_told(primary(measured, passing, VALUE_NORM_KEY), 'lost')} Without fold 0: "
         f"{_told(primary(measured, without, VALUE_NORM_KEY), 'lost')}"
     )
-    report.text("The norm of the values minus attention at the same keep rate, in points; Holm over these four.")
+    report.text(
+        "The norm of the values minus attention at the same keep rate, in points; p by t within folds, Holm over "
+        "these four."
+    )
     table = []
     for (how, rate), answer in answers.items():
         p = answer.corrected
-        cells = (among(answer.difference, passing), "" if p is None else f"{p:.4f}", str(answer))
+        cells = (among(answer.difference, passing), p_text(p), str(answer))
         table.append((f"{how}, {rate:g}", *cells, among(beside[how, rate].difference, without)))
     report.table(["", "points", "p by Holm", "answer", "without fold 0"], table)
 

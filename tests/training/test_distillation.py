@@ -43,6 +43,7 @@ def test_the_loss_is_the_sum_of_its_parts(words: Path, known: str, tmp_path: Pat
     trainer = build_trainer(job, progress=False, say=None)
     batch = next(iter(trainer.get_train_dataloader()))
     model, teacher = job.model.train(), from_pretrained(known)
+    torch.nn.init.normal_(model.norm.weight, mean=0.5)
     torch.manual_seed(5)
     total = trainer.compute_loss(model, dict(batch))
     torch.manual_seed(5)
@@ -58,7 +59,7 @@ def test_the_loss_is_the_sum_of_its_parts(words: Path, known: str, tmp_path: Pat
     else:
         both = (torch.distributions.Bernoulli(logits=one) for one in (taught.logits, out.logits))
         labels = torch.distributions.kl_divergence(*both).mean()
-    ours, theirs = (model.norm(one.hidden_states[-1][:, 2:]) for one in (out, taught))
+    ours, theirs = (norm(one.hidden_states[-1][:, 2:]) for norm, one in ((model.norm, out), (teacher.norm, taught)))
     tokens = ((ours - theirs) ** 2)[out.decisions[-1] > 0.5].mean()
     torch.testing.assert_close(total, out.loss + 2.0 * ratio + 0.25 * labels + 0.75 * tokens)
     assert not any(weight.requires_grad for weight in job.teacher.parameters())
@@ -84,6 +85,15 @@ def test_a_dense_model_of_any_other_kind_can_learn_from_labels_alone(words: Path
     train(plan, words, tmp_path / "run", init=known)
     logged = [row for row in rows_of(tmp_path / "run") if "loss" in row]
     assert logged and all("logits_loss" in row and "tokens_loss" not in row for row in logged)
+
+
+def test_a_teacher_of_fewer_blocks_than_prune_at_teaches(words: Path, tmp_path: Path) -> None:
+    shallow = {"model": {"fields": {"num_hidden_layers": 2}}, "pruning": {**DENSE["pruning"], "prune_at": [1]}}
+    train(recipe(**shallow, optimiser=DENSE["optimiser"]), words, tmp_path / "teacher")
+    distillation = {"teacher": str(tmp_path / "teacher" / "model"), "tokens": 0.0}
+    plan = recipe(pruning={"prune_at": [1, 3]}, distillation=distillation, optimiser={"epochs": 2})
+    train(plan, words, tmp_path / "run")
+    assert any("logits_loss" in row for row in rows_of(tmp_path / "run"))
 
 
 def test_what_cannot_teach_is_refused_by_name(words: Path, known: str, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def added_losses(
     recipe: Recipe,
     model: AudioTransformer,
     outputs: AudioTransformerOutput,
+    teacher: AudioTransformer | None,
     taught: AudioTransformerOutput | None,
     keep_rate: float,
 ) -> dict[str, Tensor]:
@@ -79,21 +80,24 @@ def added_losses(
         recipe: says the weights.
         model: that is trained.
         outputs: of its forward pass.
-        taught: of the teacher's, on the same input; None without one.
+        teacher: that it learns from; None without one.
+        taught: of the teacher's forward pass, on the same input.
         keep_rate: of the forward pass.
     """
     losses: dict[str, Tensor] = {}
     if outputs.decisions is not None:
         rates = [keep_rate] * (len(outputs.decisions) - 1)
         losses["ratio_loss"] = recipe.pruning.ratio_weight * ratio_loss(outputs.decisions, rates)
-    if taught is None or outputs.logits is None or taught.logits is None:
+    if teacher is None or taught is None or outputs.logits is None or taught.logits is None:
         return losses
     settings, several = recipe.distillation, model.config.multi_label
     logits = logit_distillation(outputs.logits.float(), taught.logits.float(), multi_label=several)
     losses["logits_loss"] = settings.logits * logits
     if outputs.hidden_states is not None and taught.hidden_states is not None:
         extra = model.config.extra_tokens
-        ours, theirs = (model.norm(states[-1][:, extra:]) for states in (outputs.hidden_states, taught.hidden_states))
+        # Each with its own norm: with the student's for both, the loss could be made small by its scale.
+        ours = model.norm(outputs.hidden_states[-1][:, extra:])
+        theirs = teacher.norm(taught.hidden_states[-1][:, extra:])
         kept = torch.ones_like(ours[..., 0]) if outputs.decisions is None else outputs.decisions[-1]
         losses["tokens_loss"] = settings.tokens * token_distillation(ours.float(), theirs.float(), kept.detach() > 0.5)
     return losses

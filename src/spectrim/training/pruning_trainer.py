@@ -14,8 +14,8 @@ from spectrim.audio.frontend import Frontend
 from spectrim.config import SpectrimConfig
 from spectrim.data import Clip
 from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
+from spectrim.pruning.pruning import Pruning
 from spectrim.training.augment import TrainingClip, TrainingClips, apply, draw, smooth_targets
-from spectrim.training.building import DENSE
 from spectrim.training.distillation import added_losses, needs_tokens
 from spectrim.training.optimiser import annealed_keep_rate
 from spectrim.training.recipes import Recipe
@@ -115,7 +115,7 @@ class PruningTrainer(RunTrainer):
         outputs = model(**seen, keep_rate=rate, output_hidden_states=states)
         loss = outputs.loss
         if model.training:
-            added = added_losses(self.recipe, self.model, outputs, self.taught(seen, states=states), rate)
+            added = added_losses(self.recipe, self.model, outputs, self.teacher, self.taught(seen, states=states), rate)
             loss = sum(added.values(), loss)
             for name, value in added.items():
                 self.parts.setdefault(name, []).append(value.item())
@@ -125,7 +125,7 @@ class PruningTrainer(RunTrainer):
         """What the teacher makes of the same batch, with the same patches."""
         if self.teacher is None:
             return None
-        dense = self.recipe.pruning.operating_point.changed(DENSE)
+        dense = Pruning(at=(), drop_padding=self.recipe.pruning.operating_point.drop_padding)
         with torch.no_grad():
             asked = {name: value for name, value in seen.items() if name != "labels"}
             taught: AudioTransformerOutput = self.teacher.to(self.args.device)(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_runs
 import yaml
 from safetensors.torch import load_file
 from small_runs import EVERYTHING, TEST_CLIPS, over, recipe, rows_of, write_words
@@ -81,6 +82,42 @@ def test_two_nodes_on_packed_clips_give_the_metrics_and_weights_of_one_process(t
     for name, weight in weights[0].items():
         assert (weight - weights[1][name]).abs().max() < 1e-5, name
     assert [out.count("model: ") for out, _ in said] == [1, 0]
+
+
+DRAWING = """
+import os, sys
+from pathlib import Path
+from small_runs import recipe
+from spectrim.network import blocks
+from spectrim.training.finetune import build_trainer, prepare
+kept = []
+draw = blocks.DropPath.forward
+def drawing(self, branch):
+    after = draw(self, branch)
+    if self.training and self.rate:
+        kept.append("".join(str(int(clip.any())) for clip in after))
+    return after
+blocks.DropPath.forward = drawing
+fields = {"drop_path_rate": 0.9}
+plan = recipe(model={"fields": fields}, optimiser={"batch_size": 10, "drop_last": True})
+build_trainer(prepare(plan, sys.argv[1], sys.argv[2]), progress=False, say=None).train()
+(Path(sys.argv[2]) / f"kept{os.environ['RANK']}.txt").write_text("\\n".join(kept))
+"""
+
+
+def test_each_process_draws_stochastic_depth_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "drawing.py"
+    script.write_text(DRAWING)
+    (tmp_path / "run").mkdir()
+    words = write_words(tmp_path / "words")
+    helpers = str(Path(small_runs.__file__).parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join([helpers, environment.get("PYTHONPATH", "")])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, str(script), str(words), str(tmp_path / "run")], env=environment, check=True)
+    first, second = ((tmp_path / "run" / f"kept{rank}.txt").read_text().split() for rank in (0, 1))
+    assert len(first) == len(second) > 20
+    assert sum(one == other for one, other in zip(first, second, strict=True)) < len(first) / 2
 
 
 def untimed(row: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class RunTrainer(Trainer):
         self.highest_rate = 0.0
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
+        self.add_callback(OwnDraws())
         self.add_callback(WholeCheckpoints(CheckpointFolder(Path(self.args.output_dir).parent, checkpoints_kept)))
 
     @property
@@ -231,6 +232,18 @@ class WholeCheckpoints(TrainerCallback):
             state.save_to_json(str(self.folder.written(step) / TRAINER_STATE))
             self.folder.finish(step, best)
         PartialState().wait_for_everyone()
+
+
+class OwnDraws(TrainerCallback):
+    """Give each further process random numbers of its own: stochastic depth and random patches, not of the same clips.
+
+    Weights, order and augmentations of clips do not hang on them. A run that goes on has those of its checkpoint.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Trainer has seeded all alike, and has made the order of the clips from that."""
+        if args.process_index:
+            torch.manual_seed(args.seed + args.process_index)
 
 
 class RunCourse(TrainerCallback):

@@ -60,6 +60,19 @@ def test_a_ranking_that_is_worse_than_random_is_called_so(cases: list[Case], ans
     assert rows["random"]["draws"] == 4
 
 
+def test_a_run_is_not_held_against_random_pruning_of_other_weights(cases: list[Case], answers: Answers) -> None:
+    run, more = Case("mine", 0.5, (Pruning(0.5, (1,)),), run=True), Pruning(0.5, (1,), attention_mass=0.95)
+    full = Case("full", 0.5, (more,))
+    scores = {**answers.scores, **{(case.title, case.points[0]): answers.targets for case in (run, full)}}
+    rows = {
+        row["method"]: row
+        for row in accuracy_rows([*cases, run, full], replace(answers, scores=scores), "accuracy", 100)
+    }
+    assert (rows["mine"]["over_random"], rows["mine"]["against_random"]) == (None, None)
+    assert rows["mine"]["change"] == pytest.approx(0.05)
+    assert rows["full"]["against_random"] == "cannot say" and "attention_mass" in rows["full"]["why_random"]
+
+
 def test_intervals_are_scipys_where_nothing_is_drawn_at_random(cases: list[Case], answers: Answers) -> None:
     row = accuracy_rows(cases, answers, "accuracy", 500)[1]
     right = [(answers.scores[case.title, case.points[0]].argmax(1) == answers.targets.argmax(1)) for case in cases[:2]]

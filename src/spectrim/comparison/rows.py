@@ -15,6 +15,7 @@ from spectrim.config import SpectrimConfig
 from spectrim.measure.benchmark import spread
 from spectrim.measure.metric_intervals import standings
 from spectrim.measure.metrics import chance_level
+from spectrim.measure.runs import unequal_to_random
 from spectrim.network.macs import macs
 from spectrim.stats.ground import CANNOT_SAY, SAID, Interval, against_random, beats, under_one_point
 
@@ -38,7 +39,8 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
         One row a case: method, keep_rate, criterion, reducer, draws; the metric with ``_low`` and ``_high``; change,
         its difference from the dense model, with change_low and change_high, and under_one_point (whether less than one
         point is lost) with why_change; over_random, its difference from random pruning at the same keep rate, likewise,
-        and against_random ("better", "worse", "no better" or "cannot say") with why_random.
+        and against_random ("better", "worse", "no better" or "cannot say") with why_random. A fine-tuned run has
+        none of these: random pruning is of the untrained weights, and the difference would be that of the training.
     """
     random = {case.keep_rate: number for number, case in enumerate(cases) if case.method == RANDOM}
     others = [random.get(case.keep_rate, 0) for case in cases]
@@ -60,10 +62,12 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
         else:
             said, why = under_one_point(change, clips, None, found[0].value, chance, groups)
             row |= {**change.columns("change"), "under_one_point": said, "why_change": why}
-        if case.method in (DENSE, RANDOM) or case.keep_rate not in random:
+        if case.run or case.method in (DENSE, RANDOM) or case.keep_rate not in random:
             row |= {**nothing.columns("over_random"), "against_random": None, "why_random": None}
         else:
-            said, why = beats(over, clips, found[0].value, chance, groups=groups)
+            said, why = CANNOT_SAY, unequal_to_random(case.points[0])
+            if why is None:
+                said, why = beats(over, clips, found[0].value, chance, groups=groups)
             row |= {**over.columns("over_random"), "against_random": said, "why_random": why}
         rows.append(row)
     return rows

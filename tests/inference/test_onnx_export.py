@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from spectrim.inference.onnx_export import (
     TIE,
     _batches,
     _Compared,
+    _gap,
     _judge,
     check_export,
     check_settings,
@@ -294,7 +296,7 @@ def test_ties_are_named_and_their_logits_not_held_against_the_file() -> None:
     parity = _judge(file, [same, tied])
     [tie] = parity.ties
     assert (tie.clip, tie.block, tie.patches) == (1, 3, [(0, 1), (1, 0)])
-    assert tie.gap == pytest.approx(3.0 * 0.2 * TIE / 2.75, rel=1e-2)
+    assert tie.gap == pytest.approx(3.0 * 0.2 * TIE / (3.0 + 0.01 * 2.5), rel=1e-2)
     assert parity.largest_difference == 0.0
     assert (parity.kept_equal, parity.kept_shared) == (0.5, 0.75)
     with pytest.raises(ExportError, match="2 of 3 clips have ties"):
@@ -389,3 +391,30 @@ def test_openvino_reads_the_same_file(backbone: str, criterion: str, front_end: 
         found, wanted = model_there(feeds), run(path, feeds)
         np.testing.assert_allclose(found["logits"], wanted["logits"], atol=1e-2 if front_end else 1e-4)
         np.testing.assert_array_equal(found["kept"], wanted["kept"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "theirs", "segments", "gap"),
+    [
+        ([4.0, 3.0, 2.0, 1.0, 0.5, 0.5, 0.5, 0.5], [0, 2], 1, 1 / (3 + 0.015)),
+        ([10.0, 8.0, 8.0, 0.1, 0.1, 0.1, 0.1, 0.1], [0, 2], 1, 0.0),
+        ([-6.0, 0.002, 0.001, -6.0, -6.0, -6.0, -6.0, -6.0], [0, 2], 1, 0.001 / (0.002 + 0.045)),
+        ([0.0] * 8, [2, 3], 1, 0.0),
+        ([1.0, 0.5, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3], [0, 2], 2, 0.0),
+        ([1.0, float("nan"), 0.5, 0.4, 0.3, 0.3, 0.3, 0.3], [0, 2], 1, math.inf),
+    ],
+)
+def test_how_far_swapped_patches_are_apart(scores: list[float], theirs: list[int], segments: int, gap: float) -> None:
+    """The model keeps patches 0 and 1 of a grid of 2 by 4, the file those that are named."""
+    kept = [torch.zeros(8, dtype=torch.bool).index_fill(0, torch.tensor(which), True) for which in ([0, 1], theirs)]
+    grid = torch.tensor(scores, dtype=torch.float64).reshape(2, 4)
+    found = _gap(grid, *(which.reshape(2, 4) for which in kept), segments)
+    assert found == pytest.approx(gap, rel=1e-2, abs=1e-12)
+
+
+def test_ties_are_sought_within_the_segments_that_have_a_quota() -> None:
+    """One tie in a loud half, one in a quiet half: all four apart, the two of each half not."""
+    scores = torch.tensor([[9.0, 9.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    ours, theirs = (torch.tensor([row, [False] * 4]) for row in ([True, False] * 2, [False, True] * 2))
+    assert _gap(scores, ours, theirs, 2) == 0.0
+    assert _gap(scores, ours, theirs, 1) > 0.8

@@ -39,7 +39,10 @@ LOGIT_TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = {"fp16": 0.05, "int8": 0.5}
 """Root mean square of the logits' differences over their standard deviation, that a smaller file may have."""
 TIE = 1e-4
-"""Scores that differ by less than this share of the mean score are equal to rounding: which of them goes is chance."""
+"""Scores that differ by less than this share of themselves are equal to rounding: which of them goes is chance."""
+
+TIE_FLOOR = 0.01
+"""So much of the mean score is added to a score's own size: the rounding of a score near 0 is that of its parts."""
 
 CHECK_CLIPS = 16
 Progress = Callable[[str, int, int], object]
@@ -54,7 +57,7 @@ class Tie:
         clip: place of the clip among those compared.
         block: the pruning block.
         patches: their places (f, t) on the grid.
-        gap: how far the scores lie from the lowest that was kept, in units of the mean score.
+        gap: how far the scores that one side kept lie from those that the other kept, as a share of their own size.
     """
 
     clip: int
@@ -349,22 +352,41 @@ def _ties(exported: OnnxModel, parts: Sequence[_Compared]) -> list[Tie]:
     for part in parts:
         for place in range(len(part.wanted)):
             for block, kept in part.kept_wanted.items():
-                other = kept[place] != part.kept_found[block][place]
+                ours, theirs = kept[place], part.kept_found[block][place]
+                other = ours != theirs
                 if not other.any():
                     continue
-                scores = part.scores[block][place].double()
-                mean = scores[~scores.isnan()].abs().mean()
-                gap = float(((scores[other] - scores[kept[place]].min()).abs() / mean).nan_to_num(torch.inf).max())
+                gap = _gap(part.scores[block][place].double(), ours, theirs, exported.config.pruning.time_segments)
                 tie = Tie(first + place, block, [(int(f), int(t)) for f, t in other.nonzero()], gap)
                 if not gap <= TIE:
                     raise ExportError(
                         f"{exported.path}: keeps other patches than the model: clip {tie.clip}, block {block}, "
-                        f"patches {tie.patches[:6]}, whose scores differ by {gap:.2g} of the mean score"
+                        f"patches {tie.patches[:6]}, whose scores differ by {gap:.2g} of their size"
                     )
                 ties.append(tie)
                 break
         first += len(part.wanted)
     return ties
+
+
+def _gap(scores: Tensor, ours: Tensor, theirs: Tensor, segments: int) -> float:
+    """How far the scores (F, T) of the patches that one side alone keeps lie apart, as a share of their own size.
+
+    Where each of several segments along time keeps its share, those of a segment are held against each other; those of
+    segments of which the sides keep unequally many, all together: they compete for the places that are left over.
+    """
+    other, columns = ours != theirs, scores.shape[1]
+    segment = (torch.arange(columns) * segments // columns).expand_as(scores)
+    groups = [other & (segment == number) for number in range(segments)]
+    even = [group for group in groups if int((group & ours).sum()) == int((group & theirs).sum())]
+    rest = other & ~torch.stack(even).any(dim=0) if even else other
+    floor, largest = TIE_FLOOR * scores[~scores.isnan()].abs().mean(), 0.0
+    for group in (group for group in (*even, rest) if group.any()):
+        swapped = scores[group]
+        if swapped.max() != swapped.min():
+            gap = (swapped.max() - swapped.min()) / (swapped.abs().max() + floor)
+            largest = max(largest, float(gap.nan_to_num(torch.inf)))
+    return largest
 
 
 def _silent(what: str, done: int, total: int) -> Any:

@@ -128,7 +128,7 @@ def _of_other_trunks(earlier: Sequence[Row], own: Sequence[Row]) -> set[tuple[st
     def trunks(rows: Sequence[Row]) -> set[tuple[Any, ...]]:
         return {(row["backbone"], row["seed"], row["fold"], row.get("trunk", "")) for row in rows}
 
-    here, kept = {found[:3] for found in trunks(own)}, trunks(own)
+    here, kept = {found[:3] for found in trunks(own)}, {found for found in trunks(own) if found[3]}
     return {_run(row) for row in earlier for found in trunks([row]) if found[:3] in here and found not in kept}
 
 

@@ -105,6 +105,11 @@ def test_a_model_that_was_not_tested_says_so(config: Any, tmp_path: Path) -> Non
     ("evaluation", "on", "said"),
     [
         ({"choose": "average", "average_last": 2}, None, "none chosen: the mean of the weights of the last 2 checkpo"),
+        (
+            {"choose": "average", "average_last": 3, "every_epochs": 0.5},
+            None,
+            "none chosen: the mean of the weights of the last 2 ",
+        ),
         ({}, "test", "chosen on the clips that are tested, which flatters the result; "),
     ],
 )

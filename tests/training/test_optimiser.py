@@ -124,6 +124,7 @@ def test_what_decays_by_name_and_shape() -> None:
     assert not any(decays(f"embeddings.{name}", matrix[None]) for name in ("cls_token", "dist_token"))
     assert not decays("mask_token", matrix[None])
     assert not decays("embeddings.position_table", matrix[None])
+    assert not decays("blocks.0.attention.gate_scale", torch.ones(1, 12, 1, 1))
 
 
 # Optimisers

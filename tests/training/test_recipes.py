@@ -86,6 +86,13 @@ def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(
         assert word in str(error.value)
 
 
+def test_padding_that_is_removed_is_not_rolled_into_the_clip(tmp_path: Path) -> None:
+    path = write(tmp_path, "r.yaml", "name: r\ndata: {name: spoken-commands}\naugment: {noise: true}\n")
+    assert load_recipe(path).augment.noise
+    with pytest.raises(InvalidSetting, match=r"augment\.noise is True; allowed: false with pruning\.drop_padding"):
+        load_recipe(path, ["pruning.drop_padding=true"])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

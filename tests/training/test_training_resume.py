@@ -318,6 +318,24 @@ def test_a_branch_that_should_know_evaluations_before_it_is_refused(
         train(late(evaluation={"first_epoch": first_epoch}), words, tmp_path / "branch", branch_of=early)
 
 
+@pytest.mark.parametrize(("stop", "most"), [(1.2, 4), (1.4, 3)])
+def test_a_branch_averages_what_the_whole_run_would_or_is_refused(
+    stop: float, most: int, words: Path, tmp_path: Path
+) -> None:
+    """Checkpoints are of epochs 0.6, 1.2, 1.8, 2.4 and 3, and where the trunk stops."""
+
+    def plan(average: int, **changes: Any) -> Recipe:
+        return late(**over(changes, {"evaluation": {"choose": "average", "average_last": average}}))
+
+    for average in (most, most + 1):
+        train(plan(average, optimiser={"stop_after_epochs": stop}), words, tmp_path / f"trunk{average}")
+    train(plan(most), words, tmp_path / "branch", branch_of=tmp_path / f"trunk{most}")
+    train(plan(most), words, tmp_path / "whole")
+    assert_same_weights(tmp_path / "branch", tmp_path / "whole")
+    with pytest.raises(InvalidSetting, match=rf"average_last is {most + 1}; allowed: up to {most}: .* before epoch"):
+        train(plan(most + 1), words, tmp_path / "refused", branch_of=tmp_path / f"trunk{most + 1}")
+
+
 def test_a_branch_needs_a_run_with_a_whole_checkpoint(words: Path, trunk: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"branch_of is .*nowhere.*; allowed: the folder of a run"):
         train(late(), words, tmp_path / "branch", branch_of=tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
 
     Raises:
         InvalidSetting: the other run differs in more than `MAY_DIFFER` and, if it is dense, `COURSE`; has gone too far;
-            or has no whole checkpoint.
+            or has no whole checkpoint; or this run needs evaluations or checkpoints from before that.
     """
     written = trunk / "run.json"
     if not written.is_file():
@@ -62,4 +63,10 @@ def branching_point(recipe: Recipe, run: dict[str, Any], trunk: Path) -> Path:
     if recipe.evaluation.choose == "best" and first <= epoch:
         allowed = f"more than {epoch:g}, where it branches off: it does not know the evaluations before"
         raise InvalidSetting("evaluation.first_epoch", first, allowed)
+    evaluation, end = recipe.evaluation, recipe.optimiser.stop_after_epochs or recipe.optimiser.epochs
+    every = evaluation.every_epochs
+    most = math.floor(end / every + 1e-9) - math.ceil(epoch / every - 1e-9) + 1
+    if evaluation.choose == "average" and evaluation.average_last > most:
+        allowed = f"up to {most}: it has no checkpoints from before epoch {epoch:g}, where it branches off"
+        raise InvalidSetting("evaluation.average_last", evaluation.average_last, allowed)
     return newest

@@ -101,7 +101,7 @@ def write_card(folder: Path, config: SpectrimConfig, recipe: Recipe, init: str |
         prune_at=", ".join(map(str, config.prune_at)),
         test_clips=results["test_clips"],
         epoch=results["chosen"]["epoch"],
-        choice=epoch_choice(recipe, results["chosen_on"]),
+        choice=epoch_choice(recipe, results["chosen_on"], len(results["chosen"].get("averaged_steps", ())) or None),
         table="\n".join(rows) if results["test"] else "Not tested.",
         start="random weights" if init is None else code_span(init),
         training_clips=results["training_clips"],

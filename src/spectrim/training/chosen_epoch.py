@@ -16,12 +16,13 @@ def chosen_on(recipe: Recipe, parts: Mapping[str, AudioDataset]) -> str | None:
     return "test" if any(clip.id in tested for clip in parts["validation"].recordings) else "validation"
 
 
-def epoch_choice(recipe: Recipe, on: str | None) -> str:
+def epoch_choice(recipe: Recipe, on: str | None, averaged: int | None = None) -> str:
     """How the epoch is chosen, in words.
 
     Args:
         recipe: of the run.
         on: see `chosen_on`.
+        averaged: of how many checkpoints the mean was taken; None for as many as the recipe wants.
     """
     data, evaluation = recipe.data, recipe.evaluation
     if on == "test":
@@ -34,5 +35,6 @@ def epoch_choice(recipe: Recipe, on: str | None) -> str:
     if on == "validation":
         return "chosen on validation clips that are neither trained nor tested on"
     if evaluation.choose == "average":
-        return f"none chosen: the mean of the weights of the last {evaluation.average_last} checkpoints"
+        count = evaluation.average_last if averaged is None else averaged
+        return f"none chosen: the mean of the weights of the last {count} checkpoints"
     return "none chosen: the last one"

@@ -238,7 +238,11 @@ def _conclude(trainer: PruningTrainer, job: FineTuningRun) -> dict[str, Any]:
     best = None
     if job.recipe.evaluation.choose == "average":
         folder = CheckpointFolder(job.output / CHECKPOINTS)
-        averaged = folder.whole_steps()[-job.recipe.evaluation.average_last :]
+        wanted = job.recipe.evaluation.average_last
+        averaged = folder.whole_steps()[-wanted:]
+        if len(averaged) < wanted and is_main_process():
+            told = "evaluation.average_last is %d and there are %d whole checkpoints: the mean is of those"
+            logger.warning(told, wanted, len(averaged))
         for step in averaged:
             check_weights(folder.checkpoint(step) / WEIGHTS, job.model)
         job.model.load_state_dict(average_weights([folder.checkpoint(step) for step in averaged]))

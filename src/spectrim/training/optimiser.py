@@ -18,8 +18,8 @@ OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def decays(name: str, weight: Tensor) -> bool:
-    """Whether weight decay applies to a parameter: only to matrices, and not to tokens and the position table."""
-    return weight.ndim > 1 and not name.endswith(("_token", "_positions", "position_table"))
+    """Whether weight decay applies to a parameter: to matrices, but for tokens, positions and BEATs's scalar a head."""
+    return weight.ndim > 1 and not name.endswith(("_token", "_positions", "position_table", "gate_scale"))
 
 
 def is_predictor(name: str) -> bool:

@@ -357,6 +357,9 @@ class Recipe(StrictSettings):
         if pruning.keep_rate < 1.0 and end > epochs:
             allowed = f"a start and a length that end within optimiser.epochs={epochs:g}"
             raise InvalidSetting("pruning.shrink_start + pruning.shrink_epochs", end, allowed)
+        if self.augment.noise and pruning.drop_padding:
+            allowed = "false with pruning.drop_padding: it rolls padding into the clip, and sound into the padding"
+            raise InvalidSetting("augment.noise", True, allowed)
         taught = self.distillation.teacher is not None and self.distillation.tokens > 0
         if taught and REDUCERS[pruning.reducer].reads != "predictor" and pruning.keep_rate < 1.0:
             allowed = f"0 with pruning.reducer={pruning.reducer!r}: the teacher's tokens are others than those left"

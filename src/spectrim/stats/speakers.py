@@ -138,7 +138,7 @@ def p_within_folds(values: Sequence[NDArray[np.floating]]) -> float:
 
 def p_text(p: float | None) -> str:
     """A p value for a table; nothing where there is none."""
-    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+    return "" if p is None else "≤ 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

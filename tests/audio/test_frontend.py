@@ -476,6 +476,15 @@ class TestFeatureExtractor:
             ours([], sampling_rate=RATE)
 
 
+def test_a_rate_that_is_said_has_to_be_that_of_the_front_end() -> None:
+    front = frontend(64, sampling_rate=8000)
+    given = front([noise(4000)], sampling_rate=8000)
+    torch.testing.assert_close(given.input_values, front([noise(4000)]).input_values, rtol=0, atol=0)
+    for rate in (16000, 0):
+        with pytest.raises(InvalidSetting, match=rf"sampling_rate is {rate}; allowed: 8000: resample"):
+            front([noise(4000)], sampling_rate=rate)
+
+
 @pytest.mark.parametrize(
     ("waveforms", "words"),
     [

@@ -14,7 +14,7 @@ from transformers.utils import TensorType, logging
 from spectrim.audio.filterbank import count_frames
 from spectrim.audio.frontend import FRONTEND_FIELDS, Frontend
 from spectrim.audio.normalisation import NORMALISATIONS
-from spectrim.audio.waveforms import Batch, as_clips
+from spectrim.audio.waveforms import Batch, as_clips, check_rate
 from spectrim.config import SpectrimConfig
 from spectrim.errors import AudioError, InvalidSetting
 
@@ -102,8 +102,7 @@ class SpectrimFeatureExtractor(SequenceFeatureExtractor):
         """
         if sampling_rate is None:
             logger.warning_once("Give sampling_rate to the feature extractor: without it a wrong one goes unnoticed.")
-        elif sampling_rate != self.sampling_rate:
-            raise InvalidSetting("sampling_rate", sampling_rate, f"{self.sampling_rate}: resample the waveform first")
+        check_rate(sampling_rate, self.sampling_rate)
         if return_tensors not in (None, "pt", "np"):
             raise InvalidSetting("return_tensors", return_tensors, "None, 'pt' or 'np'")
         if isinstance(raw_speech, list | tuple) and raw_speech and isinstance(raw_speech[0], Number):

@@ -47,7 +47,7 @@ from spectrim.audio.filterbank import (
     samples_ahead,
     window_and_filters,
 )
-from spectrim.audio.waveforms import Batch, as_clips, as_float, check_clips
+from spectrim.audio.waveforms import Batch, as_clips, as_float, check_clips, check_rate
 from spectrim.config import LARGEST_WHOLE_NUMBERS, PADDINGS, SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
 
@@ -154,19 +154,22 @@ class Frontend(nn.Module):
         """Settings, for ``print(module)``."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in FRONTEND_FIELDS)
 
-    def forward(self, waveforms: Batch) -> FrontendOutput:
+    def forward(self, waveforms: Batch, sampling_rate: int | None = None) -> FrontendOutput:
         """Turn waveforms into the model's input.
 
         Args:
             waveforms: a sequence of 1-D arrays or tensors of any lengths; or one (batch, samples) tensor or
                 array; or one 1-D tensor or array, a batch of one. Floats are taken as they are
-                (full scale 1.0); int8, int16, int32 and uint8 are scaled to it.
+                (full scale 1.0); int8, int16, int32 and uint8 are scaled to it. Nothing resamples them.
+            sampling_rate: of the waveforms, in hertz: give it, so that a wrong one is noticed.
 
         Raises:
+            InvalidSetting: ``sampling_rate`` is not that of the front end.
             AudioError: a waveform is empty, shorter than one frame (than 25 ms with ``padding="silence"``), of an
                 unusable type, or has a NaN, an infinity or a sample beyond 1e15; names it by its place in the batch.
             InputShapeError: the batch is empty, or a waveform has more than one dimension.
         """
+        check_rate(sampling_rate, self.sampling_rate)
         clips = as_clips(waveforms, self.window.device)
         check_clips(clips, self.shortest, self.sampling_rate)
         clips = [clip[: self.samples] for clip in clips]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectrim.errors import AudioError, InputShapeError
+from spectrim.errors import AudioError, InputShapeError, InvalidSetting
 
 LARGEST_SAMPLE = 1e15
 """Samples beyond this would overflow the float32 power spectrum."""
@@ -116,6 +116,12 @@ def as_float(samples: Tensor) -> Tensor:
             scaled = scaled - 128.0
         return scaled / FULL_SCALE[samples.dtype]
     return samples if samples.dtype == torch.float64 else samples.to(torch.float32)
+
+
+def check_rate(given: int | None, wanted: int) -> None:
+    """Raise `InvalidSetting` where the rate of waveforms is given and is not the one that is wanted, in hertz."""
+    if given is not None and given != wanted:
+        raise InvalidSetting("sampling_rate", given, f"{wanted}: resample the waveform first")
 
 
 def check_clips(clips: Sequence[Tensor], frame_length: int, sampling_rate: int) -> None:

@@ -352,9 +352,11 @@ def test_labels_that_nothing_says_are_audioset_s_or_speech_commands(tmp_path: Pa
     names = audioset_labels()
     assert (len(names), len(set(names))) == (527, 527)
     assert [names[i] for i in (0, 1, 137, 526)] == ["Speech", "Male speech, man speaking", "Music", "Field recording"]
-    config = from_pretrained(save(tmp_path, official_ast(labels=527))).config
+    path = save(tmp_path, official_ast(labels=527))
+    config = from_pretrained(path).config
     assert config.id2label == dict(enumerate(names))
     assert config.problem_type == "multi_label_classification"
+    assert not from_pretrained(path, problem_type="single_label_classification").config.multi_label
     assert len(set(SPEECH_COMMANDS)) == 35
     assert describe(save(tmp_path, official_ast(labels=35)))["label_names"] == list(SPEECH_COMMANDS)
     assert describe(save(tmp_path, audiomae(labels=35)))["label_names"][0] == "LABEL_0"
@@ -374,6 +376,8 @@ def test_one_output_is_a_sigmoid_in_every_layout_and_is_saved(tmp_path: Path, la
     model.save_pretrained(tmp_path / "saved")
     again = from_pretrained(tmp_path / "saved")
     assert (again.config.multi_label, again.config.id2label) == (True, model.config.id2label)
+    with pytest.raises(InvalidSetting, match="allowed: 'multi_label_classification' with a single label"):
+        from_pretrained(tmp_path / "saved", problem_type="single_label_classification")
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     config["problem_type"] = "single_label_classification"  # as earlier versions wrote it
     (tmp_path / "saved" / "config.json").write_text(json.dumps(config))

@@ -76,6 +76,19 @@ def test_the_front_end_comes_with_the_feature_extractor() -> None:
         spectrim.prune(ast(), prune_at=[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+def test_several_labels_a_clip_are_asked_for_by_the_problem_type() -> None:
+    labels = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    with pytest.raises(InvalidSetting, match=r'problem_type="multi_label_classification"'):
+        spectrim.prune(ast(), prune_at=[1])(inputs(), labels=labels)
+    model = spectrim.prune(ast(), prune_at=[1], problem_type="multi_label_classification")
+    assert model.config.multi_label
+    expected = nn.functional.binary_cross_entropy_with_logits(model(inputs()).logits, labels)
+    torch.testing.assert_close(model(inputs(), labels=labels).loss, expected)
+    with pytest.raises(InvalidSetting, match=r"problem_type is 'regression'; allowed: None, or one of multi_label"):
+        spectrim.prune(ast(), problem_type="regression")
+
+
 def test_an_encoder_gets_a_fresh_head() -> None:
     torch.manual_seed(0)
     encoder = ASTModel(ASTConfig(**SMALL)).eval()

@@ -49,6 +49,24 @@ def test_labels_that_cannot_be(labels: Any, words: str) -> None:
         classification_loss(LOGITS, labels, multi_label=False)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_several_labels_a_clip_are_not_for_one_softmax(dtype: torch.dtype) -> None:
+    targets = torch.tensor([[0, 0, 1], [1, 1, 0]]).to(dtype)
+    with pytest.raises(InvalidSetting, match=r'sum of 2 for one clip.*problem_type="multi_label_classification"'):
+        classification_loss(LOGITS, targets, multi_label=False)
+    assert classification_loss(LOGITS, targets, multi_label=True).isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_mixed_and_smoothed_targets_are_one_label(dtype: torch.dtype) -> None:
+    mixed = torch.rand(64, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(527)[:64]
+    mixed = mixed + (1 - mixed.sum(dim=1, keepdim=True)) * torch.eye(527)[64:128]
+    smoothed = (0.9 * mixed + 0.1 / 527).to(dtype)
+    logits = torch.zeros(64, 527)
+    expected = functional.cross_entropy(logits, smoothed.float())
+    torch.testing.assert_close(classification_loss(logits, smoothed, multi_label=False), expected)
+
+
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 4), (2, 1), (), (2, 3, 1)])
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_labels_of_another_width(shape: tuple[int, ...], multi_label: bool) -> None:

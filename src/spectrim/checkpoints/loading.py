@@ -26,7 +26,7 @@ from spectrim.network.positions import POSITION_METHODS, adapt_positions
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, given_pruning
 
-FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding", "pooling")
+FURTHER_SETTINGS = ("drop_path_rate", "mean", "std", "padding", "pooling", "problem_type")
 """Fields of the configuration that `from_pretrained` takes besides its named arguments and those of `Pruning`."""
 
 UNTOLD = {"pooling"}
@@ -75,7 +75,9 @@ def from_pretrained(
             not tell its stride and none is given: the length that it was trained for, from which the stride follows.
         positions: how the position table is then fitted; see `spectrim.network.positions.adapt_position_table`.
         **settings: further fields of `Pruning`, named as in config.json, and any of `FURTHER_SETTINGS`, as in
-            `SpectrimConfig`; ``pooling`` only for a layout that leaves it open.
+            `SpectrimConfig`; ``pooling`` only for a layout that leaves it open. ``problem_type`` is
+            ``"multi_label_classification"`` where a clip can have several labels: a sigmoid and a binary cross-entropy
+            for each; or ``"single_label_classification"``: one softmax over all.
 
     Returns:
         The model in evaluation mode, float32, on the CPU.
@@ -143,6 +145,8 @@ def build_model(
     for name in UNTOLD & settings.keys() - checkpoint.layout.alike.keys():
         if settings[name] != (there := getattr(stored, name)):
             raise InvalidSetting(name, settings[name], f"{there!r}, as in the checkpoint {checkpoint.title}")
+    if stored.num_labels == 1 and settings.get("problem_type", stored.problem_type) != stored.problem_type:
+        raise InvalidSetting("problem_type", settings["problem_type"], f"{stored.problem_type!r} with a single label")
     becomes = checkpoint.layout.becomes(checkpoint.source, stored)
     wanted = _with_settings(stored, {**becomes, **settings, "pruning": pruning})
     state = _convert(checkpoint, stored, fresh_head=labels is not None)

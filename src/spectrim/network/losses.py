@@ -14,6 +14,9 @@ from spectrim.errors import InputShapeError, InvalidSetting
 ROUNDING = 1e-3
 """How far beyond 0 and 1 a target may lie: what half precision makes of smoothed and mixed ones."""
 
+ROUNDING_OF_SUM = 1e-2
+"""The same for the sum of a clip's targets."""
+
 
 def classification_loss(logits: Tensor, labels: Tensor, *, multi_label: bool) -> Tensor:
     """Binary cross-entropy per label where a clip can have several, else cross-entropy; mean over the batch, scalar.
@@ -21,6 +24,7 @@ def classification_loss(logits: Tensor, labels: Tensor, *, multi_label: bool) ->
     Args:
         logits: (batch, labels).
         labels: (batch, labels) numbers from 0 to 1; or, where a clip has one label, also its number (batch,), whole.
+            Where it has one, the numbers of a clip sum to 1 at most.
         multi_label: whether a clip can have several labels.
 
     Raises:
@@ -49,6 +53,7 @@ def classification_loss(logits: Tensor, labels: Tensor, *, multi_label: bool) ->
     targets = labels.to(logits.dtype)
     if multi_label:
         return functional.binary_cross_entropy_with_logits(logits, targets)
+    _check_sums(labels)
     return functional.cross_entropy(logits, targets)
 
 
@@ -101,6 +106,20 @@ def _check_range(labels: Tensor, least: float, most: float, allowed: str) -> Non
     """Refuse labels out of range, NaN among them; not while a graph is compiled, which cannot branch on values."""
     if torch.compiler.is_compiling() or labels.numel() == 0:
         return
-    low, high = (float(end) for end in labels.detach().aminmax())
+    low, high = torch.stack(labels.detach().aminmax()).tolist()
     if not (low >= least and high <= most):
         raise InvalidSetting("labels", f"from {low:g} to {high:g}", allowed)
+
+
+def _check_sums(labels: Tensor) -> None:
+    """Refuse clips with several labels where one softmax is over all; not while a graph is compiled, likewise."""
+    if torch.compiler.is_compiling() or labels.numel() == 0:
+        return
+    most = float(labels.detach().sum(dim=1, dtype=torch.float32).max())
+    if most > 1 + ROUNDING_OF_SUM:
+        raise InvalidSetting(
+            "labels",
+            f"of a sum of {most:g} for one clip",
+            "a sum of 1 at most in a single-label model; where a clip can have several labels, load or prune with "
+            'problem_type="multi_label_classification", or set it in model.config',
+        )

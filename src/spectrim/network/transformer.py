@@ -202,7 +202,8 @@ class AudioTransformer(PreTrainedModel):
 
         Args:
             input_values: (batch, frames, mels), normalised log-mel as the front end makes it.
-            labels: (batch,) class indices, or (batch, labels) float targets; adds the loss.
+            labels: (batch,) class indices, or (batch, labels) float targets; adds the loss. Those of a
+                clip sum to more than 1 only where ``config.problem_type`` is ``"multi_label_classification"``.
             pruning: the operating point; None for the configured one.
             output_token_trace: return scores, survivors and carriers of every block.
             output_hidden_states: return the tokens before and after each block.
@@ -222,8 +223,8 @@ class AudioTransformer(PreTrainedModel):
             InputShapeError: the input is not (batch, max_length, num_mel_bins) or not finite, ``visible_patches`` not
                 (batch, k) int64 or with indices that there are not or twice, ``removed`` not (batch, F, T) bool, or
                 ``num_frames`` missing or not (batch,) with ``drop_padding``.
-            InvalidSetting: a setting of pruning is out of range, or ``removed`` names a block that there is not, or
-                comes with ``reference_compat``.
+            InvalidSetting: a setting of pruning is out of range, ``removed`` names a block that there is not or comes
+                with ``reference_compat``, or ``labels`` are none that the model can be trained on.
         """
         show_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         show_maps = self.config.output_attentions if output_attentions is None else output_attentions

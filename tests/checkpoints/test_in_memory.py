@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import official_ast
 from torch import nn
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ASTModel, ViTConfig, ViTModel
 
@@ -74,6 +75,54 @@ def test_the_front_end_comes_with_the_feature_extractor() -> None:
     assert (config.mean, config.std, config.keep_rate) == (-6.0, 3.5, 0.7)
     with pytest.warns(UserWarning, match="does not say with which mean and std"):
         spectrim.prune(ast(), prune_at=[1])
+
+
+def trained(model: nn.Module) -> set[str]:
+    return {name for name, value in model.named_parameters() if value.requires_grad}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+def test_what_is_frozen_stays_so() -> None:
+    theirs = ast()
+    for name, value in theirs.named_parameters():
+        value.requires_grad_("classifier" in name or "layers.2." in name)
+    model = spectrim.prune(theirs, prune_at=[1, 3])
+    everything = {name for name, _ in model.named_parameters()}
+    assert trained(model) == {name for name in everything if name.startswith(("head.", "blocks.2."))}
+    assert trained(spectrim.prune(ast(), prune_at=[1])) == everything
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+def test_a_weight_of_which_a_part_is_frozen_is_named() -> None:
+    theirs = ast(num_hidden_layers=1)
+    theirs.audio_spectrogram_transformer.layers[0].attention.k_proj.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"blocks\.0\.attention\.key_value\.weight .* a part frozen"):
+        model = spectrim.prune(theirs, prune_at=[0])
+    assert trained(model) == {name for name, _ in model.named_parameters()}
+
+
+def module_of(weights: dict[str, torch.Tensor]) -> nn.Module:
+    """A module with these parameters."""
+    root = nn.Module()
+    for name, value in weights.items():
+        *path, last = name.split(".")
+        place = root
+        for part in path:
+            if part not in dict(place.named_children()):
+                place.add_module(part, nn.Module())
+            place = place.get_submodule(part)
+        place.register_parameter(last, nn.Parameter(value))
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean", "ignore:.*fine-tuned SSAST")
+def test_weights_that_are_joined_elsewhere_stay_frozen() -> None:
+    official = module_of(official_ast(prefix=""))
+    for name, value in official.named_parameters():
+        value.requires_grad_(".qkv." not in name)
+    model = spectrim.prune(official, prune_at=[0])
+    everything = {name for name, _ in model.named_parameters()}
+    assert trained(model) == {name for name in everything if ".query." not in name and ".key_value." not in name}
 
 
 @pytest.mark.filterwarnings("ignore:.*does not say with which mean")

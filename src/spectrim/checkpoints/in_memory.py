@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from spectrim.checkpoints.labels import check_labels
 from spectrim.checkpoints.layouts import LAYOUTS
 from spectrim.checkpoints.loading import build_model, check_given, open_checkpoint
 from spectrim.checkpoints.notices import warn_about
+from spectrim.checkpoints.strict import JOINED
 from spectrim.errors import CheckpointError, one_of
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning, given_pruning
@@ -36,7 +38,8 @@ def prune(
     """Make a model that is in memory drop patches.
 
     The new model has the weights of the old one, which are kept once: a step of training that changes one changes the
-    other. Not shared are weights that only other layouts have joined (query, key and value as one).
+    other, and what is frozen stays so. Not shared are weights that are laid out otherwise here (query, key and value as
+    one in other layouts, AudioMAE's patch projection).
 
     Args:
         model: `transformers.ASTForAudioClassification` or another module whose weights have one of the layouts that
@@ -95,6 +98,7 @@ def prune(
     warn_about(checkpoint, given, pruned.config.pruning, fresh_head=labels is not None)
     first = next(model.parameters())
     pruned = pruned.to(device=first.device, dtype=first.dtype)
+    _freeze(model, checkpoint.names, pruned)
     _share(model, checkpoint.names, pruned)
     return pruned
 
@@ -113,6 +117,32 @@ def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[
         arguments={} if settings is None else {"cfg": dict(vars(settings))},
         stride=stride,
     )
+
+
+def _freeze(model: nn.Module, names: Mapping[str, str], pruned: AudioTransformer) -> None:
+    """Let no weight be trained that is frozen in the old model; one that joins several is if all of them are."""
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        for place in _joined_places(names.get(name, "")):
+            parts.setdefault(place, []).append(parameter)
+    for place, ours in pruned.named_parameters():
+        trained = [part.requires_grad for part in parts.get(place, ())]
+        if trained and not any(trained):
+            ours.requires_grad_(False)
+        elif not all(trained):
+            warnings.warn(
+                f"{place} is one weight here, of which {type(model).__name__} has a part frozen: all of it is trained",
+                stacklevel=3,
+            )
+
+
+def _joined_places(place: str) -> list[str]:
+    """Names of our weights that what a layout puts in this place becomes, or becomes a part of."""
+    joined = JOINED.fullmatch(place)
+    if joined is None:
+        return [re.sub(r"\.weight_[gv]$", ".weight", place)]
+    both = f"{joined[1]}key_value.{joined[2]}"
+    return [f"{joined[1]}query.{joined[2]}", both] if ".qkv." in place else [both]
 
 
 @torch.no_grad()

@@ -109,10 +109,14 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, bad: float) -> 
 
 def test_weights_of_other_types(tmp_path: Path) -> None:
     state = official_ast(prefix="")
-    halves = {name: value.half() for name, value in state.items()}
-    loaded = from_pretrained(save(tmp_path, halves)).state_dict()
-    assert {value.dtype for value in loaded.values()} == {torch.float32}
-    assert torch.equal(loaded["norm.weight"], state["v.norm.weight"].half().float())
+    for dtype in (torch.float16, torch.float64):
+        others = {name: value.to(dtype) for name, value in state.items()}
+        loaded = from_pretrained(save(tmp_path, others)).state_dict()
+        assert {value.dtype for value in loaded.values()} == {torch.float32}
+        assert torch.equal(loaded["norm.weight"], state["v.norm.weight"].to(dtype).float())
+    others["v.norm.weight"][0] = 1e300
+    with pytest.raises(CheckpointError, match=r"v.norm.weight has 1 values that are NaN or infinite"):
+        from_pretrained(save(tmp_path, others))
     for odd in (torch.ones(64, dtype=torch.int64), torch.ones(64).to_sparse(), torch.empty(64, device="meta")):
         with pytest.raises(CheckpointError, match=r"v.norm.weight is no plain array"):
             from_pretrained(save(tmp_path, {**state, "v.norm.weight": odd}))

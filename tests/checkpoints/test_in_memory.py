@@ -47,9 +47,12 @@ def test_a_model_in_memory_gives_its_own_logits_and_then_prunes() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*does not say with which mean")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_both_models_have_the_same_weights(dtype: torch.dtype, tmp_path: Path) -> None:
     theirs = ast(dtype)
+    with torch.no_grad():
+        for value in theirs.parameters():
+            value.div_(1.5)
     model = spectrim.prune(theirs, prune_at=[1, 3])
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     ours = {value.untyped_storage().data_ptr() for value in model.parameters()}
@@ -169,6 +172,10 @@ def test_other_models_are_refused_with_what_is_known(model: Any, said: str) -> N
 
 def test_what_cannot_be_is_refused_before_anything_changes() -> None:
     theirs = ast()
+    theirs.classifier.half()
+    with pytest.raises(CheckpointError, match=r"has weights of torch.float16, torch.float32; bring it to one type"):
+        spectrim.prune(theirs)
+    theirs.float()
     before = {name: value.data_ptr() for name, value in theirs.state_dict().items()}
     for settings in ({"keep_rate": 0.0}, {"prune_at": [9]}, {"criterion": "louder"}, {"colour": "red"}, {"stride": 0}):
         with pytest.raises(InvalidSetting, match=next(iter(settings))):

@@ -76,7 +76,7 @@ def load_autoencoder(source: str | os.PathLike[str]) -> MaskedAutoencoder:
         warnings.warn(f"{read.name}: {AUDIOMAE_LICENCE}", LicenceNotice, stacklevel=2)
     check_shapes(title, state, expected)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.float().eval()
 
 
 def _official_fields(source: Source) -> MaskedConfig:

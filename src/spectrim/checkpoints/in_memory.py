@@ -16,7 +16,7 @@ from spectrim.checkpoints.labels import check_labels
 from spectrim.checkpoints.layouts import LAYOUTS
 from spectrim.checkpoints.loading import build_model, check_given, open_checkpoint
 from spectrim.checkpoints.notices import warn_about
-from spectrim.checkpoints.strict import JOINED
+from spectrim.checkpoints.strict import JOINED, listed
 from spectrim.errors import CheckpointError, one_of
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning, given_pruning
@@ -58,7 +58,7 @@ def prune(
         The model in evaluation mode, where the old one is and in its type of numbers.
 
     Raises:
-        CheckpointError: it is of a kind that is not known, or its weights do not fit.
+        CheckpointError: it is of a kind that is not known, or its weights do not fit or are of several types.
         InvalidSetting: a setting is out of range.
 
     Examples:
@@ -73,6 +73,9 @@ def prune(
         raise CheckpointError(f"{title} prunes already: model.set_pruning(keep_rate=…), or model(…, pruning=…)")
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"{title} is no model in memory; spectrim.from_pretrained takes files and hub ids")
+    types = {str(parameter.dtype) for parameter in model.parameters()}
+    if len(types) > 1:
+        raise CheckpointError(f"{title} has weights of {listed(types)}; bring it to one type first, e.g. model.float()")
     if pruning is None and keep_rate is None:
         keep_rate = 0.7
     stride = check_stride(settings.pop("stride", None))

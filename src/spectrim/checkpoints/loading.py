@@ -113,7 +113,7 @@ def from_pretrained(
         pruning=given_pruning(checkpoint.config.pruning, pruning, flat),
     )
     warn_about(checkpoint, given, model.config.pruning, fresh_head=names is not None)
-    return model
+    return model.float()
 
 
 def build_model(

@@ -31,7 +31,7 @@ def take_weights(
         ignored: regular expressions for keys that are there for another purpose.
 
     Returns:
-        {place: float32 copy}.
+        {place: copy, float32, or float64 where it was}.
 
     Raises:
         CheckpointError: a weight is missing, unexpected, or no array of finite numbers.
@@ -48,13 +48,13 @@ def take_weights(
 
 
 def _plain(title: str, weights: Mapping[str, Tensor], name: str) -> Tensor:
-    """One weight as a float32 copy, refused if it is no array of finite numbers."""
+    """One weight as a copy of 32 bits at least, refused if it is no array of finite numbers."""
     value = weights[name].detach()
     if value.layout is not torch.strided or value.device.type != "cpu" or not value.is_floating_point():
         raise CheckpointError(f"{title}: {name} is no plain array of floating-point numbers")
-    value = value.to(torch.float32, copy=True).contiguous()
-    if value.numel() and not all(bound.isfinite() for bound in value.aminmax()):
-        broken = int((~value.isfinite()).sum())
+    value = value.to(torch.promote_types(value.dtype, torch.float32), copy=True).contiguous()
+    if value.numel() and not all(bound.float().isfinite() for bound in value.aminmax()):
+        broken = int((~value.float().isfinite()).sum())
         raise CheckpointError(f"{title}: {name} has {broken} values that are NaN or infinite; it is damaged")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,55 @@ def test_both_models_have_the_same_weights(dtype: torch.dtype, tmp_path: Path) -
     model.save_pretrained(tmp_path / "ours")
     read = spectrim.from_pretrained(tmp_path / "ours")
     torch.testing.assert_close(read(inputs()).logits, model.float()(inputs()).logits)
+
+
+def compiled_inside(model: ASTForAudioClassification) -> nn.Module:
+    layers = model.audio_spectrogram_transformer.layers
+    layers[0] = torch.compile(layers[0], backend="eager")
+    return model
+
+
+class Task(nn.Module):
+    """As Lightning's modules are: a model beside what has no weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.loss = model, nn.CrossEntropyLoss()
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: torch.compile(model, backend="eager"),
+        nn.DataParallel,
+        lambda model: Task(nn.DataParallel(torch.compile(model, backend="eager"))),
+        compiled_inside,
+    ],
+)
+def test_a_model_inside_another_shares_its_weights_too(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    expected = ast()(inputs()).logits
+    theirs = wrap(ast())
+    theirs.requires_grad_(False)
+    model = spectrim.prune(theirs, prune_at=[1, 3])
+    assert list(model.config.id2label.values()) == ["dog", "cat", "rain"] and trained(model) == set()
+    ours = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    assert {value.untyped_storage().data_ptr() for value in theirs.parameters()} == ours
+    torch.testing.assert_close(model(inputs(), keep_rate=1.0).logits, expected, atol=1e-5, rtol=0)
+    if not isinstance(theirs, Task):
+        torch.testing.assert_close(theirs(inputs()).logits, expected, atol=1e-5, rtol=0)
+    with pytest.raises(CheckpointError, match="AudioTransformer prunes already"):
+        spectrim.prune(nn.DataParallel(model))
+
+
+def test_adapters_are_to_be_merged_first() -> None:
+    theirs = ast()
+    projection = theirs.audio_spectrogram_transformer.layers[0].attention.q_proj
+    adapted = nn.Module()  # as PEFT's: the layer, and two of low rank beside it
+    adapted.base_layer, adapted.lora_A, adapted.lora_B = projection, nn.Linear(96, 2), nn.Linear(2, 96)
+    theirs.audio_spectrogram_transformer.layers[0].attention.q_proj = adapted
+    with pytest.raises(CheckpointError, match=r"ASTForAudioClassification has adapters .*merge_and_unload\(\)"):
+        spectrim.prune(theirs)
 
 
 def test_the_front_end_comes_with_the_feature_extractor() -> None:

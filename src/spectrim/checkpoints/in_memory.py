@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,9 +17,13 @@ from spectrim.checkpoints.layouts import LAYOUTS
 from spectrim.checkpoints.loading import build_model, check_given, open_checkpoint
 from spectrim.checkpoints.notices import warn_about
 from spectrim.checkpoints.strict import JOINED, listed
+from spectrim.checkpoints.unwrap import COMPILED, PREFIXES
 from spectrim.errors import CheckpointError, one_of
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning, given_pruning
+
+ADAPTED = ".base_layer."
+"""In the name of every weight that PEFT has put an adapter on."""
 
 _KEY_OR_VALUE = re.compile(r"(.*attention\.)(key|value)\.(weight|bias)")
 
@@ -43,7 +47,8 @@ def prune(
 
     Args:
         model: `transformers.ASTForAudioClassification` or another module whose weights have one of the layouts that
-            `spectrim.from_pretrained` knows. It goes on working, and gives what it gave.
+            `spectrim.from_pretrained` knows, also inside ``torch.compile``, ``DataParallel`` and the like. It goes on
+            working, and gives what it gave.
         keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block; 0.7 where
             neither it nor ``pruning`` is given.
         pruning: the operating point as a value, instead of its fields one by one.
@@ -58,7 +63,8 @@ def prune(
         The model in evaluation mode, where the old one is and in its type of numbers.
 
     Raises:
-        CheckpointError: it is of a kind that is not known, or its weights do not fit or are of several types.
+        CheckpointError: it is of a kind that is not known, its weights do not fit or are of several types, or it has
+            adapters (PEFT), which are to be merged first.
         InvalidSetting: a setting is out of range.
 
     Examples:
@@ -68,14 +74,9 @@ def prune(
         >>> pruned.config.pruning.rates
         {1: 0.7, 2: 0.7}
     """
+    model = _unwrapped(model)
     title = type(model).__name__
-    if isinstance(model, AudioTransformer):
-        raise CheckpointError(f"{title} prunes already: model.set_pruning(keep_rate=…), or model(…, pruning=…)")
-    if not isinstance(model, nn.Module):
-        raise CheckpointError(f"{title} is no model in memory; spectrim.from_pretrained takes files and hub ids")
-    types = {str(parameter.dtype) for parameter in model.parameters()}
-    if len(types) > 1:
-        raise CheckpointError(f"{title} has weights of {listed(types)}; bring it to one type first, e.g. model.float()")
+    _check_model(model, title)
     if pruning is None and keep_rate is None:
         keep_rate = 0.7
     stride = check_stride(settings.pop("stride", None))
@@ -106,6 +107,39 @@ def prune(
     return pruned
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module of which all weights are, inside what puts one of `PREFIXES` before their names."""
+    while isinstance(model, nn.Module):
+        names = list(model.state_dict())
+        prefix = next((prefix for prefix in PREFIXES if names and all(name.startswith(prefix) for name in names)), "")
+        inside = getattr(model, prefix.removesuffix("."), None) if prefix else None
+        if not isinstance(inside, nn.Module):
+            break
+        model = inside
+    return model
+
+
+def _check_model(model: object, title: str) -> None:
+    """Raise `CheckpointError` for what is no model that could be pruned, and say what could be."""
+    if isinstance(model, AudioTransformer):
+        raise CheckpointError(f"{title} prunes already: model.set_pruning(keep_rate=…), or model(…, pruning=…)")
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"{title} is no model in memory; spectrim.from_pretrained takes files and hub ids")
+    if any(ADAPTED in name for name, _ in model.named_parameters()):
+        raise CheckpointError(
+            f"{title} has adapters beside its weights: prune what merge_and_unload() of the PeftModel gives, or prune "
+            "the model before it gets adapters"
+        )
+    types = {str(parameter.dtype) for parameter in model.parameters()}
+    if len(types) > 1:
+        raise CheckpointError(f"{title} has weights of {listed(types)}; bring it to one type first, e.g. model.float()")
+
+
+def _named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Its parameters, without what torch.compile puts inside names."""
+    return ((name.replace(COMPILED, ""), parameter) for name, parameter in model.named_parameters())
+
+
 def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[int, int] | None) -> Source:
     """A model in memory as `open_checkpoint` reads one from files."""
     described: Any = getattr(model, "config", None)
@@ -113,7 +147,7 @@ def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[
     extractor = {} if feature_extractor is None else feature_extractor.to_dict()
     return Source(
         name=title,
-        weights={name: value.detach().cpu() for name, value in model.state_dict().items()},
+        weights={name.replace(COMPILED, ""): value.detach().cpu() for name, value in model.state_dict().items()},
         config=json.loads(described.to_json_string(use_diff=False)) if hasattr(described, "to_json_string") else {},
         extractor=extractor,
         label_file=None,
@@ -125,7 +159,7 @@ def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[
 def _freeze(model: nn.Module, names: Mapping[str, str], pruned: AudioTransformer) -> None:
     """Let no weight be trained that is frozen in the old model; one that joins several is if all of them are."""
     parts: dict[str, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in _named_parameters(model):
         for place in _joined_places(names.get(name, "")):
             parts.setdefault(place, []).append(parameter)
     for place, ours in pruned.named_parameters():
@@ -152,7 +186,7 @@ def _joined_places(place: str) -> list[str]:
 def _share(model: nn.Module, names: Mapping[str, str], pruned: AudioTransformer) -> None:
     """Let the old model's weights be views of the new one's, wherever one is a part of the other."""
     ours = dict(pruned.named_parameters())
-    for name, parameter in model.named_parameters():
+    for name, parameter in _named_parameters(model):
         view = _view(ours, names.get(name, ""))
         if view is not None and torch.equal(view, parameter):
             parameter.data = view.data

@@ -191,6 +191,18 @@ def test_several_labels_a_clip_are_asked_for_by_the_problem_type() -> None:
         spectrim.prune(ast(), problem_type="regression")
 
 
+def test_dropout_that_is_left_out_is_named(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    spectrim.prune(ast(), prune_at=[1])
+    assert not any("dropout" in str(warning.message) for warning in recwarn)
+    theirs = ast(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.25)
+    theirs.save_pretrained(tmp_path)
+    said = r"ropout \(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.25\) is left out .* drop_path_rate="
+    with pytest.warns(UserWarning, match=said):
+        spectrim.prune(theirs, prune_at=[1])
+    with pytest.warns(UserWarning, match=said):
+        spectrim.from_pretrained(tmp_path)
+
+
 def test_an_encoder_gets_a_fresh_head() -> None:
     torch.manual_seed(0)
     encoder = ASTModel(ASTConfig(**SMALL)).eval()

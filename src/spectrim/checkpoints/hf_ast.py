@@ -55,6 +55,7 @@ SAME_FIELDS = (
     "time_stride",
     "layer_norm_eps",
 )
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 LAYER_NORM_EPS = 1e-12
 HEAD = "classifier.dense.weight"
 
@@ -122,6 +123,15 @@ def _front_end(source: Source) -> dict[str, Any]:
     if source.extractor.get("do_normalize") is False:
         return {"mean": 0.0, "std": 0.5}
     return {name: source.extractor[name] for name in ("mean", "std", "sampling_rate") if name in source.extractor}
+
+
+def left_out(source: Source) -> str:
+    """What is said of dropout, which the model has not; empty where there is none."""
+    rates = {name: source.config.get(name) for name in DROPOUT}
+    there = [f"{name}={rate:g}" for name, rate in rates.items() if isinstance(rate, int | float) and rate > 0]
+    if not there:
+        return ""
+    return f"its dropout ({', '.join(there)}) is left out in training; stochastic depth is there: drop_path_rate="
 
 
 def weight_names(source: Source, config: SpectrimConfig) -> dict[str, str]:

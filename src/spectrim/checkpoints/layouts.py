@@ -45,6 +45,7 @@ class Layout:
         audioset: whether 527 outputs that nothing names are AudioSet's in the order of its table.
         front_end: whether a file says the front end, or there is but one.
         licence: what to say when such weights are loaded.
+        left_out: what to say of settings of the file that our model does not have; empty for nothing.
         alike: a setting → what to say where it is not given, because another model's files look the same.
     """
 
@@ -63,6 +64,7 @@ class Layout:
     audioset: bool = True
     front_end: Callable[[Source], bool] = lambda _: False
     licence: str | None = None
+    left_out: Callable[[Source], str] = lambda _: ""
     alike: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -196,7 +198,7 @@ LAYOUTS: dict[str, Layout] = {
         transposed=True,
         bare_positions=True,
     ),
-    "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names),
+    "hf-ast": Layout(hf_ast.detect, hf_ast.read_fields, hf_ast.weight_names, left_out=hf_ast.left_out),
     "beats": Layout(
         beats.is_finetuned,
         beats.read_fields,

@@ -51,6 +51,8 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
     for name, words in layout.alike.items():
         if name not in settings and checkpoint.outputs:
             warnings.warn(f"{checkpoint.title}: {words}", AmbiguousCheckpoint, stacklevel=3)
+    if words := layout.left_out(source):
+        warnings.warn(f"{checkpoint.title}: {words}", stacklevel=3)
     if layout.licence:
         warnings.warn(f"{source.name}: {layout.licence}", LicenceNotice, stacklevel=3)
     said = layout.front_end(source) or "mean" in settings or not {"mean", "do_normalize"}.isdisjoint(source.extractor)

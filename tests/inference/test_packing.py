@@ -112,9 +112,22 @@ def test_sparse_and_nested_inputs_are_refused() -> None:
             layer(odd)
 
 
-def test_elsewhere_the_model_itself_comes_back(model: AudioTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spectrim.inference.packing.CAN_PACK", False)
-    assert pack_weights(model) is model
+@pytest.mark.parametrize("setting", [{"CAN_PACK": False}, {"LEAST_WEIGHTS": 1 << 17}])
+def test_where_nothing_is_packed_it_is_a_frozen_copy_too(
+    model: AudioTransformer, values: torch.Tensor, monkeypatch: pytest.MonkeyPatch, setting: dict[str, int]
+) -> None:
+    for name, value in setting.items():
+        monkeypatch.setattr(f"spectrim.inference.packing.{name}", value)
+    before = logits(model, values)
+    frozen = pack_weights(model.train())
+    wanted = logits(frozen, values)
+    torch.testing.assert_close(wanted, before, rtol=1e-5, atol=1e-5)
+    assert not is_packed(frozen)
+    assert model.training and not frozen.training
+    assert all(weight.requires_grad for weight in model.parameters())
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+    write(model)
+    torch.testing.assert_close(logits(frozen, values), wanted, rtol=0, atol=0)
     assert unpack_weights(model) is model
 
 
@@ -299,6 +312,6 @@ def test_without_the_operations_nothing_is_packed() -> None:
         "torch.ops.mkldnn = Without()",
         "from spectrim.inference import packing",
         "layer = torch.nn.Linear(512, 512)",
-        "assert not packing.CAN_PACK and packing.pack_weights(layer) is layer",
+        "assert not packing.CAN_PACK and type(packing.pack_weights(layer)) is torch.nn.Linear",
     )
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)

@@ -40,16 +40,16 @@ def pack_weights(model: _Module) -> _Module:
 
     Its linear layers hold their weights as the processor multiplies by them (`PackedLinear`); the logits are the same
     to rounding. It shares nothing with the model, which stays as it is: what becomes of the model's weights later does
-    not reach the frozen form, whose own are fixed. It is not trained, cast, moved, traced or compiled, and says so;
-    `save_pretrained` and ``state_dict`` give ordinary weights.
+    not reach the frozen form, whose own are fixed. With packed weights it is not trained, cast, moved, traced or
+    compiled, and says so; `save_pretrained` and ``state_dict`` give ordinary weights.
 
     Args:
         model: any module; its layers of type `torch.nn.Linear` with float32 weights on a CPU, and no fewer of them than
             `LEAST_WEIGHTS`, are packed, the rest is copied.
 
     Returns:
-        The frozen form, in evaluation mode. The model itself where there is nothing to pack: on other processors, where
-        PyTorch was built without oneDNN, for other types of weights.
+        The frozen form, in evaluation mode. Where there is nothing to pack (small layers, other processors or types of
+        weights, PyTorch without oneDNN) it is an ordinary copy whose weights ask for no gradients.
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini")
@@ -58,8 +58,6 @@ def pack_weights(model: _Module) -> _Module:
         True
     """
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and _pays(layer)]
-    if not linear:
-        return model
     memo: dict[int, Any] = {id(layer): PackedLinear(layer.weight, layer.bias) for layer in linear}
     return copy.deepcopy(model, memo).eval().requires_grad_(False)
 

@@ -107,9 +107,8 @@ class TorchModel(Backend):
         return self if _same(place, self.device) else TorchModel(self.network, self.pruning, place)
 
     def frozen(self) -> TorchModel:
-        """See `Backend.frozen`: with packed weights (`spectrim.pack_weights`), or a copy where there are none."""
-        packed = pack_weights(self.network)
-        return TorchModel(copy.deepcopy(packed) if packed is self.network else packed, self.pruning)
+        """See `Backend.frozen` and `spectrim.pack_weights`."""
+        return TorchModel(pack_weights(self.network), self.pruning)
 
     def prepare(self, waveforms: Sequence[Samples]) -> FrontendOutput:
         """Normalised log-mel of mono waveforms; see `Backend.prepare`."""

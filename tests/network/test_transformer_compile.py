@@ -118,6 +118,25 @@ def test_gradient_checkpointing_without_pixel_gradients_still_reaches_the_first_
     assert model.embeddings.projection.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed")
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_reentrant_checkpointing_of_a_frozen_model_trains_what_is_not(backbone: str) -> None:
+    model = small_model(backbone, keep_rate=0.6).requires_grad_(False).train()
+    model.enable_input_require_grads()  # as PEFT does
+    trained = [model.blocks[number].mlp.down.weight.requires_grad_() for number in (0, 9)]
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+        model.zero_grad()
+        model(clips(model.config), labels=torch.tensor([0, 4])).loss.backward()
+        gradients.append([weight.grad.clone() for weight in trained])
+    for plain, again in zip(*gradients, strict=True):
+        assert plain.abs().sum() > 0
+        torch.testing.assert_close(again, plain, **CLOSE)
+    assert all(weight.grad is None for weight in model.embeddings.parameters())
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_copies_and_pickles_are_the_same_model(backbone: str) -> None:
     model = small_model(backbone, keep_rate=0.6, criterion="random", random_seed=4)

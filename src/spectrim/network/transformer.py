@@ -349,6 +349,14 @@ class AudioTransformer(PreTrainedModel):
             decisions=tuple(policies) or None,
         )
 
+    def get_input_embeddings(self) -> nn.Module:
+        """What makes tokens of the input: the patch projection.
+
+        Where the model is frozen and adapters are trained, `PreTrainedModel.enable_input_require_grads` lets gradients
+        begin there, which reentrant gradient checkpointing needs.
+        """
+        return self.embeddings.projection
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         last = self.head.linear if isinstance(self.head, Head) else None

@@ -101,7 +101,7 @@ def test_what_passts_file_says_of_its_model(tmp_path: Path) -> None:
     front_end = ("sampling_rate", "features", "mean", "std", "padding")
     assert [told[name] for name in front_end] == [32000, "centred_log_mel", -4.5, 2.5, "silence"]
     assert (told["layout"], told["backbone"], told["grid"], told["max_length"]) == ("passt", "passt", (12, 99), 1000)
-    model = from_pretrained(saved(tmp_path, weights("passt/s10")), labels=["a", "b"], keep_rate=0.5)
+    model = from_pretrained(saved(tmp_path, weights("passt/s10")), labels=["a", "b"], keep_rate=0.5, prune_at=[1])
     assert (model.num_labels, model.config.resolved_criterion) == (2, "cls_attention")
 
 

@@ -129,7 +129,7 @@ def test_labels_and_lengths_of_others(tmp_path: Path) -> None:
 def test_a_criterion_that_asks_cls_is_refused_with_those_that_do_not(file: Path) -> None:
     refusal = r"'cls_attention'; allowed: .*mean_attention.*no \[CLS\]"
     with pytest.raises(InvalidSetting, match=refusal):
-        from_pretrained(file, criterion="cls_attention", keep_rate=0.5)
+        from_pretrained(file, criterion="cls_attention", keep_rate=0.5, prune_at=[1])
     model = from_pretrained(file, frames=101, keep_rate=0.5, prune_at=[1])
     with pytest.raises(InvalidSetting, match=refusal):
         model.set_pruning(criterion="cls_attention")

@@ -443,8 +443,8 @@ def test_wrong_settings_are_named_before_any_file_is_touched(wrong: dict[str, An
 
 
 def test_settings_that_only_this_checkpoint_makes_wrong_are_named_too(tmp_path: Path) -> None:
-    path = save(tmp_path, official_ast(depth=4))
-    for wrong in ({"prune_at": [4]}, {"keep_rate": [0.5, 0.5]}, {"reference_compat": True}):
+    path = save(tmp_path, official_ast(depth=5))
+    for wrong in ({"prune_at": [5]}, {"keep_rate": [0.5, 0.5]}, {"reference_compat": True}):
         with pytest.raises(InvalidSetting, match=next(iter(wrong))):
             from_pretrained(path, **wrong)
     assert from_pretrained(path, keep_rate=[0.5]).config.prune_at == [3]

@@ -14,6 +14,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 
 import spectrim
 from spectrim.errors import CheckpointError, InvalidSetting
+from spectrim.inference.torch_model import TorchModel
 
 SMALL = {
     "num_hidden_layers": 6,
@@ -248,3 +249,48 @@ def test_what_cannot_be_is_refused_before_anything_changes() -> None:
     with pytest.raises(CheckpointError, match="NaN"):
         spectrim.prune(theirs)
     assert before == {name: value.data_ptr() for name, value in theirs.state_dict().items()}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_shallow_model_is_told_where_to_prune(depth: int) -> None:
+    theirs = ast(num_hidden_layers=depth)
+    wanted = r"prune_at is \[\]; allowed: one block or more, e\.g\. \[1\]"
+    for given in ({"keep_rate": 0.5}, {}, {"keep_rate": 0.5, "prune_at": []}, {"keep_rate": [0.7, 0.5]}):
+        with pytest.raises(InvalidSetting, match=wanted):
+            spectrim.prune(theirs, **given)
+    with pytest.raises(InvalidSetting, match=wanted):
+        spectrim.prune(theirs, pruning=spectrim.Pruning(0.5, at=()))
+    model = spectrim.prune(theirs, keep_rate=1.0)
+    assert model.config.pruning.at == () and not model.config.pruning.prunes
+    for refused in (
+        lambda: model(inputs(), keep_rate=0.5),
+        lambda: model(inputs(), pruning=spectrim.Pruning(0.5, at=())),
+        lambda: model.set_pruning(keep_rate=0.5),
+        lambda: spectrim.macs(model, keep_rate=0.5),
+    ):
+        with pytest.raises(InvalidSetting, match=wanted):
+            refused()
+    assert spectrim.prune(theirs, keep_rate=0.5, prune_at=[0]).config.pruning.rates == {0: 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+def test_the_last_block_prunes_only_where_it_is_named() -> None:
+    for depth, blocks in ((5, (3,)), (7, (3,)), (8, (3, 6))):
+        assert spectrim.prune(ast(num_hidden_layers=depth), keep_rate=0.5).config.pruning.at == blocks
+    assert spectrim.prune(ast(num_hidden_layers=4), keep_rate=0.5, prune_at=[3]).config.pruning.at == (3,)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+def test_what_is_saved_without_a_block_still_loads_and_runs(tmp_path: Path) -> None:
+    ast(num_hidden_layers=2).save_pretrained(tmp_path / "theirs")
+    assert spectrim.from_pretrained(tmp_path / "theirs").config.pruning.at == ()
+    model = spectrim.prune(ast(num_hidden_layers=2), keep_rate=1.0)
+    expected = model(inputs()).logits
+    model.config.keep_rate = 0.5
+    model.save_pretrained(tmp_path / "ours")
+    read = TorchModel.load(tmp_path / "ours", device="cpu")
+    assert (read.pruning.keep_rate, read.pruning.at, read.pruning.prunes) == (0.5, (), False)
+    torch.testing.assert_close(read.logits(inputs()), expected, atol=1e-5, rtol=0)
+    with pytest.raises(InvalidSetting, match=r"prune_at is \[\]"):
+        spectrim.from_pretrained(tmp_path / "ours", keep_rate=0.7)

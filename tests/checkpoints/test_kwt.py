@@ -81,7 +81,7 @@ def test_what_the_file_says_of_its_model(tmp_path: Path) -> None:
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length", "grid")
     assert [told[name] for name in sizes] == [WIDTH, 4, 2, 2 * WIDTH, FRAMES, (1, FRAMES)]
     assert (told["layout"], told["features"], told["padding"]) == ("kwt-tflite", "mfcc", "silence")
-    assert (told["patch_size"], told["prune_at"]) == ([40, 1], [3])
+    assert (told["patch_size"], told["prune_at"]) == ([40, 1], [])
     assert told["parameters"] == sum(weight.numel() for weight in from_pretrained(file).parameters())
     config = from_pretrained(file).config
     assert (config.layer_norm_eps, config.resolved_criterion) == (1e-6, "cls_attention")
@@ -103,7 +103,7 @@ def test_labels(tmp_path: Path) -> None:
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    model = from_pretrained(write_tflite(tmp_path / "kwt.tflite", kwt_constants(4)), keep_rate=0.5)
+    model = from_pretrained(write_tflite(tmp_path / "kwt.tflite", kwt_constants(4)), keep_rate=0.5, prune_at=[2])
     model.save_pretrained(tmp_path / "saved")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

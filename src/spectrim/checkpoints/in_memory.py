@@ -52,7 +52,8 @@ def prune(
         keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block; 0.7 where
             neither it nor ``pruning`` is given.
         pruning: the operating point as a value, instead of its fields one by one.
-        prune_at: the pruning blocks, counted from 0; 3, 6 and 9 of twelve.
+        prune_at: the pruning blocks, counted from 0; 3, 6 and 9 of twelve, and to be named for a model of four or
+            fewer.
         criterion: what ranks the patches; see `spectrim.pruning.criteria`.
         feature_extractor: the ``ASTFeatureExtractor`` that made the model's input: its mean, std and rate go along, so
             that files can be tagged. AudioSet's otherwise.

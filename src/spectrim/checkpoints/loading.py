@@ -66,7 +66,7 @@ def from_pretrained(
         source: a directory, a file, a hub id ``owner/name``, or ``"spectrim-mini"``, the model in the package.
         pruning: the operating point as a value; or, instead, its fields one by one:
         keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block.
-        prune_at: the pruning blocks, counted from 0.
+        prune_at: the pruning blocks, counted from 0; needed for a keep rate below 1 where the model has none.
         criterion: what ranks the patches; see `spectrim.pruning.criteria`.
         labels: replace the head by a fresh one for these labels. Needed where the checkpoint has no head.
         stride: step between patches, one number or (along frequency, along time), for official ASTs and lone Hugging

@@ -88,8 +88,11 @@ def sizes_of(source: Source, projection: str, blocks: str, up: str, *, square: b
 
 
 def default_blocks(depth: int) -> list[int]:
-    """The paper's pruning blocks, as far as a model of ``depth`` blocks has them."""
-    return [block for block in (3, 6, 9) if block < depth]
+    """The paper's pruning blocks, as far as a model of ``depth`` blocks has blocks behind them.
+
+    What goes at the last block has been computed already, but for a head that reads the patches.
+    """
+    return [block for block in (3, 6, 9) if block < depth - 1]
 
 
 def weights_and_biases(modules: Mapping[str, str], qkv_bias: bool) -> dict[str, str]:

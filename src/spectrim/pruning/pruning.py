@@ -286,20 +286,36 @@ def given_pruning(base: Pruning, pruning: Pruning | None, flat: Mapping[str, Any
             unless one is given.
 
     Raises:
-        InvalidSetting: both are given, or a value is not allowed.
+        InvalidSetting: both are given, or a value is not allowed, or what is asked for drops patches at no block.
     """
     given = {name: value for name, value in flat.items() if value is not None}
     if pruning is None:
         if "reducer" in given or "attention_mass" in given:
             beside = {"reducer": base.reducer, "attention_mass": base.attention_mass, **given}
             given = {"criterion": criterion_with(base.criterion, beside["reducer"], beside["attention_mass"]), **given}
-        return base.changed(given) if given else base
+        chosen = base.changed(given) if given else base
+        if "keep_rate" in given or "prune_at" in given:
+            check_blocks(chosen)
+        return chosen
     if not isinstance(pruning, Pruning):
         raise InvalidSetting("pruning", pruning, "a spectrim.Pruning, e.g. Pruning(keep_rate=0.7)")
     if given:
         name, value = next(iter(given.items()))
         raise InvalidSetting(name, value, "nothing beside pruning=, which holds it")
+    if not pruning.at and pruning != base:
+        check_blocks(pruning)
     return pruning
+
+
+def check_blocks(pruning: Pruning) -> None:
+    """Raise `InvalidSetting` for a keep rate below 1 with no block to use it, as nobody can mean who asks for one.
+
+    Not part of `Pruning.check`: a saved configuration that says so still loads, and keeps every patch.
+    """
+    rates = pruning.keep_rate if isinstance(pruning.keep_rate, tuple) else (pruning.keep_rate,)
+    if not pruning.at and min(rates, default=1.0) < 1.0:
+        allowed = "one block or more, e.g. [1], with a keep rate below 1: a model of few blocks has none by default"
+        raise InvalidSetting("prune_at", [], f"{allowed}; keep_rate=1 keeps every patch")
 
 
 def criterion_with(criterion: str, reducer: Any, attention_mass: Any = 0.0) -> str:

@@ -116,6 +116,39 @@ def test_an_array_is_heard_as_its_file(model: spectrim.AudioTransformer) -> None
     assert len(list(spectrim.predict(rows, model))) == 1
 
 
+class Decoder:
+    """Stands in for the AudioDecoder of torchcodec that `datasets` gives since release 4: no mapping, and no array."""
+
+    def __init__(self, samples: np.ndarray | None, rate: int) -> None:
+        self.values = {"array": samples, "sampling_rate": rate}
+
+    def __getitem__(self, key: str) -> object:
+        if key not in self.values:
+            raise TypeError("'AudioDecoder' object is not subscriptable")
+        if self.values[key] is None:
+            raise RuntimeError("could not seek")
+        return self.values[key]
+
+
+def test_a_row_that_is_a_decoder_is_heard_as_its_file(model: spectrim.AudioTransformer) -> None:
+    path, samples, rate = clip()
+    expected = spectrim.predict(path, model).scores
+    both = np.stack([1.5 * samples, 0.5 * samples])
+    for array in (samples, both, both[:1] * 2 / 3, torch.from_numpy(both)):
+        np.testing.assert_allclose(spectrim.predict(Decoder(array, rate), model).scores, expected, atol=1e-4)
+    rows = [Decoder(None, rate), Decoder(samples, rate), {"array": samples, "sampling_rate": rate}]
+    damaged, *heard = spectrim.predict(rows, model)
+    assert damaged.error == "cannot be decoded: could not seek" and [row.error for row in heard] == [None, None]
+    with pytest.raises(AudioError, match="waveform 0: cannot be decoded"):
+        spectrim.predict(Decoder(None, rate), model)
+    with pytest.raises(InvalidSetting, match=f"{rate}, as waveform 0 says"):
+        spectrim.predict(Decoder(samples, rate), model, sampling_rate=8000)
+    no_rate = Decoder(samples, rate)
+    del no_rate.values["sampling_rate"]
+    with pytest.raises(InvalidSetting, match="sound is 'Decoder'; allowed: rows with 'array' and 'sampling_rate'"):
+        spectrim.predict(no_rate, model)
+
+
 def test_an_array_at_another_rate_is_resampled_and_a_long_one_cut(
     model: spectrim.AudioTransformer, tmp_path: Path
 ) -> None:
@@ -165,7 +198,12 @@ def test_what_cannot_be_heard_is_an_error_of_the_one_and_a_row_among_several(
         (["a.wav"], {"sampling_rate": 16000}, "None with files"),
         (["a.wav", np.zeros(16000)], {}, "a path, as the first"),
         (5, {}, "sound is 'int'"),
-        ([5], {}, "a path, as the first"),
+        ([5], {}, "sound is 'several of type int'; allowed: paths, or arrays"),
+        (
+            [0.0, 0.1],
+            {"sampling_rate": 16000},
+            r"type float'; .* the samples of one sound are numpy\.asarray\(samples\)",
+        ),
         (".", {}, r"predict\(\[folder\]\)"),
         (["a.wav"], {"window": -1.0}, "window"),
         (["a.wav"], {"aggregate": "median"}, "aggregate"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, Protocol, TypeAlias, TypeGuard, overload
 
 import numpy as np
 import torch
@@ -24,10 +25,18 @@ from spectrim.inference.predict import BATCH_SIZE, check_windows, predict_files,
 from spectrim.inference.results import FilePrediction
 from spectrim.inference.tagger import Tagger
 
+
+class Row(Protocol):
+    """What is read as a row of `datasets.Audio`; before release 4 a dictionary, since then a decoder of torchcodec."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """``"array"`` or ``"sampling_rate"``."""
+
+
 PathLike: TypeAlias = str | os.PathLike[str]
-Array: TypeAlias = np.ndarray | Tensor | Mapping[str, Any]
+Array: TypeAlias = np.ndarray | Tensor | Row
 Sound: TypeAlias = PathLike | Array
-"""A file, a mono waveform (samples,), or a row of `datasets.Audio`: ``{"array": …, "sampling_rate": …}``."""
+"""A file, a mono waveform (samples,), or a row of `datasets.Audio`: ``row["array"]`` and ``row["sampling_rate"]``."""
 
 
 @overload
@@ -134,7 +143,7 @@ def predict(
         if Path(sound).is_dir():
             raise InvalidSetting("sound", str(sound), "one file; the files of a folder are predict([folder])")
         return _only(predict_files(Selection([os.fspath(sound)]), model, workers=workers, **options))
-    if isinstance(sound, ARRAYS):
+    if _is_array(sound):
         return _only(_predict_arrays(iter([sound]), sampling_rate, model, **options))
     if not isinstance(sound, Iterable):
         raise InvalidSetting("sound", type(sound).__name__, "a path, an array, or several of them")
@@ -142,8 +151,11 @@ def predict(
     first = next(sounds, None)
     if first is None:
         return iter(())
-    if isinstance(first, ARRAYS):
+    if _is_array(first):
         return _predict_arrays(chain([first], sounds), sampling_rate, model, **options)
+    if not isinstance(first, PATHS):
+        allowed = "paths, or arrays; the samples of one sound are numpy.asarray(samples)"
+        raise InvalidSetting("sound", f"several of type {type(first).__name__}", allowed)
     _refuse_rate(sampling_rate)
     paths = [first, *sounds]
     for index, path in enumerate(paths):
@@ -153,7 +165,15 @@ def predict(
 
 
 PATHS = (str, os.PathLike)
-ARRAYS = (np.ndarray, Tensor, Mapping)
+
+
+def _is_row(sound: Any) -> bool:
+    """Whether it is a row; what can be looked up and not gone through is taken for a decoder that is one."""
+    return isinstance(sound, Mapping) or (hasattr(type(sound), "__getitem__") and not isinstance(sound, Iterable))
+
+
+def _is_array(sound: Any) -> TypeGuard[Array]:
+    return isinstance(sound, np.ndarray | Tensor) or _is_row(sound)
 
 
 def _refuse_rate(sampling_rate: int | None) -> None:
@@ -201,7 +221,8 @@ def _predict_arrays(
     aggregate: str,
 ) -> Iterator[FilePrediction]:
     first = next(sounds)
-    _array_and_rate(first, sampling_rate, 0)
+    with suppress(AudioError):
+        _rate(first, sampling_rate, 0)
     opened = open_model(model, keep_rate, precision, device, backend)
     length, distance = check_windows(opened, window, hop)
     rate = opened.config.sampling_rate
@@ -228,38 +249,64 @@ def _windows(sound: Any, sampling_rate: int | None, index: int, rate: int, sizes
     yield None
 
 
-def _array_and_rate(sound: Any, sampling_rate: int | None, index: int) -> tuple[Any, int]:
-    """What should be a waveform, and its rate in hertz.
+def _rate(sound: Any, sampling_rate: int | None, index: int) -> int:
+    """The rate of a waveform in hertz.
 
     Raises:
         InvalidSetting: there is no rate, or two.
+        AudioError: as `_looked_up`.
     """
-    if isinstance(sound, Mapping):
-        if not {"array", "sampling_rate"} <= sound.keys():
-            raise InvalidSetting("sound", list(sound), "rows with 'array' and 'sampling_rate'")
-        if sampling_rate not in (None, sound["sampling_rate"]):
-            raise InvalidSetting("sampling_rate", sampling_rate, f"{sound['sampling_rate']}, as waveform {index} says")
-        sound, sampling_rate = sound["array"], sound["sampling_rate"]
+    if isinstance(sound, Mapping) and not {"array", "sampling_rate"} <= sound.keys():
+        raise InvalidSetting("sound", list(sound), "rows with 'array' and 'sampling_rate'")
+    if _is_row(sound):
+        own = _looked_up(sound, "sampling_rate", index)
+        if sampling_rate not in (None, own):
+            raise InvalidSetting("sampling_rate", sampling_rate, f"{own}, as waveform {index} says")
+        sampling_rate = own
     if sampling_rate is None:
         raise InvalidSetting("sampling_rate", None, "the rate of the waveforms in hertz, e.g. 16000")
     whole = isinstance(sampling_rate, int | np.integer) and not isinstance(sampling_rate, bool)
     if not whole or not LOWEST_RATE <= sampling_rate <= HIGHEST_RATE:
         allowed = f"a whole number of hertz from {LOWEST_RATE} to {HIGHEST_RATE}"
         raise InvalidSetting("sampling_rate", sampling_rate, allowed)
-    return sound, int(sampling_rate)
+    return int(sampling_rate)
+
+
+def _looked_up(row: Any, key: str, index: int) -> Any:
+    """A value of a row.
+
+    Raises:
+        InvalidSetting: it has none of that name.
+        AudioError: it is a decoder, and its sound is damaged.
+    """
+    try:
+        return row[key]
+    except (LookupError, TypeError) as error:
+        raise InvalidSetting("sound", type(row).__name__, "rows with 'array' and 'sampling_rate'") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise AudioError(f"waveform {index}", f"cannot be decoded: {error}") from error
 
 
 def _waveform(sound: Any, sampling_rate: int | None, index: int) -> tuple[Samples, int]:
     """Samples (n,) float32 and their rate in hertz.
 
     Raises:
-        InvalidSetting: see `_array_and_rate`.
+        InvalidSetting: see `_rate`.
         AudioError, InputShapeError: it is no mono waveform that can be heard.
     """
-    array, rate = _array_and_rate(sound, sampling_rate, index)
+    rate = _rate(sound, sampling_rate, index)
+    array = _looked_up(sound, "array", index) if _is_row(sound) else sound
     if not isinstance(array, np.ndarray | Tensor | list | tuple):
         raise AudioError(f"waveform {index}", f"is a {type(array).__name__}; wanted: an array or tensor")
-    clips = as_clips([array], torch.device("cpu"))  # type: ignore[list-item]
+    if _is_row(sound) and not isinstance(sound, Mapping):
+        array = _mixed_down(array)
+    clips = as_clips([array], torch.device("cpu"))
     check_clips(clips, frame_samples(rate), rate)
     samples: Samples = clips[0].detach().cpu().to(torch.float32).numpy()
     return samples, rate
+
+
+def _mixed_down(array: Any) -> Any:
+    """What a decoder gives: (channels, samples) → (samples,); everything else stays as it is."""
+    values = torch.as_tensor(array) if isinstance(array, np.ndarray | Tensor) else None
+    return values.mean(dim=0) if values is not None and values.ndim == 2 and values.is_floating_point() else array

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +67,14 @@ def test_a_rate_given_for_one_pass_stands_above_the_configured_one() -> None:
         with pytest.raises(InvalidSetting, match="keep_rate"):
             config.plan(512, config.pruning.changed({"keep_rate": wrong}))
     assert config.keep_rate == 0.5
+
+
+@pytest.mark.parametrize("rates", [np.array([0.75, 0.5]), torch.tensor([0.75, 0.5])])
+def test_an_array_of_keep_rates_is_told_to_become_a_list(rates: np.ndarray | torch.Tensor) -> None:
+    with pytest.raises(InvalidSetting, match=r"keep_rate is .*a number in \(0, 1\], or a list of them: \.tolist\(\)"):
+        Pruning(rates, at=(2, 5))
+    assert Pruning(rates.tolist(), at=(2, 5)).rates == {2: 0.75, 5: 0.5}
+    assert Pruning(np.float32(0.5)) == Pruning(0.5)
 
 
 def test_the_public_codes_gather_loses_the_extra_tokens_every_time() -> None:

@@ -353,6 +353,8 @@ def check_public_gather(field: str, criterion: str) -> None:
 
 
 def _rates(value: Any) -> float | tuple[float, ...]:
+    if not isinstance(value, numbers.Real) and hasattr(value, "tolist"):
+        raise InvalidSetting("keep_rate", value, "a number in (0, 1], or a list of them: .tolist() of an array")
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(check_keep_rate(rate) for rate in value)
     return check_keep_rate(value)

@@ -14,7 +14,9 @@ from command_line import rows_of
 from PIL import Image
 from tone_table import small_model, write_tones
 
+from spectrim.checkpoints import from_pretrained
 from spectrim.comparison import measuring
+from spectrim.comparison.run import compare
 from spectrim.data import DATA_SETS
 from spectrim.files import sole_writer
 from spectrim.measure.metrics import accuracy
@@ -91,6 +93,24 @@ def test_values_are_those_of_the_model_scored_by_itself(made: tuple[Path, str], 
     (scores,) = tuned.scores.values()
     assert rows["tuned"]["accuracy"] == pytest.approx(accuracy(scores, tuned.targets))
     assert rows["intensity"]["executed_macs"] < rows["dense"]["executed_macs"]
+
+
+def test_models_in_memory_are_those_of_their_files(
+    made: tuple[Path, str], model: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "score_part", lambda *_, **__: pytest.fail("measured again"))
+    found = compare(
+        *(from_pretrained(model), made[0]),
+        **{"data_set": "csv", "root": root, "options": {"fold": 2}, "device": "cpu", "workers": 0},
+        **{"draws": 2, "traced": 4, "repeats": 2, "batch_sizes": (1, 2), "keep_rates": 0.4},
+        methods=("attention", "intensity"),
+        runs={"tuned": from_pretrained(made[0].parent / "run" / "model")},
+    )
+    before = {row["method"]: row for row in json.loads((made[0] / "results.json").read_text())["rows"]}
+    assert [row["method"] for row in found.rows] == ["dense", "attention", "intensity", "random", "tuned"]
+    for row in found.rows:
+        assert row["accuracy"] == before[row["method"]]["accuracy"]
+    assert (found.facts["model"], found.facts["runs"]) == ("the model", {"tuned": "the model"})
 
 
 def test_what_is_measured_is_not_measured_again(

@@ -26,6 +26,7 @@ from spectrim.data.splits import halves
 from spectrim.files import sole_writer
 from spectrim.network.transformer import AudioTransformer
 from spectrim.tuning.hearing import Hearing
+from spectrim.tuning.run import tune
 
 run = partial(command_line.run, "tune")
 CLIPS = 72
@@ -146,6 +147,25 @@ def test_nothing_is_asked_twice_and_another_target_costs_no_search(
     before = json.loads((made[0] / "results.json").read_text())
     again = json.loads(printed)
     assert again["rows"] == before["rows"] and again["chosen"] == before["chosen"]
+
+
+def test_a_model_in_memory_is_tuned_as_its_file(
+    made: tuple[Path, str], model: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "score_part", lambda *_, **__: pytest.fail("measured again"))
+    loaded = from_pretrained(model).train()
+    found = tune(
+        *(loaded, made[0]),
+        **{"max_drop": 90, "data_set": "csv", "root": root, "part": "test", "options": {"fold": 1}, "device": "cpu"},
+        **{"workers": 0, "draws": 2, "repeats": 2, "clips_at_once": 2, "finalists": 1},
+        methods=("attention", "variation"),
+    )
+    content = json.loads((made[0] / "results.json").read_text())
+    assert (found.chosen, found.facts["model"]) == (content["chosen"], "the model")
+    assert found.network is not None and found.network is not loaded and found.network.config.pruning.prunes
+    assert loaded.training and not loaded.config.pruning.prunes
+    for name, weight in loaded.state_dict().items():
+        torch.testing.assert_close(found.network.state_dict()[name], weight, atol=0, rtol=0)
 
 
 def test_a_run_that_is_broken_off_goes_on(

@@ -394,6 +394,7 @@ def test_another_rate_becomes_the_models(model: AudioTransformer, sound: Any, tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"clip": np.zeros(16000)}, "clip is 'ndarray'; allowed: the name of a sound file"),
         ({"keep_rate": 0.0}, "keep_rate is 0.0; allowed: a number in"),
         ({"keep_rate": [0.5]}, "one number, or 2 of them"),
         ({"windows": -1}, "windows is -1; allowed: 0 or more"),
@@ -402,7 +403,7 @@ def test_another_rate_becomes_the_models(model: AudioTransformer, sound: Any, tm
 )
 def test_settings(options: dict[str, Any], message: str, model: AudioTransformer, sound: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match=message):
-        explain(sound(1.0), model, output=tmp_path / "out", **{"device": "cpu", **options})
+        explain(**{"clip": sound(1.0), "model": model, "output": tmp_path / "out", "device": "cpu", **options})
     assert not (tmp_path / "out").exists()
 
 

@@ -22,6 +22,7 @@ from spectrim.checkpoints import DescribedSource, describe, from_pretrained
 from spectrim.data import DATA_SETS
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
 from spectrim.inference.predict import predict_files
+from spectrim.inference.torch_model import TorchModel
 from spectrim.measure import evaluate as evaluation
 from spectrim.measure.evaluate import Evaluation, evaluate
 from spectrim.measure.metric_intervals import clip_intervals
@@ -112,6 +113,48 @@ def test_the_dense_model_is_the_same_for_every_criterion(one: Evaluation) -> Non
     assert (first["criterion"], second["criterion"]) == ("cls_attention", "intensity")
     assert {**first, "criterion": ""} == {**second, "criterion": ""}
     assert (first["change"], first["change_low"], first["change_high"], first["macs_saved"]) == (0, 0, 0, 0)
+
+
+def test_a_model_in_memory_is_measured_as_its_file(one: Evaluation, model: str, root: Path) -> None:
+    loaded = from_pretrained(model).train()
+    same = {"folds": [2], "keep_rates": RATES, "criteria": ("auto", "intensity"), **QUICK}
+    found = evaluate(loaded, "csv", root, **same)
+    timed = dict.fromkeys(("ms_per_clip", "speed_up"))
+    assert [row | timed for row in found.rows] == [row | timed for row in one.rows]
+    assert loaded.training and (found.facts["model"], found.runs[0]["model"]) == ("the model", "the model")
+    backend = TorchModel(loaded.eval(), Pruning(0.4, (0,), "intensity"))
+    rows = evaluate(backend, "csv", root, folds=[2], keep_rates=0.4, **QUICK).rows
+    count = macs(loaded, pruning=backend.pruning)
+    assert [(row["keep_rate"], row["criterion"]) for row in rows] == [(1.0, "intensity"), (0.4, "intensity")]
+    assert rows[1]["executed_macs"] == count.executed
+    for name, fields, said in (
+        ("folds", {"folds": [1, 2]}, "model is 'the model'; allowed: a name with {fold} in it for 2 folds"),
+        ("reducer", {"reducer": "cluster"}, r"reducer is 'cluster'; .*model\.set_pruning\(reducer=…\)"),
+    ):
+        with pytest.raises(InvalidSetting, match=said):
+            evaluate(loaded, "csv", root, **{**same, **fields}), name
+    with pytest.raises(InvalidSetting, match=r"model is 'the model'; .* an exported file has one operating point only"):
+        evaluate(Exported(loaded), "csv", root, **same)
+    loaded.config.prune_at = []
+    with pytest.raises(InvalidSetting, match=r"prune_at is \[\]; allowed: one block or more"):
+        evaluate(loaded, "csv", root, **same)
+    with pytest.raises(InvalidSetting, match=r"model is 'Linear'; .*spectrim\.prune makes one"):
+        evaluate(torch.nn.Linear(2, 2), "csv", root, **same)
+
+
+class Exported(TorchModel):
+    """Stands in for a model with one operating point."""
+
+    prunable = False
+
+
+def test_a_reducer_is_that_of_a_model_that_was_loaded_with_it(model: str, root: Path) -> None:
+    same = {"folds": [2], "keep_rates": np.array([0.4]), **QUICK}
+    found = evaluate(model, "csv", root, reducer="cluster", **same)
+    loaded = evaluate(from_pretrained(model, reducer="cluster"), "csv", root, **same)
+    timed = dict.fromkeys(("ms_per_clip", "speed_up"))
+    assert [row | timed for row in found.rows] == [row | timed for row in loaded.rows]
+    assert {row["reducer"] for row in found.rows} == {"cluster"} and len(found.rows) == 2
 
 
 def test_random_pruning_is_the_mean_of_its_draws_and_stands_beside_every_ranking(model: str, root: Path) -> None:
@@ -311,6 +354,10 @@ def test_times_are_medians_over_runs(models: str, root: Path, monkeypatch: pytes
     [
         ({"keep_rates": [1.0, 0.0]}, r"keep_rate is 0\.0"),
         ({"keep_rates": []}, "keep_rates is"),
+        ({"keep_rates": 1.5}, r"keep_rate is 1\.5"),
+        ({"keep_rates": "0.5"}, r"keep_rate is '0\.5'"),
+        ({"criteria": "loudness"}, "criterion is 'loudness'; allowed: one of auto"),
+        ({"model": "MODEL", "seeds": [], "reducer": "shrink"}, "reducer is 'shrink'"),
         ({"criteria": ["loudness"]}, "criterion is 'loudness'; allowed: one of auto"),
         ({"criteria": []}, "criterion is"),
         ({"part": "everything"}, "part is 'everything'"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spectrim.errors import InvalidSetting, nearest_of
 from spectrim.pruning.criteria import AUTO, CRITERIA
 from spectrim.pruning.plan import Encoder
-from spectrim.pruning.pruning import Pruning, check_keep_rate
+from spectrim.pruning.pruning import Pruning, several_rates
 from spectrim.pruning.reducers import REDUCERS
 
 DENSE, ATTENTION, RANDOM = "dense", "attention", "random"
@@ -153,7 +153,7 @@ def reads_scores(reducer: str) -> bool:
 
 def plan_cases(
     methods: Sequence[Method],
-    keep_rates: Sequence[float],
+    keep_rates: float | Sequence[float],
     own: Pruning,
     depth: int,
     own_criterion: str,
@@ -183,10 +183,9 @@ def plan_cases(
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
         raise InvalidSetting("draws", draws, "2 or more: one draw does not tell how much draws differ")
-    rates = list(dict.fromkeys(check_keep_rate(rate) for rate in keep_rates))
-    rates = [rate for rate in rates if rate < 1.0]
+    rates = [rate for rate in dict.fromkeys(several_rates(keep_rates)) if rate < 1.0]
     if not rates:
-        raise InvalidSetting("keep_rates", list(keep_rates), "at least one number below 1")
+        raise InvalidSetting("keep_rates", keep_rates, "at least one number below 1")
     if not own.at:
         raise InvalidSetting("prune_at", list(own.at), "a model with a pruning block at least")
     dense = Method(DENSE, AUTO, DROP).at(own, 1.0)

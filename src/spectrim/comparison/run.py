@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,12 +27,13 @@ from spectrim.data import AudioDataset, find_data_set
 from spectrim.data.dataset import evenly
 from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend
-from spectrim.inference.opening import open_model
+from spectrim.inference.opening import ModelSource, name_of, open_model
 from spectrim.machine import default_workers, environment
 from spectrim.measure.benchmark import BATCH_SIZES, check_amount
 from spectrim.measure.metric_intervals import RESAMPLES, how_made
 from spectrim.measure.metrics import chance_level
 from spectrim.measure.scoring import check_measurable, label_columns
+from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import BACKBONE_CRITERIA
 
 REPEATS = 20
@@ -68,7 +68,7 @@ class Comparison:
 
 
 def compare(
-    model: str | os.PathLike[str],
+    model: ModelSource,
     out: str | Path,
     *,
     data_set: str | None = None,
@@ -77,9 +77,9 @@ def compare(
     options: Mapping[str, Any] | None = None,
     limit: int | None = None,
     methods: Sequence[str] = DEFAULT_METHODS,
-    keep_rates: Sequence[float] = KEEP_RATES,
+    keep_rates: float | Sequence[float] = KEEP_RATES,
     prune_at: Sequence[int] | None = None,
-    runs: Mapping[str, str | os.PathLike[str]] | None = None,
+    runs: Mapping[str, ModelSource] | None = None,
     draws: int = DRAWS,
     traced: int = TRACED,
     batch_size: int = 32,
@@ -97,7 +97,8 @@ def compare(
     one pass of all cases in turn, so that a further case means new times for all.
 
     Args:
-        model: what `spectrim.from_pretrained` takes; its pruning blocks and its treatment of padding hold for all.
+        model: what `spectrim.from_pretrained` takes, or a model in memory; its pruning blocks and its treatment of
+            padding hold for all.
         out: folder of the results.
         data_set: name in `spectrim.data.DATA_SETS`; None for ``"folder"``.
         root: where it is; None, with ``"spectrim-mini"``, for the clips in the package.
@@ -105,9 +106,10 @@ def compare(
         options: of the data set's opener.
         limit: at most so many clips, evenly spread.
         methods: see `spectrim.comparison.methods.read_methods`.
-        keep_rates: in (0, 1], one at least below 1.
+        keep_rates: in (0, 1], one or several, one at least below 1.
         prune_at: pruning blocks, in place of the model's; not of ``runs``.
-        runs: name → a fine-tuned model, or the folder of its training run, measured at its own operating point.
+        runs: name → a fine-tuned model, in memory or not, or the folder of its training run, measured at its own
+            operating point.
         draws: tables of random scores.
         traced: clips whose kept patches are compared, at most.
         batch_size: clips in a forward pass, for the scores.
@@ -133,7 +135,7 @@ def compare(
         _check_run_name(name)
     store = Store(Path(out))
     backend = open_prunable(model, "model", device)
-    clips = evenly(open_part(backend, os.fspath(model), data_set, root, part, options or {}), limit)
+    clips = evenly(open_part(backend, name_of(model), data_set, root, part, options or {}), limit)
     label_columns(backend.labels, clips.labels)
     check_measurable(clips, part)
     config = backend.config
@@ -162,8 +164,8 @@ def compare(
     rows = [row | further for row, further in zip(rows, costs, strict=True)]
     interval = how_made(clips.metric, resamples, len(answers.ids), answers.groups)
     facts = {
-        "model": os.fspath(model),
-        "runs": {name: os.fspath(folder) for name, folder in (runs or {}).items()},
+        "model": name_of(model),
+        "runs": {name: name_of(folder) for name, folder in (runs or {}).items()},
         "data_set": data_set or ("packaged clips" if root is None else "folder"),
         "part": part,
         "metric": clips.metric,
@@ -194,11 +196,11 @@ def _no_progress(stage: str, done: int, total: int) -> None:
     """Ignore progress."""
 
 
-def open_prunable(model: str | os.PathLike[str], field: str, device: str) -> Backend:
+def open_prunable(model: ModelSource, field: str, device: str) -> Backend:
     """A model that has several operating points; ``field`` is what an error calls it."""
     backend = open_model(model, device=device)
     if not backend.prunable:
-        raise InvalidSetting(field, os.fspath(model), "a checkpoint: an exported file has one operating point only")
+        raise InvalidSetting(field, name_of(model), "a checkpoint: an exported file has one operating point only")
     return backend
 
 
@@ -222,8 +224,10 @@ def open_part(
     return opened
 
 
-def _model_of(folder: str | os.PathLike[str]) -> str:
-    """The model in the folder of a training run, or the folder itself."""
+def _model_of(folder: ModelSource) -> ModelSource:
+    """The model in the folder of a training run, or the folder itself; a model in memory as it is."""
+    if isinstance(folder, Backend | AudioTransformer):
+        return folder
     inside = Path(folder) / MODEL
     return str(inside if (inside / "config.json").is_file() else folder)
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -197,9 +198,10 @@ def explain_clip(
         on_window: called with the number of windows done after each.
 
     Raises:
-        InvalidSetting: the keep rate is out of range, or ``windows`` negative.
+        InvalidSetting: the clip is no file, the keep rate is out of range, or ``windows`` negative.
         AudioError: the clip cannot be used, wherever in it the fault lies.
     """
+    check_clip(clip)
     if isinstance(windows, bool) or windows < 0:
         raise InvalidSetting("windows", windows, "0 or more")
     backend = TorchModel(model) if isinstance(model, AudioTransformer) else model
@@ -207,6 +209,13 @@ def explain_clip(
     backend = backend.at(keep_rate=keep_rate)
     with closing(_decoded(clip, backend)) as decoded:
         return explain_windows(clip, decoded, backend, windows=windows, name=name, on_window=on_window)
+
+
+def check_clip(clip: Any) -> None:
+    """Raise `InvalidSetting` for what names no file."""
+    if not isinstance(clip, str | os.PathLike):
+        allowed = "the name of a sound file, from which the sound is made too; soundfile.write makes one of samples"
+        raise InvalidSetting("clip", type(clip).__name__, allowed)
 
 
 def explain_windows(

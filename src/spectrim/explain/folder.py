@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spectrim.errors import InvalidSetting
-from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, explain_clip
+from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, check_clip, explain_clip
 from spectrim.explain.page import change_rows, stages_page
 from spectrim.explain.sound import SOUNDS, stage_sounds, write_sounds
 from spectrim.explain.window_pictures import printable
@@ -58,11 +58,12 @@ def explain(
         What is in ``explain.json``.
 
     Raises:
-        InvalidSetting: a setting is out of range, or ``output`` is a file; before any work.
+        InvalidSetting: a setting is out of range, the clip is no file, or ``output`` is one; before any work.
         CheckpointError: the model cannot be loaded; likewise.
         AudioError: the clip cannot be used; nothing is written.
         OSError: a file cannot be written.
     """
+    check_clip(clip)
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from spectrim.checkpoints import DescribedSource, from_pretrained
 from spectrim.errors import InvalidSetting
@@ -17,7 +17,7 @@ from spectrim.inference.exported_model import SUFFIX
 from spectrim.inference.onnx_export import Progress
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.openvino_model import OpenVinoModel
-from spectrim.inference.torch_model import TorchModel
+from spectrim.inference.torch_model import IN_MEMORY, TorchModel
 from spectrim.machine import resolve_device
 from spectrim.network.transformer import AudioTransformer
 
@@ -95,6 +95,28 @@ def pruned_by(source: ModelSource, criterion: str | None, reducer: str | None) -
     return replace(described, **given)
 
 
+def name_of(source: ModelSource) -> str:
+    """What results and messages call a model.
+
+    Raises:
+        InvalidSetting: it is neither a name nor a model of this library.
+    """
+    if isinstance(source, Backend):
+        return source.name
+    if isinstance(source, AudioTransformer):
+        return source.name_or_path or IN_MEMORY
+    _check_name(source)
+    return os.fspath(source)
+
+
+def _check_name(source: Any) -> None:
+    if not isinstance(source, str | os.PathLike):
+        allowed = (
+            "a name, a folder or file, or a model of Spectrim; spectrim.prune makes one of a model of transformers"
+        )
+        raise InvalidSetting("model", type(source).__name__, allowed)
+
+
 def _is_exported(source: AudioTransformer | str | os.PathLike[str]) -> TypeGuard[str | os.PathLike[str]]:
     """Whether a model's name is that of an exported file.
 
@@ -103,11 +125,7 @@ def _is_exported(source: AudioTransformer | str | os.PathLike[str]) -> TypeGuard
     """
     if isinstance(source, AudioTransformer):
         return False
-    if not isinstance(source, str | os.PathLike):
-        allowed = (
-            "a name, a folder or file, or a model of Spectrim; spectrim.prune makes one of a model of transformers"
-        )
-        raise InvalidSetting("model", type(source).__name__, allowed)
+    _check_name(source)
     return Path(source).suffix.lower() == SUFFIX
 
 

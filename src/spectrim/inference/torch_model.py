@@ -25,6 +25,9 @@ from spectrim.pruning.trace import TokenTrace
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Type of a model's weights and arithmetic, by precision; the front end, softmax and scores stay float32."""
 
+IN_MEMORY = "the model"
+"""What a model is called that came from no file."""
+
 
 class TorchModel(Backend):
     """A model in PyTorch, in evaluation mode.
@@ -51,7 +54,7 @@ class TorchModel(Backend):
             network = copy.deepcopy(unpack_weights(network)).to(place).eval()
         self.network = network
         self.config = network.config
-        self.name = network.name_or_path or "the model"
+        self.name = network.name_or_path or IN_MEMORY
         self.device = network.device
         self.pruning = given_pruning(network.config.pruning, pruning, {})
         network.config.check_pruning(self.pruning)

@@ -12,14 +12,16 @@ from spectrim.checkpoints import DescribedSource, describe
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset, DataSet, find_data_set, folds_of
 from spectrim.errors import InvalidSetting, one_of
-from spectrim.inference.opening import open_model
+from spectrim.inference.backend import Backend
+from spectrim.inference.opening import ModelSource, name_of, open_model, pruned_by
 from spectrim.machine import default_workers, environment, resolve_device
 from spectrim.measure.benchmark import check_draws
 from spectrim.measure.metric_intervals import RESAMPLES
 from spectrim.measure.runs import Job, Run, class_rows, facts_of, judge, plain, point_confusions, result_rows, run_row
 from spectrim.measure.scoring import Progress, check_measurable, label_columns, score_part
+from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
-from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_keep_rate
+from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_blocks, several_rates
 from spectrim.pruning.reducers import REDUCERS
 
 RANDOM = "random"
@@ -73,15 +75,16 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | os.PathLike[str],
+    model: ModelSource,
     data_set: str,
     root: str | Path,
     *,
     part: str = "test",
     folds: Sequence[int] | Literal["all"] = (),
     seeds: Sequence[int] = (),
-    keep_rates: Sequence[float] = (1.0, 0.7, 0.5),
-    criteria: Sequence[str] | None = None,
+    keep_rates: float | Sequence[float] = (1.0, 0.7, 0.5),
+    criteria: str | Sequence[str] | None = None,
+    reducer: str | None = None,
     draws: int = 0,
     options: Mapping[str, Any] | None = None,
     batch_size: int = 32,
@@ -100,14 +103,18 @@ def evaluate(
     `spectrim.measure.metric_intervals.clip_intervals`.
 
     Args:
-        model: what `spectrim.from_pretrained` takes. ``{fold}`` and ``{seed}`` in its name stand for their numbers.
+        model: what `spectrim.from_pretrained` takes, or a model in memory. ``{fold}`` and ``{seed}`` in a name stand
+            for their numbers.
         data_set: name in `spectrim.data.DATA_SETS`.
         root: where it is on disk.
         part: of the data set.
         folds: held-out folds, one after another, or ``"all"``; none for what the data set opens with.
         seeds: that tell the models of a fold apart.
-        keep_rates: in (0, 1].
-        criteria: names in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``; None for the model's own.
+        keep_rates: in (0, 1]; one or several.
+        criteria: names in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``, one or several; None for the model's
+            own.
+        reducer: what becomes of the patches that are not kept; None as the model says. Of a model in memory,
+            `AudioTransformer.set_pruning` says it.
         draws: tables of random scores, two at least, whose mean stands beside every ranking as random pruning, with the
             luck of the draw in its intervals where there is one run; 0 for none. Metrics of single labels and of single
             runs, and times, are those of the first.
@@ -124,22 +131,25 @@ def evaluate(
         CheckpointError: a model cannot be loaded.
         SpectrimError: a score is NaN or infinite.
     """
-    _check(keep_rates, (AUTO,) if criteria is None else criteria, draws)
+    check_draws(draws)
+    rates = several_rates(keep_rates)
+    criteria = _criteria(criteria)
+    model = pruned_by(model, None, reducer)
     resolve_device(device)
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, model, folds, seeds, dict(options or {}))
     jobs = [_with_model_labels(job) for job in jobs]
     own, backbone = _check_models(jobs, SIZES if criteria is not None else (*SIZES, "criterion"))
     asked = (own.criterion,) if criteria is None else criteria
-    beside = (RANDOM,) if draws and RANDOM not in asked and min(keep_rates) < 1.0 else ()
-    points, dense = _points(own, backbone, keep_rates, (*asked, *beside))
+    beside = (RANDOM,) if draws and RANDOM not in asked and min(rates) < 1.0 else ()
+    points, dense = _points(own, backbone, rates, (*asked, *beside))
     points = {shown: point for shown, point in points.items() if shown.criterion not in beside or point != dense}
     for job in jobs:
         check_measurable(job.part, part)
     workers = default_workers() if workers is None else workers
     drawn = {point: drawn_again(point, draws) for point in points.values()}
     runs, config = _score(jobs, drawn, dense, batch_size, device, workers, on_progress)
-    named = {"model": os.fspath(model), "data_set": data_set, "part": part}
+    named = {"model": name_of(model), "data_set": data_set, "part": part}
     ran = {"batch_size": batch_size, "workers": workers, "environment": environment(str(resolve_device(device)))}
     facts = {**named, **facts_of(runs, resamples), **ran}
     rows = result_rows(runs, points, dense, config, resamples, drawn)
@@ -185,17 +195,17 @@ def drawn_again(point: Pruning, draws: int) -> list[Pruning]:
     return [point.changed({"random_seed": point.seed + number}) for number in range(max(draws, 1))]
 
 
-def _check(keep_rates: Sequence[float], criteria: Sequence[str], draws: int) -> None:
-    check_draws(draws)
-    if not keep_rates:
-        raise InvalidSetting("keep_rates", list(keep_rates), "at least one number in (0, 1]")
-    for rate in keep_rates:
-        check_keep_rate(rate)
+def _criteria(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The criteria that a caller names, one or several; None for the model's own."""
+    if given is None:
+        return None
+    criteria = (given,) if isinstance(given, str) else tuple(given)
     if not criteria:
         raise InvalidSetting("criterion", list(criteria), one_of((AUTO, *CRITERIA)))
     for criterion in criteria:
         if criterion not in (AUTO, *CRITERIA):
             raise InvalidSetting("criterion", criterion, one_of((AUTO, *CRITERIA)))
+    return criteria
 
 
 def _jobs(
@@ -203,18 +213,18 @@ def _jobs(
     name: str,
     root: Path,
     part: str,
-    source: str | os.PathLike[str],
+    source: ModelSource,
     folds: Sequence[int] | Literal["all"],
     seeds: Sequence[int],
     options: dict[str, Any],
 ) -> list[Job]:
     """A model and an opened part for each fold and seed."""
-    model = os.fspath(source)
+    model = name_of(source)
     if folds and "fold" in options:
         raise InvalidSetting("option fold", options["fold"], "nothing where folds are named beside it")
     numbers = folds_of(name, root, folds, options, "the option folds=5")
     for field, given in (("fold", numbers), ("seed", tuple(dict.fromkeys(seeds)))):
-        named = f"{{{field}}}" in model
+        named = f"{{{field}}}" in model and not isinstance(source, Backend | AudioTransformer)
         if len(given) > 1 and not named:
             why = "a model trained without one fold has heard the others" if field == "fold" else "each has its model"
             raise InvalidSetting("model", model, f"a name with {{{field}}} in it for {len(given)} {field}s: {why}")
@@ -228,15 +238,35 @@ def _jobs(
     ]
 
 
-def _model_of(source: str | os.PathLike[str], fold: int | None, seed: int | None) -> str | DescribedSource:
+def _model_of(source: ModelSource, fold: int | None, seed: int | None) -> ModelSource:
     """The model of a fold and seed, with what is said of it."""
+    if isinstance(source, Backend | AudioTransformer):
+        return source
     name = os.fspath(source).replace("{fold}", str(fold)).replace("{seed}", str(seed))
     return replace(source, place=name) if isinstance(source, DescribedSource) else name
 
 
+def _described(model: ModelSource) -> Mapping[str, Any]:
+    """`describe` of a model's name; as much of it as is read here of one in memory.
+
+    Raises:
+        InvalidSetting: it is an exported file.
+    """
+    if not isinstance(model, Backend | AudioTransformer):
+        return describe(model)
+    config, pruning = model.config, model.config.pruning
+    if isinstance(model, Backend):
+        pruning = model.pruning
+        if not model.prunable:
+            allowed = "a model in PyTorch: an exported file has one operating point only"
+            raise InvalidSetting("model", model.name, allowed)
+    labels = [config.id2label[index] for index in range(config.num_labels)]
+    return {**{name: getattr(config, name) for name in SIZES}, **pruning.to_flat(), "label_names": labels}
+
+
 def _with_model_labels(job: Job) -> Job:
     """A job whose targets have all labels of its model, where the clips alone do not name them all."""
-    labels = describe(job.model)["label_names"]
+    labels = _described(job.model)["label_names"]
     if set(job.part.labels) < set(labels) and len(set(labels)) == len(labels):
         return replace(job, part=job.part.with_labels(labels))
     return job
@@ -246,14 +276,16 @@ def _check_models(jobs: Sequence[Job], alike: Sequence[str]) -> tuple[Pruning, s
     """Make sure that all models are there, fit the data, and have fields alike; gives their pruning and backbone."""
     first = None
     for job in jobs:
-        described = describe(job.model)
+        described = _described(job.model)
         label_columns(described["label_names"], job.part.labels)
         if job.part.labels != jobs[0].part.labels:
             raise InvalidSetting("fold", job.fold, f"one with the labels of fold {jobs[0].fold}, in the same order")
         first = first or described
         for field in alike:
             if described[field] != first[field]:
-                raise InvalidSetting(f"{field} of {job.model}", described[field], f"{first[field]}, as in the others")
+                raise InvalidSetting(
+                    f"{field} of {name_of(job.model)}", described[field], f"{first[field]}, as in the others"
+                )
     if first is None:
         raise InvalidSetting("model", "", "one model at least")
     return Pruning().changed({name: first[name] for name in FLAT_NAMES}), first["backbone"]
@@ -270,4 +302,6 @@ def _points(
     ranked = [own.at_random(own.seed) if name == RANDOM else own.changed({"criterion": name}) for name in names]
     table = [point.changed({"keep_rate": rate}) for point in ranked for rate in rates]
     dense = ranked[0].changed({"keep_rate": 1.0})
+    for point in table:
+        check_blocks(point)
     return {point: dense if point.keep_rate == 1.0 else point for point in table}, dense

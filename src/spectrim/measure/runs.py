@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectrim.checkpoints import DescribedSource
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
+from spectrim.inference.opening import ModelSource, name_of
 from spectrim.measure.metric_intervals import Standing, how_made, standings
 from spectrim.measure.metrics import (
     LabelMetrics,
@@ -41,7 +41,7 @@ class Job:
         part: the clips.
     """
 
-    model: str | DescribedSource
+    model: ModelSource
     fold: int | None
     seed: int | None
     part: AudioDataset
@@ -367,7 +367,7 @@ def run_row(run: Run, points: Mapping[Pruning, Pruning]) -> dict[str, Any]:
         for shown, point in points.items()
     ]
     job = run.job
-    return {"model": str(job.model), "fold": job.fold, "seed": job.seed, "clips": len(run.scored.ids), "rows": rows}
+    return {"model": name_of(job.model), "fold": job.fold, "seed": job.seed, "clips": len(run.scored.ids), "rows": rows}
 
 
 def plain(value: Any) -> Any:

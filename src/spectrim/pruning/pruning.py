@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -342,6 +342,16 @@ def check_keep_rate(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 < float(value) <= 1.0:
         raise InvalidSetting("keep_rate", value, "a number in (0, 1]; 1 keeps every patch")
     return float(value)
+
+
+def several_rates(values: Any) -> list[float]:
+    """Keep rates that a caller names, one or several, as floats; `InvalidSetting` where there is none."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return [check_keep_rate(values)]
+    rates = [check_keep_rate(value) for value in values]
+    if not rates:
+        raise InvalidSetting("keep_rates", rates, "at least one number in (0, 1]")
+    return rates
 
 
 def check_public_gather(field: str, criterion: str) -> None:

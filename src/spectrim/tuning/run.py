@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from spectrim.data import AudioDataset
 from spectrim.data.dataset import evenly
 from spectrim.data.splits import halves
 from spectrim.errors import InvalidSetting, SpectrimError
+from spectrim.inference.opening import ModelSource, name_of
 from spectrim.machine import default_workers, environment
 from spectrim.measure.benchmark import check_amount
 from spectrim.measure.metric_intervals import RESAMPLES
@@ -70,7 +70,7 @@ COST_REPEATS = 5
 
 
 def tune(
-    model: str | os.PathLike[str],
+    model: ModelSource,
     out: str | Path,
     *,
     max_drop: float | None = None,
@@ -101,7 +101,7 @@ def tune(
     measured is kept in the folder's ``measured``, so that a run that was broken off goes on.
 
     Args:
-        model: what `spectrim.from_pretrained` takes.
+        model: what `spectrim.from_pretrained` takes, or a model in memory, which stays as it is.
         out: folder of the results; `spectrim.tuning.report.write` writes them.
         max_drop: points of accuracy or mAP that may be lost against the dense model; 1 where no target is given.
         min_speedup: instead: how many times as fast as the dense model.
@@ -136,7 +136,7 @@ def tune(
     chosen, unfit = fitting(chosen, backend.config.pruning, backend.config.encoder)
     runtime = Runtime(model, backend, speed_of, store.folder)
     part = part or ("test" if root is None else "validation")
-    clips = evenly(open_part(backend, os.fspath(model), data_set, root, part, options or {}), limit)
+    clips = evenly(open_part(backend, name_of(model), data_set, root, part, options or {}), limit)
     label_columns(backend.labels, clips.labels)
     search, held = _halved(clips, part)
     workers = default_workers() if workers is None else workers
@@ -149,7 +149,7 @@ def tune(
     candidates = _candidates(setting, uniform, found, chosen)
     rows = judged(setting, candidates)
     facts = {
-        "model": os.fspath(model),
+        "model": name_of(model),
         "data_set": data_set or ("packaged clips" if root is None else "folder"),
         **{"part": part, "metric": clips.metric, "labels": len(clips.labels), "missing": list(clips.missing)},
         "search_groups": _groups(search),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import copy
 from pathlib import Path
+
+import torch
 
 from spectrim.checkpoints import from_pretrained
 from spectrim.comparison.store import digest
@@ -12,6 +14,9 @@ from spectrim.inference.backend import Backend
 from spectrim.inference.exported_model import SUFFIX, need
 from spectrim.inference.onnx_export import export
 from spectrim.inference.onnx_model import OnnxModel, onnx_device
+from spectrim.inference.opening import ModelSource
+from spectrim.inference.packing import unpack_weights
+from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.settings import SPEED_OF, check_speed_of
@@ -21,7 +26,7 @@ class Runtime:
     """Operating points as they will run.
 
     Args:
-        source: what `spectrim.from_pretrained` takes.
+        source: what `spectrim.from_pretrained` takes, or a model in memory.
         model: the same, opened.
         speed_of: name in `SPEED_OF`.
         folder: for exported files, which are kept, so that a run that was broken off need not write them again.
@@ -35,7 +40,7 @@ class Runtime:
         MissingExtra: its packages are not installed.
     """
 
-    def __init__(self, source: str | os.PathLike[str], model: Backend, speed_of: str, folder: Path) -> None:
+    def __init__(self, source: ModelSource, model: Backend, speed_of: str, folder: Path) -> None:
         check_speed_of(speed_of)
         self.source, self.model, self.folder = source, model, folder
         self.precision = SPEED_OF[speed_of]
@@ -92,5 +97,16 @@ class Runtime:
     def network(self, point: Pruning) -> AudioTransformer:
         """The model in PyTorch as it was loaded, set to a point."""
         if self._network is None:
-            self._network = from_pretrained(self.source)
+            self._network = _loaded(self.source)
         return self._network.set_pruning(point)
+
+
+def _loaded(source: ModelSource) -> AudioTransformer:
+    """A model in PyTorch that may be changed: a copy, as `spectrim.from_pretrained` gives one, of what is in memory."""
+    if isinstance(source, Backend):
+        if not isinstance(source, TorchModel):
+            raise InvalidSetting("model", source.name, "a model in PyTorch")
+        source = source.network
+    if isinstance(source, AudioTransformer):
+        return copy.deepcopy(unpack_weights(source)).to("cpu", torch.float32).eval()
+    return from_pretrained(source)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import random
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from spectrim.pruning.criteria import CRITERIA, attention
+from spectrim.backbones import ast_tiny
+from spectrim.errors import InputShapeError
+from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.criteria import CRITERIA, Criterion, attention
 from spectrim.pruning.criteria.attention import (
     Projections,
     attention_map,
@@ -22,6 +28,7 @@ from spectrim.pruning.criteria.attention import (
     value_norm,
 )
 from spectrim.pruning.criteria.spectrogram import Spectrogram, intensity, random_scores, regular, variation
+from spectrim.pruning.pruning import Pruning
 
 ATTENTION = [name for name, criterion in CRITERIA.items() if criterion.reads_attention]
 
@@ -222,3 +229,39 @@ def test_fresh_random_scores_follow_torch_and_differ_from_clip_to_clip() -> None
     assert not torch.equal(first[0], first[1])
     torch.manual_seed(1)
     assert torch.equal(first, drawn(3, 50, 9, training=True))
+
+
+def test_the_documented_ranking_of_ones_own_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/pruning.md").read_text(encoding="utf-8")
+    found = re.search(r"^## A ranking of your own$.*?^```python$(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert found is not None
+    scope: dict[str, Any] = {}
+    monkeypatch.setitem(CRITERIA, "cls_head_maximum", None)
+    exec(found[1], scope)
+    assert capsys.readouterr().out == "8 of 64 patches are left\n"
+    block = projections(10, 2)
+    rows = attention_map(block.queries[:, :, :1], block.keys)[..., 0, 2:]
+    torch.testing.assert_close(CRITERIA["cls_head_maximum"].score(block), rows.max(dim=1).values)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (Criterion("class", lambda block: block.class_rows(), ""), r"shape \(2, 3, 64\); wanted: a tensor \(2, 64\)"),
+        (Criterion("values", lambda block: block.value_norms()[:, 0, 1:], ""), r"shape \(2, 63\); .* \(2, 64\)"),
+        (Criterion("all", lambda block: block.keys[:, 0, :, 0], ""), r"shape \(2, 66\); .* \(2, 64\)"),
+        (Criterion("class", lambda block: [0.5], ""), "type list; .*"),
+        (Criterion("spectrogram", lambda seen: intensity(seen).flatten(1), ""), r"shape \(2, 64\); .* \(2, 8, 8\)"),
+        (Criterion("nothing", lambda seen: torch.zeros(8, 8), ""), r"shape \(8, 8\); .* \(2, 8, 8\)"),
+    ],
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_scores_of_another_shape_are_refused_with_the_criterions_name(
+    entry: Criterion, said: str, traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CRITERIA, "mine", entry)
+    model = AudioTransformer(ast_tiny(max_length=128, num_hidden_layers=2, prune_at=[0])).eval()
+    with pytest.raises(InputShapeError, match=f"criterion 'mine' gives scores of {said}"):
+        model(torch.zeros(2, 128, 128), pruning=Pruning(0.5, (0,), "mine"), output_token_trace=traced)

@@ -24,6 +24,7 @@ from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.criteria.attention import PairBias, Projections, attention_map
 from spectrim.pruning.kernels.fused import together_pays
 from spectrim.pruning.plan import BlockPlan
+from spectrim.pruning.select import check_scores
 from spectrim.pruning.tokens import Tokens
 
 GATE_WIDTH = 8
@@ -234,6 +235,8 @@ class Block(GradientCheckpointingLayer):
         if plan.predicts:
             return self._predicted(tokens, plan, wanted, relative)
         tokens, seen = self.score(tokens, plan, wanted, relative)
+        if seen.scores is not None and tokens.rank is None:
+            check_scores(seen.scores, (values.shape[0], values.shape[1] - tokens.extra), plan.criterion)
         if CRITERIA[plan.criterion].so_far and seen.scores is not None:
             tokens = tokens.averaged(seen.scores, plan.averaged)
             seen = seen._replace(scores=tokens.so_far)

@@ -15,7 +15,7 @@ from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.criteria.spectrogram import Spectrogram
 from spectrim.pruning.pruning import Pruning
-from spectrim.pruning.select import distinct_ranks, real_first, take_patches
+from spectrim.pruning.select import check_scores, distinct_ranks, real_first, take_patches
 from spectrim.pruning.tokens import Tokens
 from spectrim.pruning.trace import grid_order
 
@@ -116,13 +116,18 @@ def padded_patches(
 
 def static_scores(input_values: Tensor, config: SpectrimConfig, pruning: Pruning, *, training: bool) -> Tensor | None:
     """(batch, F, T) scores of a criterion that reads no attention; None for one that does."""
-    criterion = CRITERIA[config.criterion_of(pruning)]
+    name = config.criterion_of(pruning)
+    criterion = CRITERIA[name]
     if criterion.reads_attention:
         return None
     if criterion.reads == "spectrogram":
-        return criterion.score(spectrogram_of(input_values, config))
-    strides = config.frequency_stride, config.time_stride
-    return criterion.score(Spectrogram(input_values, config.patch_shape, *strides, pruning.seed, training))
+        spectrogram = spectrogram_of(input_values, config)
+    else:
+        strides = config.frequency_stride, config.time_stride
+        spectrogram = Spectrogram(input_values, config.patch_shape, *strides, pruning.seed, training)
+    scores = criterion.score(spectrogram)
+    check_scores(scores, (input_values.shape[0], *config.grid), name)
+    return scores
 
 
 def spectrogram_of(input_values: Tensor, config: SpectrimConfig) -> Spectrogram:

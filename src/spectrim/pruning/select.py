@@ -11,7 +11,20 @@ import math
 import torch
 from torch import Tensor
 
+from spectrim.errors import InputShapeError
 from spectrim.pruning.counts import count_kept
+
+
+def check_scores(scores: Tensor, shape: tuple[int, ...], criterion: str) -> None:
+    """Raise `InputShapeError` for scores of another shape than a criterion has to give, e.g. one of a user's own.
+
+    Not looked at where a graph is made: it would hold the shapes of one example.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != shape:
+        given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"type {type(scores).__name__}"
+        raise InputShapeError(f"criterion {criterion!r} gives scores of {given}; wanted: a tensor {shape}")
 
 
 def distinct_ranks(scores: Tensor) -> Tensor:

@@ -28,8 +28,10 @@ from spectrim.audio.frontend import Frontend
 from spectrim.backbones import ast_base, ast_tiny, beats_base
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
+from spectrim.network.transformer import AudioTransformer
 from spectrim.pictures.kept_patches import _fitted, explain_picture, kept_stages
 from spectrim.pictures.spectrograms import kept_area, prepare
+from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.trace import TokenTrace
 
 ONE_SECOND = {"max_length": 128}
@@ -371,8 +373,9 @@ def test_silence_and_constant_input_are_drawn_without_a_warning(tmp_path: Path) 
 
 
 def test_stages_come_from_the_trace_in_order_and_for_the_clip_asked_for() -> None:
-    kept = tuple(torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(block)) < 0.5 for block in range(4))
-    trace = TokenTrace(scores=kept, kept=kept)
+    first, second = (torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(seed)) < 0.5 for seed in (0, 1))
+    kept = (torch.ones_like(first), first, first, first & second)
+    trace = TokenTrace(scores=(torch.zeros(2, 8, 8),) * 4, kept=kept)
     config = ast_base(**ONE_SECOND, num_hidden_layers=4, prune_at=[3, 1])
     stages = kept_stages(trace, config, clip=1)
     assert [name for name, _ in stages] == ["after block 1", "after block 3"]
@@ -381,7 +384,27 @@ def test_stages_come_from_the_trace_in_order_and_for_the_clip_asked_for() -> Non
     config.drop_padding = True
     assert [name for name, _ in kept_stages(trace, config)] == ["padding removed", "after block 1", "after block 3"]
     config.prune_at = [0]
-    assert [name for name, _ in kept_stages(trace, config)] == ["after block 0"]
+    there = TokenTrace(scores=(), kept=(first,) * 4)
+    assert [name for name, _ in kept_stages(there, config)] == ["after block 0"]
+
+
+@pytest.mark.parametrize("reducer", ["drop", "merge"])
+def test_stages_of_a_pass_with_its_own_operating_point(reducer: str) -> None:
+    model = AudioTransformer(ast_tiny(**ONE_SECOND, num_hidden_layers=7, prune_at=[3, 6])).eval()
+    own = Pruning(0.5, (2, 5), reducer=reducer)
+    with torch.no_grad():
+        trace = model(torch.randn(2, 128, 128), pruning=own, output_token_trace=True).token_trace
+    stages = kept_stages(trace, model.config, 1, pruning=own)
+    assert [name for name, _ in stages] == ["after block 2", "after block 5"]
+    for (_, kept), block in zip(stages, own.at, strict=True):
+        np.testing.assert_array_equal(kept, trace.kept[block][1].numpy())
+    if reducer == "drop":
+        assert [kept.sum() for _, kept in stages] == [32, 16]
+    for wrong in (None, Pruning(0.5, (3,)), Pruning(0.5, (2, 6))):
+        with pytest.raises(InvalidSetting, match=r"prune_at is .*patches went at block [25]: give .* as pruning="):
+            kept_stages(trace, model.config, pruning=wrong)
+    dense = model(torch.randn(1, 128, 128), output_token_trace=True).token_trace
+    assert [name for name, _ in kept_stages(dense, model.config)] == ["after block 3", "after block 6"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])

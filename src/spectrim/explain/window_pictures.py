@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,13 +42,15 @@ def window_painter(model: Backend, folder: Path, files: Sequence[str]) -> Callab
     draw = clip_painter(folder, "explain")
     parents = {os.path.dirname(os.path.abspath(file)) for file in files}  # noqa: PTH100, PTH120
     common = os.path.commonpath(parents) if parents else ""
+    config = copy.deepcopy(model.config)
+    config.pruning = model.pruning
 
     def paint(file: str, window: Window, scores: Scores) -> Path:
         values, num_frames = model.prepare([window.samples])
         return draw(
             values[0].cpu().numpy(),
             model.trace(values, num_frames),
-            model.config,
+            config,
             scores,
             f"{printable(os.path.basename(file))}  {window.start:.2f}–{window.end:.2f} s",  # noqa: PTH119
             int(num_frames[0]),

@@ -35,6 +35,7 @@ from spectrim.pictures.spectrograms import (
     padding_legend,
     prepare,
 )
+from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.trace import TokenTrace
 
 LABELS_SHOWN = 5
@@ -95,21 +96,34 @@ def explain_picture(
     return target
 
 
-def kept_stages(trace: TokenTrace, config: SpectrimConfig, clip: int = 0) -> list[tuple[str, NDArray[np.bool_]]]:
+def kept_stages(
+    trace: TokenTrace, config: SpectrimConfig, clip: int = 0, *, pruning: Pruning | None = None
+) -> list[tuple[str, NDArray[np.bool_]]]:
     """What is left after each pruning block, as `explain_picture` takes it.
 
     Args:
         trace: of a batch.
-        config: says the pruning blocks.
+        config: of the model; says the pruning blocks, where the pass had no operating point of its own.
         clip: place in the batch.
+        pruning: the pass's own operating point.
 
     Returns:
         For each stage its name and (F, T) bool.
+
+    Raises:
+        InvalidSetting: the trace is of another operating point: patches went at a block that is none of its own.
     """
-    stages = {block: f"after block {block}" for block in sorted(config.prune_at)}
-    if config.drop_padding and 0 not in stages:
+    point = config.pruning if pruning is None else pruning
+    kept = [block[clip].cpu().numpy() for block in trace.kept]
+    entering = ~trace.scores[0][clip].detach().cpu().isnan().numpy() if trace.scores else kept[0]
+    for block, (before, after) in enumerate(zip([entering, *kept], kept, strict=False)):
+        if block not in point.at and (before & ~after).any():
+            allowed = f"those of the pass, in which patches went at block {block}: give its operating point as pruning="
+            raise InvalidSetting("prune_at", list(point.at), allowed)
+    stages = {block: f"after block {block}" for block in sorted(point.at)}
+    if point.drop_padding and 0 not in stages:
         stages = {0: "padding removed", **stages}
-    return [(name, trace.kept[block][clip].cpu().numpy()) for block, name in stages.items()]
+    return [(name, kept[block]) for block, name in stages.items()]
 
 
 def _compose(

@@ -467,6 +467,13 @@ def test_score_maps_of_another_grid(shape: tuple[int, ...], tmp_path: Path) -> N
         score_maps_picture(np.ones(shape), make_model().config, "", None, tmp_path / "a.png")
 
 
+def test_scores_that_carry_gradients_are_drawn(tmp_path: Path) -> None:
+    model = make_model(criterion="auto", keep_rate=0.5, reducer="fuse")
+    scores = torch.stack(model(torch.randn(1, 128, 128), output_token_trace=True).token_trace.scores)[:, 0]
+    assert scores.requires_grad
+    assert score_maps_picture(scores, model.config, "", None, tmp_path / "a.png").stat().st_size > 1000
+
+
 def test_hertz_of_mel_bins() -> None:
     config = make_model().config
     centres = [hertz_at(config, bin + 0.5) for bin in range(128)]

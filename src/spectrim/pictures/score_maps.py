@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from spectrim.audio.frontend import frame_seconds
 from spectrim.config import SpectrimConfig
@@ -40,7 +41,7 @@ FRACTION_BELOW = 0.01
 
 
 def score_maps_picture(
-    scores: ArrayLike, config: SpectrimConfig, title: str, num_frames: int | None, path: str | Path
+    scores: ArrayLike | Tensor, config: SpectrimConfig, title: str, num_frames: int | None, path: str | Path
 ) -> Path:
     """Draw one map a block: which patches the block finds important.
 
@@ -63,6 +64,8 @@ def score_maps_picture(
         InputShapeError: ``scores`` does not have the grid that the configuration says.
         OSError: the file cannot be written.
     """
+    if isinstance(scores, Tensor):
+        scores = scores.detach().cpu().double().numpy()
     maps = np.asarray(scores, dtype=np.float64)
     if maps.ndim != 3 or maps.shape[1:] != config.grid or np.isnan(maps).all():
         raise InputShapeError(f"scores has shape {maps.shape}; wanted: (blocks, {config.grid[0]}, {config.grid[1]})")

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from spectrim.errors import InputShapeError
 from spectrim.stats.bootstrap import bootstrap, draw_counts
 from spectrim.stats.groups import FEWEST_GROUPS, Groups, drawn
 from spectrim.stats.paired import bootstrap_difference, contrast_intervals, paired_intervals
@@ -136,3 +137,13 @@ def test_intervals_over_groups_hold_the_truth_as_often_as_they_say_and_those_ove
     held = [np.mean((one.low <= 0.9) & (one.high >= 0.9)) for one in (over_groups, over_clips)]
     assert 0.935 <= held[0] <= 0.965
     assert 0.81 <= held[1] <= 0.87
+
+
+@pytest.mark.parametrize("clips", [5, 200])
+def test_groups_of_other_clips_are_refused(clips: int) -> None:
+    values = np.linspace(0, 1, clips)
+    wanted = f"groups are of {len(NAMES)} clips; wanted: of the {clips}"
+    with pytest.raises(InputShapeError, match=wanted):
+        bootstrap(clip_mean(values), groups=GROUPS)
+    with pytest.raises(InputShapeError, match=wanted):
+        paired_intervals(lambda counts: counts.sum(axis=1)[None], clips, groups=GROUPS, resamples=10)

@@ -55,9 +55,14 @@ def draw_counts(clips: int, resamples: int, seed: int, groups: Groups | None = N
         seed: with the same seed and number of clips, or of groups, the same ones are drawn.
         groups: of the clips, which are then drawn whole.
 
+    Raises:
+        InputShapeError: the groups are of more or fewer clips.
+
     Yields:
         (draws, clips): how often each clip was drawn in each of some resamples; about `ENTRIES_AT_ONCE` numbers.
     """
+    if groups is not None and len(groups.numbers) != clips:
+        raise InputShapeError(f"groups are of {len(groups.numbers)} clips; wanted: of the {clips} that are drawn from")
     generator = np.random.default_rng(seed)
     at_once = max(1, ENTRIES_AT_ONCE // clips)
     units, size = (clips, clips) if groups is None else (groups.number, groups.number - 1)
@@ -91,7 +96,7 @@ def bootstrap(
         confidence: of the interval, in (0, 1).
 
     Raises:
-        InputShapeError: the two parts of ``ratio`` differ in shape, or there are no clips.
+        InputShapeError: the two parts of ``ratio`` differ in shape, there are no clips, or the groups are of others.
         InvalidSetting: ``resamples`` or ``confidence`` is out of range.
     """
     numerator, denominator, shape = flat_ratio(ratio, resamples, confidence)

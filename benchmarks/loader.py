@@ -142,11 +142,17 @@ def write_index(folder: Path, clips: int, tested: int = 20_000, labels: int = 52
     sizes = random.integers(100_000, 300_000, clips)
     shard = np.sort(random.integers(shards, size=clips)).astype(np.int32)
     arrays: dict[str, Any] = {
-        **{"shard": shard, "start": np.cumsum(sizes) - sizes, "size": sizes, "crc32": np.zeros(clips, np.uint32)},
-        **{"suffix": np.zeros(clips, np.uint16), "group": np.full(clips, -1, np.int32)},
+        "shard": shard,
+        "start": np.cumsum(sizes) - sizes,
+        "size": sizes,
+        "crc32": np.zeros(clips, np.uint32),
+        "suffix": np.zeros(clips, np.uint16),
+        "group": np.full(clips, -1, np.int32),
         "label_bounds": np.concatenate([[0], np.cumsum(counts)]),
         "label_numbers": random.integers(labels, size=counts.sum()).astype(np.int32),
-        **{"id_bounds": id_bounds, "ids": names, "part_train": np.arange(clips - tested, dtype=np.int32)},
+        "id_bounds": id_bounds,
+        "ids": names,
+        "part_train": np.arange(clips - tested, dtype=np.int32),
         **{f"part_{part}": np.arange(clips - tested, clips, dtype=np.int32) for part in ("validation", "test")},
     }
     folder.mkdir()
@@ -156,9 +162,18 @@ def write_index(folder: Path, clips: int, tested: int = 20_000, labels: int = 52
         with (folder / str(archive["name"])).open("wb") as file:
             file.truncate(10**9)
     description: dict[str, Any] = {
-        **{"format": 1, "data_set": "audioset", "options": {}, "multi_label": True, "folds": [], "groups": []},
-        **{"labels": [f"label {number}" for number in range(labels)], "sampling_rate": 16000, "suffixes": ["flac"]},
-        **{"shards": archives, "unreadable": {}, "parts": {part: {} for part in ("train", "validation", "test")}},
+        "format": 1,
+        "data_set": "audioset",
+        "options": {},
+        "multi_label": True,
+        "folds": [],
+        "groups": [],
+        "labels": [f"label {number}" for number in range(labels)],
+        "sampling_rate": 16000,
+        "suffixes": ["flac"],
+        "shards": archives,
+        "unreadable": {},
+        "parts": {part: {} for part in ("train", "validation", "test")},
         "index_sha256": hashlib.sha256((folder / "clips.npz").read_bytes()).hexdigest(),
     }
     description["description_sha256"] = description_digest(description)

@@ -119,10 +119,15 @@ def measured(
         rate = point.keep_rate if isinstance(point.keep_rate, float) else point.keep_rate[0]
         rows.append(
             {
-                **{"batch_size": batch, "method": name, "macs_of_rate": wanted, "keep_rate": rate, "macs": count},
+                "batch_size": batch,
+                "method": name,
+                "macs_of_rate": wanted,
+                "keep_rate": rate,
+                "macs": count,
                 **benchmark.spread(seconds[place]),
                 "rounds_ms": [round(1e3 * taken, 3) for taken in seconds[place]],
-                **{"repeats": rounds, "promised": dense / count},
+                "repeats": rounds,
+                "promised": dense / count,
                 **dict(zip(("speed_up_q1", "speed_up", "speed_up_q3"), quartiles(ratios), strict=True)),
                 "load_average_before": load,
             }

@@ -20,8 +20,11 @@ from spectrim.pruning.kernels import fused
 
 BACKBONES = ("ast", "audiomae")
 SMALL = {
-    **{"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128},
-    **{"num_hidden_layers": 4, "prune_at": [1, 2]},
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "prune_at": [1, 2],
 }
 Call = Callable[[], object]
 

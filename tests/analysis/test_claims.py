@@ -47,9 +47,21 @@ def found(part: AudioDataset) -> list[Findings]:
 
 def row(**fields: Any) -> dict[str, Any]:
     usual = {
-        **{"ablation": "criterion", "keep_rate": 0.7, "criterion": "attention", "paper_macs": 7e8, "macs_saved": 0.35},
-        **{"metric": "accuracy", "value": 0.9, "low": 0.85, "high": 0.95, "statistic": None, "block": None},
-        **{"clusters": None, "random": False, "patches_removed": 0.0, "against": None},
+        "ablation": "criterion",
+        "keep_rate": 0.7,
+        "criterion": "attention",
+        "paper_macs": 7e8,
+        "macs_saved": 0.35,
+        "metric": "accuracy",
+        "value": 0.9,
+        "low": 0.85,
+        "high": 0.95,
+        "statistic": None,
+        "block": None,
+        "clusters": None,
+        "random": False,
+        "patches_removed": 0.0,
+        "against": None,
     }
     for name in ("change", "difference"):
         usual |= {name: None, f"{name}_low": None, f"{name}_high": None}

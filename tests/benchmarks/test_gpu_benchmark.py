@@ -283,8 +283,15 @@ def test_aims_are_held_against_the_figures(modules: dict[str, ModuleType]) -> No
 
     def row(backbone: str, batch: int, rate: float, median: float, promise: float, roofline: float) -> dict[str, Any]:
         return {
-            **{"backbone": backbone, "batch_size": batch, "keep_rate": rate, "plain": False, "median_ms": median},
-            **{"of_promise": promise, "of_roofline": roofline, "tflops": 1.0, "clips_per_second": 1.0},
+            "backbone": backbone,
+            "batch_size": batch,
+            "keep_rate": rate,
+            "plain": False,
+            "median_ms": median,
+            "of_promise": promise,
+            "of_roofline": roofline,
+            "tflops": 1.0,
+            "clips_per_second": 1.0,
         }
 
     eager = [row("ast", 1, 1.0, 5.0, 1.0, 0.1), row("ast", 1, 0.7, 4.9, 0.6, 0.1), row("ast", 1, 0.5, 4.8, 0.5, 0.1)]

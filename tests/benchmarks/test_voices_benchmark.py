@@ -165,8 +165,12 @@ def test_the_recipe_trains_on_the_table(tmp_path: Path, sources: tuple[Path, Pat
     start.save_pretrained(tmp_path / "start")
     steps = len(open_table(table, "train")) // 48
     changes = {
-        **{"optimiser.stop_after_epochs": 2 / steps, "pruning.shrink_start": 1 / steps, "pruning.shrink_epochs": 0},
-        **{"evaluation.first_epoch": 0, "tensorboard": False, "workers": 0},
+        "optimiser.stop_after_epochs": 2 / steps,
+        "pruning.shrink_start": 1 / steps,
+        "pruning.shrink_epochs": 0,
+        "evaluation.first_epoch": 0,
+        "tensorboard": False,
+        "workers": 0,
     }
     recipe = load_recipe("voices", [f"{field}={json.dumps(value)}" for field, value in changes.items()])
     train(recipe, table.parent, tmp_path / "run", init=str(tmp_path / "start"))

@@ -54,7 +54,10 @@ def test_json_holds_everything(esc50: Path) -> None:
     report = check("esc50", esc50)
     assert code == 0
     assert {name: content[name] for name in ("data_set", "mean", "std", "max_length", "failures")} == {
-        **{"data_set": "esc50", "mean": report.mean, "std": report.std, "max_length": 512},
+        "data_set": "esc50",
+        "mean": report.mean,
+        "std": report.std,
+        "max_length": 512,
         "failures": [],
     }
     assert content["parts"]["train"]["per_label"] == {"c2": 8, "c1": 8, "c0": 6}

@@ -115,7 +115,8 @@ def ced(*, labels: int = 5, width: int = 64, depth: int = 1, times: int = 63) ->
         "freq_pos_embed": (1, width, 4, 1),
         **{f"init_bn.1.{name}": (64,) for name in ("weight", "bias", "running_mean", "running_var")},
         **{f"{name}.{kind}": (width,) for name in ("norm", "outputlayer.0") for kind in ("weight", "bias")},
-        **{"outputlayer.1.weight": (labels, width), "outputlayer.1.bias": (labels,)},
+        "outputlayer.1.weight": (labels, width),
+        "outputlayer.1.bias": (labels,),
     }
     del shapes["cls_token"]
     return seeded_state(shapes, 6) | {"init_bn.1.num_batches_tracked": torch.tensor(7)}
@@ -132,7 +133,9 @@ def eat(
         "extra_tokens": (1, 1, width),
         "local_encoder.proj.weight": (width, 1, 16, 16),
         **{f"{name}.{kind}": (width,) for name in ("pre_norm", "fc_norm") for kind in ("weight", "bias")},
-        **{"local_encoder.proj.bias": (width,), "head.weight": (labels, width), "head.bias": (labels,)},
+        "local_encoder.proj.bias": (width,),
+        "head.weight": (labels, width),
+        "head.bias": (labels,),
     }
     rates = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     places = torch.cartesian_prod(torch.arange(times), torch.arange(8)).double()

@@ -27,8 +27,12 @@ OTHERS = {
     "beats": (
         beats_base,
         {
-            **{"max_length": 142, "embedding_size": 48, "position_kernel": 12, "position_groups": 4},
-            **{"relative_buckets": 16, "relative_distance": 40},
+            "max_length": 142,
+            "embedding_size": 48,
+            "position_kernel": 12,
+            "position_groups": 4,
+            "relative_buckets": 16,
+            "relative_distance": 40,
         },
     ),
     "ced": (ced_base, {"max_length": 272}),

@@ -88,8 +88,14 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 EVERYTHING = {
     "model": {"fields": {"drop_path_rate": 0.2}},
     "augment": {
-        **{"mixup": 0.5, "time_mask": 12, "frequency_mask": 24, "noise": True, "roll_and_gain": True},
-        **{"mask_time": 0.4, "mask_frequency": 0.2, "label_smoothing": 0.1},
+        "mixup": 0.5,
+        "time_mask": 12,
+        "frequency_mask": 24,
+        "noise": True,
+        "roll_and_gain": True,
+        "mask_time": 0.4,
+        "mask_frequency": 0.2,
+        "label_smoothing": 0.1,
     },
 }
 """Changes to `recipe`: whatever is drawn at random, all at once."""

@@ -100,9 +100,17 @@ def test_kept_shares_are_bars(tmp_path: Path) -> None:
 
 def row(**fields: Any) -> dict[str, Any]:
     usual = {
-        **{"ablation": "criterion", "keep_rate": 0.5, "criterion": "attention", "block": None, "statistic": None},
-        **{"clusters": None, "random": False, "metric": "accuracy", "change": -0.1},
-        **{"change_low": -0.2, "change_high": 0.05},
+        "ablation": "criterion",
+        "keep_rate": 0.5,
+        "criterion": "attention",
+        "block": None,
+        "statistic": None,
+        "clusters": None,
+        "random": False,
+        "metric": "accuracy",
+        "change": -0.1,
+        "change_low": -0.2,
+        "change_high": 0.05,
     }
     return usual | fields
 

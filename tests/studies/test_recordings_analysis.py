@@ -178,8 +178,13 @@ def test_the_report_compares_with_nought_and_leaves_out_folds_below_the_gate(tmp
     known = {0: {0: {"a": 95.0, "b": 95.0}, 1: {"c": 80.0, "d": 80.0}}}
     rows = [
         {
-            **{"backbone": "ast", "seed": 0, "fold": fold, "arm": branch.name, "padding": padding},
-            **{"quantity": quantity, "speaker": speaker},
+            "backbone": "ast",
+            "seed": 0,
+            "fold": fold,
+            "arm": branch.name,
+            "padding": padding,
+            "quantity": quantity,
+            "speaker": speaker,
             "value": 9.0 if fold else (2.0 if quantity == LATER else 0.0) + float(generator.normal(0, 0.1)),
         }
         for fold, names in ((0, "ab"), (1, "cd"))

@@ -30,8 +30,15 @@ from spectrim.training.recipes import AugmentSettings
 
 FRAMES, MELS, GRID = 64, 128, (8, 4)
 EVERYTHING = {
-    **{"mixup": 0.5, "time_mask": 20, "frequency_mask": 40, "noise": True, "roll_and_gain": True},
-    **{"mask_time": 0.5, "mask_frequency": 0.25, "speed": [0.8, 0.9, 1.1, 1.25], "pitch": [0.9, 1.1, 1.2]},
+    "mixup": 0.5,
+    "time_mask": 20,
+    "frequency_mask": 40,
+    "noise": True,
+    "roll_and_gain": True,
+    "mask_time": 0.5,
+    "mask_frequency": 0.25,
+    "speed": [0.8, 0.9, 1.1, 1.25],
+    "pitch": [0.9, 1.1, 1.2],
 }
 
 

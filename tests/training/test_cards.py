@@ -36,16 +36,27 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint in AudioMAE's own layout, whose licence forbids commercial use."""
     width, depth = 192, 1
     tensors = {
-        **{"cls_token": (1, 1, width), "pos_embed": (1, 513, width), "patch_embed.proj.weight": (width, 1, 16, 16)},
-        **{"patch_embed.proj.bias": (width,), "norm.weight": (width,), "norm.bias": (width,)},
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, 513, width),
+        "patch_embed.proj.weight": (width, 1, 16, 16),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
     }
     for block in range(depth):
         for name, shape in {
-            **{"norm1.weight": (width,), "norm1.bias": (width,), "norm2.weight": (width,), "norm2.bias": (width,)},
-            **{"attn.qkv.weight": (3 * width, width), "attn.qkv.bias": (3 * width,)},
-            **{"attn.proj.weight": (width, width), "attn.proj.bias": (width,)},
-            **{"mlp.fc1.weight": (4 * width, width), "mlp.fc1.bias": (4 * width,)},
-            **{"mlp.fc2.weight": (width, 4 * width), "mlp.fc2.bias": (width,)},
+            "norm1.weight": (width,),
+            "norm1.bias": (width,),
+            "norm2.weight": (width,),
+            "norm2.bias": (width,),
+            "attn.qkv.weight": (3 * width, width),
+            "attn.qkv.bias": (3 * width,),
+            "attn.proj.weight": (width, width),
+            "attn.proj.bias": (width,),
+            "mlp.fc1.weight": (4 * width, width),
+            "mlp.fc1.bias": (4 * width,),
+            "mlp.fc2.weight": (width, 4 * width),
+            "mlp.fc2.bias": (width,),
         }.items():
             tensors[f"blocks.{block}.{name}"] = shape
     path = tmp_path_factory.mktemp("official") / "pretrained.pth"

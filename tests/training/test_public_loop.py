@@ -26,7 +26,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss": "binary_cross_entropy",
         "optimiser": {
             **COMMON["optimiser"],
-            **{"name": "adam", "learning_rate": 2.5e-4, "betas": [0.95, 0.999], "weight_decay": 5e-7, "decay": "all"},
+            "name": "adam",
+            "learning_rate": 2.5e-4,
+            "betas": [0.95, 0.999],
+            "weight_decay": 5e-7,
+            "decay": "all",
         },
         "schedule": {"kind": "step", "start": 2, "every": 1, "factor": 0.85},
         "pruning": {"keep_rate": 0.5, "shrink_start": 3, "shrink_epochs": 4, "anneal_every": "epoch"},
@@ -34,7 +38,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "audiomae": {
         "optimiser": {
             **COMMON["optimiser"],
-            **{"learning_rate": 1e-3, "betas": [0.9, 0.95], "weight_decay": 1e-4, "layer_decay": 0.75},
+            "learning_rate": 1e-3,
+            "betas": [0.9, 0.95],
+            "weight_decay": 1e-4,
+            "layer_decay": 0.75,
         },
         "schedule": {"kind": "cosine", "warmup_epochs": 4, "warmup_form": "from_zero", "final": 1e-5},
         "pruning": {"keep_rate": 0.5, "shrink_start": 4, "shrink_epochs": 4, "anneal_every": "epoch"},

@@ -16,8 +16,12 @@ from spectrim.training.run_arguments import resolve_precision, run_arguments
 
 def arguments(tmp_path: Path, clips: int = 100, settings: dict[str, Any] | None = None, **changes: Any) -> Any:
     given: dict[str, Any] = {
-        **{"every_epochs": 1, "first_epoch": 0, "evaluation_batch": 20, "metric": "eval_accuracy"},
-        **{"workers": 0, "seed": 3},
+        "every_epochs": 1,
+        "first_epoch": 0,
+        "evaluation_batch": 20,
+        "metric": "eval_accuracy",
+        "workers": 0,
+        "seed": 3,
     }
     optimiser = OptimiserSettings(**{"batch_size": 20, "epochs": 6, **(settings or {})})
     return run_arguments(tmp_path, optimiser, clips=clips, **{**given, **changes})

@@ -115,10 +115,17 @@ def test_a_recipe_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> Non
     clips = len(find_data_set(plan.data.name).open(data, "train", **plan.data.options))
     per_epoch = clips // BATCH if plan.optimiser.drop_last else math.ceil(clips / BATCH)
     changes = {
-        **{"model.fields.hidden_size": 32, "model.fields.num_attention_heads": 2},
-        **{"model.fields.intermediate_size": 64, "optimiser.batch_size": BATCH, "workers": 0, "tensorboard": False},
-        **{"optimiser.stop_after_epochs": STEPS / per_epoch, "pruning.shrink_start": 1 / per_epoch},
-        **{"pruning.shrink_epochs": 0, "evaluation.first_epoch": 0, "evaluation.test_keep_rates": []},
+        "model.fields.hidden_size": 32,
+        "model.fields.num_attention_heads": 2,
+        "model.fields.intermediate_size": 64,
+        "optimiser.batch_size": BATCH,
+        "workers": 0,
+        "tensorboard": False,
+        "optimiser.stop_after_epochs": STEPS / per_epoch,
+        "pruning.shrink_start": 1 / per_epoch,
+        "pruning.shrink_epochs": 0,
+        "evaluation.first_epoch": 0,
+        "evaluation.test_keep_rates": [],
         **({"sampling.clips_per_epoch": None} if plan.sampling.clips_per_epoch else {}),
         **({"schedule.warmup_steps": 0} if plan.schedule.warmup_form == "stairs" else {}),
     }

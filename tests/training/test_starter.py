@@ -35,7 +35,8 @@ def test_a_folder_gets_folds_its_own_statistics_and_a_length_without_the_outlier
     report = check("folder", root, **options)
     assert (recipe.name, recipe.data.name, recipe.data.options) == ("my", "folder", options)
     assert recipe.model.fields == {
-        **{"mean": pytest.approx(report.mean, rel=1e-5), "std": pytest.approx(report.std, rel=1e-5)},
+        "mean": pytest.approx(report.mean, rel=1e-5),
+        "std": pytest.approx(report.std, rel=1e-5),
         "max_length": 16,
     }
     text = (tmp_path / "my.yaml").read_text()

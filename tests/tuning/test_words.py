@@ -23,8 +23,13 @@ def row(name: str, method: str, speed: float, drop: float) -> dict[str, Any]:
 )
 def test_the_best_uniform_point_is_called_what_the_target_made_it(target: Target, said: str) -> None:
     facts = {
-        **{"clips_at_once": 8, "speed_of": "torch", "metric": "accuracy", "lost_by_group": {}, "target": target.said},
-        **{"max_drop": target.max_drop, "min_speedup": target.min_speedup},
+        "clips_at_once": 8,
+        "speed_of": "torch",
+        "metric": "accuracy",
+        "lost_by_group": {},
+        "target": target.said,
+        "max_drop": target.max_drop,
+        "min_speedup": target.min_speedup,
     }
     rows = [row("dense", "dense", 1.0, 0.0), row("tuned", "fuse", 2.0, 0.005), row("own", "attention", 1.6, 0.008)]
     bound = Bound(0.005, 0.02, 0.95, "exactly", 100, 1, 0, 0.01, None)
@@ -37,8 +42,13 @@ def test_the_best_uniform_point_is_called_what_the_target_made_it(target: Target
 
 def test_what_is_over_speakers_is_said_so() -> None:
     facts = {
-        **{"clips_at_once": 8, "speed_of": "torch", "metric": "accuracy", "target": "at most 1 points lost"},
-        **{"lost_by_group": {"a": 0.0, "b": 0.02}, "max_drop": 1.0, "min_speedup": None},
+        "clips_at_once": 8,
+        "speed_of": "torch",
+        "metric": "accuracy",
+        "target": "at most 1 points lost",
+        "lost_by_group": {"a": 0.0, "b": 0.02},
+        "max_drop": 1.0,
+        "min_speedup": None,
     }
     rows = [row("dense", "dense", 1.0, 0.0), row("tuned", "fuse", 2.0, 0.005)]
     bound = Bound(0.005, 0.02, 0.95, "by groups", 100, 1, 0, 0.01, 900, 8)

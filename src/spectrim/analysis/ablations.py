@@ -267,7 +267,8 @@ def ablation_rows(
             "change_low": intervals.change_low[number],
             "change_high": intervals.change_high[number],
             **dict.fromkeys(("against", "difference", "difference_low", "difference_high")),
-            **{"clips": len(targets), "chance": chance},
+            "clips": len(targets),
+            "chance": chance,
         }
         compared = _compared_with(condition)
         if compared is not None and compared in scores:

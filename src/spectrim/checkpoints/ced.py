@@ -33,8 +33,13 @@ IGNORED = (r"(encoder\.)?init_bn\.(1\.)?num_batches_tracked", WINDOW.replace("."
 """The constants of the front end, which are compared and not loaded, and a counter of training steps."""
 
 SETTINGS: dict[str, tuple[Any, ...]] = {
-    **{"f_min": (0,), "f_max": (None, 8000), "center": (True,), "win_size": (512,), "n_fft": (512,)},
-    **{"hop_size": (160,), "sampling_rate": (16000,)},
+    "f_min": (0,),
+    "f_max": (None, 8000),
+    "center": (True,),
+    "win_size": (512,),
+    "n_fft": (512,),
+    "hop_size": (160,),
+    "sampling_rate": (16000,),
 }
 """Settings of the front end in the release's JSON files → what ours computes."""
 

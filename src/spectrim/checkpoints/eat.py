@@ -37,7 +37,10 @@ IGNORED = (r"modality_encoders\.IMAGE\.decoder\..*",)
 """Of pre-training. The teacher is a dictionary of its own; see `spectrim.checkpoints.unwrap`."""
 
 REQUIRED: dict[str, tuple[Any, ...]] = {
-    **{"layer_norm_first": (False,), "norm_affine": (True,), "fixed_positions": (True,), "in_chans": (1,)},
+    "layer_norm_first": (False,),
+    "norm_affine": (True,),
+    "fixed_positions": (True,),
+    "in_chans": (1,),
     "mel_bins": (MELS,),
 }
 """Settings in the release's ``config.json`` → those of the published models."""

@@ -213,7 +213,8 @@ def clips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             **{name: _with_interval(row, name, write) for name, write in WITH_INTERVALS.items() if name in row},
             **({"random_agreement": _share(row.get("random_agreement"))} if beside else {}),
             **{name: row[name] for name in ("keep_rate", "mean_change", "largest_change", "read_share") if name in row},
-            **{"ms_per_clip": row["files_ms"], "clips_per_second": row["files_per_second"]},
+            "ms_per_clip": row["files_ms"],
+            "clips_per_second": row["files_per_second"],
             "speed_up": row["files_speed_up"],
         }
         for row in rows

@@ -146,9 +146,13 @@ def _print(console: Any, found: Any, report: Path) -> None:
         column.justify = "right"
     for row in found.rows:
         table.add_row(
-            *(Text(row["method"]), COLUMNS["keep_rate"](row["keep_rate"]), with_interval(row, metric)),
-            *(with_interval(row, "change", "+"), with_interval(row, "over_random", "+")),
-            *(COLUMNS["executed_macs"](row["executed_macs"]), f"{row[f'ms_{size}']:.2f}"),
+            Text(row["method"]),
+            COLUMNS["keep_rate"](row["keep_rate"]),
+            with_interval(row, metric),
+            with_interval(row, "change", "+"),
+            with_interval(row, "over_random", "+"),
+            COLUMNS["executed_macs"](row["executed_macs"]),
+            f"{row[f'ms_{size}']:.2f}",
             COLUMNS["speed_up"](row[f"speed_up_{size}"]),
         )
     console.print(table)

@@ -173,13 +173,22 @@ def _part_rows(report: Report) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         shortest, mean, longest = part.seconds
         counts = sorted(part.per_label.values())
         files = {
-            **{"part": name, "clips": part.clips, "missing": len(part.missing), "unreadable": len(part.broken)},
-            **{"hours": part.clips * mean / 3600, "shortest_s": shortest, "mean_s": mean, "longest_s": longest},
+            "part": name,
+            "clips": part.clips,
+            "missing": len(part.missing),
+            "unreadable": len(part.broken),
+            "hours": part.clips * mean / 3600,
+            "shortest_s": shortest,
+            "mean_s": mean,
+            "longest_s": longest,
             "sampling_rates": " ".join(f"{rate}:{count}" for rate, count in part.sampling_rates.items()),
         }
         labels = {
-            **{"labels": len(counts), "without_clips": len(part.empty_labels)},
-            **{"fewest_clips": counts[0], "median_clips": median(counts), "most_clips": counts[-1]},
+            "labels": len(counts),
+            "without_clips": len(part.empty_labels),
+            "fewest_clips": counts[0],
+            "median_clips": median(counts),
+            "most_clips": counts[-1],
         }
         rows.append((files, labels))
     return rows

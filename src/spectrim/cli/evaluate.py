@@ -151,8 +151,12 @@ def write(found: Evaluation, folder: Path) -> None:
     rates = [row["keep_rate"] for row in found.rows]
     points = [
         {
-            **{"series": _method(row), "keep_rate": row["keep_rate"], "macs": row["paper_macs"]},
-            **{"value": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]},
+            "series": _method(row),
+            "keep_rate": row["keep_rate"],
+            "macs": row["paper_macs"],
+            "value": row[metric],
+            "low": row[f"{metric}_low"],
+            "high": row[f"{metric}_high"],
         }
         for row in found.rows
     ]
@@ -208,11 +212,14 @@ def result_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
         dense = row["keep_rate"] == 1.0
         timed = ["" if row[name] is None else COLUMNS[name](row[name]) for name in ("ms_per_clip", "speed_up")]
         table.add_row(
-            *(COLUMNS["keep_rate"](row["keep_rate"]), _ranking(row), _with_interval(row, metric)),
+            COLUMNS["keep_rate"](row["keep_rate"]),
+            _ranking(row),
+            _with_interval(row, metric),
             "" if dense else _with_interval(row, "change", "+"),
             *([_with_interval(row, "over_random", "+") if row["against_random"] else ""] if beside else []),
             *("" if row[name] is None else f"{row[name]:.{3 if name == 'd_prime' else 4}f}" for name in others),
-            *(COLUMNS["paper_macs"](row["paper_macs"]), f"{row['macs_saved']:.1%}"),
+            COLUMNS["paper_macs"](row["paper_macs"]),
+            f"{row['macs_saved']:.1%}",
             *(COLUMNS["executed_macs"](row["executed_macs"]), *timed),
         )
     return table

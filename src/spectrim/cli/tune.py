@@ -144,8 +144,12 @@ def _print(console: Any, found: Any, report: Path) -> None:
     for row in found.rows:
         if row["on_front"] or row["chosen"] or row["kind"] == "dense":
             table.add_row(
-                *(Text(row["name"]), COLUMNS["executed_macs"](row["executed_macs"]), f"{row['ms']:.2f}"),
-                *(COLUMNS["speed_up"](row["speed_up"]), f"{100 * row['drop']:.1f}", held_lost(row)),
+                Text(row["name"]),
+                COLUMNS["executed_macs"](row["executed_macs"]),
+                f"{row['ms']:.2f}",
+                COLUMNS["speed_up"](row["speed_up"]),
+                f"{100 * row['drop']:.1f}",
+                held_lost(row),
                 "chosen" if row["chosen"] else "",
             )
     console.print(table)

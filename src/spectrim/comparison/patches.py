@@ -134,7 +134,10 @@ def agreement_rows(
             known_ends = len(values) > 1 and float(ends.low) < float(ends.high)
             rows.append(
                 {
-                    **{"keep_rate": first.keep_rate, "block": block, "first": first.method, "second": second.method},
+                    "keep_rate": first.keep_rate,
+                    "block": block,
+                    "first": first.method,
+                    "second": second.method,
                     "overlap": float(values.mean()),
                     "overlap_low": float(ends.low) if known_ends else None,
                     "overlap_high": float(ends.high) if known_ends else None,

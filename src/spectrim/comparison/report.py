@@ -78,9 +78,15 @@ def _figure(found: Comparison) -> Figure:
     metric = found.facts["metric"]
     points = [
         {
-            **{"series": row["method"], "keep_rate": row["keep_rate"], "macs": row["executed_macs"]},
-            **{"ms": row[f"ms_{size}"], "ms_q1": row[f"ms_{size}_q1"], "ms_q3": row[f"ms_{size}_q3"]},
-            **{"value": row[metric], "low": row[f"{metric}_low"], "high": row[f"{metric}_high"]},
+            "series": row["method"],
+            "keep_rate": row["keep_rate"],
+            "macs": row["executed_macs"],
+            "ms": row[f"ms_{size}"],
+            "ms_q1": row[f"ms_{size}_q1"],
+            "ms_q3": row[f"ms_{size}_q3"],
+            "value": row[metric],
+            "low": row[f"{metric}_low"],
+            "high": row[f"{metric}_high"],
         }
         for row in found.rows
     ]

@@ -52,8 +52,12 @@ def accuracy_rows(cases: Sequence[Case], answers: Answers, metric: str, resample
     for number, case in enumerate(cases):
         value, change, over = found[number]
         row = {
-            **{"method": case.method, "keep_rate": case.keep_rate, "fine_tuned": case.run},
-            **{"criterion": case.points[0].criterion, "reducer": case.points[0].reducer, "draws": len(case.points)},
+            "method": case.method,
+            "keep_rate": case.keep_rate,
+            "fine_tuned": case.run,
+            "criterion": case.points[0].criterion,
+            "reducer": case.points[0].reducer,
+            "draws": len(case.points),
             **value.columns(metric),
         }
         nothing = Interval(math.nan, math.nan, math.nan)

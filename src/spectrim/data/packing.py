@@ -169,8 +169,12 @@ def pack(
             raise InvalidSetting("output", str(output), f"with --resume, to go on with {partial}; or delete that first")
         contents = _gather(entry, root, options, bad_share)
         settings: dict[str, Any] = {
-            **{"data_set": name, "root": str(root.resolve()), "sampling_rate": rate, "shard_bytes": shard_bytes},
-            **{"options": {**entry.defaults, **options}, "clips": _digest(contents.clips)},
+            "data_set": name,
+            "root": str(root.resolve()),
+            "sampling_rate": rate,
+            "shard_bytes": shard_bytes,
+            "options": {**entry.defaults, **options},
+            "clips": _digest(contents.clips),
         }
         _begin(partial, settings)
         rows = _write(partial, contents, rate, shard_bytes, bad_share, workers or core_count(), progress)
@@ -352,7 +356,10 @@ def _conclude(folder: Path, contents: _Contents, archives: Sequence[Rows], setti
         **{name: columns[name] for name in ("shard", "start", "size", "crc32")},
         "suffix": suffix.astype(np.uint16),
         "group": np.array([-1 if clip.group is None else places[clip.group] for clip in clips], np.int32),
-        **{"label_bounds": table.bounds, "label_numbers": table.numbers, "id_bounds": id_bounds, "ids": ids},
+        "label_bounds": table.bounds,
+        "label_numbers": table.numbers,
+        "id_bounds": id_bounds,
+        "ids": ids,
         **{array_name(key): numbers for key, numbers in contents.parts.items()},
     }
     np.savez(content, **arrays)
@@ -362,12 +369,20 @@ def _conclude(folder: Path, contents: _Contents, archives: Sequence[Rows], setti
     kinds = {kind.name.lower(): int(np.sum(columns["fidelity"] == kind)) for kind in Fidelity}
     kinds["exact"] -= len(flaws)
     description = {
-        **{"format": FORMAT, "made_by": f"spectrim {version_of('spectrim')}"},
+        "format": FORMAT,
+        "made_by": f"spectrim {version_of('spectrim')}",
         **{name: settings[name] for name in ("data_set", "options", "sampling_rate")},
-        **{"labels": contents.first.labels, "multi_label": contents.first.multi_label},
-        **{"folds": list(contents.first.folds), "clips": len(clips), "fidelity": kinds},
-        **{"index_sha256": hashlib.sha256(content.getvalue()).hexdigest(), "shards": shards},
-        **{"suffixes": suffixes.tolist(), "groups": groups, "parts": contents.described(), "unreadable": flaws},
+        "labels": contents.first.labels,
+        "multi_label": contents.first.multi_label,
+        "folds": list(contents.first.folds),
+        "clips": len(clips),
+        "fidelity": kinds,
+        "index_sha256": hashlib.sha256(content.getvalue()).hexdigest(),
+        "shards": shards,
+        "suffixes": suffixes.tolist(),
+        "groups": groups,
+        "parts": contents.described(),
+        "unreadable": flaws,
     }
     write_json(folder / DESCRIPTION, {**description, "description_sha256": description_digest(description)})
     remove_rows(folder)

@@ -287,7 +287,8 @@ def label_rows(
             columns[name] = _defined_mean(values)
     return [
         {
-            **{"label": label, "positives": int(positives[number])},
+            "label": label,
+            "positives": int(positives[number]),
             **{name: plain(float(column[number])) for name, column in columns.items()},
         }
         for number, label in enumerate(labels)

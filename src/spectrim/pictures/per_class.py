@@ -53,7 +53,9 @@ def save_label_figures(
     measure = "recall" if "recall" in rows[0] else "average_precision"
     values = [
         {
-            **{"label": row["label"], "positives": row["positives"], "value": row[measure]},
+            "label": row["label"],
+            "positives": row["positives"],
+            "value": row[measure],
             "dense": dense[number][measure] if dense else None,
         }
         for number, row in enumerate(rows)

@@ -146,8 +146,11 @@ def _check(findings: Findings, padding: str, clips: Collection[str], model: Path
     """Raise `DataError` unless findings are of the protocol's plan, the fold's clips, and the model, if it is there."""
     plan, heard = findings.facts["plan"], findings.facts["clips"]
     asked = {
-        **{"padding": padding, "clusters": "fit", "part": "test"},
-        **{"keep_rates": [ANALYSED_RATE], "drop_at": [DROPPED_AT]},
+        "padding": padding,
+        "clusters": "fit",
+        "part": "test",
+        "keep_rates": [ANALYSED_RATE],
+        "drop_at": [DROPPED_AT],
     }
     for name, value in asked.items():
         if plan[name] != value:

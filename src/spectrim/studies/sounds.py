@@ -79,7 +79,9 @@ def sound_arms(out: Path) -> list[Arm]:
 
 def _runs(out: Path, fold: int, seed: int, changes: Sequence[str]) -> FineTuning:
     return FineTuning(
-        *("ast", "csv", RECIPE),
+        backbone="ast",
+        data="csv",
+        recipe=RECIPE,
         root=SOUNDS,
         out=out,
         init=Path(STARTS["ast"]),

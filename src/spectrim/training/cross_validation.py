@@ -203,8 +203,11 @@ def _summary(
     metric = found[0]["metric"]
     rows = [
         {
-            **{"fold": fold.number, "keep_rate": float(rate), metric: value, "test_clips": results["test_clips"]},
-            **{"training_clips": results["training_clips"]},
+            "fold": fold.number,
+            "keep_rate": float(rate),
+            metric: value,
+            "test_clips": results["test_clips"],
+            "training_clips": results["training_clips"],
             **{name: results["chosen"][name] for name in ("epoch", "step")},
         }
         for fold, results in zip(runs, found, strict=True)
@@ -213,11 +216,17 @@ def _summary(
     answers = answers_of(output, [fold.number for fold in runs])
     pooled, interval = _pooled(answers)
     facts = {
-        **{"recipe": recipe.name, "data_set": recipe.data.name, "metric": metric},
+        "recipe": recipe.name,
+        "data_set": recipe.data.name,
+        "metric": metric,
         "keep_rate": recipe.pruning.keep_rate,
-        **{"folds": [fold.number for fold in runs], "models": str(output / f"fold{FOLD}" / "model")},
-        **{"clips": len(answers.ids), "labels": len(answers.labels), "chosen_on": on},
-        **{"epoch": epoch_choice(runs[0].recipe, on), "interval": interval},
+        "folds": [fold.number for fold in runs],
+        "models": str(output / f"fold{FOLD}" / "model"),
+        "clips": len(answers.ids),
+        "labels": len(answers.labels),
+        "chosen_on": on,
+        "epoch": epoch_choice(runs[0].recipe, on),
+        "interval": interval,
     }
     return CrossValidation(facts, rows, [_over_folds(rows, metric, rate) | pooled[rate] for rate in answers.scores])
 

@@ -158,8 +158,12 @@ def time_columns(seconds: NDArray[np.float64], dense: NDArray[np.float64], clips
     times = spread((seconds / clips).tolist())
     low, middle, high = np.quantile(dense / seconds, [0.25, 0.5, 0.75]).tolist()
     return {
-        **{"ms": times["median_ms"], "ms_q1": times["q1_ms"], "ms_q3": times["q3_ms"]},
-        **{"speed_up": middle, "speed_up_q1": low, "speed_up_q3": high},
+        "ms": times["median_ms"],
+        "ms_q1": times["q1_ms"],
+        "ms_q3": times["q3_ms"],
+        "speed_up": middle,
+        "speed_up_q1": low,
+        "speed_up_q3": high,
     }
 
 

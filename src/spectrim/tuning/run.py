@@ -141,8 +141,17 @@ def tune(
     search, held = _halved(clips, part)
     workers = default_workers() if workers is None else workers
     setting = Setting(
-        *(backend, runtime, search, held, store, on_progress or _no_progress),
-        *(batch_size, workers, clips_at_once, repeats, resamples),
+        backend=backend,
+        runtime=runtime,
+        search=search,
+        held=held,
+        store=store,
+        tell=on_progress or _no_progress,
+        batch_size=batch_size,
+        workers=workers,
+        clips_at_once=clips_at_once,
+        repeats=repeats,
+        resamples=resamples,
     )
     uniform, rankings = _compared(setting, chosen, draws)
     found, tried = _searched(setting, _finalists(uniform, chosen, finalists), target, searched)
@@ -151,13 +160,19 @@ def tune(
     facts = {
         "model": name_of(model),
         "data_set": data_set or ("packaged clips" if root is None else "folder"),
-        **{"part": part, "metric": clips.metric, "labels": len(clips.labels), "missing": list(clips.missing)},
+        "part": part,
+        "metric": clips.metric,
+        "labels": len(clips.labels),
+        "missing": list(clips.missing),
         "search_groups": _groups(search),
         "held_groups": _groups(held),
         "target": target.said,
         "max_drop": target.max_drop,
         "min_speedup": target.min_speedup,
-        **{"speed_of": speed_of, "clips_at_once": clips_at_once, "repeats": repeats, "searched": searched},
+        "speed_of": speed_of,
+        "clips_at_once": clips_at_once,
+        "repeats": repeats,
+        "searched": searched,
         "points_tried": tried,
         "methods": [method.name for method in chosen],
         "searched_methods": list(dict.fromkeys(one.method.name for one in found)),

@@ -55,8 +55,9 @@ class Start:
 
     @property
     def prune_at(self) -> list[int]:
-        """Blocks after a quarter, a half and three quarters of all: 3, 6 and 9 of 12."""
-        return sorted({quarter * self.blocks // 4 for quarter in (1, 2, 3)} - {0}) or [0]
+        """Blocks after a quarter, a half and three quarters of all but the last: 3, 6 and 9 of 12."""
+        blocks = {quarter * self.blocks // 4 for quarter in (1, 2, 3)}
+        return sorted(blocks - {0, self.blocks - 1}) or [0]
 
 
 def look_at(source: DescribedSource) -> Start:

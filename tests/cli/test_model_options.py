@@ -25,7 +25,7 @@ CLIP = packaged_clips()[0][0]
 
 @pytest.fixture(scope="module")
 def untold(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("model"), official_ast(patches=360, labels=3, depth=4))
+    return save(tmp_path_factory.mktemp("model"), official_ast(patches=360, labels=3, depth=5))
 
 
 def test_a_stride_or_frames_make_a_model_known(untold: Path) -> None:

@@ -16,6 +16,7 @@ from spectrim.errors import DataError, InvalidSetting
 from spectrim.studies.recordings import REMEDIES, TRAINED, Arm, recordings_plan
 from spectrim.studies.recordings_analysis import LATER
 from spectrim.studies.recordings_answers import (
+    CLUSTER_KEY,
     CONTROL_KEY,
     FREE,
     POSITIVE_KEY,
@@ -23,6 +24,7 @@ from spectrim.studies.recordings_answers import (
     VALUE_NORM_KEY,
     Key,
     Measured,
+    by_clusters,
     by_value_norm,
     free_key,
     positive_control,
@@ -113,7 +115,7 @@ def test_data_that_cannot_be_divided_is_refused(data: Path, tmp_path: Path) -> N
 
 def test_every_arm_of_the_protocol_is_planned_and_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
     plan = recordings_plan(tmp_path)
-    assert len({(arm.stage, arm.folder) for arm in plan.arms}) == len(plan.arms) == 5 * (4 + 4 + 6 + 10 + 8 + 2)
+    assert len({(arm.stage, arm.folder) for arm in plan.arms}) == len(plan.arms) == 5 * (4 + 4 + 6 + 10 + 8 + 2 + 3)
     before: set[str] = set()
     for number, steps in plan.steps.items():
         names = {step.name for step in steps}
@@ -124,8 +126,8 @@ def test_every_arm_of_the_protocol_is_planned_and_every_step_comes_after_what_it
     first, *_, last = plan.up_to_each_stage
     assert len(first) == 5 * (1 + 2 * 4 + 2 * 12 + 2 + 2 * 2)
     both_seeds = 5 * (1 + 2 * (4 + 3 + 5) + 2 * 12 + 2 + 2 * 2) + 5 * (1 + 2 * 4 + 2 * 12 + 2 + 2 * 2)
-    value_norm = 5 * 2 * 2
-    assert len(last) == len({step.name for step in last}) == 2 * both_seeds + 1 + 5 + value_norm
+    value_norm, clusters = 5 * 2 * 2, 5 * 2 * 3
+    assert len(last) == len({step.name for step in last}) == 2 * both_seeds + 1 + 5 + value_norm + clusters
     assert [step.name for step in recordings_plan(tmp_path, folds=[3], stages=[3]).up_to_each_stage[0]][:2] == [
         "asc-ast fold 3 seed 0 trunk",
         "asc-ast fold 3 seed 0 r=0.5-random",
@@ -285,6 +287,23 @@ def test_the_norm_of_the_values_has_a_family_of_its_own() -> None:
     assert str(answers[FREE, 0.7]) == f"cannot say: {missing}"
 
 
+def test_clusters_have_a_family_of_three_at_one_keep_rate() -> None:
+    random = (TUNED, "r=0.7-random")
+    losses = {CLUSTER_KEY: 0.3, SEVENTH: 3.0, VALUE_NORM_KEY: 0.3, random: 6.0, POSITIVE_KEY: 5.0}
+    measured = made(losses)
+    answers = by_clusters(measured, measured.passing)
+    assert {pair: answer.word for pair, answer in answers.items()} == {
+        ("cluster", "attention"): "better",
+        ("cluster", "value_norm"): "no difference shown",
+        ("random", "attention"): "worse",
+    }
+    assert primary(measured, measured.passing, CLUSTER_KEY).word == "yes"
+    without = made({key: lost for key, lost in losses.items() if key != VALUE_NORM_KEY})
+    answers = by_clusters(without, without.passing)
+    lacks = "cannot say: value_norm at 0.7 has not been run in a fold that passes the gate"
+    assert str(answers["cluster", "value_norm"]) == lacks and answers["cluster", "attention"].word == "better"
+
+
 def test_a_comparison_without_attention_says_so() -> None:
     measured = made({POSITIVE_KEY: 5.0, (TUNED, "r=0.5-random"): 4.0})
     answers = secondary(measured, measured.passing, TUNED)
@@ -375,6 +394,33 @@ def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path,
     assert "points lost; 6 speakers in 1 fold)" in section
     assert "Without fold 0: cannot say: no fold passes the gate." in section
     assert section.count("cannot say: 1 of 5 folds, and it takes 4") == 3
+    assert "clusters, fine-tuned" not in text and "* Stage 8, AST: not run, in any fold" in text
+
+
+def test_the_report_holds_clusters_against_the_arms_of_their_seed(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = recordings_plan(out)
+    shares = {"r=0.999": 1.0, "r=0.7": 0.7, "r=0.7-cluster": 0.9, "r=0.7-random": 0.5}
+    free = {
+        f"{method} at keep rate {rate:g}{', draw 0' * (method == 'random')}": 0.6
+        for method in ("attention", "random", "intensity", "variation")
+        for rate in (0.9, 0.7, 0.5, 0.3)
+    }
+    for arm in plan.arms:
+        if (arm.backbone, arm.seed, arm.fold) == ("ast", 1, 0) and arm.branch.name in shares:
+            share = shares[arm.branch.name]
+            draws = {"random at keep rate 0.7, draw 0": share} if arm.branch.ranking == "random" else {}
+            answered(arm, out, data, {f"{TRAINED} at keep rate {arm.branch.keep_rate:g}": share, **free, **draws})
+    text = write_report(plan, out, data).with_suffix(".md").read_text()
+    section = text.split("### AST: clusters, fine-tuned\n")[1].split("###")[0]
+    rows = {
+        cells[0]: cells[1] for cells in (line[2:].split(" | ") for line in section.splitlines() if line[:2] == "| ")
+    }
+    # Of 24 clips the share is right whose number ends in less than ten times it: 22, 18 and 14 of them.
+    for pair, points in (("cluster minus attention", 400 / 24), ("random minus attention", -400 / 24)):
+        assert float(rows[pair].split()[0].replace("−", "-")) == pytest.approx(points, abs=0.01)
+    assert rows["cluster minus value_norm"] == ""
+    assert "* Stage 8, AST, fold 0: r=0.7-value_norm\n" in text
 
 
 def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Path) -> None:

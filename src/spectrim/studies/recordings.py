@@ -31,6 +31,8 @@ FURTHER_ARMS = (
 )
 VALUE_NORM = "value_norm"
 VALUE_NORM_ARMS = (Branch(0.7, VALUE_NORM), Branch(0.5, VALUE_NORM))
+CLUSTER = "cluster"
+CLUSTER_ARMS = (Branch(0.7, reducer=CLUSTER), Branch(0.7, "random"), VALUE_NORM_ARMS[0])
 FREE_RATES = (0.9, 0.7, 0.5, 0.3)
 FREE_METHODS = ("attention", *RANKED)
 """Rankings by which the control's weights are pruned without training, at these rates."""
@@ -114,6 +116,7 @@ STAGES = (
     Stage(4, "both: the rest", BOTH, FURTHER_ARMS),
     Stage(5, "a further seed of stages 1 and 2", BOTH, FIRST_ARMS, SEEDS[1]),
     Stage(7, "AST: the norm of the values at 0.7 and 0.5", ("ast",), VALUE_NORM_ARMS),
+    Stage(8, "AST, the further seed: clusters, random, norm of the values at 0.7", ("ast",), CLUSTER_ARMS, SEEDS[1]),
 )
 """Of the recordings; 6 is ESC-10, see `spectrim.studies.sounds`."""
 

@@ -8,9 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from spectrim.analysis.ablations import ATTENTION
 from spectrim.stats.ground import CANNOT_SAY
 from spectrim.stats.speakers import Accuracies, SpeakerMean, holm, mean_over_speakers
-from spectrim.studies.recordings import CONTROL_ARM, POSITIVE_ARM, RANKED, VALUE_NORM, VALUE_NORM_ARMS
+from spectrim.studies.recordings import (
+    CLUSTER,
+    CLUSTER_ARMS,
+    CONTROL_ARM,
+    POSITIVE_ARM,
+    RANKED,
+    VALUE_NORM,
+    VALUE_NORM_ARMS,
+)
 from spectrim.studies.speakers import FOLDS
 
 GATE = 92.0
@@ -48,7 +57,7 @@ def unseen(folds: Sequence[int]) -> list[int]:
 
 def free_key(method: str, keep_rate: float) -> Key:
     """The key of a ranking of the control's weights."""
-    return FREE, f"r={keep_rate:g}" + ("" if method == "attention" else f"-{method}")
+    return FREE, f"r={keep_rate:g}" + ("" if method == ATTENTION else f"-{method}")
 
 
 def later_key(method: str, keep_rate: float) -> Key:
@@ -142,6 +151,14 @@ class Answer:
     def __str__(self) -> str:
         return self.word if self.why is None else f"{self.word}: {self.why}"
 
+    def told(self, verb: str) -> str:
+        """A sentence: the answer with the difference that it rests on, whose points are ``verb``."""
+        difference = self.difference
+        if difference is None:
+            return f"{self}."
+        folds = f"{difference.speakers} speakers in {len(difference.folds)} fold{'s' * (len(difference.folds) > 1)}"
+        return f"{self} ({difference} points {verb}; {folds})."
+
 
 def _lacks(difference: SpeakerMean | None, folds: Sequence[int]) -> str | None:
     """Why a difference over some folds answers nothing, or None."""
@@ -190,6 +207,10 @@ VALUE_NORM_KEY: Key = (TUNED, VALUE_NORM_ARMS[0].name)
 VALUE_NORM_FAMILY = tuple((how, branch.keep_rate) for how in (TUNED, FREE) for branch in VALUE_NORM_ARMS)
 """The four comparisons of the norm of the values with attention."""
 
+CLUSTER_KEY: Key = (TUNED, CLUSTER_ARMS[0].name)
+CLUSTER_FAMILY = ((CLUSTER, ATTENTION), (CLUSTER, VALUE_NORM), ("random", ATTENTION))
+"""The three comparisons at the keep rate of `CLUSTER_ARMS`, fine-tuned: the first minus the second."""
+
 
 def secondary(measured: Measured, folds: Sequence[int], how: str) -> dict[tuple[str, float], Answer]:
     """Each ranking minus attention at the same keep rate, a family of six corrected by Holm.
@@ -199,24 +220,33 @@ def secondary(measured: Measured, folds: Sequence[int], how: str) -> dict[tuple[
         folds: to take.
         how: `TUNED` or `FREE`.
     """
-    answers = _against_attention(measured, folds, [(how, ranking, rate) for ranking, rate in FAMILY])
-    return {(ranking, rate): answer for (_, ranking, rate), answer in answers.items()}
+    answers = _compared(measured, folds, [(how, ranking, ATTENTION, rate) for ranking, rate in FAMILY])
+    return {(ranking, rate): answer for (_, ranking, _, rate), answer in answers.items()}
 
 
 def by_value_norm(measured: Measured, folds: Sequence[int]) -> dict[tuple[str, float], Answer]:
     """The norm of the values minus attention, fine-tuned and training-free, a family of four corrected by Holm."""
-    answers = _against_attention(measured, folds, [(how, VALUE_NORM, rate) for how, rate in VALUE_NORM_FAMILY])
-    return {(how, rate): answer for (how, _, rate), answer in answers.items()}
+    answers = _compared(measured, folds, [(how, VALUE_NORM, ATTENTION, rate) for how, rate in VALUE_NORM_FAMILY])
+    return {(how, rate): answer for (how, _, _, rate), answer in answers.items()}
 
 
-def _against_attention(
-    measured: Measured, folds: Sequence[int], family: Sequence[tuple[str, str, float]]
-) -> dict[tuple[str, str, float], Answer]:
-    """Answers to a family of comparisons: how, ranking and keep rate each."""
+def by_clusters(measured: Measured, folds: Sequence[int]) -> dict[tuple[str, str], Answer]:
+    """The comparisons of `CLUSTER_FAMILY`, corrected by Holm."""
+    rate = CLUSTER_ARMS[0].keep_rate
+    answers = _compared(measured, folds, [(TUNED, first, second, rate) for first, second in CLUSTER_FAMILY])
+    return {(first, second): answer for (_, first, second, _), answer in answers.items()}
+
+
+Comparison = tuple[str, str, str, float]
+"""`TUNED` or `FREE`, two rankings or reducers, of which the first minus the second, and the keep rate of both."""
+
+
+def _compared(measured: Measured, folds: Sequence[int], family: Sequence[Comparison]) -> dict[Comparison, Answer]:
+    """Answers to a family of comparisons, corrected by Holm."""
     found = {}
-    for how, ranking, rate in family:
-        keys = [(how, free_key(name, rate)[1]) for name in (ranking, "attention")]
-        found[how, ranking, rate] = measured.difference(keys[0], keys[1], folds)
+    for how, first, second, rate in family:
+        keys = [(how, free_key(name, rate)[1]) for name in (first, second)]
+        found[how, first, second, rate] = measured.difference(keys[0], keys[1], folds)
     corrected = holm([None if one is None or not one.answers else one.p for one in found.values()])
     task = _cannot_tell(measured, folds)
     answers = {}
@@ -231,9 +261,9 @@ def _against_attention(
     return answers
 
 
-def _not_run(measured: Measured, folds: Sequence[int], how: str, ranking: str, rate: float) -> str:
-    """Which side of a comparison with attention is missing."""
-    there = {name: measured.of((how, free_key(name, rate)[1])) for name in (ranking, "attention")}
+def _not_run(measured: Measured, folds: Sequence[int], how: str, first: str, second: str, rate: float) -> str:
+    """Which side of a comparison is missing."""
+    there = {name: measured.of((how, free_key(name, rate)[1])) for name in (first, second)}
     missing = [name for name, by_fold in there.items() if not any(fold in by_fold for fold in folds)]
     if not missing:
         return "no fold has both"

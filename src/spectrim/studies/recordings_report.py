@@ -26,6 +26,7 @@ from spectrim.studies.recordings import (
     Arm,
     RecordingsPlan,
 )
+from spectrim.studies.recordings_added import add_clusters, add_value_norm
 from spectrim.studies.recordings_answers import (
     CONTROL_KEY,
     ERROR_GATE,
@@ -36,11 +37,8 @@ from spectrim.studies.recordings_answers import (
     MARGIN,
     POSITIVE,
     TUNED,
-    VALUE_NORM_KEY,
-    Answer,
     Key,
     Measured,
-    by_value_norm,
     free_key,
     positive_control,
     primary,
@@ -60,9 +58,6 @@ from spectrim.studies.recordings_runs import record_of
 from spectrim.studies.sounds import SOUND_FOLDS, SOUND_SEEDS, SOUNDS, add_sounds, check_rows, fold_sources, sounds_state
 from spectrim.studies.sounds import STAGE as SOUND_STAGE
 from spectrim.studies.speakers import FOLDS, SpokenClip, folds_of, read_clips
-
-VALUE_NORM_BACKBONES = ("ast",)
-"""Of stage 7; of others that score is only described."""
 
 NOT_INTERPRETED = "below the gate: not interpreted"
 
@@ -186,7 +181,8 @@ def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) 
     )
     _add_arms(report, measured, passing)
     _add_rankings(report, measured, passing)
-    _add_value_norm(report, measured, passing)
+    add_value_norm(report, measured, passing)
+    add_clusters(report, measured, passing)
     add_remedies(report, measured, passing)
     add_later(report, measured, passing)
 
@@ -214,8 +210,8 @@ def _sentences(measured: Measured, folds: Sequence[int]) -> list[str]:
     """Positive control, primary question, and what the sample can show."""
     control, question = positive_control(measured, folds), primary(measured, folds)
     said = [
-        f"Positive control, do random patches at 0.3 lose {POSITIVE:g} points or more? {_told(control, 'lost')}",
-        f"Primary, is less than one point lost at r = 0.7 by attention? {_told(question, 'lost')}",
+        f"Positive control, do random patches at 0.3 lose {POSITIVE:g} points or more? {control.told('lost')}",
+        f"Primary, is less than one point lost at r = 0.7 by attention? {question.told('lost')}",
     ]
     lost = question.difference
     if lost is not None and lost.speakers > 1:
@@ -225,14 +221,6 @@ def _sentences(measured: Measured, folds: Sequence[int]) -> list[str]:
             f"{lost.largest_shown(MARGIN):.2f} points is shown to be below {MARGIN:g} with a probability of 80 %."
         )
     return said
-
-
-def _told(answer: Answer, verb: str) -> str:
-    difference = answer.difference
-    if difference is None:
-        return f"{answer}."
-    folds = f"{difference.speakers} speakers in {len(difference.folds)} fold{'s' * (len(difference.folds) > 1)}"
-    return f"{answer} ({difference} points {verb}; {folds})."
 
 
 def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> None:
@@ -313,31 +301,6 @@ def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> N
     told = (", points", ": p by Holm", ": answer", ", without fold 0")
     columns = [f"{how}{name}" for how in families for name in told]
     report.table(["ranking, keep rate", *columns], table)
-
-
-def _add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) -> None:
-    """The two questions about the norm of the values; nothing where none of it is run."""
-    without = unseen(passing)
-    answers, beside = by_value_norm(measured, passing), by_value_norm(measured, without)
-    if measured.backbone not in VALUE_NORM_BACKBONES or all(one.difference is None for one in answers.values()):
-        return
-    report.heading(f"{NAMES[measured.backbone]}: the norm of the values", 3)
-    report.text(
-        "Decided after fold 0's table of other scores and before any of this was run: patches are ranked by the "
-        "Euclidean norm of their value vectors, mean over heads. Is less than one point lost at 0.7, fine-tuned? "
-        f"{_told(primary(measured, passing, VALUE_NORM_KEY), 'lost')} Without fold 0: "
-        f"{_told(primary(measured, without, VALUE_NORM_KEY), 'lost')}"
-    )
-    report.text(
-        "The norm of the values minus attention at the same keep rate, in points; p by t within folds, Holm over "
-        "these four."
-    )
-    table = []
-    for (how, rate), answer in answers.items():
-        p = answer.corrected
-        cells = (among(answer.difference, passing), p_text(p), str(answer))
-        table.append((f"{how}, {rate:g}", *cells, among(beside[how, rate].difference, without)))
-    report.table(["", "points", "p by Holm", "answer", "without fold 0"], table)
 
 
 def _add_runs(report: Report, plan: RecordingsPlan, record: Record) -> None:

@@ -19,8 +19,10 @@ from spectrim.comparison import measuring
 from spectrim.comparison.run import compare
 from spectrim.data import DATA_SETS
 from spectrim.files import sole_writer
+from spectrim.inference.torch_model import TorchModel
 from spectrim.measure.metrics import accuracy
 from spectrim.measure.scoring import score_part
+from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 
 run = partial(command_line.run, "compare")
@@ -111,6 +113,21 @@ def test_models_in_memory_are_those_of_their_files(
     for row in found.rows:
         assert row["accuracy"] == before[row["method"]]["accuracy"]
     assert (found.facts["model"], found.facts["runs"]) == ("the model", {"tuned": "the model"})
+
+
+def test_a_backend_is_compared_at_its_own_pruning_blocks(root: Path, tmp_path: Path) -> None:
+    backend = TorchModel(small_model(1), Pruning(0.7, (2,), "variation"))
+    found = compare(
+        *(backend, tmp_path / "out"),
+        **{"data_set": "csv", "root": root, "options": {"fold": 2}, "device": "cpu", "workers": 0},
+        **{"draws": 2, "traced": 2, "repeats": 1, "batch_sizes": (1,), "keep_rates": 0.4},
+        methods=("variation",),
+    )
+    point = Pruning(0.4, (2,), "variation")
+    assert found.facts["prune_at"] == [2]
+    assert found.rows[1]["executed_macs"] == macs(backend.config, pruning=point).executed
+    scored = score_part(backend, DATA_SETS["csv"].open(root, "test", fold=2), [point], device="cpu")
+    assert found.rows[1]["accuracy"] == pytest.approx(accuracy(scored.scores[point], scored.targets))
 
 
 def test_what_is_measured_is_not_measured_again(

@@ -24,7 +24,9 @@ from spectrim.comparison import measuring
 from spectrim.data import DATA_SETS
 from spectrim.data.splits import halves
 from spectrim.files import sole_writer
+from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.hearing import Hearing
 from spectrim.tuning.run import tune
 
@@ -166,6 +168,19 @@ def test_a_model_in_memory_is_tuned_as_its_file(
     assert loaded.training and not loaded.config.pruning.prunes
     for name, weight in loaded.state_dict().items():
         torch.testing.assert_close(found.network.state_dict()[name], weight, atol=0, rtol=0)
+
+
+def test_a_backend_is_tuned_from_its_own_pruning_blocks(model: Path, root: Path, tmp_path: Path) -> None:
+    backend = TorchModel(from_pretrained(model), Pruning(0.7, (2,), "variation"))
+    found = tune(
+        *(backend, tmp_path / "out"),
+        **{"max_drop": 90, "data_set": "csv", "root": root, "part": "test", "options": {"fold": 1}, "device": "cpu"},
+        **{"workers": 0, "draws": 2, "repeats": 2, "clips_at_once": 2, "finalists": 1},
+        methods=("attention",),
+    )
+    uniform = [row for row in found.rows if row["kind"] == "uniform"]
+    assert found.facts["own_blocks"] == [2] and uniform
+    assert all(row["prune_at"] == [2] for row in uniform)
 
 
 def test_a_run_that_is_broken_off_goes_on(

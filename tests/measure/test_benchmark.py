@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from spectrim.backbones import ast_base
 from spectrim.errors import InvalidSetting
+from spectrim.inference.torch_model import TorchModel
 from spectrim.measure import benchmark
 from spectrim.network.macs import macs
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 
 ROW = {
     *("keep_rate", "batch_size", "paper_macs", "executed_macs", "median_ms", "q1_ms", "q3_ms", "ms_per_clip"),
@@ -121,6 +123,15 @@ def test_there_is_a_whole_row_for_every_batch_size_and_keep_rate(model: AudioTra
         assert row["macs_ratio"] == pytest.approx(dense["executed_macs"] / row["executed_macs"])
     assert result["repeats"] == 2
     assert json.loads(json.dumps(result)) == result
+
+
+def test_macs_are_those_of_the_point_that_is_timed(model: AudioTransformer) -> None:
+    point = Pruning(0.5, (2,), "value_norm")
+    rows = benchmark.run(TorchModel(model, point), keep_rates=(1.0, 0.3), batch_sizes=(1,), repeats=1)["rows"]
+    counts = [macs(model, pruning=point.changed({"keep_rate": rate})) for rate in (1.0, 0.3)]
+    assert [row["executed_macs"] for row in rows] == [count.executed for count in counts]
+    assert [row["paper_macs"] for row in rows] == [count.paper for count in counts]
+    assert rows[1]["executed_macs"] != macs(model, keep_rate=0.3).executed
 
 
 def test_times_are_those_of_the_interleaved_passes(model: AudioTransformer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,14 @@ def test_a_model_that_ranks_at_random_is_compared_with_no_other_draws(folder: Pa
         compare([folder], model, draws=1)
 
 
+def test_a_backend_is_counted_at_its_own_pruning_blocks(folder: Path) -> None:
+    model, point = make_model(SINGLE), Pruning(0.6, (3,), "intensity")
+    found = compare([folder], TorchModel(model, point), (0.5,), passes=1, batch_size=4)
+    count = macs(model, pruning=point.changed({"keep_rate": 0.5}))
+    row = found.rows[0]
+    assert (row["keep_rate"], row["paper_macs"], row["executed_macs"]) == (0.5, count.paper, count.executed)
+
+
 @pytest.mark.parametrize("problem", [SINGLE, MULTIPLE])
 def test_rows_are_what_predict_says_compared_by_hand(folder: Path, problem: str) -> None:
     model = make_model(problem)

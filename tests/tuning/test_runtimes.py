@@ -11,6 +11,7 @@ from tone_table import small_model
 from spectrim.errors import InvalidSetting
 from spectrim.inference.onnx_model import PROVIDERS, OnnxModel
 from spectrim.inference.opening import open_model
+from spectrim.inference.torch_model import TorchModel
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.runtimes import Runtime
 
@@ -51,6 +52,9 @@ def test_what_no_file_can_do_is_refused_before_any_work(tmp_path: Path) -> None:
     model = small_model(1).set_pruning(drop_padding=True)
     with pytest.raises(InvalidSetting, match="drop_padding"):
         Runtime(tmp_path, open_model(model, device="cpu"), "onnx-int8", tmp_path)
+    with pytest.raises(InvalidSetting, match="drop_padding"):
+        backend = TorchModel(small_model(1), Pruning(0.5, (1,), drop_padding=True))
+        Runtime(backend, backend, "onnx", tmp_path)
     with pytest.raises(InvalidSetting, match="speed_of is 'tpu'"):
         Runtime(tmp_path, open_model(model, device="cpu"), "tpu", tmp_path)
 

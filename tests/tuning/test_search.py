@@ -117,7 +117,7 @@ def test_a_point_that_both_ways_lead_to_is_one_candidate() -> None:
     searched = point_of(method, own, (1.0, 0.7, 1.0, 0.7))
     assert (searched.at, searched.keep_rate) == ((1, 3), 0.7)
     setting: Any = SimpleNamespace(
-        backend=SimpleNamespace(config=SimpleNamespace(pruning=own)),
+        backend=SimpleNamespace(pruning=own),
         search=SimpleNamespace(metric="accuracy"),
         runtime=SimpleNamespace(exports=True),
         depth=DEPTH,

@@ -141,7 +141,7 @@ def compare(
     config = backend.config
     own = BACKBONE_CRITERIA[config.backbone]
     depth, columns = config.num_hidden_layers, config.grid[1]
-    pruning = config.pruning if prune_at is None else config.pruning.changed({"prune_at": list(prune_at)})
+    pruning = backend.pruning if prune_at is None else backend.pruning.changed({"prune_at": list(prune_at)})
     predictors = config.predictor_blocks or ()
     chosen, unfit = fitting(chosen, pruning, config.encoder)
     cases, left_out = plan_cases(

@@ -112,7 +112,7 @@ def run(
     Args:
         model: what `spectrim.inference.opening.open_model` takes; stays as it is, and is measured in its frozen form.
             Its own keep rate does not matter, unless it has no other: an exported file. What that takes (spectrograms
-            or waveforms) is what is timed; its MACs are those of its configuration.
+            or waveforms) is what is timed; its MACs are those of its configuration at the point that is timed.
         keep_rates: in (0, 1]; ratios are against the first of them. None as `rates_of` says.
         batch_sizes: clips per forward pass.
         repeats: timed passes of each case.
@@ -134,7 +134,7 @@ def run(
     backend = open_model(model, device=device)
     rates = rates_of(backend, keep_rates)
     backend, device = backend.frozen(), str(backend.device)
-    counts = {rate: macs(backend.config, keep_rate=rate) for rate in rates}
+    counts = {rate: macs(backend.config, pruning=backend.at(keep_rate=rate).pruning) for rate in rates}
     cases = _cases(backend, rates, batches)
     wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else None
     memory = {case: peak_memory_mb(call, device) for case, call in cases.items()}

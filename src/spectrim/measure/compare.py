@@ -182,9 +182,9 @@ def _compared_with(model: Backend, dense: Backend | None, threshold: float) -> d
 
 def _costs(model: Backend, rate: float | None) -> dict[str, Any]:
     """Keep rate and MACs of a row."""
-    count = macs(model.config, keep_rate=rate)
-    own = model.pruning.keep_rate if rate is None else rate
-    return {"keep_rate": own, "paper_macs": count.paper, "executed_macs": count.executed}
+    point = model.at(keep_rate=rate).pruning
+    count = macs(model.config, pruning=point)
+    return {"keep_rate": point.keep_rate, "paper_macs": count.paper, "executed_macs": count.executed}
 
 
 def _agreement(

@@ -133,7 +133,7 @@ def tune(
     chosen = read_methods(methods)
     store = Store(Path(out), FOLDER, COMMAND)
     backend = open_prunable(model, "model", device)
-    chosen, unfit = fitting(chosen, backend.config.pruning, backend.config.encoder)
+    chosen, unfit = fitting(chosen, backend.pruning, backend.config.encoder)
     runtime = Runtime(model, backend, speed_of, store.folder)
     part = part or ("test" if root is None else "validation")
     clips = evenly(open_part(backend, name_of(model), data_set, root, part, options or {}), limit)
@@ -177,7 +177,7 @@ def tune(
         "methods": [method.name for method in chosen],
         "searched_methods": list(dict.fromkeys(one.method.name for one in found)),
         "left_out": unfit | runtime.left_out,
-        "own_blocks": list(backend.config.prune_at),
+        "own_blocks": list(backend.pruning.at),
         "environment": environment(str(backend.device), *runtime.at(candidates[0].point).packages),
     }
     return concluded(setting, target, facts, candidates, rows, rankings, draws)
@@ -214,10 +214,10 @@ def _compared(setting: Setting, methods: Sequence[Method], draws: int) -> tuple[
     Raises:
         SpectrimError: the dense model is near chance.
     """
-    config = setting.backend.config
+    config, point = setting.backend.config, setting.backend.pruning
     own = BACKBONE_CRITERIA[config.backbone]
     there = config.predictor_blocks or ()
-    cases, _ = plan_cases(methods, UNIFORM_RATES, config.pruning, setting.depth, own, predictors=there, draws=draws)
+    cases, _ = plan_cases(methods, UNIFORM_RATES, point, setting.depth, own, predictors=there, draws=draws)
     measuring = Measuring({case.title: setting.backend for case in cases}, setting.search, setting.store, setting.tell)
     dense = measuring.answers(cases[:1], setting.batch_size, setting.workers)
     chance = chance_level(dense.targets, setting.search.metric)
@@ -248,7 +248,7 @@ def _finalists(rows: Sequence[Row], methods: Sequence[Method], number: int) -> l
 
 def _costs(setting: Setting, finalists: Sequence[Method]) -> Costs:
     """What pruning blocks cost beside their MACs, from a few timed points of each method."""
-    own, depth = setting.backend.config.pruning, setting.depth
+    own, depth = setting.backend.pruning, setting.depth
     schedules: list[Rates] = [
         tuple(0.5 if block == depth // 3 else 1.0 for block in range(depth)),
         tuple(0.7 if block % 3 == 1 else 1.0 for block in range(depth)),
@@ -268,7 +268,7 @@ def _costs(setting: Setting, finalists: Sequence[Method]) -> Costs:
 
 def _searched(setting: Setting, finalists: Sequence[Method], target: Target, clips: int) -> tuple[list[Tried], int]:
     """Where a search with each method comes along, and how many points were tried on the way."""
-    config = setting.backend.config
+    config, own = setting.backend.config, setting.backend.pruning
     costs = by_macs(config) if setting.runtime.exports else _costs(setting, finalists)
     expected = 4 * setting.depth * len(finalists)
     heard = evenly(setting.search, max(2, clips))
@@ -277,8 +277,8 @@ def _searched(setting: Setting, finalists: Sequence[Method], target: Target, cli
         setting.tell("search", answers, max(answers, expected))
 
     ask = Hearing(setting.backend, heard, setting.store, setting.batch_size, told)
-    dense = ask(point_of(finalists[0], config.pruning, (1.0,) * setting.depth))
-    whole = costs.seconds(point_of(finalists[0], config.pruning, (1.0,) * setting.depth))
+    dense = ask(point_of(finalists[0], own, (1.0,) * setting.depth))
+    whole = costs.seconds(point_of(finalists[0], own, (1.0,) * setting.depth))
     lost = FURTHER + (target.max_drop or 0.0) / 100
 
     def enough(here: Tried) -> bool:
@@ -288,7 +288,7 @@ def _searched(setting: Setting, finalists: Sequence[Method], target: Target, cli
     found = [
         one
         for method in finalists
-        for one in descend(method, config.pruning, setting.depth, ask, costs, enough, config.predictor_blocks or ())
+        for one in descend(method, own, setting.depth, ask, costs, enough, config.predictor_blocks or ())
         if one.point.prunes
     ]
     return found, ask.points
@@ -298,7 +298,7 @@ def _candidates(
     setting: Setting, rows: Sequence[Row], found: Sequence[Tried], methods: Sequence[Method]
 ) -> list[Candidate]:
     """What is timed: the dense model, the front of the search, and the best points at the model's own blocks."""
-    config, metric = setting.backend.config, setting.search.metric
+    own, metric = setting.backend.pruning, setting.search.metric
     most = TIMED_FILES if setting.runtime.exports else TIMED
     seconds = [one.seconds for one in found]
     places = {
@@ -306,15 +306,15 @@ def _candidates(
         for values in ([one.answer.metric for one in found], [-one.answer.loss for one in found])
         for place in spread_over(front(seconds, values), seconds, most)
     }
-    dense = point_of(methods[0], config.pruning, (1.0,) * setting.depth)
+    dense = point_of(methods[0], own, (1.0,) * setting.depth)
     named = {dense: Candidate(DENSE, DENSE, dense, DENSE_KIND)}
     pruned = [row for row in rows if row["method"] != DENSE]
     best = front([-row["macs_saved"] for row in pruned], [row[metric] for row in pruned])
-    own = [row for row in pruned if row["method"] == ATTENTION and not setting.runtime.exports]
+    attention = [row for row in pruned if row["method"] == ATTENTION and not setting.runtime.exports]
     by_name = {method.name: method for method in methods}
-    for row in [*own, *(pruned[place] for place in best)]:
-        rates = tuple(row["keep_rate"] if block in config.pruning.at else 1.0 for block in range(setting.depth))
-        point = point_of(by_name[row["method"]], config.pruning, rates)
+    for row in [*attention, *(pruned[place] for place in best)]:
+        rates = tuple(row["keep_rate"] if block in own.at else 1.0 for block in range(setting.depth))
+        point = point_of(by_name[row["method"]], own, rates)
         named.setdefault(point, Candidate(described(row["method"], point), row["method"], point, UNIFORM))
     for place in sorted(places):
         one = found[place]

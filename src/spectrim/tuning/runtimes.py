@@ -54,7 +54,7 @@ class Runtime:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             need(package, f"tuning for {speed_of}")
         onnx_device(model.device.type)
-        if model.config.pruning.drop_padding:
+        if model.pruning.drop_padding:
             allowed = "'torch' for a model with drop_padding, which no exported file can do"
             raise InvalidSetting("speed_of", speed_of, allowed)
 

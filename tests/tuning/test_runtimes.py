@@ -9,6 +9,7 @@ import torch
 from tone_table import small_model
 
 from spectrim.errors import InvalidSetting
+from spectrim.inference import export_cache
 from spectrim.inference.onnx_model import PROVIDERS, OnnxModel
 from spectrim.inference.opening import open_model
 from spectrim.inference.torch_model import TorchModel
@@ -36,6 +37,21 @@ def test_a_file_is_written_once_at_its_point_and_answers_as_pytorch_does(
     monkeypatch.setattr("spectrim.tuning.runtimes.export", None)
     again = Runtime(source, backend, "onnx", tmp_path / "measured")
     assert again.runs("the point", POINT) and not again.left_out
+
+
+def test_another_version_of_what_writes_a_file_writes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    source = saved(tmp_path / "model")
+    runtime = Runtime(source, open_model(source, device="cpu"), "onnx", tmp_path / "measured")
+    monkeypatch.setattr("spectrim.tuning.runtimes.export", lambda network, path, precision: path.touch())
+    first, now = runtime.file(POINT), export_cache.version_of
+    assert runtime.file(POINT) == first
+    found = {first}
+    for package in ("onnx", "onnxscript", "spectrim", "torch"):
+        other = {package: "99.0"}
+        monkeypatch.setattr(export_cache, "version_of", lambda name, other=other: other.get(name) or now(name))
+        found.add(runtime.file(POINT))
+    assert len(found) == 5 and all(path.is_file() for path in found)
 
 
 def test_in_pytorch_one_model_runs_all(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from spectrim.comparison.methods import Case
 from spectrim.comparison.patches import Kept, kept_patches
 from spectrim.comparison.store import Store, data_fingerprint, digest
 from spectrim.data import AudioDataset
+from spectrim.data.cache import DECODERS
 from spectrim.errors import DataError
 from spectrim.inference.backend import Backend
 from spectrim.machine import environment
@@ -157,7 +158,7 @@ class Measuring:
 
 def identity(model: Backend, part: AudioDataset) -> dict[str, Any]:
     """Tells a model, what runs it, and clips from any others: beside an operating point, what scores follow from."""
-    machine = environment(str(model.device))
+    machine = environment(str(model.device), *DECODERS, *model.packages)
     return {
         "model": model.fingerprint(),
         "precision": model.precision,

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from spectrim.checkpoints import from_pretrained
-from spectrim.comparison.store import digest
 from spectrim.errors import ExportError, InvalidSetting
 from spectrim.inference.backend import Backend
+from spectrim.inference.export_cache import entry_name
 from spectrim.inference.exported_model import SUFFIX, need
 from spectrim.inference.onnx_export import export
 from spectrim.inference.onnx_model import OnnxModel, onnx_device
@@ -86,9 +86,9 @@ class Runtime:
         return True
 
     def file(self, point: Pruning) -> Path:
-        """The exported file of a point, written where it is not there yet."""
+        """The exported file of a point, written where these versions have not written it yet."""
         settings = {"model": self._print, "point": point.to_flat(), "precision": self.precision}
-        path = self.folder / f"{digest(settings)}{SUFFIX}"
+        path = self.folder / f"{entry_name(settings)}{SUFFIX}"
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             export(self.network(point), path, precision=str(self.precision))

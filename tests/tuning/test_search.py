@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from spectrim.comparison.methods import read_methods
 from spectrim.network.macs import macs
 from spectrim.pruning.pruning import Pruning
 from spectrim.tuning.costs import by_macs, fitted
-from spectrim.tuning.run import _candidates
+from spectrim.tuning.run import _candidates, _finalists
 from spectrim.tuning.search import Answer, Tried, descend, front, spread_over
 from spectrim.tuning.settings import LEVELS, Target, described, point_of
 
@@ -127,6 +128,40 @@ def test_a_point_that_both_ways_lead_to_is_one_candidate() -> None:
     found = Tried(method, (1.0, 0.7, 1.0, 0.7), searched, 1.0, ask(searched))
     names = [one.name for one in _candidates(setting, [row], [found], [method])]
     assert names == ["dense", "variation 1:0.7 3:0.7"]
+
+
+def of_method(name: str, saved: Sequence[float], lost: float = 0.0) -> list[dict[str, Any]]:
+    """Rows of a method that loses half a point for each point of the MACs saved, and ``lost`` beside them."""
+    return [{"method": name, "macs_saved": share, "accuracy": 0.95 - share / 2 - lost} for share in saved]
+
+
+DENSE_ROW = {"method": "dense", "macs_saved": 0.0, "accuracy": 0.95}
+
+
+def test_finalists_are_compared_where_all_of_them_save_as_much() -> None:
+    """A method that is worse everywhere does not win because it never gets to where the others lose more."""
+    methods = read_methods(["merge", "variation", "random"])
+    late = [0.019, 0.055, 0.091, 0.127]
+    rows = [DENSE_ROW, *of_method("variation", late), *of_method("random", late, 0.02)]
+    rows += of_method("merge", late[:3], 0.01)
+    assert [method.name for method in _finalists(rows, methods, 3)] == ["variation", "merge", "random"]
+
+
+def test_finalists_are_compared_at_the_savings_that_all_reach() -> None:
+    """Better up to a half of the MACs is better, whatever comes beyond."""
+    methods = read_methods(["intensity", "variation", "random"])
+    early, further = of_method("intensity", [0.1, 0.3, 0.5], 0.01), of_method("variation", [0.1, 0.3, 0.5], 0.02)
+    further += of_method("variation", [0.6], -0.3)
+    rows = [DENSE_ROW, *of_method("random", [0.1, 0.3, 0.5, 0.6], 0.03), *early, *further]
+    assert [method.name for method in _finalists(rows, methods, 3)] == ["intensity", "variation", "random"]
+
+
+def test_a_method_that_saves_nothing_is_the_last_of_the_finalists() -> None:
+    methods = read_methods(["cluster", "merge", "variation", "random"])
+    rows = [DENSE_ROW, *of_method("cluster", [-0.02, -0.01]), *of_method("variation", [0.1, 0.6])]
+    rows += of_method("random", [0.1, 0.6], 0.01)
+    assert [method.name for method in _finalists(rows, methods, 2)] == ["variation", "random"]
+    assert len(_finalists(rows[:3], methods, 2)) == 2
 
 
 def test_a_target_is_one_of_two() -> None:

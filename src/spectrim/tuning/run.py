@@ -55,7 +55,7 @@ from spectrim.tuning.settings import (
 
 FOLDER, COMMAND = "measured", "spectrim tune"
 SAVINGS = (0.2, 0.35, 0.5)
-"""Shares of the MACs saved at which methods are compared before the search."""
+"""Shares of the MACs saved at which methods are compared before the search, if all of them reach the last."""
 
 FURTHER = 0.05
 """Share of the metric that the search goes on to lose beyond what may be lost, so that there is a front to see."""
@@ -234,14 +234,24 @@ def _compared(setting: Setting, methods: Sequence[Method], draws: int) -> tuple[
 
 
 def _finalists(rows: Sequence[Row], methods: Sequence[Method], number: int) -> list[Method]:
-    """The methods with the best metric at equal `SAVINGS`, and the backbone's own attention beside them."""
+    """The methods with the best metric at equal MACs, and the backbone's own attention beside them.
+
+    Equal are `SAVINGS`; or, where some method does not save the last of them, shares of what that one saves at most,
+    in the same proportions. A method that saves nothing comes last.
+    """
 
     def mean(method: Method) -> float:
-        own = sorted((row for row in rows if row["method"] == method.name), key=lambda row: row["macs_saved"])
-        saved, found = [[0.0, *(row["macs_saved"] for row in own)], [rows[0][metric], *(row[metric] for row in own)]]
-        return float(np.mean(np.interp(SAVINGS, saved, found)))
+        own = sorted((row["macs_saved"], row[metric]) for row in rows if row["method"] in (DENSE, method.name))
+        saved, found = zip(*own, strict=True)
+        return float(np.mean(np.interp(shares, saved, found))) if method.name in most else -np.inf
 
     metric = "accuracy" if "accuracy" in rows[0] else "mAP"
+    names = {method.name for method in methods}
+    most: dict[str, float] = {}
+    for row in rows:
+        if row["method"] in names and row["macs_saved"] > 0.0:
+            most[row["method"]] = max(row["macs_saved"], most.get(row["method"], 0.0))
+    shares = np.array(SAVINGS) * min([1.0, *(saved / SAVINGS[-1] for saved in most.values())])
     best = sorted(methods, key=mean, reverse=True)[:number]
     return [*best, *(method for method in methods if method.name == ATTENTION and method not in best)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -252,6 +253,36 @@ def test_a_model_near_chance_is_refused(root: Path, tmp_path: Path) -> None:
     small_model(3).save_pretrained(tmp_path / "untrained")
     code, _, err = run(*options(tmp_path / "untrained", root, tmp_path / "out"))
     assert code == 1 and "nothing can be tuned on these clips: the dense model" in err and "near chance" in err
+
+
+def damaged(root: Path, to: Path, search: int, held: int) -> tuple[Path, list[str]]:
+    """A copy of the clips in which so many of each half cannot be read, and their names."""
+    shutil.copytree(root, to)
+    halved = zip(halves(clips_of(to)), (search, held), strict=True)
+    bad = [recording for half, number in halved for recording in half.recordings[:number]]
+    for recording in bad:
+        recording.path.write_bytes(b"no sound" * 20)
+    return to, [recording.id for recording in bad]
+
+
+def test_unreadable_clips_of_both_halves_are_told(model: Path, root: Path, tmp_path: Path) -> None:
+    clips, bad = damaged(root, tmp_path / "clips", 3, 2)
+    code, _, err = run(*options(model, clips, "--set", "bad_share=0.2", "--max-drop", 90, tmp_path / "out"))
+    assert (code, err) == (0, "")
+    facts = json.loads((tmp_path / "out" / "results.json").read_text())["facts"]
+    assert facts["unreadable"] == bad and facts["held_clips"] == CLIPS // 2 - 2
+    assert "5 could not be read." in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_half_of_which_too_few_can_be_read_is_refused(
+    model: Path, root: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hearing, "_ask", lambda *_: pytest.fail("searched"))
+    clips, bad = damaged(root, tmp_path / "clips", *((7, 0), (0, 7))[number])
+    code, _, err = run(*options(model, clips, "--set", "bad_share=0.2", tmp_path / "out"))
+    what = ("choose", "promise")[number]
+    assert code == 1 and f"test: of the 36 clips to {what} on 29 can be read, and it takes 30" in err and bad[0] in err
 
 
 def test_foreign_folders_second_runs_and_exported_files_are_refused(model: Path, root: Path, tmp_path: Path) -> None:

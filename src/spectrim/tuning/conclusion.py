@@ -90,7 +90,7 @@ def concluded(
     answers, held = _held_out(setting, [one for one in candidates if one.name in told])
     rows = [row | {"chosen": row is chosen, **held.get(row["name"], {})} for row in rows]
     interval = how_made(setting.held.metric, setting.resamples, len(answers.ids), answers.groups)
-    facts = {**facts, "held_clips": len(answers.ids), "unreadable": answers.unreadable, "interval": interval}
+    facts = {**facts, "held_clips": len(answers.ids), "interval": interval}
     if chosen is None:
         unmet = _unmet(rows, target)
         return Tuning(facts, rows, rankings, None, unmet, None, None, [], [unmet], None)

@@ -13,6 +13,7 @@ from spectrim.comparison.methods import (
     ATTENTION,
     DEFAULT_METHODS,
     DENSE,
+    Case,
     Method,
     fitting,
     plan_cases,
@@ -22,9 +23,10 @@ from spectrim.comparison.rows import Row, accuracy_rows, verdicts
 from spectrim.comparison.run import REPEATS, open_part, open_prunable
 from spectrim.comparison.store import Store
 from spectrim.data import AudioDataset
-from spectrim.data.dataset import evenly
+from spectrim.data.dataset import evenly, some
 from spectrim.data.splits import halves
-from spectrim.errors import InvalidSetting, SpectrimError
+from spectrim.errors import DataError, InvalidSetting, SpectrimError
+from spectrim.inference.backend import Backend
 from spectrim.inference.opening import ModelSource, name_of
 from spectrim.machine import default_workers, environment
 from spectrim.measure.benchmark import check_amount
@@ -33,6 +35,7 @@ from spectrim.measure.metrics import chance_level
 from spectrim.measure.scoring import label_columns
 from spectrim.network.macs import macs
 from spectrim.pruning.criteria import BACKBONE_CRITERIA
+from spectrim.pruning.pruning import Pruning
 from spectrim.stats.ground import FEWEST_CLIPS, Interval, near_chance
 from spectrim.tuning.candidates import DENSE_KIND, TUNED, UNIFORM, Candidate, Setting, judged
 from spectrim.tuning.conclusion import Tuning, concluded
@@ -125,6 +128,7 @@ def tune(
         InvalidSetting: a setting is out of range, there are too few clips, or model and data do not fit.
         DataError: the data set is not there, or too much of it is missing or unreadable.
         CheckpointError: the model cannot be loaded.
+        ExportError: the exported file of the dense model does not do what the model does.
         SpectrimError: the dense model is near chance on these clips; or a score is NaN or infinite.
     """
     target = Target(max_drop, min_speedup)
@@ -134,6 +138,7 @@ def tune(
     store = Store(Path(out), FOLDER, COMMAND)
     backend = open_prunable(model, "model", device)
     chosen, unfit = fitting(chosen, backend.pruning, backend.config.encoder)
+    cases = _planned(backend, chosen, draws)
     runtime = Runtime(model, backend, speed_of, store.folder)
     part = part or ("test" if root is None else "validation")
     clips = evenly(open_part(backend, name_of(model), data_set, root, part, options or {}), limit)
@@ -153,7 +158,8 @@ def tune(
         repeats=repeats,
         resamples=resamples,
     )
-    uniform, rankings = _compared(setting, chosen, draws)
+    unreadable = _unreadable(setting, point_of(chosen[0], backend.pruning, (1.0,) * setting.depth), part)
+    uniform, rankings = _compared(setting, cases)
     found, tried = _searched(setting, _finalists(uniform, chosen, finalists), target, searched)
     candidates = _candidates(setting, uniform, found, chosen)
     rows = judged(setting, candidates)
@@ -164,6 +170,7 @@ def tune(
         "metric": clips.metric,
         "labels": len(clips.labels),
         "missing": list(clips.missing),
+        "unreadable": unreadable,
         "search_groups": _groups(search),
         "held_groups": _groups(held),
         "target": target.said,
@@ -202,22 +209,44 @@ def _halved(clips: AudioDataset, part: str) -> tuple[AudioDataset, AudioDataset]
     return search, held
 
 
+def _unreadable(setting: Setting, dense: Pruning, part: str) -> list[str]:
+    """Clips of both halves that cannot be read, by the dense model's scores, which are needed later anyway.
+
+    Raises:
+        DataError: those that can be read are too few in one half.
+    """
+    found = []
+    for half, what in ((setting.search, "to choose on"), (setting.held, "to promise on")):
+        answers = setting.answers([Candidate(DENSE, DENSE, dense, DENSE_KIND)], half)
+        if len(answers.ids) < FEWEST_CLIPS:
+            raise DataError(
+                f"{part}: of the {len(half)} clips {what} {len(answers.ids)} can be read, and it takes {FEWEST_CLIPS}; "
+                f"take more clips, or mend {some(answers.unreadable)}"
+            )
+        found += answers.unreadable
+    return found
+
+
 def _groups(half: AudioDataset) -> dict[str, Any]:
     """How many clips a half has, and of how many groups; None where the data names none."""
     named = {recording.group for recording in half.recordings} - {None}
     return {"clips": len(half), "groups": len(named) or None}
 
 
-def _compared(setting: Setting, methods: Sequence[Method], draws: int) -> tuple[list[Row], list[str]]:
-    """All methods at the model's own blocks on the half to choose on: rows, and a sentence a method.
+def _planned(backend: Backend, methods: Sequence[Method], draws: int) -> list[Case]:
+    """The dense model, and all methods at the model's own blocks."""
+    config = backend.config
+    own, there = BACKBONE_CRITERIA[config.backbone], config.predictor_blocks or ()
+    depth = config.num_hidden_layers
+    return plan_cases(methods, UNIFORM_RATES, backend.pruning, depth, own, predictors=there, draws=draws)[0]
+
+
+def _compared(setting: Setting, cases: Sequence[Case]) -> tuple[list[Row], list[str]]:
+    """All planned cases on the half to choose on: rows, and a sentence a method.
 
     Raises:
         SpectrimError: the dense model is near chance.
     """
-    config, point = setting.backend.config, setting.backend.pruning
-    own = BACKBONE_CRITERIA[config.backbone]
-    there = config.predictor_blocks or ()
-    cases, _ = plan_cases(methods, UNIFORM_RATES, point, setting.depth, own, predictors=there, draws=draws)
     measuring = Measuring({case.title: setting.backend for case in cases}, setting.search, setting.store, setting.tell)
     dense = measuring.answers(cases[:1], setting.batch_size, setting.workers)
     chance = chance_level(dense.targets, setting.search.metric)
@@ -227,6 +256,7 @@ def _compared(setting: Setting, methods: Sequence[Method], draws: int) -> tuple[
         raise SpectrimError(f"nothing can be tuned on these clips: {why}")
     answers = measuring.answers(cases, setting.batch_size, setting.workers)
     rows = accuracy_rows(cases, answers, setting.search.metric, setting.resamples)
+    config = setting.backend.config
     whole = macs(config, pruning=cases[0].points[0]).executed
     for row, case in zip(rows, cases, strict=True):
         row["macs_saved"] = 1 - macs(config, pruning=case.points[0]).executed / whole

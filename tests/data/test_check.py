@@ -86,11 +86,23 @@ def test_the_statistics_are_those_of_the_training_part(tmp_path: Path) -> None:
     assert report.failures == []
 
 
+def test_the_statistics_are_those_at_the_rate_of_the_model(tmp_path: Path) -> None:
+    make_esc50(tmp_path / "ESC-50")
+    plain = LogMelStatistics(max_length=512, sampling_rate=8000)
+    for path in sorted((tmp_path / "ESC-50" / "audio").iterdir()):
+        if not path.name.startswith("3"):
+            plain.add([audio.read(path, 8000).samples])
+    report, usual = (check("esc50", tmp_path / "ESC-50", fold=3, sampling_rate=rate) for rate in (8000, None))
+    assert (report.mean, report.std) == pytest.approx((plain.mean, plain.std), abs=1e-6)
+    assert report.mean != usual.mean
+    assert report.parts["train"].seconds == pytest.approx(usual.parts["train"].seconds, abs=1e-3)
+
+
 def test_what_is_in_two_parts_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_esc50(tmp_path / "ESC-50")
     read: list[Path] = []
     stream = audio.stream
-    monkeypatch.setattr(audio, "stream", lambda path: read.append(path) or stream(path))
+    monkeypatch.setattr(audio, "stream", lambda path, rate: read.append(path) or stream(path, rate))
     seen = []
     report = check("esc50", tmp_path / "ESC-50", workers=1, progress=lambda *counts: seen.append(counts))
     assert report.parts["validation"] == report.parts["test"]

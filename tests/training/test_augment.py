@@ -28,7 +28,7 @@ from spectrim.training.augment import (
 )
 from spectrim.training.recipes import AugmentSettings
 
-FRAMES, MELS, GRID = 64, 128, (8, 4)
+FRAMES, MELS, GRID, RATE = 64, 128, (8, 4), 16000
 EVERYTHING = {
     "mixup": 0.5,
     "time_mask": 20,
@@ -69,7 +69,7 @@ def training(seed: int = 7, part: Any = None, **chosen: Any) -> TrainingClips:
 
 
 def drawn_for(clip: TrainingClip, **chosen: Any) -> dict[str, torch.Tensor]:
-    return draw(AugmentSettings(**chosen), [clip], FRAMES, MELS, GRID)
+    return draw(AugmentSettings(**chosen), [clip], FRAMES, MELS, GRID, RATE)
 
 
 def a_clip(seed: int) -> TrainingClip:
@@ -197,12 +197,12 @@ def test_speeds_are_drawn_from_the_list_for_both_clips_of_a_mixture() -> None:
 # Spectrograms
 
 
-@pytest.mark.parametrize("factor", [0.85, 1.0, 1.2])
-def test_another_pitch_is_the_spectrum_read_at_other_frequencies(factor: float) -> None:
+@pytest.mark.parametrize(("factor", "rate"), [(0.85, 16000), (1.0, 16000), (1.2, 16000), (1.2, 8000)])
+def test_another_pitch_is_the_spectrum_read_at_other_frequencies(factor: float, rate: int) -> None:
     """Against numpy's interpolation over frequencies on the mel scale, written out."""
-    centres = 700 * (np.exp(np.linspace(*1127 * np.log1p(np.array([20, 8000]) / 700), MELS + 2)[1:-1] / 1127) - 1)
+    centres = 700 * (np.exp(np.linspace(*1127 * np.log1p(np.array([20, rate / 2]) / 700), MELS + 2)[1:-1] / 1127) - 1)
     values = torch.randn(2, FRAMES, MELS, generator=torch.Generator().manual_seed(0))
-    drawn = draw(AugmentSettings(pitch=[factor]), [a_clip(0), a_clip(1)], FRAMES, MELS, GRID)
+    drawn = draw(AugmentSettings(pitch=[factor]), [a_clip(0), a_clip(1)], FRAMES, MELS, GRID, rate)
     made = apply(values, drawn, 0.0).numpy()
     mel = 1127 * np.log1p(centres / 700)
     wanted = 1127 * np.log1p(centres / factor / 700)
@@ -216,7 +216,7 @@ def test_a_tone_of_another_pitch_has_its_peak_where_the_other_tone_has_it(factor
     frontend = Frontend.from_config(ast_base(max_length=FRAMES))
     at = [torch.from_numpy(np.sin(2 * np.pi * f / 16000 * np.arange(9600))) for f in (1500.0, 1500.0 * factor)]
     low, high = frontend([wave.float() for wave in at]).input_values[:, 10:40].mean(1)
-    drawn = {"pitch": torch.from_numpy(pitch_sources(factor, MELS))[None]}
+    drawn = {"pitch": torch.from_numpy(pitch_sources(factor, MELS, RATE))[None]}
     made = apply(low[None, None], drawn, 0.0)[0, 0]
     assert abs(int(made.argmax()) - int(high.argmax())) <= 1
 
@@ -248,7 +248,7 @@ def test_a_stripe_that_is_not_asked_for_is_empty_and_a_wide_one_fits() -> None:
 def test_stripes_are_blanked_and_nothing_else(seed: int) -> None:
     values = torch.randn(2, FRAMES, MELS, generator=torch.Generator().manual_seed(seed))
     chosen = AugmentSettings(time_mask=30, frequency_mask=60)
-    drawn = draw(chosen, [a_clip(seed), a_clip(seed + 1)], FRAMES, MELS, GRID)
+    drawn = draw(chosen, [a_clip(seed), a_clip(seed + 1)], FRAMES, MELS, GRID, RATE)
     expected = values.numpy().copy()
     for clip, (first_mel, end_mel, first_frame, end_frame) in zip(expected, drawn["stripes"].tolist(), strict=True):
         clip[:, first_mel:end_mel] = 0.25
@@ -267,7 +267,7 @@ def test_the_blank_is_what_a_log_mel_value_of_zero_becomes() -> None:
 @given(seed=st.integers(0, 10**6))
 def test_noise_is_added_and_then_all_is_rolled(seed: int) -> None:
     values = torch.randn(3, FRAMES, MELS, generator=torch.Generator().manual_seed(seed))
-    drawn = draw(AugmentSettings(noise=True), [a_clip(seed + k) for k in range(3)], FRAMES, MELS, GRID)
+    drawn = draw(AugmentSettings(noise=True), [a_clip(seed + k) for k in range(3)], FRAMES, MELS, GRID, RATE)
     made = apply(values, drawn, 0.0).numpy()
     for k in range(3):
         expected = np.roll((values[k] + drawn["noise"][k]).numpy(), int(drawn["roll"][k]), axis=0)
@@ -275,7 +275,7 @@ def test_noise_is_added_and_then_all_is_rolled(seed: int) -> None:
 
 
 def test_noise_has_a_drawn_level_and_rolls_either_way() -> None:
-    drawn = draw(AugmentSettings(noise=True), [a_clip(seed) for seed in range(300)], FRAMES, MELS, GRID)
+    drawn = draw(AugmentSettings(noise=True), [a_clip(seed) for seed in range(300)], FRAMES, MELS, GRID, RATE)
     highest = drawn["noise"].amax(dim=(1, 2))
     assert drawn["noise"].min() >= 0
     assert NOISE_LEVEL == 0.1
@@ -288,7 +288,7 @@ def test_noise_has_a_drawn_level_and_rolls_either_way() -> None:
 
 def test_each_clip_of_a_batch_has_its_own_patches() -> None:
     chosen = AugmentSettings(mask_time=0.5, mask_frequency=0.25)
-    visible = draw(chosen, [a_clip(seed) for seed in range(8)], FRAMES, MELS, GRID)["visible_patches"]
+    visible = draw(chosen, [a_clip(seed) for seed in range(8)], FRAMES, MELS, GRID, RATE)["visible_patches"]
     assert visible.shape == (8, 6 * 2)
     assert len({tuple(sorted(clip.tolist())) for clip in visible}) > 4
 

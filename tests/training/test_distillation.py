@@ -105,5 +105,8 @@ def test_what_cannot_teach_is_refused_by_name(words: Path, known: str, tmp_path:
     with pytest.raises(InvalidSetting, match="35 labels") as error:
         prepare(recipe(**TAUGHT), words, tmp_path, str(tmp_path / "other"))
     assert error.value.field == "distillation.teacher"
+    plan = recipe(model={"fields": {"sampling_rate": 8000}}, distillation={"teacher": known, "tokens": 0.0})
+    with pytest.raises(InvalidSetting, match=r"a model whose sampling_rate is 8000; that of .* is 16000"):
+        prepare(plan, words, tmp_path)
     with pytest.raises(ValidationError, match=r"distillation\.tokens is 0\.5; .* the teacher's tokens are others"):
         recipe(distillation={"teacher": "init"})

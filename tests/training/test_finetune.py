@@ -11,16 +11,20 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
-from small_runs import SIZE, STEPS_PER_EPOCH, TEST_CLIPS, recipe, write_words
+from small_runs import EVERYTHING, SIZE, STEPS_PER_EPOCH, TEST_CLIPS, over, recipe, write_words
 from tone_table import write_tones
 from torch.nn import functional
 
 import spectrim
+from spectrim.audio.files import read
 from spectrim.checkpoints import from_pretrained
 from spectrim.data import DATA_SETS, AudioDataset, Recording, cache, find_data_set
+from spectrim.data.packing import pack
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import DataError, InvalidSetting
+from spectrim.measure.evaluate import evaluate
 from spectrim.network.transformer import AudioTransformerOutput
+from spectrim.training.answers import ANSWERS, Answers
 from spectrim.training.augment import apply
 from spectrim.training.building import build_model
 from spectrim.training.finetune import build_trainer, prepare, train
@@ -386,6 +390,46 @@ def test_a_loss_for_one_label_is_refused_where_clips_have_several() -> None:
         build_model(recipe(loss="cross_entropy"), None, a_part(["a", "b"], multi_label=True))
     several = build_model(recipe(), None, a_part(["a", "b"], multi_label=True))
     assert several.config.problem_type == "multi_label_classification"
+
+
+# Sampling rates
+
+
+def test_a_model_of_another_rate_hears_it_in_training_as_it_does_in_evaluation(words: Path, tmp_path: Path) -> None:
+    everything = over(EVERYTHING, {"augment": {**EVERYTHING["augment"], "pitch": [0.9, 1.1], "speed": [0.9, 1.1]}})
+    at_8_khz = over(everything, {"model": {"fields": {**everything["model"]["fields"], "sampling_rate": 8000}}})
+    rates = {"evaluation": {"test_keep_rates": [1.0]}}
+    results = train(recipe(**at_8_khz, **rates), words, tmp_path / "run")
+    model = from_pretrained(tmp_path / "run" / "model", keep_rate=1.0).eval()
+    frontend = spectrim.Frontend.from_config(model.config)
+    assert (model.config.sampling_rate, frontend.sampling_rate) == (8000, 8000)
+    recordings = find_data_set("spoken-commands").open(words, "test").recordings
+    heard = [read(recording.path, 8000).samples for recording in recordings]
+    assert {len(samples) for samples in heard} == {2400}
+    with torch.no_grad():
+        expected = model(frontend(heard).input_values).logits.log_softmax(dim=1)
+    np.testing.assert_allclose(Answers.load(tmp_path / "run" / ANSWERS).scores[1.0], expected, atol=1e-4)
+    scored = evaluate(model, "spoken-commands", words, keep_rates=0.5, workers=0, resamples=10, device="cpu").rows
+    assert {str(row["keep_rate"]): row["accuracy"] for row in scored} == results["test"]
+
+
+def test_a_checkpoint_of_another_rate_is_fine_tuned_at_it(words: Path, tmp_path: Path) -> None:
+    fields = {"sampling_rate": 8000}
+    prepare(recipe(model={"fields": fields}), words, tmp_path).model.save_pretrained(tmp_path / "start")
+    job = prepare(recipe(distillation={"teacher": "init", "tokens": 0.0}), words, tmp_path, str(tmp_path / "start"))
+    assert job.model.config.sampling_rate == 8000
+    assert {part.sampling_rate for part in job.parts.values()} == {8000}
+    assert job.teacher is not None and job.teacher.config.sampling_rate == 8000
+    assert len(job.parts["train"][0].waveform) == 2400
+    with pytest.raises(InvalidSetting, match=r"model\.fields\.sampling_rate is 16000; allowed: 8000, as in the check"):
+        prepare(recipe(model={"fields": {"sampling_rate": 16000}}), words, tmp_path, str(tmp_path / "start"))
+
+
+def test_clips_packed_at_a_lower_rate_are_refused(words: Path, tmp_path: Path) -> None:
+    pack("spoken-commands", words, tmp_path / "packed", sampling_rate=8000)
+    with pytest.raises(InvalidSetting, match=r"sampling_rate is 16000; allowed: up to 8000, .* with --rate 16"):
+        prepare(recipe(), tmp_path / "packed", tmp_path)
+    assert prepare(recipe(model={"fields": {"sampling_rate": 8000}}), tmp_path / "packed", tmp_path).parts
 
 
 # Clips that are not there

@@ -12,6 +12,7 @@ import soundfile
 from small_runs import SIZE, recipe
 
 from spectrim.config import SpectrimConfig
+from spectrim.data.check import check
 from spectrim.errors import InvalidSetting
 from spectrim.network.transformer import AudioTransformer
 from spectrim.training.finetune import prepare
@@ -58,6 +59,20 @@ FITTING = {"max_length": 48, "mean": -0.9, "std": 3.5}
 
 def test_what_agrees_is_not_worth_a_word(sounds: Path, tmp_path: Path, start: Any) -> None:
     assert notice(sounds, tmp_path, start(**FITTING), **FITTING) == ""
+
+
+def test_clips_are_measured_at_the_rate_of_the_model(tmp_path: Path, start: Any) -> None:
+    """Noise of 16 kHz sounds the same whatever is left of it; a tone of 6 kHz is gone at 8 kHz."""
+    time = np.arange(8000) / 16000
+    for name in ("a", "b"):
+        (tmp_path / "tones" / name).mkdir(parents=True)
+        for take in range(5):
+            soundfile.write(tmp_path / "tones" / name / f"{take}.wav", 0.3 * np.sin(2 * np.pi * 6000 * time), 16000)
+    found = check("folder", tmp_path / "tones", sampling_rate=8000, folds=5)
+    assert found.max_length == 48
+    fitting = {"max_length": 48, "mean": found.mean, "std": found.std}
+    assert notice(tmp_path / "tones", tmp_path, start(**fitting, sampling_rate=8000), **fitting) == ""
+    assert "training clips have mean" in notice(tmp_path / "tones", tmp_path, start(**fitting), **fitting)
 
 
 def test_what_is_taken_from_the_recipe_is_said_beside_the_checkpoints(sounds: Path, tmp_path: Path, start: Any) -> None:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import from_pretrained, load_autoencoder
 from spectrim.cli.app import app
+from spectrim.data.packing import pack
 from spectrim.errors import CheckpointError, DataError, InvalidSetting, TrainingDiverged
 from spectrim.network.masked import MaskedAutoencoder
 from spectrim.tables import csv_text
@@ -360,6 +361,19 @@ def test_a_data_set_is_heard_by_its_parts_and_without_labels(sounds: Path, table
     assert job.training[0].target.shape == job.held_out[0].target.shape == (0,)
     again = prepare(named, table, tmp_path / "run", extra_audio=[more])
     assert [one.id for one in again.held_out.recordings] == [one.id for one in job.held_out.recordings]
+
+
+def test_an_encoder_of_another_rate_hears_it(sounds: Path, table: Path, tmp_path: Path) -> None:
+    fields = {"sampling_rate": 32_000}
+    job = prepare(recipe(model={"fields": fields}), sounds, tmp_path / "run")
+    assert (job.training.sampling_rate, job.held_out.sampling_rate) == (32_000, 32_000)
+    for place, recording in enumerate(job.held_out.recordings):
+        whole = soundfile.info(recording.path).frames * 2
+        assert len(job.held_out[place].waveform) == min(whole, 127 * 320 + 800)
+    named = recipe(model={"fields": fields}, data={"name": "csv", "options": {"fold": 0}})
+    pack("csv", table, tmp_path / "packed", sampling_rate=16_000)
+    with pytest.raises(InvalidSetting, match="sampling_rate is 32000; allowed: up to 16000, at which these clips are"):
+        prepare(named, tmp_path / "packed", tmp_path / "run")
 
 
 def test_audio_that_is_held_out_is_not_trained_on_by_another_way(sounds: Path, table: Path, tmp_path: Path) -> None:

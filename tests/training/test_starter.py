@@ -132,6 +132,16 @@ def test_the_checkpoint_to_start_from_decides_learning_rate_and_blocks(
     assert build_model(recipe, str(model), find_data_set("folder").open(root, "train", **recipe.data.options))
 
 
+def test_mean_and_std_are_for_the_sampling_rate_of_the_checkpoint(tmp_path: Path) -> None:
+    root, model = make_folder(tmp_path / "sounds", {"a": 6, "b": 6}), tmp_path / "model"
+    sizes = {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 64, "num_hidden_layers": 2}
+    AudioTransformer(ast_base(**sizes, max_length=32, prune_at=[1], sampling_rate=8000)).save_pretrained(model)
+    fields = written(tmp_path / "my.yaml", "folder", root, "--init", model).model.fields
+    found = check("folder", root, sampling_rate=8000, folds=5)
+    assert (fields["mean"], fields["std"]) == pytest.approx((found.mean, found.std), rel=1e-5)
+    assert "sampling_rate" not in fields
+
+
 def test_what_the_checkpoint_s_file_does_not_say_goes_into_the_recipe(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "sounds", {"a": 6, "b": 6})
     recipe = written(

@@ -100,7 +100,11 @@ def check(
         Path | None, typer.Option(help="A new YAML file: a recipe that trains on this data set, with its reasons.")
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="Checkpoint that --write-recipe is for: its size decides the learning rate.")
+        str | None,
+        typer.Option(
+            help="Checkpoint that --write-recipe is for: its size decides the learning rate, and what is measured is "
+            "measured at its sampling rate."
+        ),
     ] = None,
     stride: StrideOption = None,
     frames: FramesOption = None,
@@ -137,6 +141,7 @@ def check(
             name,
             root,
             max_length=max_length,
+            sampling_rate=None if start is None else start.sampling_rate,
             workers=workers,
             progress=lambda done, total: tell("files", done, total),
             **options,

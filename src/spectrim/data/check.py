@@ -110,19 +110,20 @@ class LogMelStatistics:
 
     Args:
         max_length: frames per clip that are looked at, as the model does.
+        sampling_rate: of the clips, in hertz.
 
     Attributes:
         longest: samples that these frames take.
     """
 
-    def __init__(self, max_length: int) -> None:
-        self._frontend = Frontend(max_length=max_length, mean=0.0, std=0.5)
+    def __init__(self, max_length: int, sampling_rate: int = audio.SAMPLING_RATE) -> None:
+        self._frontend = Frontend(max_length=max_length, sampling_rate=sampling_rate, mean=0.0, std=0.5)
         self.longest = self._frontend.samples
         self._count, self._mean, self._squares = np.zeros((3, max_length))
 
     @torch.no_grad()
     def add(self, waveforms: list[Any]) -> None:
-        """Take in some waveforms, each (n,) at 16 kHz."""
+        """Take in some waveforms, each (n,)."""
         features = self._frontend(waveforms)
         values = features.input_values.double().numpy()
         heard = np.arange(values.shape[1]) < features.num_frames.numpy()[:, None]
@@ -163,6 +164,7 @@ def check(
     root: str | Path,
     *,
     max_length: int | None = None,
+    sampling_rate: int | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -175,27 +177,30 @@ def check(
         name: its name in `DATA_SETS`.
         root: where it is.
         max_length: frames of each training clip that the statistics look at; those of the data set unless given.
+        sampling_rate: of the model that the statistics are for, in hertz; 16 kHz unless given.
         workers: threads that decode; one a core unless given.
         progress: called with (files read, files in all).
         options: of its opener. However much is missing or unreadable, it is reported, not raised; ``bad_share`` says
             from which share on it is a failure.
 
     Raises:
-        InvalidSetting: unknown name or option, or a number out of range.
+        InvalidSetting: unknown name or option, a number out of range, or ``sampling_rate`` above that of packed clips.
         DataError: the folder is not in the layout of this data set, or a part is empty.
     """
     entry = find_data_set(name)
-    for setting, value, step in (("max_length", max_length, 16), ("workers", workers, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % step):
-            raise InvalidSetting(setting, value, "a positive whole number" + f", a multiple of {step}" * (step > 1))
+    _check_number("max_length", max_length, 16)
+    _check_number("workers", workers, 1)
     bad_share = options.get("bad_share", BAD_SHARE)
     check_bad_share(bad_share)
     with what_is_missing_unsaid():
         parts = {part: entry.open(root, part, **{**options, "bad_share": 1.0}) for part in PARTS}
+    if sampling_rate is not None:
+        parts = {part: clips.at_rate(sampling_rate) for part, clips in parts.items()}
+    rate = parts["train"].sampling_rate
     same = {part: _first_equal(parts, part) for part in PARTS}
     total = sum(len(parts[part]) for part in set(same.values()))
     asked = max_length or entry.max_length
-    statistics = LogMelStatistics(asked or LONGEST)
+    statistics = LogMelStatistics(asked or LONGEST, rate)
     reports: dict[str, PartReport] = {}
     done = 0
     with ThreadPoolExecutor(workers or core_count()) as pool:
@@ -212,9 +217,15 @@ def check(
             done += len(clips)
     failures = [f"{part}: {words}" for part in PARTS for words in reports[part].failures(bad_share)]
     lengths = reports["train"].lengths
-    fitting = asked or fitting_length(lengths)
+    fitting = asked or fitting_length(lengths, rate)
     mean, std = statistics.within(fitting)
-    return Report(name, reports, mean, std, fitting, cut_clips(lengths, fitting), failures)
+    return Report(name, reports, mean, std, fitting, cut_clips(lengths, fitting, rate), failures)
+
+
+def _check_number(setting: str, value: int | None, step: int) -> None:
+    """Refuse what is not None or a positive multiple of ``step``."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % step):
+        raise InvalidSetting(setting, value, "a positive whole number" + f", a multiple of {step}" * (step > 1))
 
 
 @contextmanager
@@ -236,39 +247,43 @@ def _first_equal(parts: dict[str, AudioDataset], part: str) -> str:
     )
 
 
-def fitting_length(seconds: Sequence[float]) -> int:
+def fitting_length(seconds: Sequence[float], sampling_rate: int = audio.SAMPLING_RATE) -> int:
     """Frames for clips of some lengths: of the longest, unless that is one of a few outliers; see `OUTLIERS`."""
     if not seconds:
         return 16
     ordered = sorted(seconds)
     usual = ordered[-1 - max(int(OUTLIERS * len(ordered)), int(len(ordered) >= FEW))]
-    return _whole_patches(ordered[-1] if ordered[-1] <= OUTLYING * usual else usual)
+    return _whole_patches(ordered[-1] if ordered[-1] <= OUTLYING * usual else usual, sampling_rate)
 
 
-def cut_clips(seconds: Sequence[float], max_length: int) -> int:
+def cut_clips(seconds: Sequence[float], max_length: int, sampling_rate: int = audio.SAMPLING_RATE) -> int:
     """How many clips of some lengths have more frames than a model looks at."""
-    return sum(count_frames(round(one * audio.SAMPLING_RATE)) > max_length for one in seconds)
+    return sum(count_frames(round(one * sampling_rate), sampling_rate) > max_length for one in seconds)
 
 
-def _whole_patches(seconds: float) -> int:
-    return min(LONGEST, 16 * max(1, math.ceil(count_frames(round(seconds * audio.SAMPLING_RATE)) / 16)))
+def _whole_patches(seconds: float, sampling_rate: int) -> int:
+    frames = count_frames(round(seconds * sampling_rate), sampling_rate)
+    return min(LONGEST, 16 * max(1, math.ceil(frames / 16)))
 
 
 @dataclass(frozen=True)
 class File:
-    """What is in a file: seconds of sound, its own sampling rate, and its first samples at 16 kHz."""
+    """What is in a file: seconds of sound, its own sampling rate, and its first samples at the rate asked for."""
 
     seconds: float
     sampling_rate: int
     head: audio.Samples
 
 
-def examine(recording: Recording, longest: int) -> File | str:
-    """Decode a file block by block, holding up to ``longest`` samples and a block; a text says why it cannot be."""
+def examine(recording: Recording, longest: int, sampling_rate: int = audio.SAMPLING_RATE) -> File | str:
+    """Decode a file block by block at a rate in hertz, holding up to ``longest`` samples and a block.
+
+    A text says why it cannot be.
+    """
     head: list[audio.Samples] = []
     held = total = 0
     try:
-        for block in audio.stream(recording.source):
+        for block in audio.stream(recording.source, sampling_rate):
             total += len(block)
             if held < longest:
                 head.append(block[: longest - held])
@@ -276,7 +291,7 @@ def examine(recording: Recording, longest: int) -> File | str:
     except AudioError as error:
         return error.reason
     rate = audio.own_rate(recording.source)
-    return File(total / audio.SAMPLING_RATE, rate, np.concatenate(head) if head else np.zeros(0, np.float32))
+    return File(total / sampling_rate, rate, np.concatenate(head) if head else np.zeros(0, np.float32))
 
 
 def _check_part(
@@ -289,9 +304,8 @@ def _check_part(
     for start in range(0, len(part), AT_ONCE):
         recordings = part.recordings[start : start + AT_ONCE]
         waveforms = []
-        for recording, examined in zip(
-            recordings, pool.map(partial(examine, longest=longest), recordings), strict=True
-        ):
+        look = partial(examine, longest=longest, sampling_rate=part.sampling_rate)
+        for recording, examined in zip(recordings, pool.map(look, recordings), strict=True):
             if isinstance(examined, str):
                 report.broken[recording.id] = examined
                 continue

@@ -149,7 +149,7 @@ class AudioDataset(Dataset[Clip]):
         missing: ids of files that the data set's lists name but the disk does not hold; they are named in the log.
         bad_share: share of the files that may be missing, and share that may be unreadable; one always may.
         folds: numbers of the folds that the data set is divided into, none where it is not.
-        cache: keeps what its files sound like at 16 kHz; None to decode them each time.
+        cache: keeps what its files sound like; None to decode them each time.
         sampling_rate: of the waveforms, in hertz.
         highest_rate: in hertz; the files are packed at it, so that a higher one would find nothing new in them.
 

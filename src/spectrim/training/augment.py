@@ -138,7 +138,7 @@ def mix(first: NDArray[np.float32], second: NDArray[np.float32], share: float) -
     return (share * (first - first.mean()) + (1.0 - share) * padded).astype(np.float32)
 
 
-def pitch_sources(factor: float, mels: int, sampling_rate: int = 16000) -> NDArray[np.float32]:
+def pitch_sources(factor: float, mels: int, sampling_rate: int) -> NDArray[np.float32]:
     """Where in an unchanged log-mel spectrum each mel bin of one of another pitch comes from.
 
     The pitch, and with it the formants, are moved by stretching the frequency axis (vocal tract length perturbation,
@@ -158,7 +158,12 @@ def pitch_sources(factor: float, mels: int, sampling_rate: int = 16000) -> NDArr
 
 
 def draw(
-    settings: AugmentSettings, clips: Sequence[TrainingClip], frames: int, mels: int, grid: tuple[int, int]
+    settings: AugmentSettings,
+    clips: Sequence[TrainingClip],
+    frames: int,
+    mels: int,
+    grid: tuple[int, int],
+    sampling_rate: int,
 ) -> dict[str, Tensor]:
     """Draw what is to be done to the spectrograms of a batch.
 
@@ -168,6 +173,7 @@ def draw(
         frames: length of a spectrogram.
         mels: height of a spectrogram.
         grid: (F, T) patches.
+        sampling_rate: of the clips, in hertz.
 
     Returns:
         What is asked for of: ``stripes`` (batch, 4): first and past-the-end mel bin, first and past-the-end frame of
@@ -179,7 +185,7 @@ def draw(
         random = clip.random
         if settings.pitch:
             factor = settings.pitch[int(random.integers(len(settings.pitch)))]
-            drawn.setdefault("pitch", []).append(torch.from_numpy(pitch_sources(factor, mels)))
+            drawn.setdefault("pitch", []).append(torch.from_numpy(pitch_sources(factor, mels, sampling_rate)))
         if settings.time_mask or settings.frequency_mask:
             stripe = (*_stripe(random, settings.frequency_mask, mels), *_stripe(random, settings.time_mask, frames))
             drawn.setdefault("stripes", []).append(torch.tensor(stripe))

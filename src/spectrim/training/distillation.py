@@ -16,7 +16,7 @@ from spectrim.training.recipes import INIT, Recipe
 SAME = ("hidden_size", "max_length", "num_mel_bins", "frequency_stride", "time_stride", "patch_shape", "patch_order")
 """Of the configurations of a model and its teacher, where their tokens are compared."""
 
-INPUT = ("features", "mean", "std")
+INPUT = ("features", "sampling_rate", "mean", "std")
 """Where they are not: what the input is."""
 
 

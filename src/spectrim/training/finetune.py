@@ -65,7 +65,7 @@ class FineTuningRun:
         output: folder of the run.
         init: checkpoint to start from, or None.
         metric: by its name in `spectrim.measure.metrics.METRICS`.
-        parts: of the data set, by `spectrim.data.PARTS`.
+        parts: of the data set, by `spectrim.data.PARTS`, at the model's sampling rate.
         model: to be trained.
         teacher: that it learns from beside the labels, or None.
     """
@@ -85,15 +85,16 @@ def prepare(
     """Open the data and build the model of a run; errors as `train`."""
     entry = find_data_set(recipe.data.name, "data.name")
     parts = {part: entry.open(data, part, **recipe.data.options) for part in PARTS}
+    transformers.set_seed(recipe.seed)
+    model = build_model(recipe, init, parts["train"])
+    model.config.plan()
+    parts = {name: part.at_rate(model.config.sampling_rate) for name, part in parts.items()}
     if is_packed(data):
         cache = None
     if cache is not None and is_main_process():
         cache = _begin_cache(cache, parts["train"])
     for part in parts.values():
         part.cache = cache
-    transformers.set_seed(recipe.seed)
-    model = build_model(recipe, init, parts["train"])
-    model.config.plan()
     if init is not None:
         described = describe(recipe.model.start(init))
         notice = check_input(recipe, init, described, model.config, parts["train"])
@@ -115,7 +116,7 @@ def _begin_cache(cache: AudioCache, clips: AudioDataset) -> AudioCache | None:
     except OSError as error:
         logger.warning("decoded audio is not kept: %s", error)
         return None
-    if cache.covers(clips.recordings[0].path):
+    if cache.covers(clips.recordings[0].path, clips.sampling_rate):
         bound = f"{cache.most / 1e9:g} GB at most; --cache off keeps none"
         warnings.warn(f"decoded audio is kept in {cache.place.parent}, {bound}", InputNotice, stacklevel=3)
     return cache

@@ -52,13 +52,14 @@ class Heard:
 
 
 def look_at(part: AudioDataset, max_length: int) -> Heard:
-    """Measure some clips of a data set."""
-    statistics = LogMelStatistics(min(max_length, LONGEST))
+    """Measure some clips of a data set, at its sampling rate."""
+    rate = part.sampling_rate
+    statistics = LogMelStatistics(min(max_length, LONGEST), rate)
     frames, heads = [], []
     for place in spread_places(LOOKED_AT, len(part)):
-        found = examine(part.recordings[place], statistics.longest)
+        found = examine(part.recordings[place], statistics.longest, rate)
         if not isinstance(found, str):
-            frames.append(count_frames(round(found.seconds * 16000)))
+            frames.append(count_frames(round(found.seconds * rate), rate))
             heads.append(found.head)
     if heads:
         statistics.add(heads)
@@ -87,7 +88,7 @@ def check_input(
         init: the checkpoint.
         stored: what `spectrim.checkpoints.describe` says of it.
         config: of the model that was made from it.
-        part: training clips; `LOOKED_AT` of them are read.
+        part: training clips, at the model's rate; `LOOKED_AT` of them are read.
 
     Returns:
         The line; None where length, mean and std are the checkpoint's and suit the clips.

@@ -235,7 +235,7 @@ def prepare(
 ) -> PretrainingRun:
     """Find the files and build the model of a run; errors as `pretrain`."""
     config = recipe.configuration()
-    rest, held, unheard = recordings_of(recipe.data, Path(audio), recipe.seed)
+    rest, held, unheard = recordings_of(recipe.data, Path(audio), recipe.seed, config.sampling_rate)
     for folder in extra_audio:
         rest = [*rest, *further_recordings(Path(folder), unheard)]
     frame, shift = frame_length_and_shift(config.sampling_rate)
@@ -245,6 +245,7 @@ def prepare(
         "bad_share": recipe.data.bad_share,
         "samples": (config.max_length - 1) * shift + frame,
         "seed": recipe.seed,
+        "sampling_rate": config.sampling_rate,
     }
     transformers.set_seed(recipe.seed)
     model = build_autoencoder(config, init)

@@ -15,7 +15,7 @@ from spectrim.training.pretrain_recipes import PretrainDataSettings
 
 
 def recordings_of(
-    data: PretrainDataSettings, root: Path, seed: int
+    data: PretrainDataSettings, root: Path, seed: int, sampling_rate: int
 ) -> tuple[Sequence[Recording], Sequence[Recording], Sequence[Recording]]:
     """Recordings to train on, recordings held out, and all that must not be trained on.
 
@@ -23,9 +23,10 @@ def recordings_of(
         data: says whether it is a data set or any folder, and how many to hold out.
         root: of either.
         seed: says which are held out.
+        sampling_rate: that they are to be heard at, in hertz.
 
     Raises:
-        InvalidSetting: there is no such data set, or no audio.
+        InvalidSetting: there is no such data set, or no audio; or it is packed at a lower rate.
         DataError: there is no such folder, or the data set cannot be opened.
     """
     if data.name is None:
@@ -34,7 +35,8 @@ def recordings_of(
         rest, held = divide(_files(root), root, data.held_out, seed)
         return rest, held, held
     entry = find_data_set(data.name, "data.name")
-    training, validation, test = (without_labels(entry.open(root, part, **data.options).recordings) for part in PARTS)
+    opened = (entry.open(root, part, **data.options).at_rate(sampling_rate) for part in PARTS)
+    training, validation, test = (without_labels(part.recordings) for part in opened)
     return training, drawn(validation, data.held_out, seed)[0], [*validation, *test]
 
 

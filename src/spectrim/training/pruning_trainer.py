@@ -36,7 +36,7 @@ class Collator:
         self.frontend = frontend
         self.augment = recipe.augment
         self.frames, self.mels, self.grid = config.max_length, config.num_mel_bins, config.grid
-        self.multi_label = config.multi_label
+        self.sampling_rate, self.multi_label = config.sampling_rate, config.multi_label
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         """Make the batch."""
@@ -51,7 +51,7 @@ class Collator:
         training = [clip for clip in clips if isinstance(clip, TrainingClip)]
         if training:
             targets = smooth_targets(targets, self.augment.label_smoothing, multi_label=self.multi_label)
-            batch |= draw(self.augment, training, self.frames, self.mels, self.grid)
+            batch |= draw(self.augment, training, self.frames, self.mels, self.grid, self.sampling_rate)
         return {**batch, "labels": targets}
 
 

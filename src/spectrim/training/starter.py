@@ -47,11 +47,13 @@ class Start:
         source: its place, with what its file does not say.
         width: of its tokens.
         blocks: how many.
+        sampling_rate: that it hears, in hertz.
     """
 
     source: DescribedSource
     width: int
     blocks: int
+    sampling_rate: int
 
     @property
     def prune_at(self) -> list[int]:
@@ -63,7 +65,7 @@ class Start:
 def look_at(source: DescribedSource) -> Start:
     """What of a checkpoint decides in a recipe; raises `CheckpointError` for what is none."""
     described = describe(source)
-    return Start(source, described["hidden_size"], described["num_hidden_layers"])
+    return Start(source, described["hidden_size"], described["num_hidden_layers"], described["sampling_rate"])
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,14 @@ def test_front_end_and_labels_come_along(tmp_path: Path) -> None:
     ASTFeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
     config = from_pretrained(tmp_path).config
     assert (-1.25 - config.mean) / (2 * config.std) == -1.25
+    assert config.sampling_rate == 16000
+
+
+@pytest.mark.parametrize("normalises", [True, False])
+def test_the_sampling_rate_comes_along(tmp_path: Path, normalises: bool) -> None:
+    hf_model().save_pretrained(tmp_path)
+    ASTFeatureExtractor(sampling_rate=8000, do_normalize=normalises).save_pretrained(tmp_path)
+    assert from_pretrained(tmp_path).config.sampling_rate == 8000
 
 
 def test_a_hugging_face_encoder_without_head_needs_labels(tmp_path: Path) -> None:

@@ -120,9 +120,8 @@ def _from_shapes(source: Source) -> dict[str, Any]:
 
 def _front_end(source: Source) -> dict[str, Any]:
     """Settings of the ASTFeatureExtractor; where it does not normalise, (x − 0) / (2·0.5) leaves x as it is."""
-    if source.extractor.get("do_normalize") is False:
-        return {"mean": 0.0, "std": 0.5}
-    return {name: source.extractor[name] for name in ("mean", "std", "sampling_rate") if name in source.extractor}
+    said = {name: source.extractor[name] for name in ("mean", "std", "sampling_rate") if name in source.extractor}
+    return {**said, "mean": 0.0, "std": 0.5} if source.extractor.get("do_normalize") is False else said
 
 
 def left_out(source: Source) -> str:

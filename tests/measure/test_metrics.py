@@ -144,6 +144,16 @@ def test_the_summary_of_single_labels() -> None:
     assert 0.3 < found["accuracy"] < found["top5_accuracy"] < 1.0
 
 
+@given(st.lists(st.lists(st.integers(0, 3), min_size=7, max_size=7), min_size=1, max_size=9), st.integers(0, 6))
+def test_a_right_answer_is_among_the_five_best_also_where_scores_are_equal(rows: list[list[int]], truth: int) -> None:
+    scores, targets = np.array(rows, dtype=np.float32), np.zeros((len(rows), 7))
+    targets[:, truth] = 1
+    found = summarise(scores, targets, label_metrics(scores, targets, multi_label=False), multi_label=False)
+    best = [sorted(range(7), key=lambda label: -row[label]) for row in rows]
+    assert found["accuracy"] == np.mean([row[0] == truth for row in best])
+    assert found["top5_accuracy"] == np.mean([truth in row[:5] for row in best])
+
+
 def test_the_summary_of_several_labels_and_of_few_labels() -> None:
     scores, targets = single_label(labels=5)
     labels = label_metrics(scores, targets, multi_label=True)

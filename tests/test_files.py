@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,15 @@ from typing import Any
 import pytest
 
 from spectrim.errors import InvalidSetting
-from spectrim.files import file_beside, folder_beside, refuse_another_run, sole_writer, write_json, write_text
+from spectrim.files import (
+    file_beside,
+    folder_beside,
+    refuse_another_run,
+    remove_leftover,
+    sole_writer,
+    write_json,
+    write_text,
+)
 
 
 def test_a_planted_link_is_removed_and_not_followed(tmp_path: Path) -> None:
@@ -41,6 +51,56 @@ def test_what_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> No
         beside.write_text("half")
         raise RuntimeError
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "1\n")]
+
+
+def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with file_beside(path) as first:
+        first.write_text("first")
+        with pytest.raises(RuntimeError), file_beside(path) as failing:
+            raise RuntimeError
+        with file_beside(path) as second:
+            second.write_text("second")
+            write_text(path, "third")
+            assert path.read_text() == "third"
+            assert not remove_leftover(first) and not remove_leftover(second)
+        assert path.read_text() == "second"
+    assert [first.name, failing.name, second.name] == ["a.txt.partial", "a.txt.2.partial", "a.txt.2.partial"]
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("a.txt", "first")]
+
+
+def test_processes_and_threads_that_write_one_file_all_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    program = (
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
+        "from spectrim.files import write_json\npath, mine = Path(sys.argv[1]), [int(sys.argv[2])] * 20_000\n"
+        "with ThreadPoolExecutor(2) as pool: list(pool.map(lambda _: write_json(path, mine), range(100)))"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, path, str(number)]) for number in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert json.loads(path.read_text()) in [[number] * 20_000 for number in range(3)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_leave_behind_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom spectrim.files import file_beside\n"
+        "with file_beside(Path(sys.argv[1])), file_beside(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, path])
+    left = ["a.txt.2.partial", "a.txt.partial"]
+    assert (killed.returncode, sorted(one.name for one in tmp_path.iterdir())) == (-signal.SIGKILL, left)
+    write_text(path, "whole")
+    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_planted_file_is_not_written_through_another_of_its_names(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "a.txt.partial").hardlink_to(precious)
+    write_text(tmp_path / "a.txt", "new")
+    assert (precious.read_text(), (tmp_path / "a.txt").read_text()) == ("mine", "new")
 
 
 def test_a_second_run_is_refused_at_once_also_from_another_process(tmp_path: Path) -> None:

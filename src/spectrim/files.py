@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from spectrim.errors import InvalidSetting
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 """Of `os.open`: refuse a name that is a link."""
@@ -49,16 +55,82 @@ def file_digest(path: Path) -> str:
 def file_beside(path: Path, ending: str = ".partial") -> Iterator[Path]:
     """Give a new empty file beside ``path``, to be filled; it takes the place of ``path`` at the end, or is removed.
 
-    What is there by its name, left behind or planted, is removed first, a link itself and not what it leads to.
+    It is NAME.partial; while another process or thread fills that one, NAME.2.partial, and so on: whoever ends last has
+    written ``path``. What is there by these names, left behind by a writer that was killed, or planted, is removed
+    first, a link itself and not what it leads to. A writer holds a lock on its file (``flock``), which ends with it;
+    where there are none (Windows, some network folders), two writers at a time disturb each other.
     """
-    beside = path.with_name(path.name + ending)
-    beside.unlink(missing_ok=True)
-    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666))
-    try:
+    beside, held = _new_file_beside(path, ending)
+    with held, ExitStack() as undo:
+        undo.callback(beside.unlink, missing_ok=True)
         yield beside
         beside.replace(path)
-    finally:
+        undo.pop_all()  # the name may be another writer's by now
+
+
+def _new_file_beside(path: Path, ending: str) -> tuple[Path, BinaryIO]:
+    """A file by the first name that no other writer has, locked; leftovers by the names after it are removed."""
+    further = (f".{number}{ending}" for number in itertools.count(2))
+    names = (path.with_name(path.name + end) for end in itertools.chain([ending], further))
+    beside = next(names)
+    while True:
+        if not remove_leftover(beside):
+            beside = next(names)
+            continue
+        try:
+            held = beside.open("xb")
+        except FileExistsError:  # another writer was quicker
+            continue
+        if _lock(held.fileno()) and _is_at(held.fileno(), beside):
+            break
+        held.close()  # another writer took it for a leftover before it was locked
+    for name in itertools.takewhile(os.path.lexists, names):
+        remove_leftover(name)
+    if fcntl is None:
+        held.close()  # Windows renames nothing that is open
+    return beside, held
+
+
+def remove_leftover(beside: Path) -> bool:
+    """Remove a file of `file_beside` unless its writer is at work; gives whether nothing is left by that name."""
+    if beside.is_symlink():
         beside.unlink(missing_ok=True)
+        return True
+    try:
+        found = os.open(beside, os.O_RDWR | NO_LINK)
+    except FileNotFoundError:
+        return True
+    except PermissionError:
+        beside.unlink(missing_ok=True)
+        return True
+    try:
+        if not _lock(found):
+            return False
+        if _is_at(found, beside):
+            beside.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(found)
+
+
+def _lock(file: int) -> bool:
+    """Lock an open file; False where another one has. Where there are no locks, nobody has."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file still has a name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def open_to_append(path: Path) -> BinaryIO:

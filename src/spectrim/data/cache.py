@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from spectrim.audio import files as audio
 from spectrim.errors import InvalidSetting, shown
-from spectrim.files import clear, file_beside, write_text
+from spectrim.files import clear, file_beside, remove_leftover, write_text
 from spectrim.machine import cache_folder, version_of
 
 MOST = 4 * 10**9
@@ -112,7 +112,7 @@ class AudioCache:
             write_text(self.place / "data_set.txt", f"{shown(str(Path(self.root).resolve()), 4000)}\n")
             self._stamp()
             for leftover in (path for one in self._data_sets() for path in one.rglob("*.partial")):
-                leftover.unlink(missing_ok=True)
+                remove_leftover(leftover)
             used = self._make_room(self._counted(), 0)
             if used > self.most:
                 clear(self.place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from spectrim.errors import InvalidSetting
 from spectrim.inference.backend import Backend, hop_frames, window_length
 from spectrim.inference.onnx_model import OnnxModel
 from spectrim.inference.opening import open_model
+from spectrim.inference.openvino_model import OpenVinoModel
 from spectrim.inference.torch_model import TorchModel
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning
@@ -29,6 +31,7 @@ CASES = {
     "frozen": lambda: TorchModel(exported("ast", "auto", True)[0]).frozen(),
     "onnx": lambda: OnnxModel(exported("ast")[1]),
     "onnx, waveforms": lambda: OnnxModel(exported("ast", "auto", True)[1]),
+    "openvino": lambda: OpenVinoModel(exported("ast")[1]),
 }
 
 
@@ -50,6 +53,19 @@ def test_a_backend_gives_what_the_model_gives(case: str) -> None:
     assert backend.pruning == model.config.pruning
     assert (backend.window_seconds, backend.hop_seconds) == (0.655, 0.64)
     assert backend.to("auto").device.type == backend.device.type
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_threads_that_share_a_backend_each_get_their_own_scores(case: str) -> None:
+    backend: Backend = CASES[case]()
+    clips = noise()[:4]
+    wanted = [backend.scores([clip]) for clip in clips]
+    assert min(np.abs(wanted[0] - other).max() for other in wanted[1:]) > 1e-3
+    turns = list(range(len(clips))) * 25
+    with ThreadPoolExecutor(len(clips)) as threads:
+        found = list(threads.map(lambda place: backend.scores([clips[place]]), turns))
+    for place, scores in zip(turns, found, strict=True):
+        np.testing.assert_allclose(scores, wanted[place], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ UNSAID = ("transformers_version", "dtype")
 class Backend(ABC):
     """A model at an operating point, and what runs it. It is a value: other points and places are other backends.
 
+    Several threads may call one at once; each gets the answers to its own sounds.
+
     Attributes:
         config: of the model.
         name: what messages call it.

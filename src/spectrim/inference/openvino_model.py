@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,10 +83,13 @@ class OpenVinoModel(ExportedModel):
             _compress(self._graph)
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self.config.hidden_size
         self._request = compiled(self._graph, settings).create_infer_request()
+        self._one_caller = Lock()
 
     def _infer(self, feeds: Mapping[str, NDArray]) -> tuple[NDArray, NDArray]:
-        found = self._request.infer(dict(feeds))
-        return np.array(found["logits"]), np.array(found["kept"])
+        # The request holds its inputs and outputs: until they are copied, no other thread may set its own.
+        with self._one_caller:
+            found = self._request.infer(dict(feeds))
+            return np.array(found["logits"]), np.array(found["kept"])
 
 
 def check_openvino(device: str = "cpu", precision: str | None = None) -> None:

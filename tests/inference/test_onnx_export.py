@@ -225,6 +225,32 @@ def test_own_lowerings_are_the_operations() -> None:
     np.testing.assert_allclose(mixed[:, 0], weights @ array, atol=1e-5)
 
 
+class Sorted(torch.nn.Module):
+    """Stable sorts, along several axes, in both directions."""
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        lowest_first = values.sort(dim=1, stable=True)
+        return *lowest_first, *values.transpose(1, 2).sort(dim=-1, descending=True, stable=True)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_equal_values_stay_in_their_order(tmp_path: Path, runtime: str) -> None:
+    """In OpenVINO too, whose own sort puts them in any order."""
+    openvino = pytest.importorskip("openvino")
+    values = torch.randint(0, 4, (3, 200, 2), generator=torch.Generator().manual_seed(0)).float()
+    names = ["rising", "rising_order", "falling", "falling_order"]
+    path = tmp_path / "sorted.onnx"
+    onnx.save(onnx_graph._export(Sorted(), {"values": values[:2]}, names), path)
+    feeds = {"values": values.numpy()}
+    found = run(path, feeds) if runtime == "onnxruntime" else compiled(openvino.Core().read_model(path), {})(feeds)
+    array = values.numpy()
+    turned = array.transpose(0, 2, 1)
+    np.testing.assert_array_equal(found["rising"], np.sort(array, axis=1))
+    np.testing.assert_array_equal(found["rising_order"], np.argsort(array, axis=1, kind="stable"))
+    np.testing.assert_array_equal(found["falling"], -np.sort(-turned, axis=2))
+    np.testing.assert_array_equal(found["falling_order"], np.argsort(-turned, axis=2, kind="stable"))
+
+
 # The comparison with PyTorch
 
 
@@ -380,13 +406,16 @@ def test_metadata_have_nothing_private(tmp_path: Path) -> None:
 # OpenVINO
 
 
-@pytest.mark.parametrize(("backbone", "criterion", "front_end"), CASES[:2])
+@pytest.mark.parametrize(("backbone", "criterion", "front_end"), CASES[:4])
 def test_openvino_reads_the_same_file(backbone: str, criterion: str, front_end: bool) -> None:
-    """OpenVINO computes the front end in float32, so a waveform's logits are a little further off."""
+    """OpenVINO computes the front end in float32, so a waveform's logits are a little further off.
+
+    Of the short clips most patches are padding, of equal intensity and variation.
+    """
     openvino = pytest.importorskip("openvino")
     model, path = exported(backbone, criterion, front_end)
     model_there = compiled(openvino.Core().read_model(path), {"INFERENCE_PRECISION_HINT": "f32"})
-    for waves in (noise()[:1], noise()[:3]):
+    for waves in (noise()[:1], noise()[:3], *([] if front_end else [noise()[3:]])):
         feeds = inputs_of(model, waves, front_end)
         found, wanted = model_there(feeds), run(path, feeds)
         np.testing.assert_allclose(found["logits"], wanted["logits"], atol=1e-2 if front_end else 1e-4)

@@ -254,8 +254,22 @@ def _real_fourier(data: Any, axes: Sequence[int], normalisation: int, one_sided:
 
 
 def _stable_sort(data: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """Sort; of equal values TopK puts that with the lower index first, by ONNX's definition."""
-    return op.TopK(data, _whole([data.shape[dim]]), axis=dim, largest=int(descending), sorted=1)
+    """Sort; of equal values that with the lower index comes first.
+
+    ONNX's TopK says so too, but OpenVINO's puts equal values in any order. So a second one sorts by the place among the
+    different values, then by index: whole numbers of which no two are equal.
+    """
+    size = data.shape[dim]
+    axis = dim % len(data.shape)
+    values, index = op.TopK(data, _whole([size]), axis=axis, largest=int(descending), sorted=1)
+    first = op.Slice(values, _whole([0]), _whole([1]), _whole([axis]))
+    others = op.Slice(values, _whole([0]), _whole([size - 1]), _whole([axis]))
+    differs = op.Not(op.Equal(values, op.Concat(first, others, axis=axis)))
+    place = op.CumSum(op.Cast(differs, to=onnx.TensorProto.INT64), op.Constant(value_int=axis))
+    number = op.Constant(value_int=size)
+    distinct = op.Add(op.Mul(place, number), index)
+    ordered, _ = op.TopK(distinct, _whole([size]), axis=axis, largest=0, sorted=1)
+    return values, op.Mod(ordered, number)
 
 
 def _whole(numbers: Sequence[int]) -> Any:

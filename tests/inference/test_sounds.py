@@ -170,9 +170,14 @@ def test_what_cannot_be_heard_is_an_error_of_the_one_and_a_row_among_several(
         spectrim.predict(tmp_path / "bad.wav", model)
     with pytest.raises(AudioError, match="no such file"):
         spectrim.predict("no.wav", model)
+    with pytest.raises(AudioError, match="File name too long"):
+        spectrim.predict("a" * 300, model)
     path, samples, rate = clip()
-    bad, good = spectrim.predict([str(tmp_path / "bad.wav"), path], model)
+    bad, long, good = spectrim.predict([str(tmp_path / "bad.wav"), "a" * 300, path], model)
     assert bad.error and bad.scores is None and good.error is None
+    assert long.error == "cannot be opened: File name too long"
+    with pytest.raises(InvalidSetting, match="no audio file matches this pattern"):
+        spectrim.predict(["?" * 300], model)
     broken = samples.copy()
     broken[7] = np.nan
     for sound, said in ((broken, "NaN"), (samples[:100], "shorter than one frame"), (samples > 0, "type bool")):

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeGuard, overload
 
 import numpy as np
@@ -140,7 +139,7 @@ def predict(
     options |= {"keep_rate": keep_rate, "device": device, "backend": backend, "precision": precision}
     if isinstance(sound, PATHS):
         _refuse_rate(sampling_rate)
-        if Path(sound).is_dir():
+        if os.path.isdir(sound):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
             raise InvalidSetting("sound", str(sound), "one file; the files of a folder are predict([folder])")
         return _only(predict_files(Selection([os.fspath(sound)]), model, workers=workers, **options))
     if _is_array(sound):
@@ -189,7 +188,8 @@ def _files(paths: list[PathLike]) -> list[str]:
     """
     files: list[str] = []
     for path in (os.fspath(path) for path in paths):
-        several = Path(path).is_dir() or (any(mark in path for mark in "*?[") and not Path(path).exists())
+        pattern = any(mark in path for mark in "*?[") and not os.path.lexists(path)
+        several = pattern or os.path.isdir(path)  # noqa: PTH112
         files += select_files([path]).files if several else [path]
     return files
 

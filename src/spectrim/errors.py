@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import reprlib
 import unicodedata
 from collections.abc import Iterable
@@ -149,6 +150,12 @@ class MissingExtra(SpectrimError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str, str]]:
         return type(self), self.arguments
+
+
+def check_whole(field: str, value: Any, least: int = 1) -> None:
+    """Raise `InvalidSetting` unless a value is a whole number, at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise InvalidSetting(field, value, f"a whole number, at least {least}")
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -379,11 +379,17 @@ def test_wrong_settings_are_refused_before_any_work(model: AudioTransformer, cli
         ("window", 1.3),
         ("window", 0.02),
         ("hop", 0.0),
+        ("window", "1"),
+        ("window", True),
+        ("hop", "1"),
         ("hop", -1.0),
         ("aggregate", "median"),
         ("batch_size", 0),
         ("workers", 0),
+        ("batch_size", 2.5),
+        ("batch_size", "a"),
         ("keep_rate", 1.5),
+        ("workers", 1.5),
         ("device", "tpu"),
     ):
         options: dict[str, Any] = {name: value}

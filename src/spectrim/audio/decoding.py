@@ -22,7 +22,7 @@ from threading import Condition, Lock, Thread
 from typing import Any, BinaryIO, TypeAlias
 
 from spectrim.audio.files import Note, Window
-from spectrim.errors import AudioError, InvalidSetting, SpectrimError
+from spectrim.errors import AudioError, SpectrimError, check_whole
 from spectrim.machine import default_workers
 
 Decode: TypeAlias = Callable[[str], Iterable[Window | Note]]
@@ -62,13 +62,12 @@ def decode_files(
         some windows. Closing the generator ends the workers.
 
     Raises:
-        InvalidSetting: ``workers`` or ``look_ahead`` is below 1.
+        InvalidSetting: ``workers`` or ``look_ahead`` is no whole number from 1.
         SpectrimError: workers cannot be started here.
     """
     count = default_workers() if workers is None else workers
-    for field, value in (("workers", count), ("look_ahead", look_ahead)):
-        if value < 1:
-            raise InvalidSetting(field, value, "1 or more")
+    check_whole("workers", count)
+    check_whole("look_ahead", look_ahead)
     crew = [DecodingProcess(decode) for _ in range(min(count, len(paths)))]
     return _in_order(_Desk(paths, look_ahead, len(crew)), crew)
 

@@ -8,6 +8,7 @@ structure (`spectrim.audio.kinds`); resampling is soxr's. Whatever is wrong with
 from __future__ import annotations
 
 import mmap
+import numbers
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -228,11 +229,14 @@ def window_samples(
     """Turn window and hop into samples, and refuse what cannot be meant.
 
     Raises:
-        InvalidSetting: a window shorter than one frame, or a hop that is not positive.
+        InvalidSetting: a window shorter than one frame, a hop that is not positive, or one that is no number.
     """
+    hop_seconds = window_seconds if hop_seconds is None else hop_seconds
+    for field, seconds in (("window", window_seconds), ("hop", hop_seconds)):
+        if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+            raise InvalidSetting(field, seconds, "a number of seconds")
     if not FRAME_SECONDS <= window_seconds < float("inf"):
         raise InvalidSetting("window", window_seconds, f"seconds, at least one frame of {FRAME_SECONDS}")
-    hop_seconds = window_seconds if hop_seconds is None else hop_seconds
     if not 0 < hop_seconds < float("inf") or round(hop_seconds * sampling_rate) < 1:
         raise InvalidSetting("hop", hop_seconds, "a positive number of seconds")
     return round(window_seconds * sampling_rate), round(hop_seconds * sampling_rate)

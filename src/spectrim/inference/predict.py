@@ -120,15 +120,16 @@ def check_windows(model: Backend, window: float | None = None, hop: float | None
     """Window and hop in seconds, with the model's own where they are not given.
 
     Raises:
-        InvalidSetting: the window is longer than the model hears or shorter than a frame, or the hop not positive.
+        InvalidSetting: the window is longer than the model hears or shorter than a frame, the hop not positive, or
+            one of them no number.
     """
-    if window is not None and window > model.window_seconds:
-        allowed = f"up to {model.window_seconds:g} seconds, the {model.config.max_length} frames of this model"
-        raise InvalidSetting("window", window, allowed)
     if hop is None:
         hop = model.hop_seconds if window is None else window
     length = model.window_seconds if window is None else window
     window_samples(length, hop, model.config.sampling_rate)
+    if length > model.window_seconds:
+        allowed = f"up to {model.window_seconds:g} seconds, the {model.config.max_length} frames of this model"
+        raise InvalidSetting("window", window, allowed)
     return length, hop
 
 

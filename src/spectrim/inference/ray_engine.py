@@ -23,7 +23,7 @@ import torch
 
 from spectrim.audio.remote import NO_FILE
 from spectrim.checkpoints import DescribedSource
-from spectrim.errors import InvalidSetting, MissingExtra, SpectrimError, one_of
+from spectrim.errors import InvalidSetting, MissingExtra, SpectrimError, check_whole, one_of
 from spectrim.inference.backend import Backend, KeepRate
 from spectrim.inference.opening import open_model
 from spectrim.inference.part_files import Part
@@ -210,9 +210,9 @@ def predict_on_ray(
         SpectrimError: a model could not be opened elsewhere, or is another one there; or Ray has failed.
     """
     length, distance = check_windows(model, window, hop)
-    for name, value in (("workers", workers), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise InvalidSetting(name, value, "1 or more")
+    check_whole("batch_size", batch_size)
+    if workers is not None:
+        check_whole("workers", workers)
     if aggregate not in AGGREGATES:
         raise InvalidSetting("aggregate", aggregate, one_of(AGGREGATES))
     shares = shares_of(machines, settings.device, model_cores)

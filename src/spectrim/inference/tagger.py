@@ -9,7 +9,7 @@ from typing import Protocol
 
 from spectrim.audio.decoding import Event
 from spectrim.audio.files import Note, Samples, Window
-from spectrim.errors import InvalidSetting, one_of
+from spectrim.errors import InvalidSetting, check_whole, one_of
 from spectrim.inference.backend import Backend
 from spectrim.inference.results import AGGREGATES, FilePrediction, Scores, WindowScores, file_prediction
 
@@ -56,7 +56,7 @@ class Tagger:
         labels: names, in the order of the scores.
 
     Raises:
-        InvalidSetting: there is no such aggregate, or not one window in a pass.
+        InvalidSetting: there is no such aggregate, or no such number of windows in a pass.
     """
 
     def __init__(
@@ -70,8 +70,7 @@ class Tagger:
     ) -> None:
         if aggregate not in AGGREGATES:
             raise InvalidSetting("aggregate", aggregate, one_of(AGGREGATES))
-        if batch_size < 1:
-            raise InvalidSetting("batch_size", batch_size, "1 or more")
+        check_whole("batch_size", batch_size)
         self.labels = model.labels
         self._score = model.scores if score is None else score
         self._batch_size = batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from spectrim.errors import InvalidSetting
 from spectrim.files import (
     file_beside,
     folder_beside,
+    name_with,
     refuse_another_run,
     remove_leftover,
     sole_writer,
@@ -43,6 +45,17 @@ def test_a_planted_link_to_a_folder_is_removed_and_not_followed(tmp_path: Path) 
         (beside / "y").touch()
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["x"]
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["y"]
+
+
+@pytest.mark.parametrize("letter", ["a", "日", "\udce9"])
+def test_a_name_that_an_ending_makes_too_long_is_cut_and_stays_apart_from_others(tmp_path: Path, letter: str) -> None:
+    longest = letter * (255 // len(os.fsencode(letter)))
+    names = [name_with(name, ".txt") for name in (longest, letter + longest[2:] + "b", longest[:20])]
+    assert len(set(names)) == 3 and names[2] == longest[:20] + ".txt"
+    for name in names:
+        assert name.startswith(longest[:20]) and name.endswith(".txt")
+        write_text(tmp_path / name, "here")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:

@@ -51,6 +51,24 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+LONGEST_NAME = 255
+"""Bytes of a file's name on most file systems."""
+
+
+def name_with(name: str, ending: str) -> str:
+    """A file's name with an ending behind it, cut where that would be too long for a file system.
+
+    What is cut away gives its place to a digest of the whole name, so that names that differ still do.
+    """
+    room = LONGEST_NAME - len(os.fsencode(ending + ".partial"))
+    if len(os.fsencode(name)) <= room:
+        return name + ending
+    mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+    while len(os.fsencode(name + mark)) > room:
+        name = name[:-1]
+    return name + mark + ending
+
+
 @contextmanager
 def file_beside(path: Path, ending: str = ".partial") -> Iterator[Path]:
     """Give a new empty file beside ``path``, to be filled; it takes the place of ``path`` at the end, or is removed.

@@ -96,6 +96,8 @@ def test_a_track_a_file_in_the_order_of_folders(tmp_path: Path) -> None:
     written = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "out").rglob("*.txt"))
     assert written == ["out/a.wav.txt", "out/b/a.wav.txt"]
     assert (tmp_path / "out" / "a.wav.txt").read_text() == "0.000000\t1.000000\tdog\n"
+    long = tracks.write(prediction([[0.9, 0, 0]], path=str(tmp_path / "in" / ("b" * 251 + ".wav"))))
+    assert long.name.startswith("b" * 200) and long.name.endswith(".txt") and long.read_text()
     (tmp_path / "file").write_text("")
     for options in (("out", "srt", 0.0), ("out", "raven", -1.0), ("out", "raven", float("nan")), ("file", "raven", 0)):
         with pytest.raises(InvalidSetting):

@@ -20,6 +20,7 @@ from spectrim.audio.frontend import Frontend
 from spectrim.backbones import ast_base, audiomae_base, ced_base
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.explain.window_pictures import window_painter
+from spectrim.files import name_with
 from spectrim.inference.events import sound_events
 from spectrim.inference.opening import open_model
 from spectrim.inference.output_file import OutputFile
@@ -378,18 +379,18 @@ def test_wrong_settings_are_refused_before_any_work(model: AudioTransformer, cli
     for name, value in (
         ("window", 1.3),
         ("window", 0.02),
-        ("hop", 0.0),
         ("window", "1"),
         ("window", True),
         ("hop", "1"),
+        ("hop", 0.0),
         ("hop", -1.0),
         ("aggregate", "median"),
         ("batch_size", 0),
-        ("workers", 0),
         ("batch_size", 2.5),
         ("batch_size", "a"),
-        ("keep_rate", 1.5),
+        ("workers", 0),
         ("workers", 1.5),
+        ("keep_rate", 1.5),
         ("device", "tpu"),
     ):
         options: dict[str, Any] = {name: value}
@@ -469,15 +470,17 @@ def test_memory_does_not_grow_with_the_length_of_a_file(monkeypatch: pytest.Monk
 
 def test_explain_draws_every_window(model: AudioTransformer, clips: list[str], tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
-    for name in ("one.wav", "deep/one.wav"):
+    long = "l" * 251 + ".wav"
+    for name in ("one.wav", "deep/one.wav", f"deep/{long}"):
         (tmp_path / name).write_bytes(Path(clips[0]).read_bytes())
-    files = [str(tmp_path / "one.wav"), str(tmp_path / "deep" / "one.wav"), str(tmp_path / "two.mp3")]
+    files = [str(tmp_path / name) for name in ("one.wav", "deep/one.wav", "two.mp3", f"deep/{long}")]
     Path(files[2]).write_bytes(Path(clips[4]).read_bytes())
     out = tmp_path / "pictures"
     backend = TorchModel(model).at(keep_rate=0.5)
     explained = list(predict_files(files, backend, paint=window_painter(backend, out, files)))
     drawn = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
     assert drawn == [
+        f"deep/{name_with(long, '.png')}",
         "deep/one.wav.png",
         "one.wav.png",
         "two.mp3.at-00001.28s.png",

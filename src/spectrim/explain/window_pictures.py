@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spectrim.audio.files import Window
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
+from spectrim.files import name_with
 from spectrim.inference.backend import Backend
 from spectrim.inference.results import Scores
 from spectrim.pictures.kept_patches import LABELS_SHOWN, explain_picture, kept_stages
@@ -23,7 +24,8 @@ def window_painter(model: Backend, folder: Path, files: Sequence[str]) -> Callab
     """Make the function that draws a window of a file.
 
     The picture lies in ``folder`` where the file lies below the parent that all ``files`` share, under its name with
-    ``.png`` added; for windows other than the first, ``.at-00010.24s.png``, the second at which it starts.
+    ``.png`` added; for windows other than the first, ``.at-00010.24s.png``, the second at which it starts. A name too
+    long for that is cut (`spectrim.files.name_with`).
 
     Args:
         model: what to explain.
@@ -47,6 +49,8 @@ def window_painter(model: Backend, folder: Path, files: Sequence[str]) -> Callab
 
     def paint(file: str, window: Window, scores: Scores) -> Path:
         values, num_frames = model.prepare([window.samples])
+        below, name = os.path.split(os.path.relpath(file, common))
+        ending = (f".at-{window.start:08.2f}s" if window.start else "") + ".png"
         return draw(
             values[0].cpu().numpy(),
             model.trace(values, num_frames),
@@ -54,7 +58,7 @@ def window_painter(model: Backend, folder: Path, files: Sequence[str]) -> Callab
             scores,
             f"{printable(os.path.basename(file))}  {window.start:.2f}–{window.end:.2f} s",  # noqa: PTH119
             int(num_frames[0]),
-            os.path.relpath(file, common) + (f".at-{window.start:08.2f}s" if window.start else "") + ".png",
+            os.path.join(below, name_with(name, ending)),  # noqa: PTH118
         )
 
     return paint

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectrim.errors import InvalidSetting, nearest_of, one_of
-from spectrim.files import write_text
+from spectrim.files import name_with, write_text
 from spectrim.inference.results import FilePrediction
 
 THRESHOLD = 0.5
@@ -172,11 +172,14 @@ class EventTracks:
         self._common = Path(os.path.commonpath(parents)) if parents else Path.cwd()
 
     def write(self, prediction: FilePrediction) -> Path | None:
-        """Write the track of a file, an empty one where nothing is heard; none for a file with an error."""
+        """Write the track of a file, an empty one where nothing is heard; none for a file with an error.
+
+        It has the file's name with an ending; one too long for that is cut (`spectrim.files.name_with`).
+        """
         if prediction.error is not None:
             return None
         place = Path(os.path.abspath(prediction.path)).relative_to(self._common)  # noqa: PTH100
-        target = self._folder / place.with_name(place.name + self._ending)
+        target = self._folder / place.with_name(name_with(place.name, self._ending))
         target.parent.mkdir(parents=True, exist_ok=True)
         events = sound_events(prediction, self._thresholds, self._min_duration)
         write_text(target, self._render(events, self._highest))

@@ -58,6 +58,13 @@ def test_the_archive_holds_all_and_appears_whole(tmp_path: Path) -> None:
         assert found["vectors"].dtype == np.float32
         np.testing.assert_array_equal(found["vectors"], [[1, 1, 1], [1, 1, 1], [2, 2, 2]])
     assert [path.name for path in tmp_path.iterdir()] == ["v.npz"]
+    assert rows[0] in rows and rows[0] != rows[2]
+    write_embeddings(tmp_path / "v.npz", [])
+    with np.load(tmp_path / "v.npz", allow_pickle=False) as found:
+        shapes = {name: found[name].shape for name in found.files}
+        kinds = {name: found[name].dtype.kind for name in found.files}
+    assert shapes.pop("vectors") == (0, 0) and set(shapes.values()) == {(0,)}
+    assert kinds == {"files": "U", "errors": "U", "vectors": "f", "file_index": "i", "start": "f", "end": "f"}
 
 
 def test_what_gives_logits_only_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import spectrim
 from spectrim.assets import packaged_clips
 from spectrim.errors import AudioError, InvalidSetting, SpectrimError
 from spectrim.inference.predict import predict_files
-from spectrim.inference.results import FilePrediction
+from spectrim.inference.results import FilePrediction, WindowScores
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +245,17 @@ def test_a_dataframe_has_a_row_a_window(model: spectrim.AudioTransformer, monkey
     frame = found.to_dataframe()
     assert list(frame.columns[:2]) == ["start", "end"] and len(frame) == len(found.timeline) > 1
     assert frame.drop(columns=["start", "end"]).idxmax(axis=1)[0] == found.top(1, found.timeline[0].scores)[0][0]
+
+
+def test_labels_may_be_called_as_the_times_are() -> None:
+    windows = [WindowScores(start, start + 1.0, np.array([0.5, start], np.float32)) for start in (0.0, 1.0)]
+    frame = FilePrediction("a.wav", ["x", "end"], 2.0, windows).to_dataframe()
+    assert list(frame.columns) == ["start", "end", "x", "end (label)"]
+    assert (frame["end"].tolist(), frame["end (label)"].tolist()) == ([1.0, 2.0], [0.0, 1.0])
+
+
+def test_predictions_can_be_looked_for_and_are_equal_to_themselves() -> None:
+    scores = np.array([0.1, 0.9], np.float32)
+    one, other = (FilePrediction("a", ["x", "y"], 1.0, (WindowScores(0, 1, scores),), scores) for _ in range(2))
+    assert one == one and one != other and other in [one, other] and one not in [other]
+    assert len({one, other}) == 2

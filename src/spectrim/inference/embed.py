@@ -19,9 +19,9 @@ from spectrim.inference.results import FilePrediction, Scores
 from spectrim.inference.tagger import Tagger
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FileEmbedding:
-    """The vectors of one file.
+    """The vectors of one file; equal only to itself.
 
     Attributes:
         path: the file, as it was named or found.
@@ -84,16 +84,17 @@ def write_embeddings(path: str | Path, embeddings: Sequence[FileEmbedding]) -> N
 
     Args:
         path: of the file, replaced if it is there.
-        embeddings: of one model.
+        embeddings: of one model; of none the arrays are empty, ``vectors`` (0, 0).
     """
-    counts = [len(embedding.vectors) for embedding in embeddings]
-    times = np.concatenate([embedding.times for embedding in embeddings])
+    counts = np.array([len(embedding.vectors) for embedding in embeddings], dtype=np.int64)
+    times = np.concatenate([np.zeros((0, 2)), *(embedding.times for embedding in embeddings)])
+    vectors = [embedding.vectors for embedding in embeddings] or [np.zeros((0, 0), np.float32)]
     with file_beside(Path(path)) as beside, beside.open("wb") as file:
         np.savez(
             file,
             files=np.array([embedding.path for embedding in embeddings], dtype=np.str_),
             errors=np.array([embedding.error or "" for embedding in embeddings], dtype=np.str_),
-            vectors=np.concatenate([embedding.vectors for embedding in embeddings]),
+            vectors=np.concatenate(vectors),
             file_index=np.repeat(np.arange(len(embeddings)), counts),
             start=times[:, 0],
             end=times[:, 1],

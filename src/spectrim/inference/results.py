@@ -17,18 +17,18 @@ AGGREGATES = ("mean", "max", "none")
 Scores: TypeAlias = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WindowScores:
-    """One entry of a timeline: ``start`` and ``end`` in seconds, ``scores`` (labels,) float32."""
+    """One entry of a timeline: ``start`` and ``end`` in seconds, ``scores`` (labels,) float32; equal only to itself."""
 
     start: float
     end: float
     scores: Scores
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class FilePrediction:
-    """What the model hears in one file.
+    """What the model hears in one file; equal only to itself.
 
     Attributes:
         path: the file, as it was named or found.
@@ -60,6 +60,8 @@ class FilePrediction:
     def to_dataframe(self) -> Any:
         """The timeline as a `pandas.DataFrame`: a row a window with ``start`` and ``end`` in seconds, a column a label.
 
+        A label that is itself called ``start`` or ``end`` has the column ``start (label)`` or ``end (label)``.
+
         Raises:
             SpectrimError: pandas is not installed.
         """
@@ -72,7 +74,8 @@ class FilePrediction:
         )
         rows = [window.scores for window in self.timeline]
         scores = np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
-        return times.join(pandas.DataFrame(scores, columns=list(self.labels)))
+        columns = [f"{label} (label)" if label in times else label for label in self.labels]
+        return times.join(pandas.DataFrame(scores, columns=columns))
 
     def top(self, number: int = 5, scores: Scores | None = None) -> list[tuple[str, float]]:
         """Best labels with their scores, best first.

@@ -1,9 +1,12 @@
-"""An output file that survives Ctrl-C, kill and power cuts, and that a later run continues, also inside a long file.
+"""An output file that survives Ctrl-C and kill, and that a later run continues, also inside a long file.
 
 While a run goes on, its rows are in FILE.partial, whole and flushed file by file, and FILE.partial.journal says what
 was asked for, which files are done, and what the model gave for windows of the others (`spectrim.inference.journal`).
 When all is done, FILE.partial becomes FILE: whoever sees FILE sees all of it. A run that ends early leaves the two, and
 a resumed one continues them: its batches are those that the unbroken run would have made, and so are its rows.
+
+Nothing waits for the disk before the end. A power cut may so take the end of either file: what is missing is heard
+anew, in other batches, or the run is refused as damaged. A full disk may likewise take part of a batch's scores.
 """
 
 from __future__ import annotations

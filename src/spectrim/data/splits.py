@@ -19,6 +19,9 @@ NAMES = {"train": "training", "validation": "validation", "test": "test"}
 MOST_FOLDS = 20
 """Into which groups are dealt so that a share of them can be held out."""
 
+FAR = 4
+"""So many times more or fewer clips than asked for are not held out."""
+
 NEXT = "next"
 """As ``validation_fold``: the fold after the one that is held out, and the first after the last."""
 
@@ -111,7 +114,7 @@ def complete(
     held out for it. With a validation part and no test part, the validation part is also the test part. With neither,
     ``test_share`` of all recordings is held out for test and ``validation_share`` of all for validation. A data set
     without a training part, or all of which is held out for test, can be tested on and not trained on. What shares a
-    `Recording.group` stays together.
+    `Recording.group` stays together, so that as many are held out as whole groups come near to.
 
     Args:
         recordings_of: part → its recordings, for the parts that are given.
@@ -122,7 +125,8 @@ def complete(
         stratify: hold out about the same share of each label; each recording then has one.
 
     Raises:
-        InvalidSetting: a share is out of range, or holds out or leaves fewer recordings than there are labels.
+        InvalidSetting: a share is out of range, holds out or leaves fewer recordings than there are labels, or is one
+            that whole groups do not come near to.
         DataError: there are no recordings for the part, a label has fewer than two of them or is of one group alone,
             or there are too few groups.
     """
@@ -146,7 +150,9 @@ def complete(
     if "validation" not in parts:
         if "test" not in parts:
             count = round(test_share * total)
-            parts["train"], parts["test"] = _split(parts["train"], count, "test_share", test_share, seed, stratify)
+            parts["train"], parts["test"] = _split(
+                parts["train"], count, "test_share", test_share, seed, stratify, leave=2
+            )
         count = round(validation_share * total)
         parts["train"], parts["validation"] = _split(
             parts["train"], count, "validation_share", validation_share, seed, stratify
@@ -155,15 +161,25 @@ def complete(
 
 
 def _split(
-    recordings: Sequence[Recording], count: int, field: str, share: float, seed: int, stratify: bool
+    recordings: Sequence[Recording], count: int, field: str, share: float, seed: int, stratify: bool, leave: int = 1
 ) -> tuple[list[Recording], list[Recording]]:
     """Hold out ``count`` recordings by scikit-learn's ``train_test_split``: the rest, and those held out, in order.
 
-    Where there are groups, whole ones are held out, so that it is about as many.
+    Where there are groups, whole ones are held out, so that it is about as many, and ``leave`` groups stay.
     """
     groups = groups_of(recordings)
     if groups is not None:
-        return _split_groups(recordings, groups, count, seed, stratify)
+        count = max(1, count)
+        rest, held_out = _split_groups(recordings, groups, count, seed, stratify, leave)
+        if not count / FAR <= len(held_out) <= count * FAR:
+            raise InvalidSetting(
+                field,
+                share,
+                f"a share that whole groups come near to: of the {len(recordings)} clips to be split, of "
+                f"{len(set(groups))} groups, they hold out {len(held_out)}, not {count}; name another share or "
+                "smaller groups, or say yourself which clips belong to train, validation and test",
+            )
+        return rest, held_out
     numbers = range(len(recordings))
     labels = [recording.labels[0] for recording in recordings] if stratify else None
     sizes = Counter(labels or ())
@@ -195,28 +211,18 @@ def own_group(name: str) -> str:
 
 
 def _split_groups(
-    recordings: Sequence[Recording], groups: Sequence[str], count: int, seed: int, stratify: bool
+    recordings: Sequence[Recording], groups: Sequence[str], count: int, seed: int, stratify: bool, leave: int
 ) -> tuple[list[Recording], list[Recording]]:
-    """Hold out groups with about ``count`` recordings: those that are dealt into the first of many folds.
-
-    Labels of which there are fewer clips than folds cannot be shared out evenly, and are not.
-    """
+    """Hold out groups with about ``count`` recordings; see `_whole_groups`."""
     names = len(set(groups))
-    if names < 2:
+    if names <= leave:
+        few = f"one {groups[0]}" if names == 1 else f"{names} groups, fewer than there are parts"
         raise DataError(
-            f"all {len(recordings)} clips to be split are of one {groups[0]}; say yourself which belong to train, "
-            "validation and test"
+            f"all {len(recordings)} clips to be split are of {few}; say yourself which belong to train, validation and "
+            "test"
         )
-    folds = min(names, MOST_FOLDS)
     labels = [min(recording.labels, default=-1) if stratify else 0 for recording in recordings]
-    if max(Counter(labels).values()) < folds:
-        labels = [0] * len(recordings)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        splitter = sklearn.model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        dealt = [places for _, places in splitter.split(labels, labels, groups)]
-    wanted = min(max(1, round(folds * count / len(recordings))), folds - 1)
-    held_out = {int(place) for places in dealt[:wanted] for place in places}
+    held_out = set(_whole_groups(range(len(recordings)), labels, groups, count, seed, leave))
     rest = [recording for place, recording in enumerate(recordings) if place not in held_out]
     if stratify and (gone := {one.labels for one in recordings} - {one.labels for one in rest}):
         known = next(one.id for one in recordings if one.labels in gone)
@@ -225,6 +231,62 @@ def _split_groups(
             "few; name other groups, or say yourself which clips belong to train, validation and test"
         )
     return rest, [recordings[place] for place in sorted(held_out)]
+
+
+def _whole_groups(
+    places: Sequence[int], labels: Sequence[int], groups: Sequence[str], count: int, seed: int, leave: int
+) -> list[int]:
+    """About ``count`` of some places: those of the groups that are dealt into the first of many folds.
+
+    Where groups are so unequal that this is off by more than a quarter, those folds that come nearer; of a single fold
+    that is still too large, again a share.
+    """
+    folds = min(len({groups[place] for place in places}), MOST_FOLDS)
+    dealt = _dealt(places, labels, groups, folds, seed)
+    chosen = dealt[: max(1, min(round(folds * count / len(places)), folds - leave))]
+    if _off(chosen, count) > count / 4:
+        chosen = min(chosen, _nearest(dealt, count, leave), key=lambda some: _off(some, count))
+        if len(chosen) == 1 and len(chosen[0]) > 1.25 * count and len({groups[place] for place in chosen[0]}) > 1:
+            return _whole_groups(chosen[0], labels, groups, count, seed, leave=1)
+    return [place for fold in chosen for place in fold]
+
+
+def _dealt(
+    places: Sequence[int], labels: Sequence[int], groups: Sequence[str], folds: int, seed: int
+) -> list[list[int]]:
+    """The places in each fold, by scikit-learn's ``StratifiedGroupKFold``.
+
+    Labels of which there are fewer clips than folds cannot be shared out evenly, and are not.
+    """
+    kinds = [labels[place] for place in places]
+    if max(Counter(kinds).values()) < folds:
+        kinds = [0] * len(kinds)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        splitter = sklearn.model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        dealt = splitter.split(kinds, kinds, [groups[place] for place in places])
+        return [[places[number] for number in numbers] for _, numbers in dealt]
+
+
+def _off(folds: list[list[int]], count: int) -> int:
+    """How many recordings more or fewer than ``count`` are in some folds."""
+    return abs(sum(map(len, folds)) - count)
+
+
+def _nearest(dealt: list[list[int]], count: int, leave: int) -> list[list[int]]:
+    """Folds with about ``count`` recordings: in their order those that fit in, then one more where that is nearer.
+
+    At least one, and ``leave`` of them stay where there are so many.
+    """
+    folds = [places for places in dealt if places]
+    most = max(1, len(folds) - leave)
+    chosen: list[list[int]] = []
+    for places in folds:
+        if len(chosen) < most and sum(map(len, [*chosen, places])) <= count:
+            chosen.append(places)
+    others = sorted((places for places in folds if places not in chosen), key=len)
+    one_more = [*chosen, *others[:1]]
+    return one_more if not chosen or (len(chosen) < most and _off(one_more, count) < _off(chosen, count)) else chosen
 
 
 def halves(part: AudioDataset, seed: int = 0) -> tuple[AudioDataset, AudioDataset]:

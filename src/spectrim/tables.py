@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,25 @@ def whole_number(path: Path, line: int, column: str, text: str) -> int:
         return int(text)
     except ValueError as error:
         raise DataError(f"{path}, line {line}: {column} is {brief(text)}, not a whole number") from error
+
+
+def refuse_twice(path: Path, line: int, name: str, seen: dict[str, tuple[Path, int]]) -> None:
+    """Refuse a file that lists name a second time, perhaps by another spelling of its path.
+
+    Args:
+        path: the list.
+        line: of it.
+        name: of the file, as it stands there.
+        seen: list and line of those before; gets this one.
+
+    Raises:
+        DataError: it is among them.
+    """
+    known = os.path.normpath(path.parent / name)
+    if known in seen:
+        first, number = seen[known]
+        raise DataError(f"{path}, line {line}: {shown(name)} is there twice, first in {first.name}, line {number}")
+    seen[known] = (path, line)
 
 
 def read_class_labels(path: Path) -> dict[str, str]:

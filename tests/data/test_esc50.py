@@ -82,6 +82,11 @@ def test_missing_files_are_named(root: Path) -> None:
         ("2-1000-A-2.wav,2,2", "2-1000-A-2.wav,6,2", r"esc50\.csv, line 8: fold is 6"),
         ("2-1000-A-2.wav,2,2", "2-1000-A-2.wav,two,2", r"line 8: fold is 'two', not a whole number"),
         ("2-1000-A-2.wav,2,2", "2-1000-A-2.wav,2,1", r"line 9: target 2 is 'c0' here|line 8: target 1 is 'c0' here"),
+        (
+            "2-1000-A-2.wav,2,2",
+            "1-1000-A-2.wav,2,2",
+            r"line 8: 1-1000-A-2\.wav is there twice, first in esc50\.csv, line 2",
+        ),
         (",2,c0", ",7,c0", "targets must count 0, 1, 2"),
         (",2,c0", ",2,c1", "each for another category"),
         ("filename,fold", "filename;fold", "line 1: the header lacks filename, fold"),

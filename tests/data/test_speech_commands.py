@@ -56,6 +56,20 @@ def test_a_list_with_something_else_in_it(speech_commands: Path, line: str) -> N
         open_speech_commands(speech_commands, "test")
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["no/bbbbbbbb_nohash_0.wav"], r"line 2: no/bbbbbbbb.* is there twice, first in validation_list\.txt, line 2"),
+        (["yes/cccccccc_nohash_0.wav"], r"line 2: yes/cccccccc.* is there twice, first in testing_list\.txt, line 1"),
+    ],
+)
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_clip_that_is_listed_twice_is_refused(speech_commands: Path, part: str, lines: list[str], words: str) -> None:
+    (speech_commands / "testing_list.txt").write_text("\n".join(["yes/cccccccc_nohash_0.wav", *lines]))
+    with pytest.raises(DataError, match=rf"testing_list\.txt, {words}"):
+        open_speech_commands(speech_commands, part)
+
+
 def test_another_folder_is_refused(tmp_path: Path, speech_commands: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         open_speech_commands(tmp_path / "nowhere", "train")

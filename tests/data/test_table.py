@@ -193,7 +193,12 @@ def test_labels_of_a_model_complete_those_of_its_test_set(tmp_path: Path) -> Non
         ('path,label\n"x.wav"y,a\n', "line 2: .*cells are separated by ','"),
         ("path,label\nx.wav,\n", "line 2: the cell for path or label is empty"),
         ("path,label\n,a\n", "line 2: the cell for path or label is empty"),
-        ("path,label\nx.wav,a\nx.wav,b\n", r"line 3: x\.wav is there twice"),
+        ("path,label\nx.wav,a\nx.wav,b\n", r"line 3: x\.wav is there twice, first in labels\.csv, line 2"),
+        (
+            "path,label\nx.wav,a\ny.wav,a\n./x.wav,a\n",
+            r"line 4: \./x\.wav is there twice, first in labels\.csv, line 2",
+        ),
+        ("path,label\nclips/x.wav,a\nclips/y/../x.wav,a\n", r"line 3: .* is there twice"),
         ("path,label,split\nx.wav,a,dev\n", "line 2: split is 'dev'; allowed: train, validation, test"),
         ("path, label\nx.wav,a\n", r"line 1: the header lacks label|one of the columns label"),
         ("path,label,fold\nx.wav,a,first\n", "line 2: fold is 'first', not a whole number"),
@@ -204,6 +209,12 @@ def test_labels_of_a_model_complete_those_of_its_test_set(tmp_path: Path) -> Non
 def test_a_table_with_something_wrong(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=words):
+        opened(tmp_path)
+
+
+def test_a_relative_path_and_an_absolute_one_are_one_clip(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"path,label\nx.wav,a\n{tmp_path}/x.wav,a\n")
+    with pytest.raises(DataError, match=r"line 3: .*x\.wav is there twice"):
         opened(tmp_path)
 
 

@@ -12,7 +12,7 @@ from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.data.splits import check_folds, in_part
 from spectrim.errors import DataError, brief
-from spectrim.tables import read_rows, whole_number
+from spectrim.tables import read_rows, refuse_twice, whole_number
 
 FOLDS = (1, 2, 3, 4, 5)
 TABLE = "meta/esc50.csv"
@@ -48,6 +48,7 @@ def open_esc50(
     check_layout(root, "ESC-50", folders=["audio"], files=[TABLE])
     recordings = []
     names: dict[int, str] = {}
+    seen: dict[str, tuple[Path, int]] = {}
     for line, row in read_rows(root / TABLE, COLUMNS):
         where = f"{root / TABLE}, line {line}"
         its_fold, target = (whole_number(root / TABLE, line, column, row[column]) for column in ("fold", "target"))
@@ -57,6 +58,7 @@ def open_esc50(
             raise DataError(
                 f"{where}: target {target} is {brief(row['category'])} here and {brief(names[target])} before"
             )
+        refuse_twice(root / TABLE, line, row["filename"], seen)
         if in_part(part, its_fold, fold, validation_fold):
             name, source = row["filename"], row.get("src_file") or None
             recordings.append(Recording(root / "audio" / name, (target,), name, source))

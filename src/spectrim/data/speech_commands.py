@@ -12,7 +12,7 @@ from pathlib import Path
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.errors import DataError, brief
-from spectrim.tables import read_lines
+from spectrim.tables import read_lines, refuse_twice
 
 _WORDS = (
     "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
@@ -36,13 +36,15 @@ def open_speech_commands(root: str | Path, part: str, *, bad_share: float = BAD_
 
     Raises:
         InvalidSetting: unknown part.
-        DataError: folders of words or the lists are not there, or too many clips are missing.
+        DataError: folders of words or the lists are not there, a line of a list is wrong or names a clip that stands
+            before it or in the other, or too many clips are missing.
     """
     check_part(part)
     root = Path(root)
     check_layout(root, "Speech Commands V2", folders=WORDS, files=LISTS.values())
     present = {f"{word}/{name}" for word in WORDS for name in _wav_names(root / word)}
-    listed = {name: _read_list(root / file) for name, file in LISTS.items()}
+    seen: dict[str, tuple[Path, int]] = {}
+    listed = {name: _read_list(root / file, seen) for name, file in LISTS.items()}
     wanted = sorted(present.difference(*listed.values()) if part == "train" else listed[part])
     numbers = {word: number for number, word in enumerate(WORDS)}
     recordings = [Recording(root / name, (numbers[name.split("/")[0]],), name, _speaker(name)) for name in wanted]
@@ -61,7 +63,7 @@ def _wav_names(folder: Path) -> list[str]:
         return [entry.name for entry in entries if entry.name.endswith(".wav")]
 
 
-def _read_list(path: Path) -> set[str]:
+def _read_list(path: Path, seen: dict[str, tuple[Path, int]]) -> set[str]:
     names = set()
     for number, name in read_lines(path):
         word, slash, file = name.partition("/")
@@ -69,5 +71,6 @@ def _read_list(path: Path) -> set[str]:
             raise DataError(
                 f"{path}, line {number}: {brief(name)} is not word/file.wav with one of the {len(WORDS)} words"
             )
+        refuse_twice(path, number, name, seen)
         names.add(name)
     return names

@@ -15,8 +15,8 @@ from typing import Any
 from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.data.splits import check_folds, complete, divide, groups_of, in_part
-from spectrim.errors import DataError, InvalidSetting, brief, shown
-from spectrim.tables import read_rows, whole_number
+from spectrim.errors import DataError, InvalidSetting, brief
+from spectrim.tables import read_rows, refuse_twice, whole_number
 
 TABLE = "labels.csv"
 
@@ -159,7 +159,7 @@ def _read(path: Path, delimiter: str, label_separator: str, group: str | None) -
     if not isinstance(label_separator, str) or not label_separator:
         raise InvalidSetting("label_separator", label_separator, "at least one character")
     rows: list[_Row] = []
-    seen: set[str] = set()
+    seen: dict[str, tuple[Path, int]] = {}
     multi_label = False
     for line, cells in read_rows(path, ("path",), delimiter=delimiter):
         where = f"{path}, line {line}"
@@ -175,11 +175,9 @@ def _read(path: Path, delimiter: str, label_separator: str, group: str | None) -
             labels = [cells["label"]]
         if not cells["path"] or "" in labels:
             raise DataError(f"{where}: the cell for path or label is empty")
-        if cells["path"] in seen:
-            raise DataError(f"{where}: {shown(cells['path'])} is there twice")
+        refuse_twice(path, line, cells["path"], seen)
         if split is not None and split not in PARTS:
             raise DataError(f"{where}: split is {brief(split)}; allowed: {', '.join(PARTS)}")
-        seen.add(cells["path"])
         number = None if fold is None else whole_number(path, line, "fold", fold)
         together = (cells[group] if group is not None else cells.get("group") or cells.get("speaker")) or None
         rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number, together))

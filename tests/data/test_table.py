@@ -268,6 +268,15 @@ def test_nobody_is_heard_in_two_parts(tmp_path: Path, options: dict[str, object]
         assert set(Counter(one.labels for one in recordings)) == {(0,), (1,), (2,)}
 
 
+def test_an_empty_cell_of_the_column_group_is_not_filled_from_another(tmp_path: Path) -> None:
+    """A speaker may be called as a group is."""
+    write_table(tmp_path, rows("path,label,group,speaker", 8, "{c},,G1").replace(",,G1", ",G1,S", 3))
+    groups = [one.group for one in opened(tmp_path, "test", test_share=1).recordings]
+    assert groups == ["G1"] * 3 + [None] * 5
+    groups = [one.group for one in opened(tmp_path, "test", test_share=1, group="speaker").recordings]
+    assert groups == ["S"] * 3 + ["G1"] * 5
+
+
 def test_many_labels_of_few_clips_are_split_by_speaker(tmp_path: Path) -> None:
     """25 speakers say 40 words, five clips of each word: fewer than the folds that groups are dealt into."""
     lines = [f"clips/{number}.wav,w{number % 40},s{number % 25}" for number in range(200)]

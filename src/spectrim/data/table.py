@@ -1,8 +1,8 @@
 """A table of clips: CSV with the columns path, label or labels, and perhaps split or fold, and group or speaker.
 
 ``labels`` holds any number of labels, separated by semicolons and blanks around them; ``label`` exactly one, blanks
-included. A relative path starts at the folder of the table. ``group``, or else ``speaker``, says which clips are not
-independent of each other.
+included. A relative path starts at the folder of the table. ``group``, or in a table without it ``speaker``, says which
+clips are not independent of each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from spectrim.errors import DataError, InvalidSetting, brief
 from spectrim.tables import read_rows, refuse_twice, whole_number
 
 TABLE = "labels.csv"
+
+GROUPS = ("group", "speaker")
+"""Columns that say which clips belong together, the first that a table has."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ def open_table(
         folds: deal the clips out into so many folds by seed, about the same share of each label in each; for a table
             without a column ``fold``.
         group: column that says which clips belong together, e.g. those of one speaker or original recording;
-            ``group`` or ``speaker`` unless given. They are in one fold of ``folds``, or on one side of what is held
-            out by a share; a clip whose cell is empty is a group of its own.
+            ``group``, or in a table without it ``speaker``, unless given. They are in one fold of ``folds``, or on one
+            side of what is held out by a share; a clip whose cell is empty is a group of its own.
         fold: the one that is held out for test; the lowest unless given.
         validation_fold: the one that is held out for validation, or ``"next"`` for that after ``fold``; that for test
             unless given.
@@ -179,7 +182,8 @@ def _read(path: Path, delimiter: str, label_separator: str, group: str | None) -
         if split is not None and split not in PARTS:
             raise DataError(f"{where}: split is {brief(split)}; allowed: {', '.join(PARTS)}")
         number = None if fold is None else whole_number(path, line, "fold", fold)
-        together = (cells[group] if group is not None else cells.get("group") or cells.get("speaker")) or None
+        column = group if group is not None else next((one for one in GROUPS if one in cells), None)
+        together = (cells[column] or None) if column is not None else None
         rows.append(_Row(cells["path"], tuple(dict.fromkeys(labels)), split, number, together))
     if not rows:
         raise DataError(f"{path} holds no clips")

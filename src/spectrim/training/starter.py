@@ -15,7 +15,7 @@ from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.check import Report
 from spectrim.data.folder import parts_of
 from spectrim.data.packed import is_packed
-from spectrim.data.table import columns_of
+from spectrim.data.table import GROUPS, columns_of
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.files import file_beside
 from spectrim.training.recipe_files import load_recipe
@@ -115,7 +115,7 @@ def choose_split(name: str, root: str | Path, options: Mapping[str, Any]) -> Spl
     if name not in ("folder", "csv") or given.keys() & set(SPLITTING) - {"group"}:
         return Split(given, "as the data set and its options say", "folds" not in given or "validation_fold" in given)
     everything = entry.open(root, "test", **{name: given[name] for name in given if name != "group"}, test_share=1)
-    return _made(everything, given, next((one for one in ("group", "speaker") if one in columns), None))
+    return _made(everything, given, next((one for one in GROUPS if one in columns), None))
 
 
 def _made(clips: AudioDataset, given: dict[str, Any], group: str | None) -> Split:

@@ -77,6 +77,36 @@ def test_what_is_another_clip_is_not_taken(tmp_path: Path, listed: Path, labels:
     assert list(made(tmp_path, listed, labels, "ab_cdef_100_210.500.wav", name)) == ["clips/ab_cdef_100_210.500.wav"]
 
 
+@pytest.mark.parametrize(
+    ("start", "name", "taken"),
+    [
+        ("0.000", "abc_30.wav", False),
+        ("0.000", "abc_30_40.wav", False),
+        ("0.000", "abc_3.wav", False),
+        ("0.000", "abc_0_10000.wav", True),
+        ("0.500", "abc_400.wav", False),
+        ("0.500", "abc_500_10500.wav", True),
+        ("30.000", "abc_30100.wav", False),
+        ("30.000", "abc_31000.wav", False),
+        ("30.000", "abc_30001.wav", True),
+    ],
+)
+def test_seconds_of_another_clip_are_no_milliseconds(
+    tmp_path: Path, listed: Path, labels: Path, start: str, name: str, taken: bool
+) -> None:
+    listed.write_text(HEADER + f'abc, {start}, {float(start) + 10}, "/m/09x0r"\n')
+    if taken:
+        assert list(made(tmp_path, listed, labels, name)) == [f"clips/{name}"]
+    else:
+        with pytest.raises(DataError, match="none of the 1 clips"):
+            made(tmp_path, listed, labels, name)
+
+
+def test_a_number_that_is_both_is_taken_as_seconds(tmp_path: Path, listed: Path, labels: Path) -> None:
+    listed.write_text(HEADER + 'abc, 3, 13, "/m/09x0r"\nabc, 3000, 3010, "/m/0k4j"\n')
+    assert made(tmp_path, listed, labels, "abc_3000.wav") == {"clips/abc_3000.wav": "/m/0k4j"}
+
+
 def test_the_start_tells_segments_of_one_video_apart(tmp_path: Path, listed: Path, labels: Path) -> None:
     listed.write_text(HEADER + 'abc, 10, 20, "/m/09x0r"\nabc, 50, 60, "/m/0k4j"\n')
     found = made(tmp_path, listed, labels, "abc_50_60.wav", "abc_10.wav")

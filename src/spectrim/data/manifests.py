@@ -21,6 +21,9 @@ from spectrim.errors import DataError, brief
 from spectrim.files import write_json
 from spectrim.tables import read_class_labels, read_lines
 
+CLOSE = 2
+"""Milliseconds by which a place that is told in them may be off."""
+
 _NUMBER = r"\d+(?:\.\d+)?"
 _START = re.compile(rf"(?P<id>.+)_(?P<start>{_NUMBER})")
 _START_AND_END = re.compile(rf"(?P<id>.+)_(?P<start>{_NUMBER})_{_NUMBER}")
@@ -67,8 +70,9 @@ def make_manifest(segments: str | Path, clips: str | Path, out: str | Path, *, l
     """Write the manifest of those segments whose clips are there; it appears whole or not at all.
 
     The folder is searched to any depth for ``ID``, ``YID``, ``ID_start`` and ``ID_start_end`` with any ending that
-    can be decoded, start and end in seconds or milliseconds. A start that is not the segment's makes it another
-    clip. Of several clips of one segment the first by name is taken.
+    can be decoded, start and end in seconds, perhaps rounded, or else in milliseconds, perhaps rounded to whole
+    seconds. A start that is not the segment's makes it another clip. Of several clips of one segment the first by name
+    is taken.
 
     Args:
         segments: Google's list.
@@ -143,7 +147,9 @@ def find_clips(segments: Collection[Segment], folder: Path, extensions: tuple[st
     clip_files: dict[Segment, Path] = {}
     for path in audio_files(folder, extensions):
         for name, start in _readings(path.stem):
-            here = [segment for segment in of_video.get(name, ()) if start is None or _begins(segment, start)]
+            listed = of_video.get(name, ())
+            here = [segment for segment in listed if start is None or abs(start - segment.start) < 1]
+            here = here or [segment for segment in listed if _begins_in_milliseconds(segment, start)]
             if len(here) == 1:
                 clip_files.setdefault(here[0], path)
                 break
@@ -159,9 +165,15 @@ def _readings(stem: str) -> Iterator[tuple[str, float | None]]:
                 yield times["id"], float(times["start"])
 
 
-def _begins(segment: Segment, start: float) -> bool:
-    """Whether a number in a file's name is where this segment begins, in seconds, maybe rounded, or milliseconds."""
-    return abs(start - segment.start) < 1 or abs(start / 1000 - segment.start) < 1
+def _begins_in_milliseconds(segment: Segment, start: float | None) -> bool:
+    """Whether a number in a file's name is where this segment begins, in milliseconds: exactly, or as whole seconds.
+
+    30 is the second 30 of another clip, and no place near the beginning.
+    """
+    if start is None or not segment.start:
+        return False
+    near = 1000 if start >= 1000 and start % 1000 == 0 else CLOSE
+    return abs(start - 1000 * segment.start) < near
 
 
 def _absolute(path: Path) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_no_more_is_decoded_than_needed(long_file: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(excerpts.audio, "stream", watched)
     assert len(read_excerpt(long_file, 8_000, 0.0)) == 8_000
     assert sum(decoded) < 80_000
+
+
+@pytest.mark.parametrize("place", [0.5, 1.0])
+def test_what_is_passed_is_not_held_in_memory(tmp_path: Path, place: float) -> None:
+    soundfile.write(tmp_path / "long.wav", np.full(16_000 * 240, 0.1), 16_000)
+    read_excerpt(tmp_path / "long.wav", 16_000, 0.0)
+    tracemalloc.start()
+    try:
+        assert len(read_excerpt(tmp_path / "long.wav", 16_000, place)) == 16_000
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_does_not_say_its_length_is_cut_after_decoding(

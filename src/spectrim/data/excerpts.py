@@ -71,9 +71,11 @@ def read_excerpt(
         start = round(place * max(len(whole) - samples, 0))
         return whole[start : start + samples]
     start = round(place * max(length - samples, 0))
-    pieces, passed = [], 0
+    pieces, passed = [np.zeros(0, np.float32)], 0
     for block in audio.stream(path, sampling_rate):
-        pieces.append(block[max(start - passed, 0) : max(start + samples - passed, 0)])
+        if passed + len(block) > start:
+            # A copy, since a slice, even an empty one, keeps the whole block in memory.
+            pieces.append(block[max(start - passed, 0) : start + samples - passed].copy())
         passed += len(block)
         if passed >= start + samples:
             break

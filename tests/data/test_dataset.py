@@ -12,6 +12,7 @@ from tones import write_tone
 from torch.utils.data import DataLoader
 
 from spectrim.data import AudioDataset, Recording
+from spectrim.data.dataset import bearable
 from spectrim.errors import DataError, InvalidSetting
 
 
@@ -56,6 +57,13 @@ def test_a_corrupt_file_is_named_once_and_replaced(tmp_path: Path, caplog: pytes
 
 def test_the_last_file_is_replaced_by_the_first(tmp_path: Path) -> None:
     assert dataset(tmp_path, 3, bad=(2,))[2].id == "0.wav"
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "expected"), [(100, 0.29, 29), (100, 0.299, 29), (3, 1.0, 3), (10, 0.0, 1), (70, 0.05, 3)]
+)
+def test_a_share_of_files_is_not_rounded_below_itself(total: int, share: float, expected: int) -> None:
+    assert bearable(total, share) == expected
 
 
 def test_a_replacement_has_its_own_target(tmp_path: Path) -> None:

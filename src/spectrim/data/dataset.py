@@ -299,7 +299,7 @@ def check_bad_share(share: float) -> None:
 
 def bearable(total: int, bad_share: float) -> int:
     """How many of ``total`` files may be missing, or unreadable: the share, but always one."""
-    return max(1, int(bad_share * total))
+    return max(1, int(bad_share * total + 1e-9))  # 0.29 * 100 is 28.999999999999996
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -108,6 +108,23 @@ def test_a_column_group_keeps_clips_together(tmp_path: Path) -> None:
     assert sorted(voice for voices in seen for voice in voices) == [f"voice{n}" for n in range(6)]
 
 
+@pytest.mark.parametrize("voices", [2, 3, 4])
+def test_there_are_no_more_folds_than_speakers(tmp_path: Path, voices: int) -> None:
+    rows = [f"{n}.wav,{'ab'[n // 4 % 2]},voice{n % voices},{n}" for n in range(24)]
+    root = table(tmp_path / "spoken", ",speaker,take", rows)
+    options = choose_split("csv", root, {}).options
+    assert options == {"group": "speaker", "folds": voices, "fold": 1, "seed": 0}
+    for fold in range(1, voices + 1):
+        assert len(find_data_set("csv").open(root, "test", **{**options, "fold": fold})) == 24 // voices
+    assert choose_split("csv", root, {"group": "take"}).options["folds"] == 5
+
+
+def test_one_speaker_alone_is_named(tmp_path: Path) -> None:
+    root = table(tmp_path / "spoken", ",speaker", [f"{n}.wav,{'ab'[n % 2]},me" for n in range(24)])
+    with pytest.raises(DataError, match=r"all 24 clips have the same speaker, .* another column with the option group"):
+        choose_split("csv", root, {})
+
+
 def test_a_label_with_one_clip_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 labels have fewer than two clips, e\.g\. b"):
         choose_split("folder", make_folder(tmp_path, {"a": 6, "b": 1}), {})

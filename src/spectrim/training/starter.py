@@ -15,6 +15,7 @@ from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.check import Report
 from spectrim.data.folder import parts_of
 from spectrim.data.packed import is_packed
+from spectrim.data.splits import groups_of
 from spectrim.data.table import GROUPS, columns_of
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.files import file_beside
@@ -92,7 +93,8 @@ def choose_split(name: str, root: str | Path, options: Mapping[str, Any]) -> Spl
         options: of its opener; those in `SPLITTING` decide.
 
     Raises:
-        DataError: it cannot be read, or a label has too few clips to be in training and test.
+        DataError: it cannot be read, a label has too few clips to be in training and test, or all clips are of one
+            group.
         InvalidSetting: an option is wrong.
     """
     entry = find_data_set(name)
@@ -114,7 +116,7 @@ def choose_split(name: str, root: str | Path, options: Mapping[str, Any]) -> Spl
         return Split(given, "one of its folds is held out for the test", "validation_fold" in given)
     if name not in ("folder", "csv") or given.keys() & set(SPLITTING) - {"group"}:
         return Split(given, "as the data set and its options say", "folds" not in given or "validation_fold" in given)
-    everything = entry.open(root, "test", **{name: given[name] for name in given if name != "group"}, test_share=1)
+    everything = entry.open(root, "test", **given, test_share=1)
     return _made(everything, given, next((one for one in GROUPS if one in columns), None))
 
 
@@ -136,7 +138,14 @@ def _made(clips: AudioDataset, given: dict[str, Any], group: str | None) -> Spli
     if len(clips) >= ENOUGH and fewest >= 2 * FOLDS and "group" not in given:
         shares = {"validation_share": 0.1, "test_share": 0.1, "seed": 0}
         return Split({**given, **shares}, f"{len(clips)} clips: a tenth each is enough to choose and to test on", True)
-    folds = min(FOLDS, fewest)
+    groups = groups_of(clips.recordings)
+    together_in = len(clips) if groups is None else len(set(groups))
+    if together_in < 2:
+        raise DataError(
+            f"all {len(clips)} clips have the same {given['group']}, so none of them can test what others train; name "
+            "another column with the option group, or add a column split that says which clip is for what"
+        )
+    folds = min(FOLDS, fewest, together_in)
     options = {**given, "folds": folds, "fold": 1, "seed": 0}
     together = (
         f"clips with the same {given['group']} are in one fold"

@@ -87,6 +87,20 @@ def test_a_ranking_is_the_model_set_that_way(seen, name: str) -> None:
     assert model.config.criterion == "auto" and not model.config.reference_compat
 
 
+@pytest.mark.parametrize("own", [{"reducer": "cluster"}, {"time_segments": 2}, {"attention_mass": 0.8}])
+def test_what_ranks_low_is_dropped_whatever_the_model_itself_does_with_it(seen, own: dict[str, object]) -> None:
+    model, batch, clusters = seen
+    other = small_eager_model(model.config.backbone, num_labels=3, **own)
+    assert criterion_conditions(other.config, [0.4]) == criterion_conditions(model.config, [0.4])
+    for name in ("attention", "intensity"):
+        condition = Condition("criterion", 0.4, name)
+        wanted, found = (run_condition(one, batch, condition, clusters, padding="without")[0] for one in (model, other))
+        np.testing.assert_array_equal(found, wanted)
+    wanted, found = (pruned_batch(one, batch, 0.4) for one in (model, other))
+    np.testing.assert_array_equal(found.survived, wanted.survived)
+    np.testing.assert_array_equal(found.logits, wanted.logits)
+
+
 def test_a_pruned_batch_is_what_observing_at_that_rate_gives(seen, tmp_path) -> None:
     model, batch, _ = seen
     part = clips_on_disk(tmp_path, 6)

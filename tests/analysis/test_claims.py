@@ -229,6 +229,19 @@ def test_findings_are_the_model_run_by_hand_and_survive_the_disk(
     assert load_findings(tmp_path / "none", "audiomae", one.config, facts) is None
 
 
+@pytest.mark.parametrize("own", [{"reducer": "merge"}, {"attention_mass": 0.6}])
+def test_findings_and_their_macs_are_of_dropping(
+    own: dict[str, Any], found: list[Findings], part: AudioDataset, tmp_path: Path
+) -> None:
+    model = small_eager_model("ast", num_labels=3, **own)
+    facts = facts_of(model, part, PLAN)
+    assert facts == facts_of(small_eager_model("ast", num_labels=3), part, PLAN) == found[0].facts
+    rows = replace(found[0], config=model.config).ablations()
+    assert rows == found[0].ablations()
+    saved = {row["keep_rate"]: row["macs_saved"] for row in rows if row["ablation"] == "criterion"}
+    assert 0 < saved[PLAN.keep_rates[0]] < saved[PLAN.keep_rates[1]]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

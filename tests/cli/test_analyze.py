@@ -134,24 +134,22 @@ def test_other_forms_and_a_record(models: Path, root: Path, tmp_path: Path) -> N
     assert (tmp_path / "out" / "records" / "tones" / "index.json").exists()
 
 
-@pytest.mark.parametrize("reducer", ["fuse", "merge"])
-def test_a_reducer_that_goes_by_no_statistic_leaves_that_claim_untested(
-    reducer: str, models: Path, root: Path, tmp_path: Path
+def test_a_reducer_of_the_model_itself_takes_no_part_and_is_named(
+    done: tuple[Path, list[object], str], root: Path, tmp_path: Path
 ) -> None:
-    model = from_pretrained(models / "model1", keep_rate=0.6, reducer=reducer, drop_padding=reducer == "fuse")
-    model.save_pretrained(tmp_path / "model")
-    out = tmp_path / "out"
-    options = ["--model", tmp_path / "model", *on(models, root)[2:], "--keep-rates", "0.6", "-o", out]
-    code, printed, _ = run(*options, "--format", "json")
-    verdicts = {claim["claim"]: claim["verdicts"].get("model") for claim in json.loads(printed)}
-    assert (
-        code == 0 and verdicts["Does ranking by intensity or variation alone give a noticeable drop?"] == "not tested"
-    )
-    if reducer == "fuse":
-        code, _, err = run(*options[:-1], tmp_path / "other", "--padding", "with")
-        assert code == 2 and err.startswith(
-            "spectrim: padding is 'with'; allowed: 'without' for a model with drop_padding"
-        )
+    out, options, _ = done
+    point = {"reducer": "fuse", "time_segments": 2, "drop_padding": True}
+    from_pretrained(options[1], **point).save_pretrained(tmp_path / "model1")
+    here = ["--model", tmp_path / "model1", *on(tmp_path, root)[2:], "--keep-rates", "0.7,0.4", "--set", "fold=1"]
+    assert run(*here, "-o", tmp_path / "out")[0] == 0
+    before, after = (json.loads((folder / "statistics.json").read_text()) for folder in (out, tmp_path / "out"))
+    assert after["facts"]["other_reductions"] == {"model1": {"reducer": "fuse", "time_segments": 2}}
+    assert before["facts"]["other_reductions"] == {}
+    said = "model1 itself prunes with reducer fuse and time_segments 2; here its patches that rank low are dropped"
+    assert said in (tmp_path / "out" / "report.md").read_text()
+    code, _, err = run(*here, "-o", tmp_path / "other", "--padding", "with")
+    assert code == 2
+    assert err.startswith("spectrim: padding is 'with'; allowed: 'without' for a model with drop_padding")
 
 
 def test_a_record_that_is_there_is_refused_before_any_work(

@@ -22,6 +22,7 @@ from spectrim.errors import DataError, InputShapeError, InvalidSetting
 from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.measure.metrics import METRICS, chance_level
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.pruning import Pruning
 from spectrim.stats.bootstrap import Estimate
 from spectrim.stats.clusters import CLUSTERS, Clusters
 from spectrim.stats.groups import Groups
@@ -39,6 +40,10 @@ RANKINGS: dict[str, dict[str, Any]] = {
 }
 """What the criteria ablation ranks patches by → fields of `Pruning`, named as in config.json. "Public gather" is that
 of the paper's public code, which takes other tokens than those that it ranks highest; see ``reference_compat``."""
+
+DROPPING: dict[str, Any] = {"reducer": "drop", "time_segments": 1, "attention_mass": 0.0}
+"""Fields of `Pruning` that all rankings share, whatever a model's own are: what is asked is which patches matter, so
+those that rank low are dropped, as in the paper, and every clip loses as many."""
 
 LOW_CLUSTERS, HIGH_CLUSTERS = (1, 2), (4, 5)
 """C1+C2 and C4+C5, the sets that the paper drops."""
@@ -87,25 +92,34 @@ class Condition:
 DENSE = Condition("dense")
 
 
+def ranked(pruning: Pruning, keep_rate: float, ranking: str = ATTENTION) -> Pruning:
+    """A model's operating point with another keep rate and ranking, its other patches dropped (`DROPPING`).
+
+    Args:
+        pruning: of the model, for blocks, padding and seed.
+        keep_rate: of each pruning block.
+        ranking: a name in `RANKINGS`.
+    """
+    return pruning.changed({**DROPPING, **RANKINGS[ranking], "keep_rate": keep_rate})
+
+
 def criterion_conditions(config: SpectrimConfig, keep_rates: Sequence[float]) -> list[Condition]:
-    """Every ranking at every keep rate, attention first; without those that the public code or the reducer cannot.
+    """Every ranking at every keep rate, attention first; without those that the public code cannot.
 
     Raises:
         InvalidSetting: a keep rate is out of range.
     """
     found = []
     for rate in keep_rates:
-        config.plan(pruning=config.pruning.changed({"keep_rate": rate}))
-        found += [
-            Condition("criterion", rate, name) for name, fields in RANKINGS.items() if _can_run(config, fields, rate)
-        ]
+        config.plan(pruning=ranked(config.pruning, rate))
+        found += [Condition("criterion", rate, name) for name in RANKINGS if _can_run(config, name, rate)]
     return found
 
 
-def _can_run(config: SpectrimConfig, fields: Mapping[str, Any], keep_rate: float) -> bool:
-    """Whether a ranking works: the public gather knows no padding, and must leave the head a token; so for reducers."""
+def _can_run(config: SpectrimConfig, ranking: str, keep_rate: float) -> bool:
+    """Whether a ranking works: the public gather knows no padding, and must leave the head a token."""
     try:
-        config.plan(pruning=config.pruning.changed({**fields, "keep_rate": keep_rate}))
+        config.plan(pruning=ranked(config.pruning, keep_rate, ranking))
     except InvalidSetting:
         return False
     return True
@@ -148,7 +162,7 @@ def cluster_conditions(
 
 def pruned_batch(model: AudioTransformer, batch: ClipBatch, keep_rate: float) -> ClipBatch:
     """The same clips at another keep rate, ranked by the backbone's attention; the batch needs its log-mel."""
-    pruning = model.config.pruning.changed({"keep_rate": keep_rate, **RANKINGS[ATTENTION]})
+    pruning = ranked(model.config.pruning, keep_rate)
     with torch.inference_mode():
         out = model(**_inputs(model, batch), pruning=pruning, output_token_trace=True)
     return replace(
@@ -182,12 +196,12 @@ def run_condition(
         Logits (n, model's labels), and for ``"clusters"`` how many patches were flagged in each clip (n,), else 0.
     """
     flags = np.zeros(batch.padded.shape, dtype=bool)
-    removed, fields = None, {"keep_rate": condition.keep_rate, **RANKINGS[condition.criterion or ATTENTION]}
+    removed, pruning = None, ranked(model.config.pruning, condition.keep_rate, condition.criterion or ATTENTION)
     if condition.ablation == "clusters":
         flags = flagged(batch, condition, clusters, padding=padding, seed=seed)
         removed = {int(condition.block or 0): torch.from_numpy(flags).to(model.device)}
     with torch.inference_mode():
-        logits = model(**_inputs(model, batch), pruning=model.config.pruning.changed(fields), removed=removed).logits
+        logits = model(**_inputs(model, batch), pruning=pruning, removed=removed).logits
     return logits.float().cpu().numpy(), np.count_nonzero(flags, axis=(1, 2))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrim.analysis.ablations import ATTENTION, RANKINGS
+from spectrim.analysis.ablations import DROPPING, ranked
 from spectrim.analysis.claim import Claim
 from spectrim.analysis.claims import all_claims
 from spectrim.analysis.claims_report import slug, write_report
@@ -22,6 +22,7 @@ from spectrim.analysis.record import record
 from spectrim.analysis.store import INDEX
 from spectrim.analysis.summary import overlap
 from spectrim.checkpoints import DescribedSource, from_pretrained
+from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset, find_data_set
 from spectrim.data.dataset import evenly
 from spectrim.errors import InvalidSetting
@@ -100,11 +101,7 @@ def analyse(
     sources = dict(zip(model_names, models, strict=True))
     loaded = {name: from_pretrained(source) for name, source in sources.items()}
     _check_together(loaded, part, plan)
-    rankings = {
-        name: model.config.resolved_criterion
-        for name, model in loaded.items()
-        if model.config.resolved_criterion != BACKBONE_CRITERIA[model.config.backbone]
-    }
+    others = _other_settings({name: model.config for name, model in loaded.items()})
     findings = []
     for name in model_names:
         model = pack_weights(loaded.pop(name).to(target_device))
@@ -113,12 +110,24 @@ def analyse(
             _keep_record(name, model, part, plan, target, resume, on_progress)
     facts = {
         "models": {name: str(source) for name, source in sources.items()},
-        "other_rankings": rankings,
+        **others,
         **_settings(data_set, plan, findings[0]),
         "command": _command(models, data_set, root, output, plan, options, part),
         "environment": environment(str(target_device)),
     }
     return write_analysis(findings, facts, target)
+
+
+def _other_settings(configs: Mapping[str, SpectrimConfig]) -> dict[str, Any]:
+    """Facts about what models do of themselves that the analysis does not: their rankings, and what is not dropping."""
+    rankings, reductions = {}, {}
+    for name, config in configs.items():
+        if config.resolved_criterion != BACKBONE_CRITERIA[config.backbone]:
+            rankings[name] = config.resolved_criterion
+        own = {field: getattr(config, field) for field, usual in DROPPING.items() if getattr(config, field) != usual}
+        if own:
+            reductions[name] = own
+    return {"other_rankings": rankings, "other_reductions": reductions}
 
 
 def _settings(data_set: str, plan: Plan, first: Findings) -> dict[str, Any]:
@@ -214,7 +223,7 @@ def _keep_record(
         _record_of(target, name),
         model_name=name,
         data_name=f"{plan.data_name} {plan.part}",
-        pruning=model.config.pruning.changed({"keep_rate": plan.keep_rates[0], **RANKINGS[ATTENTION]}),
+        pruning=ranked(model.config.pruning, plan.keep_rates[0]),
         batch_size=plan.batch_size,
         resume=resume,
         on_progress=None if on_progress is None else partial(on_progress, f"{name}: record"),

@@ -67,6 +67,12 @@ def write_report(
         report.text(
             f"{name} itself ranks by {own}; everything here is of attention, the paper's ranking, but where said."
         )
+    for name, own in facts.get("other_reductions", {}).items():
+        said = " and ".join(f"{field} {value}" for field, value in own.items())
+        report.text(
+            f"{name} itself prunes with {said}; here its patches that rank low are dropped, as in the paper, and every "
+            "clip loses as many."
+        )
     if facts["left_out"]:
         report.text(f"{len(facts['left_out'])} clips could not be read and are left out.")
     report.table(["claim", "answer"], [(claim.heading, _short(claim)) for claim in claims])

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from spectrim.analysis.ablations import (
     ATTENTION,
     DENSE,
-    RANKINGS,
+    DROPPING,
     Condition,
     attention_ratio,
     cluster_conditions,
     criterion_conditions,
     pruned_batch,
+    ranked,
     run_condition,
 )
 from spectrim.analysis.batches import ClipBatch
@@ -99,7 +100,7 @@ def facts_of(model: AudioTransformer, part: AudioDataset, plan: Plan) -> dict[st
     return {
         "version": VERSION,
         "weights": weights_digest(model),
-        "config": config_facts(model.config),
+        "config": config_facts(model.config, model.config.pruning.changed(DROPPING)),
         "plan": wanted,
         "clips": [recording.id for recording in part.recordings][: plan.limit],
         "labels": list(part.labels),
@@ -134,7 +135,7 @@ def experiment(
             if on_progress is not None:
                 on_progress(f"{name}: {stage}", done, total)
 
-        dense = model.config.pruning.changed({"keep_rate": 1.0, **RANKINGS[ATTENTION]})
+        dense = ranked(model.config.pruning, 1.0)
         return observe(model, part, pruning=dense, batch_size=plan.batch_size, limit=plan.limit, on_progress=told)
 
     clusters = fit_clusters(batches("clusters"), padding=plan.padding, source=f"{plan.data_name} {plan.part}")

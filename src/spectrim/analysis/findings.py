@@ -13,7 +13,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from spectrim.analysis.ablations import Condition, ablation_rows
+from spectrim.analysis.ablations import Condition, ablation_rows, ranked
 from spectrim.analysis.summary import Summary
 from spectrim.config import SpectrimConfig
 from spectrim.data import AudioDataset
@@ -98,11 +98,14 @@ class Findings:
         seen = np.count_nonzero(summary.survived > 0, axis=(1, 2))
         targets = summary.targets.astype(np.float32)
         rows = ablation_rows(self.scores, self.removed, targets, self.metric, seen, summary.groups)
-        whole = macs(self.config, keep_rate=1.0).paper
+        whole = self._paper_macs(1.0)
         for row in rows:
-            cost = None if row["ablation"] == "clusters" else macs(self.config, keep_rate=row["keep_rate"]).paper
+            cost = None if row["ablation"] == "clusters" else self._paper_macs(row["keep_rate"])
             row |= {"paper_macs": cost, "macs_saved": None if cost is None else 1.0 - cost / whole}
         return rows
+
+    def _paper_macs(self, keep_rate: float) -> int:
+        return macs(self.config, pruning=ranked(self.config.pruning, keep_rate)).paper
 
 
 def save_findings(findings: Findings, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_the_command_in_the_report_is_the_one_that_was_run(done: tuple[Path, lis
     assert command[:2] == ["spectrim", "analyze"]
     for word in ("--model", "--dataset", "--keep-rates", "--set", "0.7,0.4", "fold=1", str(options[1]), str(out)):
         assert word in command
+    assert not {"--limit", "--name", "--record", "--seed"} & set(command)
 
 
 def test_resuming_reads_what_is_there(
@@ -121,17 +123,29 @@ def test_resuming_reads_what_is_there(
     assert (out / "ablations.csv").read_bytes() == before
 
 
-def test_other_forms_and_a_record(models: Path, root: Path, tmp_path: Path) -> None:
-    options = on(models, root, "--keep-rates", "0.5", "--limit", 3, "--name", "tones", "--record", "--format", "json")
-    code, out, _ = run(*options, "-o", tmp_path / "out", "--drop-at", "0,2", "--padding", "with", "--progress")
+def test_other_forms_and_a_record_and_the_command_for_it(
+    models: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = on(models, root, "--keep-rates", "0.5432167", "--limit", 3, "--name", "three tones", "--record")
+    options += ["-o", tmp_path / "out", "--drop-at", "0,2", "--padding", "with", "--seed", 5]
+    code, out, _ = run(*options, "--progress", "--format", "json")
     claims = json.loads(out)
     assert code == 0
-    assert claims[0]["verdicts"].keys() == {"tones"}
+    assert claims[0]["verdicts"].keys() == {"three tones"}
     content = json.loads((tmp_path / "out" / "statistics.json").read_text())
     assert content["facts"]["clips"] == 3
     assert {row["block"] for row in content["ablations"] if row["ablation"] == "clusters"} == {0, 2}
     assert {row["padding"] for row in content["statistics"]} == {"with"}
-    assert (tmp_path / "out" / "records" / "tones" / "index.json").exists()
+    assert (tmp_path / "out" / "records" / "three-tones" / "index.json").exists()
+    command = shlex.split(content["facts"]["command"])
+    assert {str(option) for option in options} - {"-o", "--device", "cpu"} <= set(command)
+
+    def never(*_: object, **__: object) -> None:
+        pytest.fail("a model is run again")
+
+    monkeypatch.setattr("spectrim.analysis.analyse.experiment", never)
+    monkeypatch.setattr("spectrim.analysis.analyse.write_report", lambda *_, **__: None)
+    assert run(*command[2:], "--device", "cpu", "--resume")[0] == 0
 
 
 def test_a_reducer_of_the_model_itself_takes_no_part_and_is_named(

@@ -97,6 +97,7 @@ def analyse(
     model_names = _names(models, names)
     _check_output(target, [_record_of(target, name) for name in model_names] if keep_record else [], resume)
     part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
+    command = _command(models, data_set, root, output, plan, options, model_names if names else (), keep_record)
     plan = replace(plan, limit=None)
     sources = dict(zip(model_names, models, strict=True))
     loaded = {name: from_pretrained(source) for name, source in sources.items()}
@@ -112,7 +113,7 @@ def analyse(
         "models": {name: str(source) for name, source in sources.items()},
         **others,
         **_settings(data_set, plan, findings[0]),
-        "command": _command(models, data_set, root, output, plan, options, part),
+        "command": command,
         "environment": environment(str(target_device)),
     }
     return write_analysis(findings, facts, target)
@@ -237,10 +238,12 @@ def _command(
     output: str | Path,
     plan: Plan,
     options: Mapping[str, Any] | None,
-    part: AudioDataset,
+    names: Sequence[str],
+    keep_record: bool,
 ) -> str:
-    """The command line of the same analysis."""
+    """The command line of the same analysis; ``names`` where they were given."""
     words = ["spectrim", "analyze", *(word for model in models for word in ("--model", str(model)))]
+    words += [word for name in names for word in ("--name", name)]
     said = {(one.stride, one.frames) for one in models if isinstance(one, DescribedSource)}
     for stride, frames in said if len(said) == 1 else ():
         if stride is not None:
@@ -248,13 +251,17 @@ def _command(
         if frames is not None:
             words += ["--frames", str(frames)]
     words += ["--dataset", data_set, "--data", str(root), "--part", plan.part]
-    words += ["--keep-rates", ",".join(f"{rate:g}" for rate in plan.keep_rates), "--padding", plan.padding]
+    words += ["--keep-rates", ",".join(map(str, plan.keep_rates)), "--padding", plan.padding]
     words += ["--clusters", plan.clusters]
     if plan.drop_at is not None:
         words += ["--drop-at", ",".join(map(str, plan.drop_at))]
+    if plan.limit is not None:
+        words += ["--limit", str(plan.limit)]
+    if plan.seed:
+        words += ["--seed", str(plan.seed)]
     for option, value in (options or {}).items():
         words += ["--set", f"{option}={value}"]
-    return shlex.join([*words, "--output", str(output)])
+    return shlex.join([*words, "--output", str(output), *(["--record"] if keep_record else [])])
 
 
 def write_analysis(findings: Sequence[Findings], facts: Mapping[str, Any], target: Path) -> Analysis:

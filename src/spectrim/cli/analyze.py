@@ -55,6 +55,7 @@ def analyze(
     padding: Annotated[str, typer.Option(help="with or without patches that hold only padding.")] = "without",
     clusters: Annotated[str, typer.Option(help="fit to these clips, or published (intensity only).")] = "fit",
     limit: Annotated[int | None, typer.Option(help="So many clips, evenly spread over the part.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random patches that clusters are compared with.")] = 0,
     change: SetOption = None,
     record: Annotated[bool, typer.Option("--record", help="Also keep scores and log-mel of every clip.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Use what the folder holds of the same analysis.")] = False,
@@ -77,7 +78,7 @@ def analyze(
     from spectrim.cli.terminal import error_console, stage_progress
     from spectrim.files import sole_writer
 
-    plan = Plan(rates, padding, clusters, dataset, part, drop_at=blocks, limit=limit, batch_size=batch_size)
+    plan = Plan(rates, padding, clusters, dataset, part, blocks, limit, batch_size, seed)
     with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
         found = analyse(
             sources,

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from spectrim.app.page import Updater, choices, chosen_pruning, is_loopback, numbers_table
 from spectrim.app.showing import Stretch, show, take_stretch
@@ -104,6 +106,21 @@ def test_attention_mass_counts_what_was_kept(stretch: Stretch, model: TorchModel
     assert kept[0] > 7
     dense, pruned = shown.macs["dense"], shown.macs["pruned"]
     assert macs(model.config, keep_rate=0.1).executed < pruned < dense
+
+
+@pytest.mark.parametrize("mass", [0.0, 0.9])
+def test_macs_are_of_the_patches_that_enter(model: TorchModel, noise: np.ndarray, tmp_path: Path, mass: float) -> None:
+    soundfile.write(tmp_path / "short.wav", noise[:6400], 16000)
+    taken = take_stretch(tmp_path / "short.wav", model, tmp_path)
+    pruning = Pruning(0.5, at=(1, 2), drop_padding=True, attention_mass=mass)
+    shown = show(taken, model, pruning)
+    values, lengths = model.prepare([taken.samples])
+    for kind, rate in (("dense", 1.0), ("pruned", 0.5)):
+        point = model.at(Pruning(rate, at=(1, 2), drop_padding=True, attention_mass=mass if rate < 1 else 0.0))
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            point.logits(values, lengths)
+        assert shown.macs[kind] == counter.get_total_flops() / 2
+    assert shown.macs["dense"] < show(taken, model, Pruning(at=(1, 2))).macs["dense"]
 
 
 def test_short_sounds_are_padded_and_said_to_be(noise: np.ndarray, model: TorchModel, tmp_path: Path) -> None:

@@ -84,6 +84,26 @@ def test_published_sizes_are_counted_as_they_run(build, keep_rate: float) -> Non
     assert macs(config).executed == counted(on_meta(config), config)
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("keep_rate", [1.0, 0.7])
+def test_a_clip_without_its_padding_is_counted_as_it_runs(backbone: str, keep_rate: float) -> None:
+    config = small_config(backbone, keep_rate=keep_rate, drop_padding=True)
+    model = AudioTransformer(config).eval()
+    with torch.no_grad():
+        trace = model(torch.zeros(1, 128, 128), num_frames=torch.tensor([40]), output_token_trace=True).token_trace
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 128, 128), num_frames=torch.tensor([40]))
+    entering = int((~trace.scores[0].isnan()).sum())
+    assert entering == 3 * 8
+    assert counter.get_total_flops() == 2 * macs(model, entering=entering).executed
+    assert macs(model, entering=64) == macs(model)
+    for wrong in (0, 65, 2.5, True):
+        with pytest.raises(InvalidSetting, match=r"entering is .*from 1 to 64"):
+            macs(model, entering=wrong)
+    with pytest.raises(InvalidSetting, match="entering is 24; allowed: None without drop_padding"):
+        macs(small_config(backbone), entering=24)
+
+
 def test_the_whole_cut_is_counted_when_a_run_has_weights() -> None:
     config = small_config("ast", keep_rate=0.7)
     model = AudioTransformer(config).eval()

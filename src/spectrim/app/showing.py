@@ -136,6 +136,7 @@ def show(stretch: Stretch, model: TorchModel, pruning: Pruning, name: str = "") 
     sounds = stage_sounds(explanation, longest=math.inf)
     dense = model.at(dataclasses.replace(pruning, keep_rate=1.0, attention_mass=0.0))
     milliseconds, repeats = _times(stretch, {"dense": dense, "pruned": point})
+    entering = int(explanation.windows[0].kept[0].sum()) if pruning.drop_padding else None
     rows = explanation.shown_labels(explanation.dense, explanation.pruned, LABELS_SHOWN)
     return Shown(
         page=stages_page(explanation, sounds, sounds[-1].kept_energy),
@@ -148,8 +149,8 @@ def show(stretch: Stretch, model: TorchModel, pruning: Pruning, name: str = "") 
             for row in rows
         ],
         macs={
-            "dense": macs(model.config, pruning=dense.pruning).executed,
-            "pruned": macs(model.config, pruning=pruning, kept=_alive(explanation)).executed,
+            "dense": macs(model.config, pruning=dense.pruning, entering=entering).executed,
+            "pruned": macs(model.config, pruning=pruning, kept=_alive(explanation), entering=entering).executed,
         },
         milliseconds=milliseconds,
         repeats=repeats,

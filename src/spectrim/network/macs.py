@@ -58,6 +58,7 @@ def macs(
     pruning: Pruning | None = None,
     keep_rate: float | list[float] | None = None,
     kept: Sequence[int] | None = None,
+    entering: int | None = None,
 ) -> MacCount:
     """Count the multiply-accumulates of one clip.
 
@@ -73,9 +74,12 @@ def macs(
         keep_rate: short for the configured operating point with another keep rate.
         kept: with ``attention_mass``, of one clip: how many patches are alive after each block, as the trace says,
             ``[int(block.sum()) for block in trace.kept]``. A batch is computed with the largest of each block.
+        entering: with ``drop_padding``, of one clip: how many patches hold sound and so enter block 0; None for all.
+            Likewise the largest of a batch.
 
     Raises:
-        InvalidSetting: ``frames`` is shorter than one patch, a keep rate is out of range, or ``kept`` is not possible.
+        InvalidSetting: ``frames`` is shorter than one patch, a keep rate is out of range, or ``kept`` or ``entering``
+            is not possible.
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini")
@@ -90,6 +94,8 @@ def macs(
     frequency, time = config.grid_for(frames)
     patches = frequency * time
     point = given_pruning(config.pruning, pruning, {"keep_rate": keep_rate})
+    if entering is not None:
+        patches = _check_entering(entering, point, patches)
     if kept is not None:
         _check_kept(kept, point, patches, config.num_hidden_layers)
         return _count(config, frames, config.plan(patches, point, kept=kept))
@@ -97,6 +103,15 @@ def macs(
         most = _count(config, frames, config.plan(patches, point, kept=[patches] * config.num_hidden_layers))
         return replace(most, least=_count(config, frames, config.plan(patches, point)))
     return _count(config, frames, config.plan(patches, point))
+
+
+def _check_entering(entering: int, pruning: Pruning, patches: int) -> int:
+    """Raise `InvalidSetting` for a number of patches that cannot enter."""
+    if not pruning.drop_padding:
+        raise InvalidSetting("entering", entering, "None without drop_padding: every patch enters")
+    if isinstance(entering, bool) or not isinstance(entering, int) or not 1 <= entering <= patches:
+        raise InvalidSetting("entering", entering, f"a whole number from 1 to {patches}")
+    return entering
 
 
 def _check_kept(kept: Sequence[int], pruning: Pruning, patches: int, depth: int) -> None:
@@ -114,9 +129,8 @@ def _check_kept(kept: Sequence[int], pruning: Pruning, patches: int, depth: int)
 
 
 def _count(config: SpectrimConfig, frames: int, plans: Sequence[BlockPlan]) -> MacCount:
-    patches = plans[0].patches_in
     return MacCount(
-        embedding=patches * _embedding(config),
+        embedding=math.prod(config.grid_for(frames)) * _embedding(config),
         head=config.hidden_size * config.num_labels,
         paper_blocks=tuple(_paper(config, plan) for plan in plans),
         executed_blocks=tuple(_executed(config, plan) for plan in plans),

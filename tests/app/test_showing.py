@@ -61,15 +61,14 @@ def long_sound(noise: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def stretch(long_sound: Path, model: TorchModel, tmp_path_factory: pytest.TempPathFactory) -> Stretch:
-    return take_stretch(long_sound, model, tmp_path_factory.mktemp("stretch"), start=1.5)
+def stretch(long_sound: Path, model: TorchModel) -> Stretch:
+    return take_stretch(long_sound, model, start=1.5)
 
 
 def test_the_stretch_that_holds_a_second(stretch: Stretch, noise: np.ndarray, model: TorchModel) -> None:
     length = round(model.window_seconds * 16000)
     np.testing.assert_array_equal(stretch.samples, noise[20480 : 20480 + length])
-    np.testing.assert_array_equal(soundfile.read(stretch.path, dtype="float32")[0], stretch.samples)
-    assert stretch.path.name == "long.wav"
+    assert stretch.name == "long"
     [note] = stretch.notes
     assert note.startswith("Shown: second 1.28 to 2.5") and "the sound goes on" in note
 
@@ -111,7 +110,7 @@ def test_attention_mass_counts_what_was_kept(stretch: Stretch, model: TorchModel
 @pytest.mark.parametrize("mass", [0.0, 0.9])
 def test_macs_are_of_the_patches_that_enter(model: TorchModel, noise: np.ndarray, tmp_path: Path, mass: float) -> None:
     soundfile.write(tmp_path / "short.wav", noise[:6400], 16000)
-    taken = take_stretch(tmp_path / "short.wav", model, tmp_path)
+    taken = take_stretch(tmp_path / "short.wav", model)
     pruning = Pruning(0.5, at=(1, 2), drop_padding=True, attention_mass=mass)
     shown = show(taken, model, pruning)
     values, lengths = model.prepare([taken.samples])
@@ -125,19 +124,30 @@ def test_macs_are_of_the_patches_that_enter(model: TorchModel, noise: np.ndarray
 
 def test_short_sounds_are_padded_and_said_to_be(noise: np.ndarray, model: TorchModel, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", noise[:8000], 16000)
-    taken = take_stretch(tmp_path / "short.wav", model, tmp_path)
+    taken = take_stretch(tmp_path / "short.wav", model)
     assert taken.notes == ("The sound lasts 0.50 s and the model hears 1.28 s: the rest is padding.",)
+
+
+def test_the_last_samples_of_a_sound_are_of_its_last_stretch(
+    noise: np.ndarray, model: TorchModel, tmp_path: Path
+) -> None:
+    end = (model.hop_seconds + model.window_seconds) / 2
+    soundfile.write(tmp_path / "a.wav", noise[: round(end * 16000)], 16000, subtype="FLOAT")
+    taken = take_stretch(tmp_path / "a.wav", model, start=model.hop_seconds + 0.001)
+    np.testing.assert_array_equal(taken.samples, noise[: round(end * 16000)])
+    with pytest.raises(AudioError, match=r"a.wav: ends at second 1.29, so that there is none from second 1.3"):
+        take_stretch(tmp_path / "a.wav", model, start=1.3)
 
 
 def test_what_cannot_be_shown_is_one_line(model: TorchModel, long_sound: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     (tmp_path / "text.wav").write_text("no sound at all\n" * 100)
     with pytest.raises(AudioError, match=r"^silent.wav: is silent from second 0.00 to 1.00"):
-        take_stretch(tmp_path / "silent.wav", model, tmp_path)
-    with pytest.raises(AudioError, match=r"^long.wav: ends at second 4.00, before second 60"):
-        take_stretch(long_sound, model, tmp_path, start=60.0)
+        take_stretch(tmp_path / "silent.wav", model)
+    with pytest.raises(AudioError, match=r"^long.wav: ends at second 4.00, so that there is none from second 60"):
+        take_stretch(long_sound, model, start=60.0)
     with pytest.raises(AudioError, match=r"^long.wav: a stretch cannot begin"):
-        take_stretch(long_sound, model, tmp_path, start=-1.0)
+        take_stretch(long_sound, model, start=-1.0)
     update = Updater(model, "", Pruning(at=(1, 2)), tmp_path)
     for name, reason in (("silent.wav", "silent"), ("text.wav", "audio")):
         known, notes, table, page = update(None, str(tmp_path / name), 0.0, 0.5, "auto", "drop")
@@ -156,6 +166,10 @@ def test_a_stretch_is_decoded_once(model: TorchModel, long_sound: Path, tmp_path
     assert "keep_rate" in notes and "0.25" in notes  # one line: merging reaches no less than half
     assert "not used" in update(known, str(long_sound), 0.0, 0.5, "cls_attention", "merge")[1]
     assert "by attention" in update(known, str(long_sound), 0.0, 0.5, "value_norm", "fuse")[1]
+    for start in (1.3, 2.6, 0.0):
+        known, _, _, page = update(known, str(long_sound), start, 0.5, "auto", "drop")
+        assert page
+    assert list(tmp_path.iterdir()) == []
     assert "no predictors" in update(known, str(long_sound), 0.0, 0.5, "auto", "dynamicvit")[1]
 
 

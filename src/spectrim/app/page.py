@@ -226,7 +226,7 @@ class Updater:
         model: what listens.
         name: what it is called.
         pruning: what the page does not ask for.
-        folder: for sounds.
+        folder: for sounds while they are shown; afterwards nothing is left there.
     """
 
     def __init__(self, model: TorchModel, name: str, pruning: Pruning, folder: Path) -> None:
@@ -256,9 +256,9 @@ class Updater:
         start = start or 0.0
         try:
             if known is None or known[:2] != (sound, start):
-                known = sound, start, take_stretch(sound, self.model, self.folder, start)
+                known = sound, start, take_stretch(sound, self.model, start)
             pruning, left_out = chosen_pruning(self.pruning, rate, criterion, reducer)
-            shown = show(known[2], self.model, pruning, self.name)
+            shown = show(known[2], self.model, pruning, self.name, self.folder)
         except AudioError as error:
             return None, said([f"{printable(Path(sound).name)} {error.reason}"], wrong=True), "", ""
         except (SpectrimError, OSError) as error:

@@ -37,12 +37,12 @@ class Stretch:
     """The part of a sound that the model hears at once.
 
     Attributes:
-        path: WAV file with its samples, 32-bit float at the model's sampling rate, named after the sound.
-        samples: the same, (n,) float32.
+        name: of the sound's file, without its ending.
+        samples: (n,) float32 at the model's sampling rate.
         notes: what a user ought to know of it, a line each.
     """
 
-    path: Path
+    name: str
     samples: np.ndarray[Any, np.dtype[np.float32]]
     notes: tuple[str, ...]
 
@@ -66,18 +66,16 @@ class Shown:
     repeats: int
 
 
-def take_stretch(sound: str | os.PathLike[str], model: TorchModel, folder: Path, start: float = 0.0) -> Stretch:
+def take_stretch(sound: str | os.PathLike[str], model: TorchModel, start: float = 0.0) -> Stretch:
     """Decode as much of a sound as the model hears at once; what comes after it is not read.
 
     Args:
         sound: any audio file, of any length.
         model: says how long a stretch is.
-        folder: for its WAV file, in a new folder of its own.
         start: seconds into the sound; the stretch that holds it is taken.
 
     Raises:
         AudioError: it cannot be decoded, is silent, or ends before ``start``.
-        OSError: the file cannot be written.
     """
     name, rate, hop = Path(sound).name, model.config.sampling_rate, model.hop_seconds
     if not (math.isfinite(start) and start >= 0):
@@ -86,7 +84,7 @@ def take_stretch(sound: str | os.PathLike[str], model: TorchModel, folder: Path,
     cutter = partial(windows_and_notes, window_seconds=model.window_seconds, hop_seconds=hop, sampling_rate=rate)
     windows: list[Window] = []
     notes: list[str] = []
-    heard = 0.0
+    last: Window | None = None
     with closing(decode_files([os.fspath(sound)], cutter, workers=1)) as events:
         for number, (_, event) in enumerate(events):
             if isinstance(event, AudioError) and not windows:
@@ -94,12 +92,15 @@ def take_stretch(sound: str | os.PathLike[str], model: TorchModel, folder: Path,
             if isinstance(event, Note):
                 notes.append(event.text)
             if isinstance(event, Window):
-                heard = event.end
+                last = event
                 windows += [event] * (number >= wanted)
             if len(windows) > 1:
                 break
     if not windows:
-        raise AudioError(name, f"ends at second {heard:.2f}, before second {start:g}")
+        end = 0.0 if last is None else last.end
+        if last is None or end <= start:
+            raise AudioError(name, f"ends at second {end:.2f}, so that there is none from second {start:g}")
+        windows = [last]
     [window, *rest] = windows
     if not window.samples.any():
         raise AudioError(name, f"is silent from second {window.start:.2f} to {window.end:.2f}: every sample is 0")
@@ -111,12 +112,12 @@ def take_stretch(sound: str | os.PathLike[str], model: TorchModel, folder: Path,
         )
     elif window.seconds < 0.95 * hop:
         notes.append(f"The sound lasts {window.seconds:.2f} s and the model hears {hop:.2f} s: the rest is padding.")
-    path = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(sound).stem or 'sound'}.wav"
-    soundfile.write(path, window.samples, rate, subtype="FLOAT")
-    return Stretch(path, window.samples, tuple(notes))
+    return Stretch(Path(sound).stem or "sound", window.samples, tuple(notes))
 
 
-def show(stretch: Stretch, model: TorchModel, pruning: Pruning, name: str = "") -> Shown:
+def show(
+    stretch: Stretch, model: TorchModel, pruning: Pruning, name: str = "", folder: str | os.PathLike[str] | None = None
+) -> Shown:
     """Run a stretch through the model, dense and at an operating point.
 
     Args:
@@ -124,16 +125,20 @@ def show(stretch: Stretch, model: TorchModel, pruning: Pruning, name: str = "") 
         model: stays as it is.
         pruning: the operating point.
         name: what the model is called.
+        folder: for a file of the stretch, which is gone afterwards; None for that of temporary files.
 
     Raises:
         InvalidSetting: the operating point does not go with the model.
-        AudioError, OSError: the stretch's file is gone.
+        OSError: the file cannot be written.
     """
     model.config.check_pruning(pruning)
     point = model.at(pruning)
     window = Window(0.0, stretch.samples, model.config.sampling_rate)
-    explanation = explain_windows(stretch.path, [window], point, stages_apart=False, name=name)
-    sounds = stage_sounds(explanation, longest=math.inf)
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        file = Path(own, f"{stretch.name}.wav")
+        soundfile.write(file, stretch.samples, model.config.sampling_rate, subtype="FLOAT")
+        explanation = explain_windows(file, [window], point, stages_apart=False, name=name)
+        sounds = stage_sounds(explanation, longest=math.inf)
     dense = model.at(dataclasses.replace(pruning, keep_rate=1.0, attention_mass=0.0))
     milliseconds, repeats = _times(stretch, {"dense": dense, "pruned": point})
     entering = int(explanation.windows[0].kept[0].sum()) if pruning.drop_padding else None

@@ -44,9 +44,11 @@ def test_three_panels_show_the_clip_what_was_seen_and_the_prediction(
     assert not np.array_equal(mended[~seen], whole[~seen])
 
 
-def test_a_perfect_prediction_looks_like_the_clip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("features", ["log_mel", "povey_log_mel", "mel_decibels"])
+def test_a_perfect_prediction_looks_like_the_clip(features: str) -> None:
     clip = a_clip()
-    whole, _, mended = reconstruction._panels(a_clip(predicted=clip.log_mel), CONFIG)
+    config = audiomae_tiny(max_length=64, features=features, padding="silence")
+    whole, _, mended = reconstruction._panels(a_clip(predicted=clip.log_mel), config)
     np.testing.assert_allclose(whole, mended)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting, one_of
 from spectrim.pictures.figures import FORMATS, LARGE, NORMAL, SMALL, save_figure
-from spectrim.pictures.spectrograms import DECIBELS, hertz_ticks, kept_area, paint, prepare
+from spectrim.pictures.spectrograms import hertz_ticks, kept_area, paint, prepare
 
 PANEL_INCHES = (1.3, 4.2)
 """Narrowest and widest panel."""
@@ -95,6 +95,6 @@ def _panels(clip: Reconstruction, config: SpectrimConfig) -> list[NDArray[np.flo
             f"log_mel of {log_mel.shape} wants {config.grid_for(frames)} and {log_mel.shape}"
         )
     shown = kept_area(visible, config, frames)
-    decibels = DECIBELS * (predicted.T * 2.0 * config.std + config.mean)
+    decibels = prepare(predicted, config, clip.num_frames).decibels
     mended = replace(prepared, decibels=np.where(shown, prepared.decibels, decibels))
     return [paint(prepared, prepared.seen), paint(prepared, shown), paint(mended, prepared.seen)]

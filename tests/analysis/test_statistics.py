@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,40 +14,11 @@ from spectrim.analysis.statistics import (
     jaccard,
     joint_counts,
     padded_patches,
-    patch_statistics,
     received,
 )
 from spectrim.backbones import ast_base
 from spectrim.errors import InputShapeError
-from spectrim.pruning.criteria.spectrogram import Spectrogram, intensity, variation
 from spectrim.stats.ratios import divide_or_nan
-
-
-@pytest.mark.parametrize(("frequency_stride", "time_stride"), [(16, 16), (10, 10), (12, 7)])
-def test_mean_and_deviation_of_each_patch(frequency_stride: int, time_stride: int) -> None:
-    values = np.random.default_rng(0).normal(0.2, 0.6, (2, 70, 48))
-    found = patch_statistics(values, 16, frequency_stride, time_stride)
-    grid = ((48 - 16) // frequency_stride + 1, (70 - 16) // time_stride + 1)
-    assert found[0].shape == found[1].shape == (2, *grid)
-    for clip, f, t in np.ndindex(2, *grid):
-        patch = values[clip, t * time_stride :, f * frequency_stride :][:16, :16]
-        assert found[0][clip, f, t] == pytest.approx(patch.mean(), abs=1e-12)
-        assert found[1][clip, f, t] == pytest.approx(math.sqrt(((patch - patch.mean()) ** 2).sum() / 255), abs=1e-12)
-
-
-def test_they_are_the_criteria_of_the_same_names_on_any_memory_layout() -> None:
-    values = np.random.default_rng(1).normal(size=(128, 64, 3)).astype(np.float32).T
-    found = patch_statistics(values, 16, 16, 16)
-    tensor = torch.tensor(values.copy())
-    np.testing.assert_array_equal(found[0], intensity(Spectrogram(tensor, (16, 16), 16, 16)).numpy())
-    np.testing.assert_array_equal(found[1], variation(Spectrogram(tensor, (16, 16), 16, 16)).numpy())
-    assert found[0].dtype == np.float32
-
-
-@pytest.mark.parametrize("shape", [(128, 128), (1, 15, 128), (1, 128, 15)])
-def test_a_wrong_spectrogram_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputShapeError, match="log_mel has shape"):
-        patch_statistics(np.zeros(shape), 16, 16, 16)
 
 
 @given(frames=st.lists(st.integers(-1, 150), min_size=1, max_size=4), stride=st.sampled_from([10, 16]))

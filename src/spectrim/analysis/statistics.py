@@ -10,44 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from spectrim.errors import InputShapeError
-from spectrim.pruning.criteria.spectrogram import Spectrogram, intensity, variation
 from spectrim.stats.ratios import divide_or_nan
 
 DENSITY_EDGES = (np.linspace(-1.5, 1.5, 61), np.linspace(0.0, 1.0, 41))
 """Edges of the bins of `density`: intensity, variation."""
-
-
-def patch_statistics(
-    log_mel: ArrayLike, patch_size: int, frequency_stride: int, time_stride: int
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Mean (intensity) and standard deviation (variation, n − 1) of each patch's normalised log-mel values.
-
-    The criteria of the same names (`spectrim.pruning.criteria`), on arrays.
-
-    Args:
-        log_mel: (n, frames, mels).
-        patch_size: side of a patch.
-        frequency_stride: step between patches in mel bins; below ``patch_size`` they overlap.
-        time_stride: step between patches in frames.
-
-    Returns:
-        Intensity and variation, (n, F, T) each, of the type of ``log_mel``.
-
-    Raises:
-        InputShapeError: ``log_mel`` has other dimensions, or is smaller than a patch.
-    """
-    values = np.asarray(log_mel)
-    if values.ndim != 3 or min(values.shape[1:]) < patch_size:
-        raise InputShapeError(
-            f"log_mel has shape {values.shape}; wanted: (clips, frames, mels), {patch_size} or more frames and mels"
-        )
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    spectrogram = Spectrogram(tensor, (patch_size, patch_size), frequency_stride, time_stride)
-    return intensity(spectrogram).numpy(), variation(spectrogram).numpy()
 
 
 def padded_patches(num_frames: ArrayLike, grid: tuple[int, int], time_stride: int) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from spectrim.files import (
     folder_beside,
     name_with,
     refuse_another_run,
+    refuse_input,
     remove_leftover,
     sole_writer,
     write_json,
@@ -114,6 +115,18 @@ def test_a_planted_file_is_not_written_through_another_of_its_names(tmp_path: Pa
     (tmp_path / "a.txt.partial").hardlink_to(precious)
     write_text(tmp_path / "a.txt", "new")
     assert (precious.read_text(), (tmp_path / "a.txt").read_text()) == ("mine", "new")
+
+
+def test_no_output_is_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.wav").write_text("sound")
+    Path("link.wav").symlink_to("a.wav")
+    Path("hard.wav").hardlink_to("a.wav")
+    for output in ("a.wav", tmp_path / "a.wav", "./a.wav", "link.wav", "hard.wav"):
+        with pytest.raises(InvalidSetting, match=r"allowed: another name: that file is read, as 'a\.wav'"):
+            refuse_input(output, ["other.wav", "s3://bucket/b.wav", "a\0b", "a" * 300, "a.wav"])
+    for output in ("b.csv", "a" * 300, tmp_path):
+        refuse_input(output, ["a.wav", "b.csv", tmp_path])
 
 
 def test_a_second_run_is_refused_at_once_also_from_another_process(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from spectrim.errors import InvalidSetting
+from spectrim.errors import InvalidSetting, brief
 
 try:
     import fcntl
@@ -178,6 +178,36 @@ def folder_beside(path: Path) -> Iterator[Path]:
         path.rename(old)
     beside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+Name: TypeAlias = str | os.PathLike[str]
+
+
+def refuse_input(output: Name, inputs: Iterable[Name], field: str = "output") -> None:
+    """Refuse to write a file in the place of one that is read, also by another name or through a link.
+
+    Args:
+        output: what would be written; one that is not there, or a folder, is no input.
+        inputs: names of what is read; those that are no files here (URLs, patterns, other words) are none.
+        field: how an error calls the output.
+
+    Raises:
+        InvalidSetting: it is one of them.
+    """
+    if not os.path.isfile(output):  # noqa: PTH113 (a name that is too long is no file, and no error here)
+        return
+    there = Path(output).stat()
+    read = next((name for name in inputs if _is_file(name, there)), None)
+    if read is not None:
+        allowed = f"another name: that file is read, as {brief(os.fspath(read))}"
+        raise InvalidSetting(field, os.fspath(output), allowed)
+
+
+def _is_file(name: Name, there: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(name), there)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
 
 
 class SoleWriter:

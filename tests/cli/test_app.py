@@ -452,6 +452,39 @@ def test_train_passes_its_arguments_on(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["predict", "in", "-o", "in", "--format", "csv"], "output"),
+        (["predict", "other.wav", "in", "-o", "./in", "--format", "csv"], "output"),
+        (["predict", "folder/*.wav", "-o", "folder/a.wav", "--format", "csv"], "output"),
+        (["predict", "-", "-o", "in", "--format", "csv"], "output"),
+        (["predict", "folder", "-o", "folder/a.wav", "--format", "csv"], "output"),
+        (["predict", "list.parquet", "-o", "list.parquet", "--resume"], "output"),
+        (["predict", "x.wav", "-m", "model.csv", "-o", "model.csv"], "output"),
+        (["embed", "list.npz", "-o", "list.npz"], "output"),
+        (["export", "model.onnx", "-m", "model.onnx"], "output"),
+        (["data", "check", "csv", "in", "--write-recipe", "in"], "write_recipe"),
+        (["data", "manifest", "in", "folder", "labels.json", "--labels", "labels.json"], "out"),
+    ],
+)
+def test_no_command_writes_what_it_reads(
+    arguments: list[str], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    files = [Path(name) for name in ("in", "list.parquet", "list.npz", "model.csv", "model.onnx", "labels.json")]
+    for file in (*files, Path("folder", "a.wav")):
+        file.write_text("as it was")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run(*arguments, stdin=b"in\n")
+    assert (code, out) == (2, "")
+    assert f"spectrim: {field} is " in err
+    assert "allowed: another name: that file is read, as " in err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert {path.read_text() for path in before if path.is_file()} == {"as it was"}
+
+
+@pytest.mark.parametrize(
     ("error", "code", "text"),
     [
         (SpectrimError("it is\nbroken"), 1, "spectrim: it is broken\n"),

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -64,9 +64,15 @@ FoldsOption = Annotated[
 ]
 FormatOption = Annotated[str, typer.Option("--format", help="table, csv or json.")]
 
+OUTPUTS = ("out", "output", "write_recipe")
+"""What the commands call that which they write; a new name of this kind belongs here."""
+
 
 def plainly(command: Command) -> Command:
-    """Say what went wrong in one line on standard error, and exit with the code that it stands for."""
+    """Say what went wrong in one line on standard error, and exit with the code that it stands for.
+
+    No command writes one of the files that it was told to read: that is refused here, for all of them.
+    """
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> Any:
@@ -77,6 +83,7 @@ def plainly(command: Command) -> Command:
         console = error_console()
         try:
             with warnings_as_lines(console):
+                _refuse_inputs(options)
                 return command(*args, **options)
         except InvalidSetting as error:
             complain(console, error)
@@ -96,6 +103,18 @@ def plainly(command: Command) -> Command:
             raise typer.Exit(FAILURE) from error
 
     return run  # type: ignore[return-value]
+
+
+def _refuse_inputs(options: Mapping[str, Any]) -> None:
+    """Refuse an output that is a file which another argument names."""
+    from spectrim.files import refuse_input
+
+    values = [value for name, value in options.items() if name not in OUTPUTS]
+    named = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    inputs = [one for one in named if isinstance(one, str | os.PathLike)]
+    for field in OUTPUTS:
+        if options.get(field) is not None:
+            refuse_input(options[field], inputs, field)
 
 
 def nothing_named(allowed: str) -> typer.Exit:

@@ -218,6 +218,7 @@ def _predict_here(
     from spectrim.cli.prediction_output import WithTracks, open_sink
     from spectrim.cli.tagging import pass_on, settings_of, tag_all, warn_of_embedded, warn_of_nothing_pruned
     from spectrim.cli.terminal import FileProgress, complain, error_console, stage_progress
+    from spectrim.files import refuse_input
     from spectrim.inference.opening import open_model
     from spectrim.inference.output_file import OutputFile
     from spectrim.inference.predict import first_windows, predict_files
@@ -232,6 +233,8 @@ def _predict_here(
         FORMATS[form].check()
     # With --watch, tracks and pictures lie as the files do below the folder.
     selection = select_files(paths) if watch is None else Selection([str(watch / "any")])
+    if output is not None:
+        refuse_input(output, selection.files)
     with stage_progress(console, progress) as tell:
         network = open_model(
             source,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from unreadable import lock
 
 from spectrim.audio import files as audio
 from spectrim.audio.finding import select_files
@@ -78,6 +79,23 @@ def test_an_empty_folder_beside_others_is_an_error_of_its_own(tree: Path) -> Non
     assert [error.source for error in found.errors] == ["empty", "*.none"]
     assert found.errors[0].reason.startswith("no audio file in this folder; looked for .wav, ")
     assert found.errors[1].reason.startswith("no audio file matches this pattern; looked for .wav, ")
+
+
+@pytest.mark.parametrize("named", [".", "sub", "s*"])
+def test_a_folder_that_cannot_be_read_is_an_error_and_the_others_are_searched(
+    tree: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(monkeypatch, tree / "sub" / "deep")
+    found = select_files([named])
+    assert found.files == ["a.FLAC", "b.wav", "sub/c.mp3"] if named == "." else ["sub/c.mp3"]
+    locked = "./sub/deep" if named == "." else "sub/deep"
+    assert list(map(str, found.errors)) == [f"{locked}: this folder cannot be read: Permission denied"]
+
+
+def test_a_folder_alone_that_cannot_be_read_says_why(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock(monkeypatch, tree / "sub")
+    with pytest.raises(InvalidSetting, match=r"at least one audio file \(sub: this folder cannot be read: Permission"):
+        select_files(["sub"])
 
 
 @pytest.mark.parametrize("paths", [["empty"], ["*.none"], ["empty", "*.none"]])

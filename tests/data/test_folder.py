@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from layouts import make_folder
 from tones import write_tone
+from unreadable import lock
 
 from spectrim.data import DATA_SETS, PARTS, AudioDataset
 from spectrim.errors import DataError, InvalidSetting
@@ -58,6 +59,13 @@ def test_targets_are_the_folders(root: Path) -> None:
     for clip in part:
         assert part.labels[clip.target.argmax()] == clip.id.split("/")[0]
     assert (part.multi_label, part.folds) == (False, ())
+
+
+def test_a_class_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path, {"a": 5, "b": 5})
+    lock(monkeypatch, tmp_path / "b")
+    with pytest.raises(DataError, match=r"b: this folder cannot be read: Permission denied"):
+        opened(tmp_path, "train", validation_share=0.2, test_share=0.2)
 
 
 def test_any_format_and_depth_but_nothing_hidden(tmp_path: Path) -> None:

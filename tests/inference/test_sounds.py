@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from unreadable import lock
 
 import spectrim
 from spectrim.assets import packaged_clips
@@ -189,6 +191,17 @@ def test_what_cannot_be_heard_is_an_error_of_the_one_and_a_row_among_several(
         spectrim.predict(np.zeros((16000, 2), np.float32), model, sampling_rate=rate)
     first, _ = spectrim.predict([broken, samples], model, sampling_rate=rate)
     assert "NaN" in first.error
+
+
+def test_a_folder_that_cannot_be_read_is_a_row_of_its_own(
+    model: spectrim.AudioTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    shutil.copy(clip()[0], tmp_path)
+    lock(monkeypatch, tmp_path / "locked")
+    locked, good = spectrim.predict([tmp_path], model)
+    assert locked.path == str(tmp_path / "locked") and good.error is None
+    assert locked.error == "this folder cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from unreadable import lock
 
 from spectrim.errors import InvalidSetting
 from spectrim.inference import watch
@@ -39,6 +40,21 @@ def test_a_file_is_given_once_when_it_has_not_changed_for_a_while(tmp_path: Path
         growing.write_bytes(b"x" * size)
         assert looks(arrivals, clock) == (["early.wav"] if size == 0 else [])
     assert looks(arrivals, clock, 5) == ["growing.wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    arrivals = Arrivals(tmp_path, {}, 1.0, now=clock)
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.wav").write_bytes(b"x")
+    with monkeypatch.context() as patch:
+        lock(patch, tmp_path / "locked")
+        assert looks(arrivals, clock, 3) == ["a.wav"]
+        assert arrivals.unreadable == {str(tmp_path / "locked"): "this folder cannot be read: Permission denied"}
+    assert looks(arrivals, clock) == []
+    assert arrivals.unreadable == {}
 
 
 def test_partial_copies_wait_for_their_name_and_replaced_files_come_again(tmp_path: Path) -> None:

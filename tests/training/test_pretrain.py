@@ -18,6 +18,7 @@ from full_size import full_size
 from pydantic import ValidationError
 from small_runs import SIZE, over
 from typer.testing import CliRunner
+from unreadable import lock
 
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import from_pretrained, load_autoencoder
@@ -388,6 +389,16 @@ def test_audio_that_is_held_out_is_not_trained_on_by_another_way(sounds: Path, t
         recipe(data={"options": {"fold": 0}})
     with pytest.raises(ValidationError, match=r"data\.name is 'cvs'.*csv"):
         recipe(data={"name": "cvs"})
+
+
+def test_a_folder_that_cannot_be_read_is_not_trained_without(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = Path(shutil.copytree(sounds, tmp_path / "sounds"))
+    (copied / "locked").mkdir()
+    lock(monkeypatch, copied / "locked")
+    with pytest.raises(DataError, match="locked: this folder cannot be read: Permission denied"):
+        prepare(recipe(), copied, tmp_path / "run")
 
 
 def test_the_command_runs_a_recipe(sounds: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import codecs
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -35,7 +35,7 @@ class Selection:
 
     Attributes:
         files: paths, each once, in the order they were named; inside a folder or pattern sorted by name.
-        errors: folders and patterns in which there was nothing.
+        errors: folders and patterns in which there was nothing, and folders that cannot be read.
     """
 
     files: list[str] = field(default_factory=list)
@@ -67,7 +67,8 @@ def select_files(paths: Paths, listing: bytes | None = None) -> Selection:
 
     A file is taken as it is, whatever its name, also if it does not exist: reading it will say so. A folder is searched
     to any depth for the names in `spectrim.audio.files.EXTENSIONS`, upper or lower case; names that begin with a dot
-    are passed over, and links to folders inside it are not followed. What is no file but holds ``*``, ``?`` or ``[`` is
+    are passed over, and links to folders inside it are not followed; one in it that cannot be read is an error, and the
+    others are searched. What is no file but holds ``*``, ``?`` or ``[`` is
     a pattern, ``**`` for any depth; it finds all names if it says their ending (``*.dat``), else only audio. ``-`` is a
     list on standard input: see `listed_names`. There ``[`` makes no pattern, and nothing does where names end with zero
     bytes: such lists are made of names as they are.
@@ -86,18 +87,22 @@ def select_files(paths: Paths, listing: bytes | None = None) -> Selection:
     """
     named = as_paths(paths)
     files: dict[str, None] = {}
-    errors = []
+    errors: list[AudioError] = []
+
+    def unreadable(folder: str, why: str) -> None:
+        errors.append(AudioError(folder, why))
+
     for path, magic in _expanded(named, listing):
         reason = _unusable(path)
-        found = []
+        found, before = [], len(errors)
         if reason is None:
             try:
-                named_here = _found_url(path, magic) if is_url(path) else _found(path, magic)
+                named_here = _found_url(path, magic) if is_url(path) else _found(path, magic, unreadable)
                 found = [name for one in named_here for name in (tabled_names(one) if _is_table(one) else [one])]
             except AudioError as error:
                 reason = error.reason
         files.update(dict.fromkeys(found))
-        if not found:
+        if not found and len(errors) == before:
             is_folder = "*" not in path if is_url(path) else os.path.isdir(path)  # noqa: PTH112
             kind = "no audio file in this folder" if is_folder else "no audio file matches this pattern"
             errors.append(AudioError(path, reason or f"{kind}; looked for {', '.join(EXTENSIONS)}"))
@@ -178,16 +183,17 @@ def _unusable(path: str) -> str | None:
     return None
 
 
-def _found(path: str, magic: str) -> list[str]:
-    """The files behind one name; none only for a folder or a pattern."""
+def _found(path: str, magic: str, unreadable: Callable[[str, str], object]) -> list[str]:
+    """The files behind one name; none only for a folder or a pattern. ``unreadable`` is as for `audio_files`."""
     if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
-        return [str(file) for file in audio_files(Path(path))]
+        return [str(file) for file in audio_files(Path(path), unreadable=unreadable)]
     if not os.path.lexists(path) and any(character in path for character in magic):
         matches = glob.glob(path, recursive=True)  # noqa: PTH207
         any_name = _says_ending(path)
         folders = [match for match in matches if Path(match).is_dir()]
         files = [match for match in matches if match not in folders and (any_name or _is_audio_name(match))]
-        return sorted({*files, *(str(file) for folder in folders for file in audio_files(Path(folder)))})
+        below = (audio_files(Path(folder), unreadable=unreadable) for folder in folders)
+        return sorted({*files, *(str(file) for its in below for file in its)})
     return [path]
 
 

@@ -50,10 +50,13 @@ def watch_folder(
     heard, count = set(given), 0
     arrivals = Arrivals(folder, given, settle, apart_from=None if store is None else store.path)
     complain(console, f"watching {folder}, in which {len(given)} files are done; Ctrl-C ends it")
-    there = True
+    there, told = True, set[str]()
     try:
         while True:
             found = arrivals.look()
+            for place in arrivals.unreadable.keys() - told:
+                complain(console, f"{place}: {arrivals.unreadable[place]}; what is in it waits")
+            told = set(arrivals.unreadable)
             if folder.is_dir() != there:
                 there = not there
                 complain(console, f"{folder} is {'there again' if there else 'not there now; waiting for it'}")

@@ -60,13 +60,33 @@ def open_listed(
     return AudioDataset(there, list(labels), multi_label=multi_label, missing=missing, bad_share=bad_share, folds=folds)
 
 
-def audio_files(folder: Path, extensions: Sequence[str] = EXTENSIONS) -> list[Path]:
+def audio_files(
+    folder: Path,
+    extensions: Sequence[str] = EXTENSIONS,
+    *,
+    unreadable: Callable[[str, str], object] | None = None,
+) -> list[Path]:
     """Find files by their ending to any depth, sorted.
 
     Names that begin with a dot are passed over, and links to folders are not followed.
+
+    Args:
+        folder: where to look.
+        extensions: endings, in lower case.
+        unreadable: called with each folder that cannot be read, and the reason; the search then goes on.
+
+    Raises:
+        DataError: a folder cannot be read, and there is no ``unreadable``.
     """
+
+    def pass_on(error: OSError) -> None:
+        place, reason = os.fsdecode(error.filename), f"this folder cannot be read: {error.strerror}"
+        if unreadable is None:
+            raise DataError(f"{place}: {reason}") from error
+        unreadable(place, reason)
+
     paths = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=pass_on):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [
             Path(place, name)

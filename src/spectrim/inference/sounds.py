@@ -160,7 +160,7 @@ def predict(
     for index, path in enumerate(paths):
         if not isinstance(path, PATHS):
             raise InvalidSetting("sound", type(path).__name__, f"a path, as the first (this is number {index})")
-    return predict_files(Selection(_files(paths)), model, workers=workers, **options)
+    return predict_files(_selection(paths), model, workers=workers, **options)
 
 
 PATHS = (str, os.PathLike)
@@ -180,18 +180,20 @@ def _refuse_rate(sampling_rate: int | None) -> None:
         raise InvalidSetting("sampling_rate", sampling_rate, "None with files, which know their own")
 
 
-def _files(paths: list[PathLike]) -> list[str]:
-    """The files that are meant, in their order, as often as they are named.
+def _selection(paths: list[PathLike]) -> Selection:
+    """The files that are meant, in their order, as often as they are named, and the folders that cannot be read.
 
     Raises:
         InvalidSetting: there is no sound in a folder or under a pattern.
     """
-    files: list[str] = []
+    meant = Selection()
     for path in (os.fspath(path) for path in paths):
         pattern = any(mark in path for mark in "*?[") and not os.path.lexists(path)
         several = pattern or os.path.isdir(path)  # noqa: PTH112
-        files += select_files([path]).files if several else [path]
-    return files
+        found = select_files([path]) if several else Selection([path])
+        meant.files.extend(found.files)
+        meant.errors.extend(found.errors)
+    return meant
 
 
 def _only(predictions: Iterator[FilePrediction]) -> FilePrediction:

@@ -43,6 +43,9 @@ class Arrivals:
         apart_from: a file that is none of those that arrive: the output.
         now: the time, in seconds.
 
+    Attributes:
+        unreadable: folders that could not be read at the last look, each with the reason.
+
     Raises:
         InvalidSetting: there is no such folder, or ``settle`` is below 0.
     """
@@ -62,13 +65,15 @@ class Arrivals:
         self._settle = settle
         self._apart_from = None if apart_from is None else apart_from.resolve()
         self._now = now
+        self.unreadable: dict[str, str] = {}
         self._seen: dict[str, tuple[Version, float]] = {}
 
     def look(self) -> dict[str, Version]:
         """Look once: complete files that were not given yet, `MOST` at most, as they are now."""
         seen: dict[str, tuple[Version, float]] = {}
         found: dict[str, Version] = {}
-        for path in map(str, audio_files(self._folder)):
+        self.unreadable = {}
+        for path in map(str, audio_files(self._folder, unreadable=self._pass_over)):
             version = file_version(path)
             if version is None or self._given.get(path) == version or self._is_output(path):
                 continue
@@ -80,6 +85,10 @@ class Arrivals:
                 seen[path] = version, since
         self._seen = seen
         return found
+
+    def _pass_over(self, folder: str, reason: str) -> None:
+        if os.path.isdir(folder):  # noqa: PTH112 (one that has vanished meanwhile holds nothing)
+            self.unreadable[folder] = reason
 
     def _is_output(self, path: str) -> bool:
         return self._apart_from is not None and Path(os.path.realpath(path)) == self._apart_from

@@ -64,4 +64,7 @@ def _ends(path: Path) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    return [Path(file) for file in select_files([folder]).files]
+    selection = select_files([folder])
+    if selection.errors:
+        raise DataError(str(selection.errors[0]))
+    return [Path(file) for file in selection.files]

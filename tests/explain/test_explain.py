@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,28 @@ def test_output_that_is_a_file(model: AudioTransformer, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(InvalidSetting, match="a folder, or a name that is still free"):
         explain("none.wav", model, output=tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["original.wav", "kept.wav", "dropped.wav"])
+def test_neither_the_clip_nor_sounds_of_others_are_replaced(
+    name: str, model: AudioTransformer, sound: Callable[[float], str], tmp_path: Path
+) -> None:
+    mine = tmp_path / name
+    shutil.copy(sound(1.0), mine)
+    before = mine.read_bytes()
+    with pytest.raises(InvalidSetting, match=f"output is '.*{name}'; allowed: another name: that file is read"):
+        explain(mine, model, output=tmp_path, device="cpu")
+    with pytest.raises(InvalidSetting, match=f"allowed: a folder without a {name}, which would be replaced"):
+        explain(sound(1.0), model, output=tmp_path, device="cpu")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, before)]
+
+
+def test_an_earlier_run_is_replaced(model: AudioTransformer, sound: Callable[[float], str], tmp_path: Path) -> None:
+    for seconds in (0.5, 1.0):
+        explain(sound(seconds), model, output=tmp_path, windows=0, device="cpu")
+        assert soundfile.info(tmp_path / "original.wav").duration == seconds
+    with pytest.raises(InvalidSetting, match="that file is read"):
+        explain(tmp_path / "kept.wav", model, output=tmp_path, device="cpu")
 
 
 def test_a_bad_clip_leaves_nothing(model: AudioTransformer, sound: Callable[[float], str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, check_clip
 from spectrim.explain.page import change_rows, stages_page
 from spectrim.explain.sound import SOUNDS, stage_sounds, write_sounds
 from spectrim.explain.window_pictures import printable
-from spectrim.files import file_beside, write_json, write_text
+from spectrim.files import file_beside, refuse_input, write_json, write_text
 from spectrim.inference.results import Scores
 from spectrim.inference.torch_model import TorchModel
 from spectrim.machine import resolve_device
@@ -23,6 +23,9 @@ from spectrim.pictures.kept_patches import LABELS_SHOWN, explain_picture
 from spectrim.pictures.score_maps import score_maps_picture
 from spectrim.pruning.criteria import AUTO
 from spectrim.pruning.reducers import REDUCERS
+
+NUMBERS = "explain.json"
+"""The file that is written last, by which a folder of an earlier run is known."""
 
 Progress = Callable[[str, int, int], object]
 """Called with the name of the stage, how much of it is done, and how much there is, as far as is known."""
@@ -40,7 +43,7 @@ def explain(
 ) -> dict[str, Any]:
     """Explain what a model keeps of one clip, as pictures, sound, a page and numbers; ``docs/explain.md`` lists them.
 
-    Every file appears whole or not at all; those of the same name are replaced. Nothing is written before the clip has
+    Every file appears whole or not at all; those of an earlier run are replaced. Nothing is written before the clip has
     been decoded to its end.
 
     Args:
@@ -58,7 +61,8 @@ def explain(
         What is in ``explain.json``.
 
     Raises:
-        InvalidSetting: a setting is out of range, the clip is no file, or ``output`` is one; before any work.
+        InvalidSetting: a setting is out of range, the clip is no file, or ``output`` is one, or holds sounds by the
+            names of `SOUNDS` that are the clip, or that no earlier run made; before any work.
         CheckpointError: the model cannot be loaded; likewise.
         AudioError: the clip cannot be used; nothing is written.
         OSError: a file cannot be written.
@@ -67,6 +71,7 @@ def explain(
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting("output", str(folder), "a folder, or a name that is still free")
+    _check_sounds(folder, clip)
     target = resolve_device(device)
     report_progress = on_progress or _no_progress
     if isinstance(model, AudioTransformer):
@@ -119,10 +124,19 @@ def write_explanation(
         "kept_energy": energy,
         "kept_energy_of_stages": [sound.kept_energy for sound in sounds[1:]] or None,
     }
-    content["files"] = [*files, "arrays.npz", "explain.json"]
-    write_json(folder / "explain.json", content)
+    content["files"] = [*files, "arrays.npz", NUMBERS]
+    write_json(folder / NUMBERS, content)
     report_progress("write", total, total)
     return content
+
+
+def _check_sounds(folder: Path, clip: str | os.PathLike[str]) -> None:
+    """Refuse a folder in which the sounds would replace the clip, or sounds of somebody else."""
+    for name in SOUNDS:
+        refuse_input(folder / name, [clip])
+        if (folder / name).exists() and not (folder / NUMBERS).exists():
+            allowed = f"a folder without a {name}, which would be replaced, or one that an earlier run made"
+            raise InvalidSetting("output", str(folder), allowed)
 
 
 def numbers(explanation: Explanation) -> dict[str, Any]:

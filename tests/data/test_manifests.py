@@ -9,7 +9,7 @@ from tones import write_tone
 
 from spectrim.data.audioset import open_audioset
 from spectrim.data.manifests import Segment, make_manifest, read_segments
-from spectrim.errors import DataError
+from spectrim.errors import DataError, InvalidSetting
 
 HEADER = """# Segments csv created Sun Mar  5 10:54:31 2017
 # num_ytids=3, num_segs=3, num_unique_labels=3, num_positive_labels=4
@@ -149,6 +149,20 @@ def test_nothing_is_written_when_nothing_is_found(tmp_path: Path, listed: Path, 
     with pytest.raises(DataError, match="no such folder"):
         make_manifest(listed, tmp_path / "clips", tmp_path / "nowhere" / "eval.json", labels=labels)
     assert not list(tmp_path.glob("eval.json*"))
+
+
+def test_no_clip_list_or_table_is_replaced(tmp_path: Path, listed: Path, labels: Path) -> None:
+    clip = tmp_path / "clips" / "Y_1bnlTeh_Y.wav"
+    write_tone(clip)
+    table = labels.rename(tmp_path / "labels.json")
+    segments = listed.rename(tmp_path / "segments.json")
+    before = {path: path.read_bytes() for path in (clip, table, segments)}
+    with pytest.raises(InvalidSetting, match=r"out is .* allowed: a name that ends in \.json"):
+        make_manifest(segments, clip.parent, clip, labels=table)
+    for out in (table, segments):
+        with pytest.raises(InvalidSetting, match=r"out is .* allowed: another name: that file is read"):
+            make_manifest(segments, clip.parent, out, labels=table)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_paths_outside_are_absolute_and_the_manifest_opens(tmp_path: Path, listed: Path, labels: Path) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from spectrim.audio.files import READABLE, UNREADABLE
 from spectrim.data.layout import audio_files
-from spectrim.errors import DataError, brief
-from spectrim.files import write_json
+from spectrim.errors import DataError, InvalidSetting, brief
+from spectrim.files import refuse_input, write_json
 from spectrim.tables import read_class_labels, read_lines
 
 CLOSE = 2
@@ -77,13 +77,18 @@ def make_manifest(segments: str | Path, clips: str | Path, out: str | Path, *, l
     Args:
         segments: Google's list.
         clips: the folder.
-        out: the manifest. Paths in it are relative to its folder where the clips are inside that, else absolute.
+        out: the manifest, a name that ends in ``.json``. Paths in it are relative to its folder where the clips are
+            inside that, else absolute.
         labels: ``class_labels_indices.csv``, which says what mids there are.
 
     Raises:
+        InvalidSetting: ``out`` has another ending, or is one of the files that are read.
         DataError: the list or the table of labels is wrong somewhere, the folder is not there, or has no clip.
     """
     folder, target = Path(clips), Path(out)
+    if target.suffix.lower() != ".json":
+        raise InvalidSetting("out", str(out), "a name that ends in .json")
+    refuse_input(target, [segments, labels], "out")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     if not target.absolute().parent.is_dir():

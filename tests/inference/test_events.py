@@ -102,3 +102,22 @@ def test_a_track_a_file_in_the_order_of_folders(tmp_path: Path) -> None:
     for options in (("out", "srt", 0.0), ("out", "raven", -1.0), ("out", "raven", float("nan")), ("file", "raven", 0)):
         with pytest.raises(InvalidSetting):
             EventTracks(tmp_path / options[0], options[1], files, {"dog": 0.5}, options[2], 16000)
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("audacity", ".txt"), ("raven", ".Table.1.selections.txt")])
+def test_a_track_is_replaced_and_another_file_is_not(tmp_path: Path, kind: str, ending: str) -> None:
+    files = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+
+    def tracks() -> EventTracks:
+        return EventTracks(tmp_path, kind, files, {"dog": 0.5}, 0.0, 16000)
+
+    for rows in ([[0.9, 0, 0]], [[0.1, 0, 0]], [[0.9, 0, 0], [0.8, 0, 0]]):
+        written = tracks().write(prediction(rows, path=files[0]))
+    assert written is not None and written.read_text().count("dog") == 1
+    begun = tracks()
+    for content in (b"mynotes\n", b"0.5 is the threshold", b"\xff\xfe\0\0"):
+        (tmp_path / f"b.wav{ending}").write_bytes(content)
+        for write in (tracks, lambda: begun.write(prediction([[0.9, 0, 0]], path=files[1]))):
+            with pytest.raises(InvalidSetting, match=rf"a folder without .*b\.wav{ending}, which is no track"):
+                write()
+        assert (tmp_path / f"b.wav{ending}").read_bytes() == content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from spectrim.inference.results import FilePrediction
 
 THRESHOLD = 0.5
 """Score from which a label counts as heard, where none is given."""
+
+LOOKED_AT = 64
+"""Characters of a file that tell whether it is a track."""
 
 RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
@@ -129,6 +133,10 @@ TRACKS: dict[str, tuple[str, Callable[[Sequence[SoundEvent], float], str]]] = {
 """Kind of track → the end of its file's name, and how it is written of events and the highest frequency in hertz."""
 
 
+_OURS = {"audacity": re.compile(r"[\d.]+\t[\d.]+\t"), "raven": re.compile("Selection\tView\tChannel\t")}
+"""Kind of track → how it begins, unless it is empty."""
+
+
 def _cell(text: str) -> str:
     """Text without what would end a cell or a row."""
     return " ".join(text.split())
@@ -145,7 +153,8 @@ class EventTracks:
         sampling_rate: of the model, in hertz: half of it is the highest frequency that it hears.
 
     Raises:
-        InvalidSetting: there is no such kind, no such folder can be, or ``min_duration`` is below 0.
+        InvalidSetting: there is no such kind, no such folder can be, ``min_duration`` is below 0, or a file in the
+            place of a track is none.
     """
 
     def __init__(
@@ -170,6 +179,9 @@ class EventTracks:
         self._highest = sampling_rate / 2
         parents = [Path(os.path.abspath(file)).parent for file in files]  # noqa: PTH100 (links stay as they are named)
         self._common = Path(os.path.commonpath(parents)) if parents else Path.cwd()
+        self._is_ours = _OURS[kind].match
+        for file in files:
+            self._target(file)
 
     def write(self, prediction: FilePrediction) -> Path | None:
         """Write the track of a file, an empty one where nothing is heard; none for a file with an error.
@@ -178,9 +190,20 @@ class EventTracks:
         """
         if prediction.error is not None:
             return None
-        place = Path(os.path.abspath(prediction.path)).relative_to(self._common)  # noqa: PTH100
-        target = self._folder / place.with_name(name_with(place.name, self._ending))
+        target = self._target(prediction.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         events = sound_events(prediction, self._thresholds, self._min_duration)
         write_text(target, self._render(events, self._highest))
+        return target
+
+    def _target(self, path: str) -> Path:
+        """Where the track of a file goes; a track that is there is replaced, another file is refused."""
+        place = Path(os.path.abspath(path)).relative_to(self._common)  # noqa: PTH100
+        target = self._folder / place.with_name(name_with(place.name, self._ending))
+        if os.path.isfile(target):  # noqa: PTH113 (a name that is too long is no file, and no error here)
+            with target.open(encoding="utf-8", errors="replace") as file:
+                start = file.read(LOOKED_AT)
+            if start and not self._is_ours(start):
+                allowed = f"a folder without {target}, which is no track of this kind and would be replaced"
+                raise InvalidSetting("events", str(self._folder), allowed)
         return target

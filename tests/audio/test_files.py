@@ -322,7 +322,11 @@ def plain_windows(total: int, window: int, hop: int, shortest: int) -> list[tupl
 def test_cut_is_the_plain_rule_for_any_blocks(total: int, window: int, hop: int, shortest: int, block: int) -> None:
     whole = np.arange(total, dtype=np.float32)
     blocks = [whole[start : start + block] for start in range(0, total, block)]
-    found = list(audio.cut(blocks, window, hop, shortest))
+    notes: list[str] = []
+    found = list(audio.cut(blocks, window, hop, shortest, notes))
+    unheard = total - len({place for start, samples in found for place in range(start, start + len(samples))})
+    between = hop > window and unheard >= shortest
+    assert notes == [f"its windows lie apart, as hop says: {unheard / max(total, 1):.1%} of it was not heard"] * between
     assert [(start, start + len(samples)) for start, samples in found] == plain_windows(total, window, hop, shortest)
     for start, samples in found:
         np.testing.assert_array_equal(samples, whole[start : start + len(samples)])

@@ -272,6 +272,26 @@ def test_window_and_hop(model: AudioTransformer, clips: list[str]) -> None:
     assert [(window.start, window.end) for window in overlapping.timeline] == [(0, 1), (0.75, 1.75), (1.5, 2)]
     [sparse] = predict_files([clips[6]], model, hop=1.5)
     assert [window.start for window in sparse.timeline] == [0, 1.5]
+    assert halves.note is overlapping.note is None
+
+
+@pytest.mark.parametrize(
+    ("clip", "options", "unheard"),
+    [
+        (6, {"window": 0.5, "hop": 0.7}, "25.0%"),
+        (6, {"window": 0.5, "hop": 10.0}, "75.0%"),
+        (6, {"window": 0.5, "hop": 0.5}, None),
+        (0, {"window": 1.0, "hop": 10.0}, None),
+    ],
+)
+def test_what_lies_between_windows_is_noted(
+    model: AudioTransformer, clips: list[str], clip: int, options: dict[str, float], unheard: str | None
+) -> None:
+    [found] = predict_files([clips[clip]], model, **options)
+    samples, rate = soundfile.read(clips[clip])
+    of_samples = spectrim.predict(samples, model, sampling_rate=rate, **options)
+    wanted = unheard and f"its windows lie apart, as hop says: {unheard} of it was not heard"
+    assert found.note == of_samples.note == wanted
 
 
 def test_a_file_of_exactly_one_window_gives_one(model: AudioTransformer, clips: list[str]) -> None:

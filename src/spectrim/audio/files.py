@@ -191,7 +191,7 @@ def iterate_windows(
         path: as for `read`.
         window_seconds: longest window, at least one frame.
         hop_seconds: from the start of a window to the next; ``window_seconds`` unless given. Longer than a
-            window, it leaves out what lies between.
+            window, it leaves out what lies between, and a note says how much.
         sampling_rate: of the windows, in hertz.
         notes: as for `stream`.
 
@@ -201,7 +201,7 @@ def iterate_windows(
     """
     window, hop = window_samples(window_seconds, hop_seconds, sampling_rate)
     blocks = stream(path, sampling_rate, notes)
-    for start, samples in cut(blocks, window, hop, shortest=frame_samples(sampling_rate)):
+    for start, samples in cut(blocks, window, hop, frame_samples(sampling_rate), notes):
         yield Window(start / sampling_rate, samples, sampling_rate)
 
 
@@ -257,8 +257,10 @@ def resampled(blocks: Iterable[tuple[int, Samples]], sampling_rate: int) -> Iter
         yield from _not_empty(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
 
-def cut(blocks: Iterable[Samples], window: int, hop: int, shortest: int = 1) -> Iterator[tuple[int, Samples]]:
-    """Cut a stream of blocks into windows by the rule of `iterate_windows`; all lengths in samples.
+def cut(
+    blocks: Iterable[Samples], window: int, hop: int, shortest: int = 1, notes: list[str] | None = None
+) -> Iterator[tuple[int, Samples]]:
+    """Cut a stream of blocks into windows by the rule of `iterate_windows`, and note it; all lengths in samples.
 
     Yields:
         (start, samples): samples (n,), n = ``window`` for all but the last.
@@ -276,9 +278,12 @@ def cut(blocks: Iterable[Samples], window: int, hop: int, shortest: int = 1) -> 
             start += hop
         pieces = [buffer[start - at :].copy()]
         at = min(start, end)
-    covered = start - hop + window if start else 0
+    covered, heard = start - hop + window if start else 0, start // hop * window
     if end - start >= shortest and end > covered:
         yield start, np.concatenate(pieces)[start - at :]
+        heard += end - start
+    if notes is not None and hop > window and end - heard >= shortest:
+        notes.append(f"its windows lie apart, as hop says: {(end - heard) / end:.1%} of it was not heard")
 
 
 def frame_samples(sampling_rate: int = SAMPLING_RATE) -> int:

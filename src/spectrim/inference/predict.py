@@ -54,7 +54,8 @@ def predict_files(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; a backend stays where it is with ``"auto"``.
         backend, precision: what runs the model, and in what numbers; as for `open_model`.
         window: length of a window in seconds, 0.025 to the default.
-        hop: from one window's start to the next, in seconds; ``window`` where only that is given.
+        hop: from one window's start to the next, in seconds; ``window`` where only that is given. With one that is
+            longer than a window, the note of a prediction says how much lay between and was not heard.
         aggregate: ``"mean"`` (weighted by the windows' lengths), ``"max"`` or ``"none"``.
         workers: decoding processes; None for a few.
         paint: called with the file, each window of it and the window's scores, e.g. what

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectrim.audio.decoders import HIGHEST_RATE, LOWEST_RATE
 from spectrim.audio.decoding import Event
-from spectrim.audio.files import Samples, Window, cut, frame_samples, resampled, window_samples
+from spectrim.audio.files import Note, Samples, Window, cut, frame_samples, resampled, window_samples
 from spectrim.audio.finding import Selection, select_files
 from spectrim.audio.waveforms import as_clips, check_clips
 from spectrim.errors import AudioError, InputShapeError, InvalidSetting
@@ -239,15 +239,16 @@ def _predict_arrays(
 
 
 def _windows(sound: Any, sampling_rate: int | None, index: int, rate: int, sizes: tuple[int, int]) -> Iterator[Event]:
-    """The windows of a waveform, then None; or what is wrong with it."""
+    """The windows of a waveform, what is to be said of it, then None; or what is wrong with it."""
     try:
         samples, own = _waveform(sound, sampling_rate, index)
     except (AudioError, InputShapeError) as error:
         yield AudioError(f"waveform {index}", getattr(error, "reason", str(error)))
         return
-    shortest = frame_samples(rate)
-    for start, piece in cut(resampled([(own, samples)], rate), *sizes, shortest=shortest):
+    notes: list[str] = []
+    for start, piece in cut(resampled([(own, samples)], rate), *sizes, frame_samples(rate), notes):
         yield Window(start / rate, piece, rate)
+    yield from map(Note, notes)
     yield None
 
 

@@ -129,6 +129,14 @@ def test_no_output_is_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.Mo
         refuse_input(output, ["a.wav", "b.csv", tmp_path])
 
 
+def test_a_name_that_is_not_utf8_is_written_out_in_text_and_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"dog\xe9.flac")
+    write_text(tmp_path / "a.csv", f"ä,{name}\n")
+    assert (tmp_path / "a.csv").read_text("utf-8") == "ä,dog\\udce9.flac\n"
+    write_json(tmp_path / "a.json", [name])
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == [name]
+
+
 def test_a_second_run_is_refused_at_once_also_from_another_process(tmp_path: Path) -> None:
     target = tmp_path / "new" / "run"
     program = (

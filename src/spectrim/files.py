@@ -26,8 +26,11 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text beside ``path``, then rename it there."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 text beside ``path``, then rename it there.
+
+    Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are written out: ``\\udce9``.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -39,10 +42,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON beside ``path``, then rename it there.
 
-    Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are written as JSON's escapes.
+    Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are then JSON's escapes.
     """
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def file_digest(path: Path) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -93,6 +94,12 @@ def test_wrong_use(clip: str, checkpoint: str, arguments: list[str], code: int, 
     assert message in " ".join(err.split())
     assert err.count("\n") == 1
     assert not Path("spectrim-explain").exists()
+
+
+def test_a_folder_whose_name_is_not_utf8(clip: str, checkpoint: str) -> None:
+    out = os.fsdecode(b"out\xe9")
+    assert run(clip, "--model", checkpoint, "--keep-rate", 0.5, "-o", out)[0] == 0
+    assert soundfile.info(os.fsencode(f"{out}/kept.wav")).frames == 40000
 
 
 def test_progress(clip: str, checkpoint: str) -> None:

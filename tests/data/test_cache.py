@@ -149,6 +149,13 @@ def test_plain_files_are_not_kept(tmp_path: Path) -> None:
     assert kept(tmp_path / "kept") == []
 
 
+def test_a_name_that_is_not_utf8_is_kept_too(tmp_path: Path) -> None:
+    cache = begun(tmp_path, tmp_path / "kept")
+    path = write_sound(tmp_path / "dog.flac").rename(tmp_path / os.fsdecode(b"dog\xe9.flac"))
+    assert np.array_equal(cache.read(path), audio.read(path).samples)
+    assert len(kept(tmp_path / "kept")) == 1
+
+
 def test_a_bound_that_is_reached_is_kept_and_said_once(
     sounds: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -76,6 +76,11 @@ def check_rate(rate: int) -> None:
         raise Damage(f"sampling rate of {rate} Hz in its header: not audio")
 
 
+def sndfile_name(path: Path) -> str | bytes:
+    """A path as soundfile takes it, also where its name is not UTF-8."""
+    return str(path) if sys.platform == "win32" else os.fsencode(path)
+
+
 class _ForwardFile(soundfile.SoundFile):
     """A file that is read from front to back.
 
@@ -90,10 +95,7 @@ class _ForwardFile(soundfile.SoundFile):
 def _by_sndfile(path: Path | None, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
     whole = stretch.start == 0 and stretch.end == len(content) and not stretch.patches
     try:
-        if whole and path is not None:
-            file = _ForwardFile(path if sys.platform == "win32" else os.fsencode(path))
-        else:
-            file = _ForwardFile(View(content, stretch))
+        file = _ForwardFile(sndfile_name(path) if whole and path is not None else View(content, stretch))
     except soundfile.LibsndfileError as error:
         raise Damage(f"cannot be read as audio: {_message(error)}") from error
     with file:

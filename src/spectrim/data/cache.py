@@ -25,6 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from spectrim.audio import files as audio
+from spectrim.audio.decoders import sndfile_name
 from spectrim.errors import InvalidSetting, shown
 from spectrim.files import clear, file_beside, remove_leftover, write_text
 from spectrim.machine import cache_folder, version_of
@@ -141,7 +142,7 @@ class AudioCache:
     def covers(self, path: Path, sampling_rate: int = audio.SAMPLING_RATE) -> bool:
         """Whether a file is worth to be kept: it is compressed, or at another rate than that which is wanted."""
         try:
-            found = soundfile.info(path)
+            found = soundfile.info(sndfile_name(path))
         except (soundfile.LibsndfileError, OSError):
             return True
         plain = found.format in UNCOMPRESSED and found.subtype.startswith(("PCM", "FLOAT", "DOUBLE"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from spectrim.audio.decoders import sndfile_name
 from spectrim.audio.files import Samples, stream
 from spectrim.audio.resynthesis import Parts, join, part_blocks
 from spectrim.explain.clip import Explanation
@@ -67,7 +68,9 @@ def write_sounds(explanation: Explanation, folder: Path) -> float:
         with ExitStack() as open_files:
             files = {
                 name: open_files.enter_context(
-                    soundfile.SoundFile(path, "w", rate, 1, subtype="FLOAT", format="RF64" if large else "WAV")
+                    soundfile.SoundFile(
+                        sndfile_name(path), "w", rate, 1, subtype="FLOAT", format="RF64" if large else "WAV"
+                    )
                 )
                 for name, path in partial.items()
             }

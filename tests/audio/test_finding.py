@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_a_folder_alone_that_cannot_be_read_says_why(tree: Path, monkeypatch: py
 def test_nothing_at_all_says_what_was_looked_for(tree: Path, paths: list[str]) -> None:
     with pytest.raises(InvalidSetting, match=r"looked for .*\.flac"):
         select_files(paths)
+
+
+def test_a_list_on_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InvalidSetting, match=r"^paths is '-'; allowed: - where standard input is open; it is closed"):
+        select_files("-")
 
 
 def test_an_empty_list(tree: Path) -> None:

@@ -91,6 +91,18 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert result.stdout.splitlines()[-1] == "loaded: 0"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the stream")
+def test_standard_output_that_is_closed() -> None:
+    def closed(redirection: str) -> tuple[int, str, str]:
+        line = f'"$0" -m spectrim --version {redirection}'
+        ended = subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, text=True)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    said = "spectrim: standard output is closed; where nobody reads it, send it to /dev/null\n"
+    assert closed(">&-") == (2, "", said)
+    assert closed("2>&- <&-") == (0, f"spectrim {__version__}\n", "")
+
+
 def test_version_and_list_of_commands() -> None:
     assert run("--version") == (0, f"spectrim {__version__}\n", "")
     code, out, _ = run("--help")

@@ -168,8 +168,16 @@ def _expanded(named: Iterable[str], listing: bytes | None) -> Iterator[tuple[str
         if path != STDIN:
             yield path, "*?["
             continue
-        names, magic = listed_names(sys.stdin.buffer.read() if listing is None else listing)
+        names, magic = listed_names(_standard_input() if listing is None else listing)
         yield from ((name, magic) for name in names)
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise InvalidSetting(
+            "paths", STDIN, "- where standard input is open; it is closed here: name the files instead"
+        )
+    return sys.stdin.buffer.read()
 
 
 def _unusable(path: str) -> str | None:

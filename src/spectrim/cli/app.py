@@ -12,6 +12,7 @@ import typer
 from spectrim import __version__
 from spectrim.cli.analyze import analyze
 from spectrim.cli.benchmark import benchmark
+from spectrim.cli.common import WRONG_USE
 from spectrim.cli.compare import compare
 from spectrim.cli.data import check, manifest, pack, synthesize
 from spectrim.cli.embed import embed
@@ -63,6 +64,10 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Run the command line; exit with 0 for success, 1 for failure, 2 for wrong use, 130 after Ctrl-C."""
+    if sys.stdout is None:
+        # The next file that is opened would be taken for it.
+        print("spectrim: standard output is closed; where nobody reads it, send it to /dev/null", file=sys.stderr)
+        sys.exit(WRONG_USE)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -91,6 +91,22 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert result.stdout.splitlines()[-1] == "loaded: 0"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "x.wav", "--keep-rate", "0,7"], "keep_rate is '0,7'; allowed: a number in (0, 1], e.g. 0.7"),
+        (["predict", "x.wav", "--keep-rate", ""], "keep_rate is ''; allowed: a number in (0, 1], e.g. 0.7"),
+        (["predict", "x.wav", "--window", "1s"], "window is '1s'; allowed: a number, e.g. 0.7"),
+        (["predict", "x.wav", "--top", "2.5"], "top is '2.5'; allowed: a whole number"),
+        (["predict", "x.wav", "--top", "0"], "top is '0'; allowed: 1 or more"),
+        (["app", "--port", "70000"], "port is '70000'; allowed: 65535 or less"),
+        (["data", "check", "csv", "x.csv", "--max-listed", "many"], "max_listed is 'many'; allowed: a whole number"),
+    ],
+)
+def test_numbers_that_are_none_are_shown_with_what_is_allowed(arguments: list[str], said: str) -> None:
+    assert run(*arguments) == (2, "", f"spectrim: {said}\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the stream")
 def test_standard_output_that_is_closed() -> None:
     def closed(redirection: str) -> tuple[int, str, str]:

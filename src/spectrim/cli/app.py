@@ -21,6 +21,7 @@ from spectrim.cli.explain import explain
 from spectrim.cli.export import export
 from spectrim.cli.info import info
 from spectrim.cli.page import app as page
+from spectrim.cli.parsing import Command
 from spectrim.cli.predict import demo, predict
 from spectrim.cli.pretrain import pretrain
 from spectrim.cli.reproduce import reproduce
@@ -56,9 +57,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 DATA_COMMANDS: tuple[Callable[..., None], ...] = (synthesize, check, pack, manifest)
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=Command)(command)
 for command in DATA_COMMANDS:
-    data_app.command()(command)
+    data_app.command(cls=Command)(command)
 app.add_typer(data_app, name="data")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import command_line
 import pytest
 from layouts import make_audioset, make_esc50, make_folder, write_class_labels
+from tones import write_tone
 
 from spectrim.data.check import check
 
@@ -76,6 +77,14 @@ def test_csv_has_a_row_a_part(esc50: Path) -> None:
     ]
     assert float(rows[0]["mean"]) == check("esc50", esc50, validation_fold=3).mean
     assert [rows[2][name] for name in ("labels", "fewest_clips", "median_clips", "most_clips")] == ["3", "1", "1", "2"]
+
+
+def test_a_sound_outside_class_folders_is_said_once(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "sounds", {"a": 4, "b": 4})
+    write_tone(root / "stray.wav")
+    code, _, err = run("check", "folder", root, "--set", "validation_share=0.25", "--set", "test_share=0.25")
+    assert code == 0
+    assert err.count("1 sound file outside class folders, left out: stray.wav") == 1
 
 
 @pytest.mark.parametrize(("most", "listed"), [(0, 0), (2, 2), (10, 3)])

@@ -9,6 +9,7 @@ from tones import write_tone
 from unreadable import lock
 
 from spectrim.data import DATA_SETS, PARTS, AudioDataset
+from spectrim.data.folder import LooseFiles
 from spectrim.errors import DataError, InvalidSetting
 
 SIZES = {"dog": 30, "cat": 20, "bird": 10}
@@ -110,6 +111,20 @@ def test_a_class_can_be_called_train(tmp_path: Path) -> None:
     make_folder(tmp_path, {"train": 10, "aeroplane": 10, "test": 10})
     parts = ids(tmp_path, validation_share=0.1, test_share=0.1)
     assert counts(parts["test"]) == {"train": 1, "aeroplane": 1, "test": 1}
+
+
+def test_sound_outside_the_folders_of_classes_is_named(tmp_path: Path) -> None:
+    sizes = {"a": 4, "b": 4}
+    for part in ("train", "test"):
+        make_folder(tmp_path / "parts" / part, sizes)
+    make_folder(tmp_path / "flat", sizes)
+    for name in ("flat/x.WAV", "flat/.hidden.wav", "flat/notes.txt", "parts/top.wav", "parts/train/y.wav"):
+        write_tone(tmp_path / name) if name.lower().endswith(".wav") else (tmp_path / name).touch()
+    shares = {"validation_share": 0.25, "test_share": 0.25}
+    with pytest.warns(LooseFiles, match=r"flat: 1 sound file outside class folders, left out: x\.WAV$"):
+        opened(tmp_path / "flat", "train", **shares)
+    with pytest.warns(LooseFiles, match=r"parts: 2 sound files outside .*: top\.wav, train/y\.wav$"):
+        opened(tmp_path / "parts", "test", validation_share=0.25)
 
 
 @pytest.mark.parametrize(

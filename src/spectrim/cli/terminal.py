@@ -81,10 +81,13 @@ def complain(console: Console, text: object) -> None:
 
 @contextmanager
 def warnings_as_lines(console: Console) -> Iterator[None]:
-    """Show warnings without file, line and code."""
+    """Show warnings without file, line and code, the same one once: each part of a data set gives its own."""
+    told: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        console.print(Text(f"note: {one_line(message)}"), soft_wrap=True)
+        if (line := one_line(message)) not in told:
+            told.add(line)
+            console.print(Text(f"note: {line}"), soft_wrap=True)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
+from spectrim.audio.files import EXTENSIONS
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording, some
 from spectrim.data.layout import audio_files, check_layout, check_part
 from spectrim.data.splits import check_folds, complete, divide, in_part
@@ -15,6 +18,10 @@ PART_FOLDERS = {
     "test": ("test", "testing"),
 }
 """Names of folders that stand for a part, where they hold folders and one is for training or there are no others."""
+
+
+class LooseFiles(UserWarning):
+    """Sound files lie where no class is."""
 
 
 def open_folder(
@@ -34,7 +41,8 @@ def open_folder(
     The classes are the folders' names, sorted; names that begin with a dot or an underscore are none. Folders of
     folders that are named for parts (`PART_FOLDERS`) say which clip belongs where, a test part alone among them;
     where classes stand beside them and none is for training, all are classes, and clips are split by seed, about the
-    same share of each. What is held out where parts are missing: see `spectrim.data.splits.complete`.
+    same share of each. What is held out where parts are missing: see `spectrim.data.splits.complete`. Sound files that
+    lie beside the folders of classes are left out, with a warning that names them.
 
     Args:
         root: the folder.
@@ -58,6 +66,7 @@ def open_folder(
     root = Path(root)
     check_layout(root, "a folder of classes")
     places = parts_of(root)
+    _warn_of_loose(root, places.values())
     classes = sorted({folder.name for place in places.values() for folder in _folders(place)})
     numbers = {name: number for number, name in enumerate(classes)}
     recordings_of = {
@@ -86,6 +95,19 @@ def open_folder(
         recordings_of, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=True
     )
     return AudioDataset(recordings, classes, multi_label=False, bad_share=bad_share)
+
+
+def _warn_of_loose(root: Path, places: Iterable[Path]) -> None:
+    """Say which sound files are in no folder of a class."""
+    loose = [
+        path.relative_to(root).as_posix()
+        for place in sorted({root, *places})
+        for path in sorted(place.iterdir())
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    ]
+    if loose:
+        files = "1 sound file" if len(loose) == 1 else f"{len(loose)} sound files"
+        warnings.warn(f"{root}: {files} outside class folders, left out: {some(loose)}", LooseFiles, stacklevel=2)
 
 
 def _folders(place: Path) -> list[Path]:

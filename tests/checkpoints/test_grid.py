@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from checkpoint_files import audiomae, hf_model, official_ast, save
 from spectrim.checkpoints import DescribedSource, describe, from_pretrained
 from spectrim.checkpoints.files import Source
 from spectrim.checkpoints.grid import PUBLISHED, find_grid
+from spectrim.checkpoints.notices import OtherLength
 from spectrim.errors import CheckpointError, InvalidSetting
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -78,6 +80,17 @@ def test_published_sizes_need_no_word(tmp_path: Path, patches: int, outputs: int
     assert patches_of(frames, (stride, stride)) == patches
     said = describe(save(tmp_path, official_ast(patches=patches, labels=outputs or 5)))
     assert (said["frequency_stride"], said["time_stride"], said["max_length"]) == (stride, stride, frames)
+
+
+def test_frames_that_fit_a_model_to_another_length_are_noted(tmp_path: Path) -> None:
+    path = save(tmp_path, official_ast(patches=512, labels=527))
+    with pytest.warns(OtherLength, match="hears 500 frames, as was said, where by itself it hears 1024"):
+        assert from_pretrained(DescribedSource(str(path), frames=500)).config.max_length == 500
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OtherLength)
+        from_pretrained(DescribedSource(str(path), frames=1024))
+        from_pretrained(path, frames=500)
+        from_pretrained(DescribedSource(str(path), frames=500), labels=["a", "b"])
 
 
 def test_an_ast_of_its_own_length_is_loaded_as_it_was_trained(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from spectrim.checkpoints.files import DescribedSource, Source, check_frames, check_place, check_stride, read_source
 from spectrim.checkpoints.labels import audioset_labels, check_labels, label_names
 from spectrim.checkpoints.layouts import LAYOUTS, Checkpoint
-from spectrim.checkpoints.notices import warn_about
+from spectrim.checkpoints.notices import warn_about, warn_of_length
 from spectrim.checkpoints.settings import MALFORMED
 from spectrim.checkpoints.strict import check_shapes, fold_weight_norms, join_projections, listed, take_weights
 from spectrim.checkpoints.untrusted import one_line
@@ -103,7 +103,7 @@ def from_pretrained(
     check_stride(stride)
     names = None if labels is None else check_labels(labels)
     described = _described(source, stride, frames)
-    frames = described.frames if frames is None else frames
+    only_described, frames = frames is None, described.frames if frames is None else frames
     checkpoint = open_checkpoint(read_source(described))
     model = build_model(
         checkpoint,
@@ -113,6 +113,8 @@ def from_pretrained(
         pruning=given_pruning(checkpoint.config.pruning, pruning, flat),
     )
     warn_about(checkpoint, given, model.config.pruning, fresh_head=names is not None)
+    if only_described and names is None:
+        warn_of_length(checkpoint, model.config.max_length)
     return model.float()
 
 

@@ -25,6 +25,10 @@ class AmbiguousCheckpoint(UserWarning):
     """The weights just loaded could be those of another kind of model."""
 
 
+class OtherLength(UserWarning):
+    """A description of a checkpoint names other frames than the checkpoint."""
+
+
 class LicenceNotice(UserWarning):
     """The weights just loaded may not be used for everything."""
 
@@ -61,6 +65,18 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
         warnings.warn(
             f"{checkpoint.title} does not say with which mean and std its log-mel was normalised; AudioSet's are "
             "taken. If it was trained with others, give mean= and std=",
+            stacklevel=3,
+        )
+
+
+def warn_of_length(checkpoint: Checkpoint, frames: int) -> None:
+    """Say that a model hears another length than by itself, where ``frames`` is what a `DescribedSource` says."""
+    own = checkpoint.config.max_length
+    if frames != own:
+        warnings.warn(
+            f"{checkpoint.title} hears {frames} frames, as was said, where by itself it hears {own}: it is fitted to "
+            "that length, and its scores are others",
+            OtherLength,
             stacklevel=3,
         )
 

@@ -32,7 +32,11 @@ StrideOption = Annotated[
     typer.Option(help="Step between the model's patches where its file does not say it: 10, or 10,16."),
 ]
 FramesOption = Annotated[
-    int | None, typer.Option(help="Frames of 10 ms that the model was trained for, where its file does not say them.")
+    int | None,
+    typer.Option(
+        help="Frames of 10 ms that the model was trained for, where its file does not say them; where it does, a "
+        "length to fit it to, which changes its scores."
+    ),
 ]
 CriterionOption = Annotated[
     str | None,

@@ -129,7 +129,9 @@ def test_the_table_itself_can_be_named(tmp_path: Path) -> None:
     text = "path,label,split\nclips/1.wav,dog,train\nclips/2.wav,dog,validation\n"
     write_table(tmp_path, text, "mine.tsv")
     assert ids(opened(tmp_path / "mine.tsv")) == ids(opened(tmp_path, table="mine.tsv")) == ["clips/1.wav"]
-    assert ids(opened(tmp_path / "mine.tsv", "test")) == ["clips/2.wav"]
+    assert ids(opened(tmp_path / "mine.tsv", "test", table="mine.tsv")) == ["clips/2.wav"]
+    with pytest.raises(InvalidSetting, match=r"table is 'other\.csv'; allowed: none beside .*mine\.tsv"):
+        opened(tmp_path / "mine.tsv", table="other.csv")
     with pytest.raises(DataError, match=r"a folder with a table of clips: it lacks labels\.csv"):
         opened(tmp_path)
 

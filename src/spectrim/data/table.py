@@ -63,7 +63,7 @@ def open_table(
     Args:
         root: the table, or the folder that holds it.
         part: ``"train"``, ``"validation"`` or ``"test"``.
-        table: the table's name in a folder.
+        table: the table's name in a folder; none where ``root`` is the table.
         delimiter: one character that separates the cells.
         label_separator: separates the labels in ``labels``.
         folds: deal the clips out into so many folds by seed, about the same share of each label in each; for a table
@@ -109,6 +109,9 @@ def open_table(
 def _find(root: Path, table: str) -> Path:
     """The table that a root stands for: itself, or the one of that name in a folder."""
     if root.is_file():
+        if table not in (TABLE, root.name):
+            allowed = f"none beside {root}, which is the table; or the folder in the place of that file"
+            raise InvalidSetting("table", table, allowed)
         return root
     check_layout(root, "a folder with a table of clips", files=[table])
     return root / table

@@ -69,6 +69,7 @@ def test_a_class_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: py
         opened(tmp_path, "train", validation_share=0.2, test_share=0.2)
 
 
+@pytest.mark.filterwarnings("ignore::spectrim.data.folder.LooseFiles")
 def test_any_format_and_depth_but_nothing_hidden(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 5, "b": 5})
     write_tone(tmp_path / "a" / "deep" / "er" / "x.WAV")

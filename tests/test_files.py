@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -127,6 +128,16 @@ def test_no_output_is_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.Mo
             refuse_input(output, ["other.wav", "s3://bucket/b.wav", "a\0b", "a" * 300, "a.wav"])
     for output in ("b.csv", "a" * 300, tmp_path):
         refuse_input(output, ["a.wav", "b.csv", tmp_path])
+
+
+@pytest.mark.parametrize("beside", [file_beside, folder_beside])
+def test_a_full_disk_names_what_was_written(beside: Any, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as full, beside(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.filename == str(tmp_path / "a")
+    with pytest.raises(OSError, match="Broken pipe") as other, beside(tmp_path / "a"):
+        raise OSError(errno.EPIPE, "Broken pipe")
+    assert other.value.filename is None
 
 
 def test_a_name_that_is_not_utf8_is_written_out_in_text_and_json(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -23,6 +24,9 @@ except ImportError:  # Windows
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 """Of `os.open`: refuse a name that is a link."""
+
+FULL = (errno.ENOSPC, errno.EFBIG, *((errno.EDQUOT,) if hasattr(errno, "EDQUOT") else ()))
+"""Errors of writing where there is no room: a full disk, a limit on a file's size, a quota."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,6 +76,17 @@ def name_with(name: str, ending: str) -> str:
 
 
 @contextmanager
+def named_when_full(path: Path) -> Iterator[None]:
+    """Name a file or folder in an error of writing it, whose text does not when a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def file_beside(path: Path, ending: str = ".partial") -> Iterator[Path]:
     """Give a new empty file beside ``path``, to be filled; it takes the place of ``path`` at the end, or is removed.
 
@@ -83,8 +98,9 @@ def file_beside(path: Path, ending: str = ".partial") -> Iterator[Path]:
     beside, held = _new_file_beside(path, ending)
     with held, ExitStack() as undo:
         undo.callback(beside.unlink, missing_ok=True)
-        yield beside
-        beside.replace(path)
+        with named_when_full(path):
+            yield beside
+            beside.replace(path)
         undo.pop_all()  # the name may be another writer's by now
 
 
@@ -175,7 +191,8 @@ def folder_beside(path: Path) -> Iterator[Path]:
     beside, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
     for leftover in (beside, old):
         clear(leftover)
-    yield beside
+    with named_when_full(path):
+        yield beside
     if path.exists():
         path.rename(old)
     beside.rename(path)

@@ -354,6 +354,14 @@ def test_disk_errors_are_one_line(checkpoint: str, clips: list[str], monkeypatch
     assert err == f"spectrim: out.csv: No space left on device; after 0 of 1 files; {kept}\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_standard_output_that_is_full() -> None:
+    code = "from spectrim.cli.common import plainly, put; import sys; plainly(lambda: (put(1), sys.stdout.flush()))()"
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr.startswith("spectrim: No space left on device: standard output, or a temporary file in ")
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty short files, of which the eighth is empty."""

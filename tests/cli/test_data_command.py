@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from functools import partial
@@ -197,6 +198,22 @@ def test_a_data_set_is_packed_and_checked(esc50: Path, tmp_path: Path) -> None:
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "files are unreadable, more than bad_share=0.05: " in err
     assert not (tmp_path / "again").exists()
+
+
+def test_a_full_disk_while_packing_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("spectrim.data.packing._conclude", full)
+    packed = tmp_path / "packed"
+    shares = ["--set", "test_share=0.25", "--set", "validation_share=0.25"]
+    sounds = make_folder(tmp_path / "sounds", {"cat": 4, "dog": 4})
+    code, out, err = run("pack", "folder", sounds, "--output", packed, *shares)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-2:] == [
+        "spectrim: the same command with --resume goes on behind the last whole archive",
+        f"spectrim: {packed}.partial: No space left on device; make room, or write elsewhere",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def plainly(command: Command) -> Command:
         except BrokenPipeError:
             raise
         except (SpectrimError, OSError) as error:
-            complain(console, error)
+            complain(console, _when_full(error) or error)
             raise typer.Exit(FAILURE) from error
         except KeyboardInterrupt as error:
             complain(console, "interrupted")
@@ -140,6 +140,17 @@ class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The message of a record."""
         return printable(super().format(record))
+
+
+def _when_full(error: Exception) -> str | None:
+    """What to say of an error of writing where there is no room; None of others."""
+    from spectrim.files import FULL
+
+    if not isinstance(error, OSError) or error.errno not in FULL:
+        return None
+    if error.filename is None:
+        return f"{error.strerror}: standard output, or a temporary file in {tempfile.gettempdir()}"
+    return f"{error.filename}: {error.strerror}; make room, or write elsewhere"
 
 
 def _unexpected(error: Exception) -> str:

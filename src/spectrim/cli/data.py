@@ -274,8 +274,9 @@ def pack(
                 **given,
                 **data_options(change),
             )
-    except KeyboardInterrupt:
-        complain(console, "the same command with --resume goes on behind the last whole archive")
+    except (KeyboardInterrupt, OSError):
+        if output.with_name(output.name + ".partial").exists():
+            complain(console, "the same command with --resume goes on behind the last whole archive")
         raise
     out = out_console()
     for what, names in (

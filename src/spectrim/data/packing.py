@@ -45,7 +45,7 @@ from spectrim.data.packed import (
     part_key,
 )
 from spectrim.errors import DataError, InvalidSetting, one_of
-from spectrim.files import clear, refuse_another_run, sole_writer, write_bytes, write_json
+from spectrim.files import clear, named_when_full, refuse_another_run, sole_writer, write_bytes, write_json
 from spectrim.machine import core_count, version_of
 
 FORMATS = ("flac", "original")
@@ -176,9 +176,10 @@ def pack(
             "options": {**entry.defaults, **options},
             "clips": _digest(contents.clips),
         }
-        _begin(partial, settings)
-        rows = _write(partial, contents, rate, shard_bytes, bad_share, workers or core_count(), progress)
-        report = _conclude(partial, contents, rows, settings)
+        with named_when_full(partial):
+            _begin(partial, settings)
+            rows = _write(partial, contents, rate, shard_bytes, bad_share, workers or core_count(), progress)
+            report = _conclude(partial, contents, rows, settings)
         partial.rename(output)
     return report
 

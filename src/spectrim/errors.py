@@ -19,6 +19,8 @@ _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _KEPT = "\n\u200c\u200d"
 """Line ends, and the two joiners that scripts and emoji are written with."""
 
+_ENDS = {ord("\n"): r"\n", ord("\r"): r"\r", ord("\t"): r"\t"}
+
 
 class _Brief(reprlib.Repr):
     """``repr`` that stops when it has enough, however deep or long a value is."""
@@ -50,6 +52,12 @@ def shown(text: str, longest: int = LONGEST) -> str:
         head, tail = longest - longest // 4, longest // 4
         text = f"{text[:head]} … {text[-tail:]} ({len(text)} characters)"
     return printable(text)
+
+
+def shown_name(name: str) -> str:
+    """A file's name for a message: in quotes where blanks or line ends in it would be overlooked."""
+    plain = name == name.strip() and not any(end in name for end in "\n\r\t")
+    return shown(name if plain else f"'{name.translate(_ENDS)}'", LONGEST_NAME)
 
 
 def printable(text: str) -> str:
@@ -117,7 +125,7 @@ class AudioError(SpectrimError):
     """
 
     def __init__(self, source: str, reason: str) -> None:
-        super().__init__(f"{shown(source, LONGEST_NAME)}: {reason}")
+        super().__init__(f"{shown_name(source)}: {reason}")
         self.source = source
         self.reason = reason
 

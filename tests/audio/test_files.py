@@ -298,6 +298,20 @@ def test_audio_error_survives_pickling() -> None:
     assert (error.source, error.reason, str(error)) == ("a.wav", "no such file", "a.wav: no such file")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("  my a.wav", "'  my a.wav'"),
+        ("a.wav ", "'a.wav '"),
+        ("a\n.wav", "'a\\n.wav'"),
+        ("a\x1b.wav\r", "'a\\x1b.wav\\r'"),
+        ("my  a.wav", "my  a.wav"),
+    ],
+)
+def test_a_name_with_blanks_or_line_ends_is_quoted(name: str, shown: str) -> None:
+    assert str(AudioError(name, "no such file")) == f"{shown}: no such file"
+
+
 # Windows
 
 

@@ -60,6 +60,12 @@ def test_tables_messages_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[1m" in text, "colours of our own stay"
 
 
+def test_a_line_keeps_the_blanks_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = screen_of(monkeypatch)
+    complain(terminal._console(file=screen), "no  such\n  file: '  a.wav'")
+    assert screen.getvalue() == "spectrim: no  such file: '  a.wav'\n"
+
+
 def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = screen_of(monkeypatch)
     with stage_progress(terminal._console(file=screen, force_terminal=True), True) as tell:

@@ -20,7 +20,7 @@ from spectrim.cli.common import (
     named_model,
     plainly,
 )
-from spectrim.errors import InvalidSetting
+from spectrim.errors import InvalidSetting, shown_name
 
 
 @plainly
@@ -79,7 +79,7 @@ def embed(
                 embeddings.append(embedding)
                 bar.finish_file()
                 if embedding.error is not None:
-                    complain(console, f"{embedding.path}: {embedding.error}")
+                    complain(console, f"{shown_name(embedding.path)}: {embedding.error}")
         except KeyboardInterrupt as error:
             complain(console, f"interrupted after {bar.files} of {count} files; nothing is written")
             raise typer.Exit(INTERRUPTED) from error

@@ -12,6 +12,7 @@ import typer
 from spectrim.assets import KNOWS
 from spectrim.cli.common import FAILURE, INTERRUPTED
 from spectrim.cli.terminal import complain
+from spectrim.errors import shown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,5 +101,5 @@ def pass_on(predictions: Generator[FilePrediction], sink: Sink, bar: FileProgres
             bar.finish_file()
             if prediction.error is not None:
                 failed += 1
-                complain(bar.bar.console, f"{prediction.path}: {prediction.error}")
+                complain(bar.bar.console, f"{shown_name(prediction.path)}: {prediction.error}")
     return failed

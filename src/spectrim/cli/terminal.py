@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from spectrim.errors import printable, shown
+from spectrim.errors import printable, shown, shown_name
 from spectrim.tables import table_csv
 
 if TYPE_CHECKING:
@@ -70,8 +70,9 @@ def error_console(progress: bool | None = None) -> Console:
 
 
 def one_line(text: object) -> str:
-    """Text as one printable line."""
-    return printable(" ".join(str(text).split()))
+    """Text as one printable line; blanks within a line stay, as they may be those of a name."""
+    lines = (line.strip() for line in str(text).replace("\t", " ").splitlines())
+    return printable(" ".join(line for line in lines if line))
 
 
 def complain(console: Console, text: object) -> None:
@@ -202,7 +203,7 @@ def prediction_table(predictions: Iterable[FilePrediction], top: int) -> Table:
     table.columns[1].justify = "right"
     table.columns[1].no_wrap = True
     for prediction in predictions:
-        name = Text(one_line(prediction.path))
+        name = Text(one_line(shown_name(prediction.path)))
         if prediction.error is not None:
             table.add_row(name, "", Text(one_line(prediction.error), style="red"))
             continue

@@ -83,13 +83,27 @@ def read_rows(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> It
 def _check_header(path: Path, line: int, header: list[str], columns: Sequence[str], delimiter: str) -> None:
     lacking = [name for name in columns if name not in header]
     if lacking:
-        raise DataError(
-            f"{path}, line {line}: the header lacks {', '.join(lacking)}; separated by {delimiter!r} it has "
-            f"{shown(', '.join(map(repr, header)))}"
-        )
+        raise DataError(f"{path}, line {line}: the header lacks {', '.join(lacking)}; {described(header, delimiter)}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path}, line {line}: the header has {shown(', '.join(map(repr, twice)))} twice")
+
+
+def described(header: Sequence[str], delimiter: str) -> str:
+    """For an error: the names in a header, and what to do where another delimiter or blanks keep them from being read.
+
+    Args:
+        header: the names as they were read.
+        delimiter: by which they were.
+    """
+    text = f"separated by {delimiter!r} it has {shown(', '.join(map(repr, header)))}"
+    other = next((one for one in ";\t|," if one != delimiter and one in header[0]), None) if len(header) == 1 else None
+    if other is not None:
+        option = "$'delimiter=\\t'" if other == "\t" else f"'delimiter={other}'"
+        text += f"; its cells seem to be separated by {other!r}: a data set csv is told so by --set {option}"
+    elif any(name != name.strip() for name in header):
+        text += "; blanks are part of a name: remove them"
+    return text
 
 
 def csv_text(rows: Iterable[Sequence[object]], *, exact: bool = False) -> str:
@@ -185,7 +199,9 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not {error.encoding.upper()} text: {error.reason} at byte {error.start}") from error
+        raise DataError(
+            f"{path}: not {error.encoding.upper()} text: {error.reason} at byte {error.start}; save it as UTF-8"
+        ) from error
     except UnicodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from error
 

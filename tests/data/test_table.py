@@ -185,8 +185,9 @@ def test_labels_of_a_model_complete_those_of_its_test_set(tmp_path: Path) -> Non
         ("", r"labels\.csv is empty"),
         ("path,label\n", "holds no clips"),
         ("file,label\nx.wav,a\n", r"line 1: the header lacks path; separated by ',' it has 'file', 'label'"),
-        ("path;label\nx.wav;a\n", r"line 1: the header lacks path; separated by ',' it has 'path;label'"),
-        ("path,name\nx.wav,a\n", "one of the columns label and labels"),
+        ("path;label\nx.wav;a\n", r"lacks path; separated by ',' it has 'path;label'; .* --set 'delimiter=;'"),
+        ("path\tlabel\nx.wav\ta\n", r"seem to be separated by '\\t': a data set csv is told so by --set \$'delimiter"),
+        ("path,name\nx.wav,a\n", r"one of the columns label and labels; separated by ',' it has 'path', 'name'$"),
         ("path,label,labels\nx.wav,a,b\n", "one of the columns label and labels"),
         ("path,label,path\nx.wav,a,b\n", "line 1: the header has 'path' twice"),
         ("path,label\nx.wav,a\ny, z.wav,b\n", "line 3: 3 cells where the header has 2; cells are separated by ','"),
@@ -202,7 +203,10 @@ def test_labels_of_a_model_complete_those_of_its_test_set(tmp_path: Path) -> Non
         ),
         ("path,label\nclips/x.wav,a\nclips/y/../x.wav,a\n", r"line 3: .* is there twice"),
         ("path,label,split\nx.wav,a,dev\n", "line 2: split is 'dev'; allowed: train, validation, test"),
-        ("path, label\nx.wav,a\n", r"line 1: the header lacks label|one of the columns label"),
+        (
+            "path, label\nx.wav,a\n",
+            r"one of the columns label .* it has 'path', ' label'; blanks are part of a name: remove",
+        ),
         ("path,label,fold\nx.wav,a,first\n", "line 2: fold is 'first', not a whole number"),
         ("path,label,split\nx.wav,a,test\n", "no training clips, only test; a part that is there can be evaluated"),
         (f"path,label,split\nx.wav,a,{'x' * 9999}\n", r"line 2: split is 'x{70,150} … x{30,50}' \(10001 characters\)"),
@@ -222,7 +226,7 @@ def test_a_relative_path_and_an_absolute_one_are_one_clip(tmp_path: Path) -> Non
 
 def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"path,label\nx.wav,\xff\n")
-    with pytest.raises(DataError, match="not UTF-8 text: invalid start byte at byte 17"):
+    with pytest.raises(DataError, match="not UTF-8 text: invalid start byte at byte 17; save it as UTF-8"):
         opened(tmp_path)
 
 

@@ -16,7 +16,7 @@ from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
 from spectrim.data.splits import check_folds, complete, divide, groups_of, in_part
 from spectrim.errors import DataError, InvalidSetting, brief
-from spectrim.tables import read_rows, refuse_twice, whole_number
+from spectrim.tables import described, read_rows, refuse_twice, whole_number
 
 TABLE = "labels.csv"
 
@@ -170,7 +170,8 @@ def _read(path: Path, delimiter: str, label_separator: str, group: str | None) -
     for line, cells in read_rows(path, ("path",), delimiter=delimiter):
         where = f"{path}, line {line}"
         if ("label" in cells) == ("labels" in cells):
-            raise DataError(f"{path}: its header must have one of the columns label and labels")
+            said = described(list(cells), delimiter)
+            raise DataError(f"{path}: its header must have one of the columns label and labels; {said}")
         multi_label = "labels" in cells
         split, fold = cells.get("split"), cells.get("fold")
         if group is not None and group not in cells:

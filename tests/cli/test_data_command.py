@@ -200,6 +200,23 @@ def test_a_data_set_is_packed_and_checked(esc50: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "again").exists()
 
 
+def test_a_packing_that_is_complete_stays_as_it_is(tmp_path: Path) -> None:
+    sounds, packed = make_folder(tmp_path / "sounds", {"cat": 4, "dog": 4}), tmp_path / "packed"
+    shares = ["--set", "test_share=0.25", "--set", "validation_share=0.25"]
+    command = ["pack", "folder", sounds, "--output", packed, *shares]
+    assert run(*command)[0] == 0
+    before = {path.name: path.stat().st_mtime_ns for path in packed.iterdir()}
+    said = f"spectrim: {packed} is complete already; it does not say what {sounds} held then\n"
+    assert run(*command, "--resume") == (0, "", said)
+    assert {path.name: path.stat().st_mtime_ns for path in packed.iterdir()} == before
+    for other, words in (
+        ("--rate=8000", "sampling_rate is 8000; allowed: 16000"),
+        ("--set=seed=1", "options.seed is 1"),
+    ):
+        code, out, err = run(*command, other, "--resume")
+        assert (code, out) == (2, "") and words in err
+
+
 def test_a_full_disk_while_packing_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

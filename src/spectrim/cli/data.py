@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -260,6 +261,9 @@ def pack(
         raise InvalidSetting("rate", rate, "none with --format original, which keeps the rate of each file")
     given = {} if rate is None else {"sampling_rate": rate}
     console = error_console(progress)
+    if resume and _packed_so(output, name, None if form == "original" else given.get("sampling_rate", 16000), change):
+        complain(console, f"{output} is complete already; it does not say what {root} held then")
+        return
     try:
         with stage_progress(console, progress) as tell:
             report = run(
@@ -293,6 +297,22 @@ def pack(
     }
     out.print(facts_table(counts))
     put(f"{output}: use it in place of {root}")
+
+
+def _packed_so(output: Path, name: str, rate: int | None, change: list[str] | None) -> bool:
+    """Whether a packing is complete; `InvalidSetting` where it was made with other settings."""
+    from spectrim.data import find_data_set
+    from spectrim.data.packed import DESCRIPTION, is_packed
+    from spectrim.files import refuse_another_run
+
+    if not is_packed(output):
+        return False
+    options = {**find_data_set(name).defaults, **data_options(change)}
+    options.pop("bad_share", None)
+    settings = {"data_set": name, "options": options, "sampling_rate": rate}
+    before = json.loads((output / DESCRIPTION).read_text("utf-8"))
+    refuse_another_run(settings, {key: before.get(key) for key in settings}, output)
+    return True
 
 
 @plainly

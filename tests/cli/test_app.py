@@ -297,6 +297,10 @@ def test_tracks_of_events(checkpoint: str, clips: list[str], tmp_path: Path) -> 
             ["--output", "rows.parquet", "--format", "csv"],
             "format is 'csv'; allowed: parquet, as rows.parquet is",
         ),
+        (
+            ["-o", "rows.json"],
+            "output is 'rows.json'; allowed: a name that ends in .jsonl: an object a line is written",
+        ),
     ],
 )
 def test_an_option_that_would_say_nothing_is_refused(options: list[str], message: str) -> None:

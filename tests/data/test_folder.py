@@ -157,8 +157,14 @@ def test_folders_that_cannot_be_meant(tmp_path: Path, folders: tuple[str, ...], 
         ({"test_share": 0.5, "validation_share": 0.5}, r"validation_share \+ test_share is 1.0"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 0.5}, "seed is 0.5"),
-        ({"test_share": 0.02}, r"test_share is 0\.02; .*holds out 3 to 57 of 60 clips, not 1"),
-        ({"validation_share": 0.02}, r"validation_share is 0\.02; .*holds out 3 to 51 of 54 clips, not 1"),
+        (
+            {"test_share": 0.02},
+            r"holds out 3 to 57 of 60 clips, not 1, .*; e\.g\. --set test_share=0\.05 --set validation_share=0\.05$",
+        ),
+        (
+            {"validation_share": 0.02},
+            r"holds out 3 to 51 of 54 clips, not 1, .*; e\.g\. --set validation_share=0\.05$",
+        ),
         ({"test_share": 0.97, "validation_share": 0.02}, r"test_share is 0\.97; .* not 58"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -149,25 +150,23 @@ def complete(
     total = len(parts["train"])
     if "validation" not in parts:
         if "test" not in parts:
-            count = round(test_share * total)
             parts["train"], parts["test"] = _split(
-                parts["train"], count, "test_share", test_share, seed, stratify, leave=2
+                parts["train"], total, "test_share", test_share, seed, stratify, leave=2
             )
-        count = round(validation_share * total)
         parts["train"], parts["validation"] = _split(
-            parts["train"], count, "validation_share", validation_share, seed, stratify
+            parts["train"], total, "validation_share", validation_share, seed, stratify
         )
     return parts["validation"] if part == "test" and "test" not in parts else parts[part]
 
 
 def _split(
-    recordings: Sequence[Recording], count: int, field: str, share: float, seed: int, stratify: bool, leave: int = 1
+    recordings: Sequence[Recording], total: int, field: str, share: float, seed: int, stratify: bool, leave: int = 1
 ) -> tuple[list[Recording], list[Recording]]:
-    """Hold out ``count`` recordings by scikit-learn's ``train_test_split``: the rest, and those held out, in order.
+    """Hold out a share of ``total`` recordings by scikit-learn's ``train_test_split``: the rest, and those, in order.
 
     Where there are groups, whole ones are held out, so that it is about as many, and ``leave`` groups stay.
     """
-    groups = groups_of(recordings)
+    groups, count = groups_of(recordings), round(share * total)
     if groups is not None:
         count = max(1, count)
         rest, held_out = _split_groups(recordings, groups, count, seed, stratify, leave)
@@ -191,7 +190,12 @@ def _split(
     least = max(1, len(sizes))
     if not least <= count <= len(recordings) - least:
         allowed = f"a share that holds out {least} to {len(recordings) - least} of {len(recordings)} clips, not {count}"
-        raise InvalidSetting(field, share, allowed + (", with as many clips as labels on both sides" if sizes else ""))
+        allowed += ", with as many clips as labels on both sides" if sizes else ""
+        fitting = math.ceil(100 * least / total) / 100
+        if least <= round(fitting * total) <= len(recordings) - least:
+            other = f" --set validation_share={fitting}" if field == "test_share" and total >= 3 * least else ""
+            allowed += f"; e.g. --set {field}={fitting}{other}"
+        raise InvalidSetting(field, share, allowed)
     rest, held_out = sklearn.model_selection.train_test_split(
         numbers, test_size=count, random_state=seed, stratify=labels
     )

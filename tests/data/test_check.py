@@ -12,13 +12,22 @@ from transformers import ASTFeatureExtractor
 
 from spectrim.audio import files as audio
 from spectrim.data import check as checking
-from spectrim.data.check import LogMelStatistics, check
+from spectrim.data.check import LogMelStatistics, check, look_alikes
 from spectrim.errors import DataError, InvalidSetting
 
 
 def waveforms(lengths: list[int]) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.normal(0, 10 ** random.uniform(-3, -1), n).astype(np.float32) for n in lengths]
+
+
+def test_labels_that_look_alike_are_told_apart() -> None:
+    assert look_alikes(["Dog", "cat", "dog", "dog ", "d\u00f6g", "do\u0308g"]) == [
+        "'dog' differs from 'Dog' only by upper and lower case",
+        "'dog ' differs from 'Dog' only by upper and lower case and blanks",
+        "'do\u0308g' differs from 'd\u00f6g' only by normalisation of Unicode",
+    ]
+    assert look_alikes(["dog", " dog"]) == ["' dog' differs from 'dog' only by blanks"]
 
 
 def test_statistics_are_those_of_the_real_frames() -> None:

@@ -25,7 +25,7 @@ from spectrim.cli.common import (
     plainly,
     put,
 )
-from spectrim.errors import InvalidSetting, one_of
+from spectrim.errors import InvalidSetting, one_of, shown_name
 
 if TYPE_CHECKING:
     from spectrim.data.check import Report
@@ -202,6 +202,7 @@ def _part_rows(report: Report) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: int) -> None:
     from spectrim.cli.terminal import facts_table, rows_table
+    from spectrim.data.check import look_alikes
 
     rows = _part_rows(report)
     decimals = dict.fromkeys(("hours", "shortest_s", "mean_s", "longest_s"), "{:.2f}".format)
@@ -213,9 +214,11 @@ def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: i
         for what, names in (
             ("missing", part.missing),
             ("unreadable", [f"{file}: {reason}" for file, reason in part.broken.items()]),
-            ("labels without clips", part.empty_labels),
+            ("labels without clips", [shown_name(label) for label in part.empty_labels]),
         ):
             _print_names(out, f"{name}: {len(names)} {what}", names, max_listed)
+    alike = look_alikes(list(report.parts["train"].per_label))
+    _print_names(out, f"{len(alike)} labels look like another", alike, max_listed)
     fields = ", ".join(f"{field}: {found[field]:.6g}" for field in ("mean", "std", "max_length"))
     out.print(facts_table({**found, "in a recipe": f"model: {{fields: {{{fields}}}}}"}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -101,6 +102,20 @@ class Report:
     max_length: int
     cut: int
     failures: list[str]
+
+
+def look_alikes(labels: Sequence[str]) -> list[str]:
+    """Of labels that differ only by what is easily overlooked, each pair and what that is, in words."""
+    found: list[str] = []
+    seen: dict[str, tuple[str, str]] = {}
+    for label in labels:
+        normal = unicodedata.normalize("NFC", label)
+        first, other = seen.setdefault(" ".join(normal.casefold().split()), (label, normal))
+        if first != label:
+            how = ["upper and lower case"] if other.split() != normal.split() else []
+            how += ["blanks"] if other.casefold() != normal.casefold() else []
+            found.append(f"{label!r} differs from {first!r} only by {' and '.join(how) or 'normalisation of Unicode'}")
+    return found
 
 
 class LogMelStatistics:

@@ -169,6 +169,7 @@ def test_padding_can_be_left_out_of_short_files(tmp_path: Path) -> None:
             ("predict", "clip.wav", "--criterion", "value-norm"),
             "criterion is 'value-norm'; allowed: 'value_norm', perhaps",
         ),
+        (("predict", "clip.wav", "--criterion", "attention"), "criterion is 'attention'; allowed: 'auto', perhaps"),
         (("train", "spc2-ast", "--data", ".", "--output", "run", "--frames", "312"), "together with --init"),
     ],
 )

@@ -359,6 +359,7 @@ def test_times_are_medians_over_runs(models: str, root: Path, monkeypatch: pytes
         ({"criteria": "loudness"}, "criterion is 'loudness'; allowed: one of auto"),
         ({"model": "MODEL", "seeds": [], "reducer": "shrink"}, "reducer is 'shrink'"),
         ({"criteria": ["loudness"]}, "criterion is 'loudness'; allowed: one of auto"),
+        ({"criteria": ["attention"]}, "criterion is 'attention'; allowed: 'auto', perhaps; one of auto"),
         ({"criteria": []}, "criterion is"),
         ({"part": "everything"}, "part is 'everything'"),
         ({"data_set": "birds"}, "data set is 'birds'"),

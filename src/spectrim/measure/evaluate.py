@@ -20,7 +20,7 @@ from spectrim.measure.metric_intervals import RESAMPLES
 from spectrim.measure.runs import Job, Run, class_rows, facts_of, judge, plain, point_confusions, result_rows, run_row
 from spectrim.measure.scoring import Progress, check_measurable, label_columns, score_part
 from spectrim.network.transformer import AudioTransformer
-from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA
+from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA, nearest_criterion
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_blocks, several_rates
 from spectrim.pruning.reducers import REDUCERS
 
@@ -204,7 +204,7 @@ def _criteria(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
         raise InvalidSetting("criterion", list(criteria), one_of((AUTO, *CRITERIA)))
     for criterion in criteria:
         if criterion not in (AUTO, *CRITERIA):
-            raise InvalidSetting("criterion", criterion, one_of((AUTO, *CRITERIA)))
+            raise InvalidSetting("criterion", criterion, nearest_criterion(str(criterion)))
     return criteria
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from spectrim.errors import InvalidSetting, nearest_of, one_of
 from spectrim.pruning.counts import count_kept
-from spectrim.pruning.criteria import AUTO, CRITERIA
+from spectrim.pruning.criteria import AUTO, CRITERIA, nearest_criterion
 from spectrim.pruning.plan import BlockPlan, Encoder, Reducer
 from spectrim.pruning.reducers import REDUCERS, Keep, ReferenceDrop
 
@@ -67,7 +67,7 @@ class Pruning:
         object.__setattr__(self, "time_segments", _whole("time_segments", self.time_segments, 1))
         object.__setattr__(self, "attention_mass", _mass(self.attention_mass))
         if not isinstance(self.criterion, str) or self.criterion not in (AUTO, *CRITERIA):
-            raise InvalidSetting("criterion", self.criterion, nearest_of(str(self.criterion), (AUTO, *CRITERIA)))
+            raise InvalidSetting("criterion", self.criterion, nearest_criterion(str(self.criterion)))
         if not isinstance(self.reducer, str) or self.reducer not in REDUCERS:
             raise InvalidSetting("reducer", self.reducer, nearest_of(str(self.reducer), REDUCERS))
         for name in ("drop_padding", "reference_compat"):

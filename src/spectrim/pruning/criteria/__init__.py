@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from spectrim.errors import nearest_of, one_of
 from spectrim.pruning.criteria.attention import (
     attend_and_score,
     cls_attention,
@@ -137,3 +138,9 @@ BACKBONE_CRITERIA = {
 for EAT, the Keyword Transformer and PaSST, whose heads read [CLS], that of AST; for SSAST, whose head reads the mean of
 the patches and whose [CLS] nothing trains, and for BEATs and CED, which read that mean and have no [CLS], that of
 AudioMAE."""
+
+
+def nearest_criterion(name: str) -> str:
+    """Word the names of criteria for an error about an unknown one; ``attention`` is what comparisons call `AUTO`."""
+    names = (AUTO, *CRITERIA)
+    return f"{AUTO!r}, perhaps; {one_of(names)}" if name == "attention" else nearest_of(name, names)

@@ -324,10 +324,8 @@ def predict_form(form: str | None, output: Path | None, resume: bool) -> str:
         if not known:
             raise InvalidSetting("output", str(output), "a name that ends in .csv, .jsonl or .parquet, or --format")
         if ending == "json":
-            allowed = (
-                "a name that ends in .jsonl: an object a line is written, which is no JSON as a whole; or --format"
-            )
-            raise InvalidSetting("output", str(output), allowed)
+            wanted = "a name that ends in .jsonl: an object a line is written, which is no JSON as a whole; or --format"
+            raise InvalidSetting("output", str(output), wanted)
         form = named
     elif output is not None and known and named not in (form, "table"):
         raise InvalidSetting("format", form, f"{named}, as {output} is called, or another name")

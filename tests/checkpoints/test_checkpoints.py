@@ -303,7 +303,7 @@ def test_pruning_that_nothing_was_trained_with_is_warned_of(tmp_path: Path) -> N
 
 def test_statistics_that_nothing_says_are_warned_of(tmp_path: Path) -> None:
     path = save(tmp_path, official_ast(labels=50))
-    with pytest.warns(UserWarning, match="give mean= and std="):
+    with pytest.warns(UserWarning, match=r"give mean= and std= to spectrim\.from_pretrained; commands take the folder"):
         from_pretrained(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -254,7 +254,7 @@ LAYOUTS: dict[str, Layout] = {
         ignored=(r"v\.head(_dist)?\.(weight|bias)",),
         labels=SPEECH_COMMANDS,
         alike={
-            "pooling": "a fine-tuned SSAST has the same names and shapes: if it is one, say "
+            "pooling": "a fine-tuned SSAST has the same names and shapes: if it is one, give "
             'pooling="mean_normed_patches", criterion="mean_attention"'
         },
     ),

@@ -16,6 +16,9 @@ from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.pruning import Pruning
 from spectrim.pruning.reducers import REDUCERS
 
+TO_PYTHON = "to spectrim.from_pretrained; commands take the folder that save_pretrained then writes"
+"""Where settings of a checkpoint are given that no command has an option for."""
+
 
 class UntrainedPruning(UserWarning):
     """Patches are dropped by a ranking, in a model that nothing says was trained so."""
@@ -54,7 +57,7 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
         )
     for name, words in layout.alike.items():
         if name not in settings and checkpoint.outputs:
-            warnings.warn(f"{checkpoint.title}: {words}", AmbiguousCheckpoint, stacklevel=3)
+            warnings.warn(f"{checkpoint.title}: {words} {TO_PYTHON}", AmbiguousCheckpoint, stacklevel=3)
     if words := layout.left_out(source):
         warnings.warn(f"{checkpoint.title}: {words}", stacklevel=3)
     if layout.licence:
@@ -64,7 +67,7 @@ def warn_about(checkpoint: Checkpoint, settings: Mapping[str, Any], pruning: Pru
     if not said and not fresh_head and checkpoint.outputs != len(audioset_labels()):
         warnings.warn(
             f"{checkpoint.title} does not say with which mean and std its log-mel was normalised; AudioSet's are "
-            "taken. If it was trained with others, give mean= and std=",
+            f"taken. If it was trained with others, give mean= and std= {TO_PYTHON}",
             stacklevel=3,
         )
 

@@ -54,7 +54,9 @@ def test_the_table_says_values_intervals_costs_and_what_they_stand_for(models: P
     assert f"{row['AUC']:.4f}" in lines[2]
     assert f"{row['macs_saved']:.1%}" in lines[2]
     assert "12 clips, 3 labels; intervals: 95 %, percentiles of 1000 bootstrap resamples of the 12 clips" in out
-    assert "the model alone, batches of 32 in turn, beside 0 decoding process(es)" in out
+    assert "ms a clip: none, as the first batch is not timed, nor one of fewer clips than 32; a smaller" in out
+    out = run(*on(models, root, "--fold", 1, "--keep-rates", "0.4", "--batch-size", 4))[1]
+    assert "the model alone, batches of 4 in turn, beside 0 decoding process(es)" in out
 
 
 def test_csv_and_json_hold_the_same_rows(models: Path, root: Path) -> None:

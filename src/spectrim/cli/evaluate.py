@@ -256,10 +256,16 @@ def _print_facts(console: Console, found: Evaluation) -> None:
     for metric, labels in facts["undefined"].items():
         if labels:
             lines.append(f"{metric} is not defined for {len(labels)} labels, and left out there: {_listed(labels)}")
-    lines.append(
-        f"ms a clip: the model alone, batches of {facts['batch_size']} in turn, beside {facts['workers']} decoding "
-        f"process(es), {machine['torch_threads']} threads, {machine['processor']}, {machine['device']}"
-    )
+    if all(row["ms_per_clip"] is None for row in found.rows):
+        lines.append(
+            f"ms a clip: none, as the first batch is not timed, nor one of fewer clips than {facts['batch_size']}; "
+            "a smaller --batch-size gives more batches"
+        )
+    else:
+        lines.append(
+            f"ms a clip: the model alone, batches of {facts['batch_size']} in turn, beside {facts['workers']} decoding "
+            f"process(es), {machine['torch_threads']} threads, {machine['processor']}, {machine['device']}"
+        )
     lines += [
         f"keep rate {row['keep_rate']:g}, {_method(row)}: less than one point lost? {row['under_one_point']}"
         + (f": {row['why']}" if row["why"] else "")

@@ -160,7 +160,7 @@ def check(
     elif form == "csv":
         put(rows_csv([{**files, **labels} for files, labels in _part_rows(report)], found), end="")
     else:
-        _print_report(out_console(), report, found, max_listed)
+        _print_report(out_console(), report, found, max_listed, root if root.is_dir() else root.parent)
     for failure in report.failures:
         complain(console, failure)
     if write_recipe is not None:
@@ -200,7 +200,7 @@ def _part_rows(report: Report) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return rows
 
 
-def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: int) -> None:
+def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: int, folder: Path) -> None:
     from spectrim.cli.terminal import facts_table, rows_table
     from spectrim.data.check import look_alikes
 
@@ -212,7 +212,7 @@ def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: i
     out.print(rows_table(per_label, **{**whole, "median_clips": "{:g}".format}))
     for name, part in report.parts.items():
         for what, names in (
-            ("missing", part.missing),
+            ("missing", [_why_missing(file, folder) for file in part.missing]),
             ("unreadable", [f"{file}: {reason}" for file, reason in part.broken.items()]),
             ("labels without clips", [shown_name(label) for label in part.empty_labels]),
         ):
@@ -221,6 +221,15 @@ def _print_report(out: Any, report: Report, found: dict[str, Any], max_listed: i
     _print_names(out, f"{len(alike)} labels look like another", alike, max_listed)
     fields = ", ".join(f"{field}: {found[field]:.6g}" for field in ("mean", "std", "max_length"))
     out.print(facts_table({**found, "in a recipe": f"model: {{fields: {{{fields}}}}}"}))
+
+
+def _why_missing(file: str, folder: Path) -> str:
+    """A file that counts as missing, with the reason where something else is there."""
+    from spectrim.audio.remote import is_url
+
+    if is_url(file):
+        return f"{file}: a URL, and only files are read here; download it, and name the file"
+    return f"{file}: a folder" if (folder / file).is_dir() else file
 
 
 def _print_names(out: Any, title: str, names: Sequence[str], max_listed: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from spectrim.errors import InvalidSetting
 from spectrim.files import (
+    SoleWriter,
     file_beside,
     folder_beside,
     name_with,
@@ -128,6 +129,14 @@ def test_no_output_is_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.Mo
             refuse_input(output, ["other.wav", "s3://bucket/b.wav", "a\0b", "a" * 300, "a.wav"])
     for output in ("b.csv", "a" * 300, tmp_path):
         refuse_input(output, ["a.wav", "b.csv", tmp_path])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder in which nobody can make a file")
+def test_where_nothing_can_be_written_is_not_another_run() -> None:
+    with pytest.raises(
+        InvalidSetting, match=r"output is '/proc/x'; allowed: a name in a folder that can be written in"
+    ):
+        SoleWriter("/proc/x")
 
 
 @pytest.mark.parametrize("beside", [file_beside, folder_beside])

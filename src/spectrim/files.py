@@ -239,7 +239,7 @@ class SoleWriter:
         field: how an error calls it.
 
     Raises:
-        InvalidSetting: another run has it.
+        InvalidSetting: another run has it, or nothing can be written there.
     """
 
     def __init__(self, path: str | os.PathLike[str], field: str = "output") -> None:
@@ -248,6 +248,8 @@ class SoleWriter:
         try:
             self._lock.acquire()
         except Timeout as error:
+            if why := _unwritable(Path(self._lock.lock_file)):
+                raise InvalidSetting(field, str(path), f"a name in a folder that can be written in ({why})") from error
             allowed = "a name that no other run is writing now; wait for that run, or end it"
             raise InvalidSetting(field, str(path), allowed) from error
 
@@ -256,6 +258,15 @@ class SoleWriter:
         if self._lock.is_locked:
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
+
+
+def _unwritable(file: Path) -> str | None:
+    """Why a file that is not there cannot be made; None where it is there, or can be."""
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | NO_LINK, 0o666))
+    except OSError as error:
+        return None if file.exists() else error.strerror
+    return None
 
 
 @contextmanager

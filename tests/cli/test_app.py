@@ -345,6 +345,8 @@ def test_resume_of_a_complete_file(checkpoint: str, clips: list[str]) -> None:
     code, _, err = run("predict", *clips, *options)
     assert code == 2
     assert "this file is complete, and clip [0].wav and 1 more are not in it" in err
+    code, _, err = run("predict", *clips[:3], *options)
+    assert code == 2 and "this file is complete, and clip [0].wav is not in it" in err
 
 
 def test_disk_errors_are_one_line(checkpoint: str, clips: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def benchmark(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; default: as torch chooses.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes, for --clips.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
     form: FormatOption = "table",
     progress: ProgressOption = None,
 ) -> None:

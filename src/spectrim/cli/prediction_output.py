@@ -114,6 +114,7 @@ def open_sink(
     failed = sum(error is not None for error in file.done.values())
     if file.complete and (left.files or left.errors):
         missing = [*left.files, *(error.source for error in left.errors)]
-        allowed = f"another name: this file is complete, and {missing[0]} and {len(missing) - 1} more are not in it"
+        lacking = f"{missing[0]} and {len(missing) - 1} more are" if missing[1:] else f"{missing[0]} is"
+        allowed = f"another name: this file is complete, and {lacking} not in it"
         raise InvalidSetting("output", str(output), allowed)
     return file, None if file.complete else left, failed

@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    sources = audio_files(given.folder)[: given.clips]
+    sources = audio_files(given.folder)[: given.clips] if given.folder.is_dir() else []
     if not sources:
         raise SystemExit(f"{given.folder} holds no sound files")
     found: dict[str, Any] = {"clips": len(sources), "repeats": given.repeats}

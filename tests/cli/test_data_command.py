@@ -114,7 +114,7 @@ def test_long_lists_are_cut(tmp_path: Path, most: int, listed: int) -> None:
         (["check", "esc50", ".", "--set", "split=9"], "option split is 9; allowed: one of bad_share"),
         (["check", "csv", ".", "--set", "delimiter=;;"], "delimiter is ';;'; allowed: one character"),
         (["check", "esc50", ".", "--max-length", "100"], "max_length is 100"),
-        (["check", "esc50", ".", "--max-listed", "-1"], "max-listed"),
+        (["check", "esc50", ".", "--max-listed", "-1"], "max_listed"),
         (["check", "esc50", ".", "--init", "a.pth"], "init is 'a.pth'; allowed: together with --write-recipe"),
         (["check", "esc50", ".", "--stride", "10"], "stride is '10'; allowed: together with --write-recipe"),
         (["check", "esc50", ".", "--frames", "512"], "frames is 512; allowed: together with --write-recipe"),

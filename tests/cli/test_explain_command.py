@@ -82,7 +82,7 @@ def test_forms(clip: str, checkpoint: str, form: str) -> None:
     [
         (["clip.wav", "other.wav"], 2, "CLIP is 'clip.wav other.wav'; allowed: one file"),
         (["clip.wav", "--keep-rate", "1.5"], 2, "keep_rate is 1.5; allowed: a number in (0, 1]"),
-        (["clip.wav", "--output", "clip.wav"], 2, "output is 'clip.wav'; allowed: a folder"),
+        (["clip.wav", "--output", "clip.wav"], 2, "output is 'clip.wav'; allowed: another name: that file is read"),
         (["clip.wav", "--format", "xml"], 2, "format is 'xml'"),
         (["none.wav"], 1, "none.wav: no such file"),
         (["."], 1, "is a folder"),

@@ -162,10 +162,10 @@ def test_recordings_of_a_pack_act_as_a_list_of_them(words: Path, packed_words: P
 
 def test_pre_training_hears_the_training_part(words: Path, packed_words: Path) -> None:
     settings = PretrainDataSettings(name="spoken-commands", held_out=3)
-    for files, packed in zip(*(recordings_of(settings, root, 0) for root in (words, packed_words)), strict=True):
+    for files, packed in zip(*(recordings_of(settings, root, 0, 16000) for root in (words, packed_words)), strict=True):
         assert [(one.id, one.labels) for one in packed] == [(one.id, ()) for one in files]
     with pytest.raises(InvalidSetting, match=r"data.name is None; allowed: spoken-commands, from which"):
-        recordings_of(PretrainDataSettings(), packed_words, 0)
+        recordings_of(PretrainDataSettings(), packed_words, 0, 16000)
 
 
 def test_check_and_split_know_a_pack(words: Path, packed_words: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_fold_takes_the_place_of_no_part_of_a_packed_table(tmp_path: Path) -> 
 
 def test_what_a_pack_holds_out_is_not_heard_from_another_folder(words: Path, packed_words: Path) -> None:
     settings = PretrainDataSettings(name="spoken-commands", held_out=3)
-    unheard = [recordings_of(settings, root, 0)[2] for root in (words, packed_words)]
+    unheard = [recordings_of(settings, root, 0, 16000)[2] for root in (words, packed_words)]
     assert len(unheard[0]) > 3
     for recordings in unheard:
         with pytest.raises(InvalidSetting, match=f"not held out: {len(unheard[0])} of its files are"):

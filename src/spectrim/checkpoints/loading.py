@@ -103,7 +103,8 @@ def from_pretrained(
     check_stride(stride)
     names = None if labels is None else check_labels(labels)
     described = _described(source, stride, frames)
-    only_described, frames = frames is None, described.frames if frames is None else frames
+    said = described.frames if frames is None else None
+    frames = said if frames is None else frames
     checkpoint = open_checkpoint(read_source(described))
     model = build_model(
         checkpoint,
@@ -113,8 +114,8 @@ def from_pretrained(
         pruning=given_pruning(checkpoint.config.pruning, pruning, flat),
     )
     warn_about(checkpoint, given, model.config.pruning, fresh_head=names is not None)
-    if only_described and names is None:
-        warn_of_length(checkpoint, model.config.max_length)
+    if said is not None and names is None:
+        warn_of_length(checkpoint, said)
     return model.float()
 
 

@@ -111,8 +111,10 @@ def test_a_damaged_entry_is_made_anew(model: AudioTransformer, tmp_path: Path, m
     path.unlink()
     export_cache.exported_file(model, "mark", "fp32")
     assert export_cache.exported_file(model, "other", "fp32") != path
+    monkeypatch.setattr(export_cache, "GRAPH", export_cache.GRAPH + 1)
+    assert export_cache.exported_file(model, "mark", "fp32") != path
     assert written[:4] == [path] * 4
-    assert len(written) == 5
+    assert len(written) == 6
 
 
 def test_the_cache_is_bounded(model: AudioTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

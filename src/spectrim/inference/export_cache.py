@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 VERSIONS = ("spectrim", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 
+GRAPH = 2
+"""Raised when the same model is written as another graph: a file of the old one is then none that is looked for."""
+
 
 def cache_folder() -> Path:
     """The folder of everything here, which may be deleted at any time.
@@ -57,7 +60,7 @@ _ADVICE = "let HF_ASSETS_CACHE name a folder that can be written to, or run with
 
 def entry_name(settings: Mapping[str, Any]) -> str:
     """A few digits that stand for settings and for the versions of all that has a say."""
-    content = {**settings, "versions": {name: version_of(name) for name in VERSIONS}}
+    content = {**settings, "graph": GRAPH, "versions": {name: version_of(name) for name in VERSIONS}}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -172,6 +173,21 @@ def test_a_wrong_option(root: Path, options: dict[str, object], words: str) -> N
     for part in PARTS:
         with pytest.raises(InvalidSetting, match=words):
             opened(root, part, **options)
+
+
+@pytest.mark.parametrize("clips", [2, 3, 4, 5, 7])
+def test_shares_that_are_named_instead_work(tmp_path: Path, clips: int) -> None:
+    """Of two clips a class none does: three parts take three."""
+    make_folder(tmp_path, dict.fromkeys("abc", clips))
+    with pytest.raises(InvalidSetting) as refused:
+        opened(tmp_path, "train")
+    named = dict(re.findall(r"--set (\w+)=([\d.]+)", str(refused.value)))
+    assert bool(named) == (clips > 2)
+    if named:
+        sizes = [len(opened(tmp_path, part, **{name: float(value) for name, value in named.items()})) for part in PARTS]
+        assert sum(sizes) == 3 * clips and min(sizes) >= 3
+    else:
+        assert str(refused.value).endswith("; or add clips, or say yourself which belong to train, validation and test")
 
 
 def test_a_class_of_one_clip_cannot_be_split(tmp_path: Path) -> None:

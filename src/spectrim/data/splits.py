@@ -191,10 +191,13 @@ def _split(
     if not least <= count <= len(recordings) - least:
         allowed = f"a share that holds out {least} to {len(recordings) - least} of {len(recordings)} clips, not {count}"
         allowed += ", with as many clips as labels on both sides" if sizes else ""
+        shares = ("test_share", "validation_share") if field == "test_share" else (field,)
         fitting = math.ceil(100 * least / total) / 100
-        if least <= round(fitting * total) <= len(recordings) - least:
-            other = f" --set validation_share={fitting}" if field == "test_share" and total >= 3 * least else ""
-            allowed += f"; e.g. --set {field}={fitting}{other}"
+        held = round(fitting * total)
+        if least <= held and len(shares) * held + least <= len(recordings):
+            allowed += "; e.g. " + " ".join(f"--set {name}={fitting}" for name in shares)
+        else:
+            allowed += "; or add clips, or say yourself which belong to train, validation and test"
         raise InvalidSetting(field, share, allowed)
     rest, held_out = sklearn.model_selection.train_test_split(
         numbers, test_size=count, random_state=seed, stratify=labels

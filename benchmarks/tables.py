@@ -51,6 +51,15 @@ SHOWN_IN_SHORT = (
     ),
 )
 
+WAYS = {
+    "transformers, sdpa": "transformers' AST with SDPA",
+    "spectrim": "`spectrim predict`, as it is (float32)",
+    "spectrim, bf16": "`--precision bf16`",
+    "spectrim, OpenVINO bf16": "`--backend openvino --precision bf16`",
+    "spectrim, ONNX Runtime int8": "`--backend onnxruntime --precision int8`",
+}
+"""What a user can type, by contender."""
+
 Results = Mapping[str, Any]
 
 
@@ -157,6 +166,20 @@ def readme(results: Results) -> str:
     header = ["AST-B/16, 10 s", "keep rate", "G MACs"]
     header += [cell for batch in (1, 8) for cell in (f"ms a clip, batch {batch}", "speed-up")]
     return table(header, lines)
+
+
+def ways(results: Results) -> str:
+    """AST-B/16 on 10 s: how many times as fast each way to run it is, by keep rate and batch size."""
+    lines = []
+    for name, typed in WAYS.items():
+        cells = []
+        for batch in (1, 8):
+            for rate in (1.0, 0.7, 0.5):
+                row = row_of(results["rows"], "ast-10s", batch, name, rate)
+                cells.append(NONE if row is None else speed_up(results, "ast-10s", batch, row))
+        lines.append([typed, *cells])
+    points = [f"batch {batch}, r={rate}" for batch in (1, 8) for rate in ("1", "0.7", "0.5")]
+    return table(["times as fast", *points], lines)
 
 
 def everything(results: Results, case: str) -> str:
@@ -461,6 +484,7 @@ def voices_ranked(results: Results, group: str) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "readme": ("speed", readme),
+    "ways": ("speed", ways),
     **{case: ("speed", lambda results, case=case: everything(results, case)) for case in CASES},
     "targets": ("speed", all_targets),
     "speed-machine": ("speed", machine),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from spectrim.errors import InvalidSetting
 from spectrim.files import (
@@ -139,6 +140,39 @@ def test_where_nothing_can_be_written_is_not_another_run() -> None:
         SoleWriter("/proc/x")
 
 
+def test_without_locks_files_are_written_and_leftovers_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectrim.files.fcntl", None)
+    unlink = Path.unlink
+
+    def of_closed_files(path: Path, missing_ok: bool = False) -> None:
+        """Windows removes nothing that is open."""
+        assert str(path) not in [os.path.realpath(opened) for opened in Path("/proc/self/fd").glob("*")]
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", of_closed_files)
+    (tmp_path / "a.txt.partial").write_text("left behind")
+    write_text(tmp_path / "a.txt", "whole")
+    with pytest.raises(RuntimeError), file_beside(tmp_path / "a.txt"):
+        raise RuntimeError
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("a.txt", "whole")]
+
+
+def test_a_name_that_is_cut_has_room_for_all_that_is_written_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / name_with("é" * 200, ".txt")
+    with sole_writer(path), file_beside(path, ".partial.journal"), file_beside(path, ".partial.journal"):
+        assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_run_that_came_too_late_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(_: FileLock) -> None:
+        raise Timeout(str(tmp_path / ".a.lock"))
+
+    monkeypatch.setattr(FileLock, "acquire", too_late)
+    with pytest.raises(InvalidSetting, match="a name that no other run is writing now"):
+        SoleWriter(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("beside", [file_beside, folder_beside])
 def test_a_full_disk_names_what_was_written(beside: Any, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space") as full, beside(tmp_path / "a"):
@@ -152,7 +186,7 @@ def test_a_full_disk_names_what_was_written(beside: Any, tmp_path: Path) -> None
 def test_a_name_that_is_not_utf8_is_written_out_in_text_and_json(tmp_path: Path) -> None:
     name = os.fsdecode(b"dog\xe9.flac")
     write_text(tmp_path / "a.csv", f"ä,{name}\n")
-    assert (tmp_path / "a.csv").read_text("utf-8") == "ä,dog\\udce9.flac\n"
+    assert (tmp_path / "a.csv").read_text("utf-8") == "ä,dog\\xe9.flac\n"
     write_json(tmp_path / "a.json", [name])
     assert json.loads((tmp_path / "a.json").read_text("utf-8")) == [name]
 

@@ -7,15 +7,16 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from spectrim.errors import InvalidSetting, brief
+from spectrim.errors import InvalidSetting, brief, printable
 
 try:
     import fcntl
@@ -29,12 +30,16 @@ FULL = (errno.ENOSPC, errno.EFBIG, *((errno.EDQUOT,) if hasattr(errno, "EDQUOT")
 """Errors of writing where there is no room: a full disk, a limit on a file's size, a quota."""
 
 
+LONE = re.compile("[\ud800-\udfff]")
+"""Surrogates, of which UTF-8 has none."""
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text beside ``path``, then rename it there.
 
-    Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are written out: ``\\udce9``.
+    Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are written out: ``\\xe9``.
     """
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes(path, LONE.sub(lambda lone: printable(lone[0]), text).encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -48,7 +53,8 @@ def write_json(path: Path, content: Any) -> None:
 
     Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are then JSON's escapes.
     """
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def file_digest(path: Path) -> str:
@@ -60,13 +66,16 @@ def file_digest(path: Path) -> str:
 LONGEST_NAME = 255
 """Bytes of a file's name on most file systems."""
 
+BESIDE = len(".partial.journal") + len(".12")
+"""Bytes that the names of what is written beside a file may have more than its own."""
+
 
 def name_with(name: str, ending: str) -> str:
     """A file's name with an ending behind it, cut where that would be too long for a file system.
 
     What is cut away gives its place to a digest of the whole name, so that names that differ still do.
     """
-    room = LONGEST_NAME - len(os.fsencode(ending + ".partial"))
+    room = LONGEST_NAME - len(os.fsencode(ending)) - BESIDE
     if len(os.fsencode(name)) <= room:
         return name + ending
     mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
@@ -96,7 +105,7 @@ def file_beside(path: Path, ending: str = ".partial") -> Iterator[Path]:
     where there are none (Windows, some network folders), two writers at a time disturb each other.
     """
     beside, held = _new_file_beside(path, ending)
-    with held, ExitStack() as undo:
+    with closing(held), ExitStack() as undo:
         undo.callback(beside.unlink, missing_ok=True)
         with named_when_full(path):
             yield beside
@@ -129,7 +138,7 @@ def _new_file_beside(path: Path, ending: str) -> tuple[Path, BinaryIO]:
 
 def remove_leftover(beside: Path) -> bool:
     """Remove a file of `file_beside` unless its writer is at work; gives whether nothing is left by that name."""
-    if beside.is_symlink():
+    if fcntl is None or beside.is_symlink():  # Windows removes nothing that is open
         beside.unlink(missing_ok=True)
         return True
     try:
@@ -256,16 +265,22 @@ class SoleWriter:
     def end(self) -> None:
         """Let others write."""
         if self._lock.is_locked:
-            Path(self._lock.lock_file).unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows removes nothing that is open; there `release` does
+                Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
 
 def _unwritable(file: Path) -> str | None:
-    """Why a file that is not there cannot be made; None where it is there, or can be."""
+    """Why a file cannot be opened to be written, or made where it is not there; None where it can be."""
     try:
-        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | NO_LINK, 0o666))
+        with suppress(FileNotFoundError):
+            os.close(os.open(file, os.O_WRONLY | NO_LINK))
+            return None
+        with suppress(FileExistsError):  # another run has begun
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            file.unlink(missing_ok=True)
     except OSError as error:
-        return None if file.exists() else error.strerror
+        return f"{file.name}: {error.strerror}"
     return None
 
 

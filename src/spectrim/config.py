@@ -120,9 +120,9 @@ class SpectrimConfig(PreTrainedConfig):
         initializer_range: standard deviation of the truncated normal that initialises the weights.
         head_init_std: the same for the head's linear layer (AudioMAE fine-tuning uses 2e-5).
         sampling_rate: of the waveform, in hertz.
-        features: what the front end makes of it: ``"log_mel"``, Kaldi filterbanks, or ``"mfcc"``, the cepstral
-            coefficients of the Keyword Transformer, or ``"centred_log_mel"``, PaSST's, or ``"mel_decibels"``, CED's;
-            see `spectrim.audio.filterbank.FEATURES`.
+        features: what the front end makes of it: ``"log_mel"``, Kaldi filterbanks, ``"povey_log_mel"``, BEATs's,
+            ``"mfcc"``, the cepstral coefficients of the Keyword Transformer, ``"centred_log_mel"``, PaSST's, or
+            ``"mel_decibels"``, CED's; see `spectrim.audio.filterbank.FEATURES`.
         mean: mean of the log-mel values (or coefficients) of the training data, in natural-log units.
         std: their standard deviation; the front end computes (x − mean) / (2·std).
         padding: what fills frames past the end of a clip: before normalising ``"zero"`` or ``"minimum"`` (the smallest

@@ -499,3 +499,16 @@ def test_kept_audio_changes_nothing_and_spares_the_decoding(
     (tmp_path / "file").write_text("")
     train(plan, root, tmp_path / "none", cache=cache.AudioCache(root, tmp_path / "file" / "in"))
     assert "decoded audio is not kept" in caplog.text
+
+
+def test_a_recipe_that_leaves_the_ranking_of_its_checkpoint_behind_says_so_once(
+    words: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from_pretrained(finished / "model", criterion="value_norm").save_pretrained(tmp_path / "ranked")
+    for said, model in ({}, finished / "model"), ({"criterion": "auto"}, tmp_path / "ranked"):
+        prepare(recipe(pruning=said), words, tmp_path / "run", str(model))
+    assert "ranks patches" not in caplog.text
+    prepare(recipe(), words, tmp_path / "run", str(tmp_path / "ranked"))
+    assert (
+        "ranked ranks patches by value_norm, this recipe by the backbone's attention; --set pruning.cri" in caplog.text
+    )

@@ -149,6 +149,15 @@ def test_the_checkpoint_to_start_from_decides_learning_rate_and_blocks(
     assert build_model(recipe, str(model), find_data_set("folder").open(root, "train", **recipe.data.options))
 
 
+def test_patches_are_ranked_as_the_checkpoint_ranks_them(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "sounds", {"a": 6, "b": 6})
+    for init, criterion in (["spectrim-mini"], "value_norm"), (["spectrim-words"], "auto"), ([], "auto"):
+        recipe = written(
+            tmp_path / f"{len(init)}{criterion}.yaml", "folder", root, *(["--init", *init] if init else [])
+        )
+        assert recipe.pruning.criterion == criterion
+
+
 def test_mean_and_std_are_for_the_sampling_rate_of_the_checkpoint(tmp_path: Path) -> None:
     root, model = make_folder(tmp_path / "sounds", {"a": 6, "b": 6}), tmp_path / "model"
     sizes = {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 64, "num_hidden_layers": 2}

@@ -63,7 +63,8 @@ def from_pretrained(
     clip's minimum, is saved just as the official one, so say ``padding="minimum"`` for it.
 
     Args:
-        source: a directory, a file, a hub id ``owner/name``, or ``"spectrim-mini"``, the model in the package.
+        source: a directory, a file, a hub id ``owner/name``, or a model in the package, ``"spectrim-mini"`` or
+            ``"spectrim-words"``.
         pruning: the operating point as a value; or, instead, its fields one by one:
         keep_rate: share of the patches kept at each pruning block, in (0, 1]: one number, or one a block.
         prune_at: the pruning blocks, counted from 0; needed for a keep rate below 1 where the model has none.

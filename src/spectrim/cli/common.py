@@ -25,7 +25,10 @@ FAILURE, WRONG_USE, INTERRUPTED = 1, 2, 130
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Directory, file, hub id, or spectrim-mini, the model in the package.")
+    str,
+    typer.Option(
+        "--model", "-m", help="Directory, file, hub id, or a model in the package: spectrim-mini or spectrim-words."
+    ),
 ]
 StrideOption = Annotated[
     str | None,

@@ -112,7 +112,11 @@ def predict(
     criterion: CriterionOption = None,
     reducer: ReducerOption = None,
     drop_padding: Annotated[
-        bool, typer.Option("--drop-padding", help="Leave out what only fills a short file up; scores change a little.")
+        bool,
+        typer.Option(
+            "--drop-padding",
+            help="Leave out what only fills a short file up; scores change, much for files far shorter than a window.",
+        ),
     ] = False,
     backend: Annotated[
         str | None,

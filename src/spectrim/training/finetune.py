@@ -25,6 +25,7 @@ from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
 from spectrim.network.losses import classification_loss
 from spectrim.network.transformer import AudioTransformer
+from spectrim.pruning.criteria import AUTO
 from spectrim.training.answers import ANSWERS, Answers
 from spectrim.training.augment import TrainingClips
 from spectrim.training.branch import branching_point
@@ -100,6 +101,13 @@ def prepare(
         notice = check_input(recipe, init, described, model.config, parts["train"])
         if notice is not None and is_main_process():
             warnings.warn(notice, InputNotice, stacklevel=2)
+        own, said = described["criterion"], "criterion" in recipe.pruning.model_fields_set
+        if own != AUTO and not said and is_main_process():
+            logger.warning(
+                "%s ranks patches by %s, this recipe by the backbone's attention; --set pruning.criterion=%s keeps its "
+                "ranking, and --set pruning.criterion=auto says that attention is meant",
+                *(init, own, own),
+            )
     for name, part in parts.items():
         if (reason := part.not_measurable) is not None and is_main_process():
             logger.warning("%s is not defined on the %s part: %s", part.metric, name, reason)

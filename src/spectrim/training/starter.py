@@ -19,6 +19,7 @@ from spectrim.data.splits import groups_of
 from spectrim.data.table import GROUPS, columns_of
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.files import file_beside
+from spectrim.pruning.criteria import AUTO
 from spectrim.training.recipe_files import load_recipe
 
 SPLITTING = ("folds", "group", "fold", "validation_fold", "validation_share", "test_share", "seed")
@@ -49,12 +50,14 @@ class Start:
         width: of its tokens.
         blocks: how many.
         sampling_rate: that it hears, in hertz.
+        criterion: by which it ranks patches.
     """
 
     source: DescribedSource
     width: int
     blocks: int
     sampling_rate: int
+    criterion: str
 
     @property
     def prune_at(self) -> list[int]:
@@ -66,7 +69,8 @@ class Start:
 def look_at(source: DescribedSource) -> Start:
     """What of a checkpoint decides in a recipe; raises `CheckpointError` for what is none."""
     described = describe(source)
-    return Start(source, described["hidden_size"], described["num_hidden_layers"], described["sampling_rate"])
+    sizes = described["hidden_size"], described["num_hidden_layers"]
+    return Start(source, *sizes, described["sampling_rate"], described["criterion"])
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,9 @@ pruning:
   # the second third the keep rate falls, the last third is trained as the model will work.
   keep_rate: 0.7
   prune_at: {[3, 6, 9] if start is None else start.prune_at}
+  # What ranks the patches{"" if start is None else ": the checkpoint's own"}. auto is the backbone's attention, the \
+paper's; docs/pruning.md says what else there is.
+  criterion: {AUTO if start is None else start.criterion}
   shrink_start: {dense}
   shrink_epochs: {falling}
 augment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from plain import BACKBONES, CRITERIA, small_config
@@ -97,7 +98,9 @@ def test_a_clip_without_its_padding_is_counted_as_it_runs(backbone: str, keep_ra
     assert entering == 3 * 8
     assert counter.get_total_flops() == 2 * macs(model, entering=entering).executed
     assert macs(model, entering=64) == macs(model)
-    for wrong in (0, 65, 2.5, True):
+    for kind in (np.int64, np.uint8, torch.tensor):
+        assert macs(model, kind(128), entering=kind(entering)) == macs(model, 128, entering=entering)
+    for wrong in (0, 65, 2.5, True, np.float64(24.0), np.True_, "24"):
         with pytest.raises(InvalidSetting, match=r"entering is .*from 1 to 64"):
             macs(model, entering=wrong)
     with pytest.raises(InvalidSetting, match="entering is 24; allowed: None without drop_padding"):

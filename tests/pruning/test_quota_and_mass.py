@@ -96,6 +96,7 @@ def test_macs_of_a_clip_are_what_torch_counts_and_lie_between_the_bounds(backbon
     bounds = macs(model)
     for item in range(3):
         count = macs(model, kept=kept[:, item].tolist())
+        assert macs(model, kept=kept[:, item].numpy().astype(np.int32)) == count
         assert count.executed == counted(model, values[item : item + 1])
         assert bounds.least.executed < count.executed < bounds.executed
         assert count.patches == tuple(kept[:, item].tolist())

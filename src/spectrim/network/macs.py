@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from spectrim.audio.filterbank import FEATURES
 from spectrim.config import SpectrimConfig
@@ -89,43 +91,56 @@ def macs(
     config = model_or_config.config if isinstance(model_or_config, AudioTransformer) else model_or_config
     frames = config.max_length if frames is None else frames
     least = config.patch_shape[1]
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < least:
+    length = _whole(frames)
+    if length is None or length < least:
         raise InvalidSetting("frames", frames, f"a whole number, at least the {least} of a patch")
-    frequency, time = config.grid_for(frames)
+    frequency, time = config.grid_for(length)
     patches = frequency * time
     point = given_pruning(config.pruning, pruning, {"keep_rate": keep_rate})
     if entering is not None:
         patches = _check_entering(entering, point, patches)
     if kept is not None:
-        _check_kept(kept, point, patches, config.num_hidden_layers)
-        return _count(config, frames, config.plan(patches, point, kept=kept))
+        kept = _check_kept(kept, point, patches, config.num_hidden_layers)
+        return _count(config, length, config.plan(patches, point, kept=kept))
     if point.attention_mass > 0.0 and point.prunes:
-        most = _count(config, frames, config.plan(patches, point, kept=[patches] * config.num_hidden_layers))
-        return replace(most, least=_count(config, frames, config.plan(patches, point)))
-    return _count(config, frames, config.plan(patches, point))
+        most = _count(config, length, config.plan(patches, point, kept=[patches] * config.num_hidden_layers))
+        return replace(most, least=_count(config, length, config.plan(patches, point)))
+    return _count(config, length, config.plan(patches, point))
 
 
 def _check_entering(entering: int, pruning: Pruning, patches: int) -> int:
     """Raise `InvalidSetting` for a number of patches that cannot enter."""
     if not pruning.drop_padding:
         raise InvalidSetting("entering", entering, "None without drop_padding: every patch enters")
-    if isinstance(entering, bool) or not isinstance(entering, int) or not 1 <= entering <= patches:
+    whole = _whole(entering)
+    if whole is None or not 1 <= whole <= patches:
         raise InvalidSetting("entering", entering, f"a whole number from 1 to {patches}")
-    return entering
+    return whole
 
 
-def _check_kept(kept: Sequence[int], pruning: Pruning, patches: int, depth: int) -> None:
+def _whole(value: Any) -> int | None:
+    """A whole number as Python's, which has no largest one, also of one of NumPy's; None for what is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _check_kept(kept: Sequence[int], pruning: Pruning, patches: int, depth: int) -> list[int]:
     """Raise `InvalidSetting` for counts that no clip can have."""
     if pruning.attention_mass == 0.0:
         raise InvalidSetting("kept", list(kept), "None without attention_mass: every clip keeps as many")
     rates, left = pruning.rates, patches
     if len(kept) != depth:
         raise InvalidSetting("kept", list(kept), f"a number for each of the {depth} blocks")
-    for block, count in enumerate(kept):
+    counts = []
+    for block, count in enumerate(map(_whole, kept)):
         least = count_kept(left, rates.get(block, 1.0))
-        if not least <= count <= left:
-            raise InvalidSetting("kept", list(kept), f"from {least} to {left} patches after block {block}")
+        if count is None or not least <= count <= left:
+            raise InvalidSetting("kept", list(kept), f"a whole number from {least} to {left} after block {block}")
         left = count
+        counts.append(count)
+    return counts
 
 
 def _count(config: SpectrimConfig, frames: int, plans: Sequence[BlockPlan]) -> MacCount:

@@ -74,6 +74,12 @@ FormatOption = Annotated[str, typer.Option("--format", help="table, csv or json.
 OUTPUTS = ("out", "output", "write_recipe")
 """What the commands call that which they write; a new name of this kind belongs here."""
 
+INPUTS = (
+    *("branch_of", "clips", "data", "data_root", "earlier", "extra_audio", "init", "labels", "model", "paths"),
+    *("recipe", "root", "segments", "sounds", "source", "watch", "weights"),
+)
+"""What they call that which they read, where that can be a file or folder; likewise."""
+
 
 def plainly(command: Command) -> Command:
     """Say what went wrong in one line on standard error, and exit with the code that it stands for.
@@ -116,7 +122,7 @@ def _refuse_inputs(options: Mapping[str, Any]) -> None:
     """Refuse an output that is a file which another argument names."""
     from spectrim.files import refuse_input
 
-    values = [value for name, value in options.items() if name not in OUTPUTS]
+    values = [value for name, value in options.items() if name in INPUTS]
     named = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
     inputs = [one for one in named if isinstance(one, str | os.PathLike)]
     for field in OUTPUTS:

@@ -68,6 +68,33 @@ def test_watching_tags_what_arrives_and_a_restart_goes_on(tmp_path: Path, monkey
     ]
 
 
+def test_a_file_in_the_place_of_a_track_stays_and_watching_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tracks, out = tmp_path / "in", tmp_path / "tracks", tmp_path / "tags.jsonl"
+    for path in (folder, tracks):
+        path.mkdir()
+    for name in ("a.wav", "b.wav"):
+        sound(folder / name, 200)
+    foreign = tracks / "a.wav.txt"
+    foreign.write_text("my notes")
+    options = ["--settle", 0, "--workers", 1, "--events", tracks, "--output", out]
+    between_looks(monkeypatch, lambda: sound(folder / "c.wav", 300))
+    code, _, said = run("predict", "--watch", folder, *options)
+    assert code == 130
+    assert said.splitlines()[2:] == [
+        f"spectrim: {folder}/a.wav: no track is written: events is '{tracks}'; allowed: a folder without {foreign}, "
+        "which is no track of this kind, and in the place of one",
+        "spectrim: ended after 3 files",
+    ]
+    assert rows(out) == [(name, None, None) for name in ("a.wav", "b.wav", "c.wav")]
+    assert sorted(path.name for path in tracks.iterdir()) == ["a.wav.txt", "b.wav.txt", "c.wav.txt"]
+    assert foreign.read_text() == "my notes"
+    between_looks(monkeypatch)
+    assert "in which 3 files are done" in run("predict", "--watch", folder, *options)[2]
+    assert run("predict", folder, *options[4:], "--workers", 1)[0] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

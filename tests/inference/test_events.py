@@ -121,3 +121,18 @@ def test_a_track_is_replaced_and_another_file_is_not(tmp_path: Path, kind: str, 
             with pytest.raises(InvalidSetting, match=rf"a folder without .*b\.wav{ending}, which is no track"):
                 write()
         assert (tmp_path / f"b.wav{ending}").read_bytes() == content
+
+
+@pytest.mark.parametrize("place", ["b/c.wav.txt", "b/c.wav.txt/", "b"])
+def test_what_is_in_the_place_of_a_track_or_its_folder_is_refused(tmp_path: Path, place: str) -> None:
+    files = [str(tmp_path / "in" / name) for name in ("a.wav", "b/c.wav")]
+    tracks = EventTracks(tmp_path / "out", "audacity", files, {"dog": 0.5}, 0.0, 16000)
+    foreign = tmp_path / "out" / place
+    foreign.parent.mkdir(parents=True)
+    foreign.mkdir() if place.endswith("/") else foreign.write_text("notes")
+    for write in (
+        lambda: tracks.write(prediction([[0.9, 0, 0]], path=files[1])),
+        lambda: EventTracks(tmp_path / "out", "audacity", files, {"dog": 0.5}, 0.0, 16000),
+    ):
+        with pytest.raises(InvalidSetting, match=rf"a folder without {foreign}, which is no track"):
+            write()

@@ -265,7 +265,7 @@ def _predict_here(
     paint = None if explain is None else _painter(network, explain, left)
     store = sink if isinstance(sink, OutputFile) else None
     if tracks is not None:
-        sink = WithTracks(sink, tracks)
+        sink = WithTracks(sink, tracks, None if watch is None else lambda line: complain(console, line))
     tag: Any = partial(predict_files, model=network, paint=paint, store=store, **tagging)
     if watch is not None:
         from spectrim.cli.watching import watch_folder

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from spectrim.audio.finding import Selection
 from spectrim.cli.terminal import out_console, prediction_table
-from spectrim.errors import InvalidSetting, printable
+from spectrim.errors import InvalidSetting, printable, shown_name
 from spectrim.inference.backend import Backend
 from spectrim.inference.events import EventTracks
 from spectrim.inference.output_file import OutputFile
@@ -81,17 +81,30 @@ class TableOut:
 
 
 class WithTracks:
-    """Predictions to another sink, and a track of events beside each, before its rows say that the file is done."""
+    """Predictions to another sink, and a track of events beside each, before its rows say that the file is done.
 
-    def __init__(self, sink: Sink, tracks: EventTracks) -> None:
+    Args:
+        sink: the other one.
+        tracks: what writes them.
+        go_on: called with what to say of a file whose track another file is in the place of; without it, that is an
+            error.
+    """
+
+    def __init__(self, sink: Sink, tracks: EventTracks, go_on: Callable[[str], None] | None = None) -> None:
         self._sink = sink
         self._tracks = tracks
+        self._go_on = go_on
         self.finish = sink.finish
         self.close = sink.close
 
     def write(self, prediction: FilePrediction) -> None:
         """Write the track, then the rows."""
-        self._tracks.write(prediction)
+        try:
+            self._tracks.write(prediction)
+        except InvalidSetting as error:
+            if self._go_on is None:
+                raise
+            self._go_on(f"{shown_name(prediction.path)}: no track is written: {error}")
         self._sink.write(prediction)
 
 

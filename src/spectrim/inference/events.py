@@ -153,7 +153,7 @@ class EventTracks:
         sampling_rate: of the model, in hertz: half of it is the highest frequency that it hears.
 
     Raises:
-        InvalidSetting: there is no such kind, no such folder can be, ``min_duration`` is below 0, or a file in the
+        InvalidSetting: there is no such kind, no such folder can be, ``min_duration`` is below 0, or what is in the
             place of a track is none.
     """
 
@@ -187,6 +187,9 @@ class EventTracks:
         """Write the track of a file, an empty one where nothing is heard; none for a file with an error.
 
         It has the file's name with an ending; one too long for that is cut (`spectrim.files.name_with`).
+
+        Raises:
+            InvalidSetting: what is in its place is no track; it stays.
         """
         if prediction.error is not None:
             return None
@@ -200,10 +203,22 @@ class EventTracks:
         """Where the track of a file goes; a track that is there is replaced, another file is refused."""
         place = Path(os.path.abspath(path)).relative_to(self._common)  # noqa: PTH100
         target = self._folder / place.with_name(name_with(place.name, self._ending))
-        if os.path.isfile(target):  # noqa: PTH113 (a name that is too long is no file, and no error here)
+        if (found := self._in_the_way(target)) is not None:
+            allowed = f"a folder without {found}, which is no track of this kind, and in the place of one"
+            raise InvalidSetting("events", str(self._folder), allowed)
+        return target
+
+    def _in_the_way(self, target: Path) -> Path | None:
+        """What is in the place of a track, or of its folder, and is none; a name that is too long is no error here."""
+        if not os.path.isdir(target.parent):  # noqa: PTH112
+            return next((above for above in target.parents if os.path.isfile(above)), None)  # noqa: PTH113
+        if os.path.isdir(target):  # noqa: PTH112
+            return target
+        if not os.path.isfile(target):  # noqa: PTH113
+            return None
+        try:
             with target.open(encoding="utf-8", errors="replace") as file:
                 start = file.read(LOOKED_AT)
-            if start and not self._is_ours(start):
-                allowed = f"a folder without {target}, which is no track of this kind and would be replaced"
-                raise InvalidSetting("events", str(self._folder), allowed)
-        return target
+        except PermissionError:
+            return target
+        return target if start and not self._is_ours(start) else None

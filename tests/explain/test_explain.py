@@ -423,7 +423,7 @@ def test_neither_the_clip_nor_sounds_of_others_are_replaced(
     before = mine.read_bytes()
     with pytest.raises(InvalidSetting, match=f"output is '.*{name}'; allowed: another name: that file is read"):
         explain(mine, model, output=tmp_path, device="cpu")
-    with pytest.raises(InvalidSetting, match=f"allowed: a folder without a {name}, which would be replaced"):
+    with pytest.raises(InvalidSetting, match=f"allowed: a folder without {name}, which would be replaced"):
         explain(sound(1.0), model, output=tmp_path, device="cpu")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, before)]
 
@@ -434,6 +434,29 @@ def test_an_earlier_run_is_replaced(model: AudioTransformer, sound: Callable[[fl
         assert soundfile.info(tmp_path / "original.wav").duration == seconds
     with pytest.raises(InvalidSetting, match="that file is read"):
         explain(tmp_path / "kept.wav", model, output=tmp_path, device="cpu")
+
+
+def test_an_interrupted_run_is_repeated_into_its_folder(
+    model: AudioTransformer, sound: Callable[[float], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, states = Path.replace, []
+
+    def replace_seen(path: Path, target: Path) -> Path:
+        states.append(tmp_path / f"before {target.name}")
+        shutil.copytree(target.parent, states[-1])
+        return replace(path, target)
+
+    def run(folder: Path) -> None:
+        explain(sound(1.0), model, keep_rate=0.5, output=folder, windows=0, device="cpu")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_seen)
+        run(tmp_path / "whole")
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert sorted(f"before {name}" for name in names) == sorted(path.name for path in states)
+    for killed in states:
+        run(killed)
+        assert sorted(path.name for path in killed.iterdir()) == names
 
 
 def test_a_bad_clip_leaves_nothing(model: AudioTransformer, sound: Callable[[float], str], tmp_path: Path) -> None:
@@ -460,8 +483,8 @@ def test_sounds_appear_whole_or_not_at_all(
         raise OSError("disk full")
 
     monkeypatch.setattr(explaining.sound.soundfile.SoundFile, "write", breaks)
-    with pytest.raises(OSError, match="disk full"):
-        explaining.sound.write_sounds(long_clip, tmp_path)
+    with pytest.raises(OSError, match="disk full"), explaining.sound.sounds_beside(long_clip, tmp_path):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from spectrim.errors import InvalidSetting
 from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, check_clip, explain_clip
 from spectrim.explain.page import change_rows, stages_page
-from spectrim.explain.sound import SOUNDS, stage_sounds, write_sounds
+from spectrim.explain.sound import SOUNDS, sounds_beside, stage_sounds
 from spectrim.explain.window_pictures import printable
 from spectrim.files import file_beside, refuse_input, write_json, write_text
 from spectrim.inference.results import Scores
@@ -25,7 +25,7 @@ from spectrim.pruning.criteria import AUTO
 from spectrim.pruning.reducers import REDUCERS
 
 NUMBERS = "explain.json"
-"""The file that is written last, by which a folder of an earlier run is known."""
+"""The file by which a folder of an earlier run is known: no sound gets its name before it is there."""
 
 Progress = Callable[[str, int, int], object]
 """Called with the name of the stage, how much of it is done, and how much there is, as far as is known."""
@@ -112,20 +112,20 @@ def write_explanation(
         pictures.append(overview)
         maps.append(scores)
     report_progress("write", total - 2, total)
-    energy = write_sounds(explanation, folder)
-    sounds = stage_sounds(explanation)
-    report_progress("write", total - 1, total)
-    write_text(folder / "stages.html", stages_page(explanation, sounds, energy, maps))
-    _write_arrays(explanation, folder / "arrays.npz")
     files = [*(path.name for pair in zip(pictures, maps, strict=True) for path in pair), "stages.html", *SOUNDS]
     content = numbers(explanation)
-    content["sound"] = {
-        "sampling_rate": explanation.config.sampling_rate,
-        "kept_energy": energy,
-        "kept_energy_of_stages": [sound.kept_energy for sound in sounds[1:]] or None,
-    }
-    content["files"] = [*files, "arrays.npz", NUMBERS]
-    write_json(folder / NUMBERS, content)
+    with sounds_beside(explanation, folder) as energy:
+        sounds = stage_sounds(explanation)
+        report_progress("write", total - 1, total)
+        write_text(folder / "stages.html", stages_page(explanation, sounds, energy, maps))
+        _write_arrays(explanation, folder / "arrays.npz")
+        content["sound"] = {
+            "sampling_rate": explanation.config.sampling_rate,
+            "kept_energy": energy,
+            "kept_energy_of_stages": [sound.kept_energy for sound in sounds[1:]] or None,
+        }
+        content["files"] = [*files, "arrays.npz", NUMBERS]
+        write_json(folder / NUMBERS, content)
     report_progress("write", total, total)
     return content
 
@@ -135,7 +135,7 @@ def _check_sounds(folder: Path, clip: str | os.PathLike[str]) -> None:
     for name in SOUNDS:
         refuse_input(folder / name, [clip])
         if (folder / name).exists() and not (folder / NUMBERS).exists():
-            allowed = f"a folder without a {name}, which would be replaced, or one that an earlier run made"
+            allowed = f"a folder without {name}, which would be replaced; beside that of an earlier run lies {NUMBERS}"
             raise InvalidSetting("output", str(folder), allowed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +45,18 @@ class StageSound:
     kept_energy: float
 
 
-def write_sounds(explanation: Explanation, folder: Path) -> float:
+@contextmanager
+def sounds_beside(explanation: Explanation, folder: Path) -> Iterator[float]:
     """Decode the clip once more and write `SOUNDS`, 32-bit float WAV at the model's rate, whole or not at all.
 
-    Nothing is scaled or clipped: kept + dropped is the original to rounding.
+    They are written when this begins, and get their names when it ends without an error. Nothing is scaled or clipped:
+    kept + dropped is the original to rounding.
 
     Args:
         explanation: whose last stage says what is kept.
         folder: must exist.
 
-    Returns:
+    Yields:
         Share of the energy of the spectrogram that is kept, 0 to 1; 1 for silence.
 
     Raises:
@@ -78,7 +80,7 @@ def write_sounds(explanation: Explanation, folder: Path) -> float:
                 energy, kept_energy = energy + parts.energy, kept_energy + parts.kept_energy
                 for name, field in SOUNDS.items():
                     files[name].write(getattr(parts, field))
-    return _share(kept_energy, energy)
+        yield _share(kept_energy, energy)
 
 
 def clip_parts(explanation: Explanation, state: int) -> Iterator[Parts]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spectrim.errors import shown, utf8_text
 from spectrim.tables import csv_text, plain_cell, spreadsheet_cell, table_csv
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
@@ -48,6 +50,13 @@ def test_no_cell_or_part_of_one_begins_like_a_formula(text: str) -> None:
 )
 def test_what_a_spreadsheet_would_run_gets_an_apostrophe(value: object, cell: object) -> None:
     assert spreadsheet_cell(value) == cell
+
+
+def test_bytes_of_a_name_that_are_no_utf8_are_written_out() -> None:
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9\x80.wav")
+    assert utf8_text(name) == "caf\\xe9 é\\x80.wav" == shown(name)
+    assert table_csv([{"clip": name, name: 1}]) == "clip,caf\\xe9 é\\x80.wav\ncaf\\xe9 é\\x80.wav,1\n"
+    assert csv_text([[name]], exact=True) == f"{name}\n"
 
 
 def test_columns_are_those_of_all_rows_and_what_a_row_lacks_is_empty() -> None:

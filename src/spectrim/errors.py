@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ LONGEST_NAME = 1000
 """Characters of a file's name that a message shows."""
 
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_NO_UTF8 = re.compile(r"[\udc80-\udcff]")
 _KEPT = "\n\u200c\u200d"
 """Line ends, and the two joiners that scripts and emoji are written with."""
 
@@ -64,15 +66,18 @@ def printable(text: str) -> str:
     """Text in which what a terminal would act on is written out: ``\\x1b``, ``\\u202e``; line ends stay."""
     if text.isprintable():
         return text
-    return "".join(map(_written_out, text))
+    return "".join(map(_written_out, utf8_text(text)))
+
+
+def utf8_text(name: str) -> str:
+    r"""A file's name as text: bytes that are no UTF-8, lone surrogates in Python, are written out, ``\xe9``."""
+    return _NO_UTF8.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", name)
 
 
 def _written_out(character: str) -> str:
     if character in _KEPT or unicodedata.category(character) not in _UNPRINTABLE:
         return character
     number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file's name that is no UTF-8
-        number -= 0xDC00
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

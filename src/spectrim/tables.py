@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectrim.errors import DataError, InvalidSetting, brief, shown
+from spectrim.errors import DataError, InvalidSetting, brief, shown, utf8_text
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -113,9 +113,10 @@ def csv_text(rows: Iterable[Sequence[object]], *, exact: bool = False) -> str:
 
     Args:
         rows: of cells.
-        exact: write cells as they are, for programs alone; else by `spreadsheet_cell`, for people too.
+        exact: write cells as they are, for programs alone; else by `spreadsheet_cell` and `spectrim.errors.utf8_text`,
+            for people too.
     """
-    listed = [list(row) if exact else [spreadsheet_cell(cell) for cell in row] for row in rows]
+    listed = [list(row) if exact else [_shown_cell(cell) for cell in row] for row in rows]
     returns = any("\r" in str(cell) for row in listed for cell in row)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL).writerows(listed)
@@ -214,6 +215,10 @@ def spreadsheet_cell(value: Any) -> Any:
     `plain_cell` takes it away again.
     """
     return _RUNS.sub("'", value) if isinstance(value, str) else value
+
+
+def _shown_cell(value: Any) -> Any:
+    return utf8_text(spreadsheet_cell(value)) if isinstance(value, str) else value
 
 
 def plain_cell(text: str) -> str:

@@ -96,9 +96,13 @@ def test_wrong_use(clip: str, checkpoint: str, arguments: list[str], code: int, 
     assert not Path("spectrim-explain").exists()
 
 
-def test_a_folder_whose_name_is_not_utf8(clip: str, checkpoint: str) -> None:
-    out = os.fsdecode(b"out\xe9")
-    assert run(clip, "--model", checkpoint, "--keep-rate", 0.5, "-o", out)[0] == 0
+def test_a_clip_and_a_folder_whose_names_are_not_utf8(clip: str, checkpoint: str) -> None:
+    odd, out = os.fsdecode(b"clip\xe9.wav"), os.fsdecode(b"out\xe9")
+    Path(clip).rename(odd)
+    code, rows, _ = run(odd, "--model", checkpoint, "--keep-rate", 0.5, "-o", out, "--format", "csv")
+    assert code == 0
+    assert {row["clip"] for row in command_line.rows_of(rows)} == {"clip\\xe9.wav"}
+    assert "clip\\xe9.wav" in Path(out, "stages.html").read_text()
     assert soundfile.info(os.fsencode(f"{out}/kept.wav")).frames == 40000
 
 

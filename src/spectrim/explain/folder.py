@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from spectrim.errors import InvalidSetting
+from spectrim.errors import InvalidSetting, utf8_text
 from spectrim.explain.clip import ExplainedWindow, Explanation, Rate, check_clip, explain_clip
 from spectrim.explain.page import change_rows, stages_page
 from spectrim.explain.sound import SOUNDS, sounds_beside, stage_sounds
-from spectrim.explain.window_pictures import printable
 from spectrim.files import file_beside, refuse_input, write_json, write_text
 from spectrim.inference.results import Scores
 from spectrim.inference.torch_model import TorchModel
@@ -77,7 +76,7 @@ def explain(
     if isinstance(model, AudioTransformer):
         backend, name = TorchModel(model, device=target), ""
     else:
-        backend, name = TorchModel.load(model, device=device), printable(str(model))
+        backend, name = TorchModel.load(model, device=device), utf8_text(str(model))
     explanation = explain_clip(
         clip,
         backend,
@@ -143,7 +142,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
     """What is known of the clip, for JSON; ``docs/explain.md`` says what each number is."""
     config, reducer = explanation.config, explanation.config.reducer
     return {
-        "clip": printable(explanation.clip),
+        "clip": utf8_text(explanation.clip),
         "seconds": explanation.seconds,
         "model": explanation.model,
         "backbone": config.backbone,
@@ -190,7 +189,7 @@ def _draw(explanation: Explanation, window: ExplainedWindow, folder: Path) -> tu
         raise ValueError("this window has no detail")
     config = explanation.config
     place = f".at-{window.start:08.2f}s" if window.start else ""
-    title = f"{printable(Path(explanation.clip).name)}  {window.start:.2f}–{window.end:.2f} s"
+    title = f"{utf8_text(Path(explanation.clip).name)}  {window.start:.2f}–{window.end:.2f} s"
     order = np.argsort(-window.pruned, kind="stable")[:LABELS_SHOWN]
     best = [(explanation.labels[int(label)], float(window.pruned[label])) for label in order]
     overview = explain_picture(

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from spectrim.assets import STAGES_PAGE
 from spectrim.audio.filterbank import FEATURES, frame_seconds, highest_frequency, mel_frequencies
 from spectrim.config import SpectrimConfig
+from spectrim.errors import utf8_text
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
-from spectrim.explain.window_pictures import printable
 from spectrim.pictures.kept_patches import LABELS_SHOWN
 from spectrim.pictures.spectrograms import COLOURS, Clip, hertz_ticks, paint, prepare
 from spectrim.pruning.reducers import REDUCERS
@@ -65,7 +65,7 @@ def stages_page(
         note = f"The two players give what is kept and what is dropped {names[-1]}, from kept.wav and dropped.wav"
     template = Environment(autoescape=True).from_string(STAGES_PAGE.read_text(encoding="utf-8"))
     return template.render(
-        clip=printable(Path(explanation.clip).name),
+        clip=utf8_text(Path(explanation.clip).name),
         facts=facts(explanation),
         names=names,
         overlapping=explanation.config.overlapping,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spectrim.audio.files import Window
 from spectrim.config import SpectrimConfig
-from spectrim.errors import InvalidSetting
+from spectrim.errors import InvalidSetting, utf8_text
 from spectrim.files import name_with
 from spectrim.inference.backend import Backend
 from spectrim.inference.results import Scores
@@ -56,7 +56,7 @@ def window_painter(model: Backend, folder: Path, files: Sequence[str]) -> Callab
             model.trace(values, num_frames),
             config,
             scores,
-            f"{printable(os.path.basename(file))}  {window.start:.2f}–{window.end:.2f} s",  # noqa: PTH119
+            f"{utf8_text(os.path.basename(file))}  {window.start:.2f}–{window.end:.2f} s",  # noqa: PTH119
             int(num_frames[0]),
             os.path.join(below, name_with(name, ending)),  # noqa: PTH118
         )
@@ -99,8 +99,3 @@ def clip_painter(
         return explain_picture(log_mel, kept_stages(trace, config), config, labels, title, num_frames, target)
 
     return draw
-
-
-def printable(path: str) -> str:
-    """A path as text, with a replacement character for what is not UTF-8 in it."""
-    return os.fsencode(path).decode(errors="replace")

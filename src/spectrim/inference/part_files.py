@@ -108,8 +108,8 @@ class PartFolder:
         part_files: files of a part; see `parts_of`.
 
     Attributes:
-        done: files that have their rows already, with their errors, as `spectrim.inference.prediction_rows.utf8_text`
-            writes their names.
+        done: files that have their rows already, with their errors, as `spectrim.errors.utf8_text` writes their
+            names.
 
     Raises:
         InvalidSetting: there are parts and no ``resume``, or they were made with other settings, or are none; it is no

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from spectrim.errors import InvalidSetting, MissingExtra
+from spectrim.errors import InvalidSetting, MissingExtra, utf8_text
 from spectrim.inference.results import FilePrediction
 from spectrim.tables import csv_text, plain_cell
 
@@ -19,10 +19,11 @@ ERROR = CSV_COLUMNS.index("error")
 """A row is one label. ``part`` is "file" for the aggregate and "window" for an entry of the timeline, which is written
 where there is more than one window or no aggregate; ``start`` and ``end`` are in seconds. A file without scores has one
 row, with ``error``; ``note``, in every row of a file, says what is unusual about one that was heard. Text that a
-spreadsheet could take for a formula has an apostrophe before it; see `spectrim.tables.spreadsheet_cell`."""
+spreadsheet could take for a formula has an apostrophe before it; see `spectrim.tables.spreadsheet_cell`. Bytes of a
+file's name that are no UTF-8 are written out; see `spectrim.errors.utf8_text`."""
 
 ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
-"""File names that are not UTF-8 are written byte for byte."""
+"""Of rows: earlier versions wrote file names that are not UTF-8 byte for byte."""
 
 Done: TypeAlias = dict[str, str | None]
 """Files that have rows → their error, or None."""
@@ -104,7 +105,7 @@ def csv_records(lines: Iterable[bytes]) -> Iterator[list[str]]:
 
 def _csv_done(path: Path) -> Done:
     with path.open("rb") as file:
-        return {row[0]: row[ERROR] or None for row in csv_records(file)}
+        return {utf8_text(row[0]): row[ERROR] or None for row in csv_records(file)}
 
 
 def _json_done(path: Path) -> Done:
@@ -128,16 +129,11 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def utf8_text(text: str) -> str:
-    r"""A file's name as Parquet can hold it: bytes that are no UTF-8 are written out, ``\xe9``."""
-    return text.encode(**ENCODING).decode("utf-8", "backslashreplace")
-
-
 def write_parquet(rows: BinaryIO, target: Path, settings: str) -> None:
     """Make a Parquet file of the rows of a CSV output, a column each as `CSV_COLUMNS`; a cell without text is null.
 
     ``start`` and ``end`` are float64, ``rank`` int32, ``score`` float32, all others strings. A group of rows is in
-    memory at a time. Text is as `utf8_text` writes it.
+    memory at a time. Text is as `spectrim.errors.utf8_text` writes it.
 
     Args:
         rows: the CSV, from its first byte.
@@ -209,7 +205,7 @@ class Format:
 
 
 FORMATS = {
-    "csv": Format(csv_header, csv_rows, _csv_done),
+    "csv": Format(csv_header, csv_rows, _csv_done, name=utf8_text),
     "jsonl": Format(str, json_line, _json_done),
     "parquet": Format(csv_header, csv_rows, _parquet_done, write_parquet, utf8_text, _pyarrow, _parquet_settings),
 }

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from spectrim.errors import InvalidSetting, brief, printable
+from spectrim.errors import InvalidSetting, brief, utf8_text
 
 try:
     import fcntl
@@ -30,16 +29,12 @@ FULL = (errno.ENOSPC, errno.EFBIG, *((errno.EDQUOT,) if hasattr(errno, "EDQUOT")
 """Errors of writing where there is no room: a full disk, a limit on a file's size, a quota."""
 
 
-LONE = re.compile("[\ud800-\udfff]")
-"""Surrogates, of which UTF-8 has none."""
-
-
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text beside ``path``, then rename it there.
 
     Bytes of a file's name that are not UTF-8, which Python keeps as lone surrogates, are written out: ``\\xe9``.
     """
-    write_bytes(path, LONE.sub(lambda lone: printable(lone[0]), text).encode())
+    write_bytes(path, utf8_text(text).encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,9 +224,17 @@ def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
         observe(small_eager_model().train(), clips_on_disk(tmp_path, 1))
 
 
-def test_a_model_of_another_sampling_rate_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="sampling_rate is 32000; allowed: 16000"):
-        observe(small_eager_model(sampling_rate=32000), clips_on_disk(tmp_path, 1))
+def test_a_model_hears_the_clips_at_its_own_rate(tmp_path: Path) -> None:
+    model = small_eager_model(sampling_rate=8000)
+    part = clips_on_disk(tmp_path, 3)
+    store = record(model, part, tmp_path / "record", **NAMES)
+    (batch,) = store.batches()
+    values, frames = Frontend.from_config(model.config)([clip.waveform for clip in part.at_rate(8000)])
+    with torch.inference_mode():
+        logits = model(values, num_frames=frames).logits
+    np.testing.assert_allclose(batch.logits, logits, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InvalidSetting, match="sampling_rate is 8000; allowed: up to 4000, at which these clips"):
+        observe(model, replace(part, highest_rate=4000))
 
 
 def test_a_place_before_the_beginning_is_refused(model: AudioTransformer, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import torch
 from spectrim.analysis.batches import SHARD_CLIPS, ClipBatch, layout
 from spectrim.analysis.statistics import padded_patches
 from spectrim.analysis.store import INDEX, Store, StoreWriter, read_index
-from spectrim.audio.files import SAMPLING_RATE
 from spectrim.audio.frontend import Frontend
 from spectrim.checkpoints import from_pretrained
 from spectrim.config import SpectrimConfig
@@ -58,13 +57,11 @@ def observe(
 
     Raises:
         InvalidSetting: before any work: a keep rate, ``batch_size``, ``begin`` or ``limit`` is out of range, or the
-            model is in training mode or hears another sampling rate than the data sets have.
+            model is in training mode or hears a higher sampling rate than that at which the clips are packed.
         DataError: too many files turn out unreadable.
     """
     if model.training:
         raise InvalidSetting("model.training", True, "False: call model.eval() first")
-    if model.config.sampling_rate != SAMPLING_RATE:
-        raise InvalidSetting("sampling_rate", model.config.sampling_rate, f"{SAMPLING_RATE}, as the data sets have it")
     if batch_size < 1:
         raise InvalidSetting("batch_size", batch_size, "1 or more")
     if limit is not None and limit < 1:
@@ -73,6 +70,7 @@ def observe(
         raise InvalidSetting("begin", begin, "0 or more")
     pruning = model.config.pruning if pruning is None else pruning
     model.config.plan(pruning=pruning)
+    part = part.at_rate(model.config.sampling_rate)
     end = len(part) if limit is None else min(limit, len(part))
     return _observed(model, part, pruning, batch_size, range(begin, end), on_progress)
 

@@ -150,11 +150,11 @@ def test_punctuation_needs_no_yaml(tmp_path: Path, delimiter: str) -> None:
 def test_what_is_no_file_is_told_of_what_is_missing(tmp_path: Path) -> None:
     sounds = make_folder(tmp_path / "sounds", {"cat": 4, "dog": 4})
     rows = [f"{name}/{take}.wav,{name},{'train' if take else 'test'}" for name in ("cat", "dog") for take in range(4)]
-    rows += ["cat,cat,test", "https://x.y/z.wav,dog,test", "no.wav,dog,test"]
+    rows += ["cat,cat,test", "https://x.y/z.wav,dog,test", "no.wav,dog,test", f"{'x' * 300}.wav,dog,test"]
     (sounds / "labels.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
     out = run("check", "csv", sounds, "--set", "bad_share=0.9", "--set", "validation_share=0.34")[1]
-    assert "test: 3 missing\n  cat: a folder\n  https://x.y/z.wav: a URL, and only files are read here" in out
-    assert "\n  no.wav\n" in out
+    assert "test: 4 missing\n  cat: a folder\n  https://x.y/z.wav: a URL, and only files are read here" in out
+    assert f"\n  no.wav\n  {'x' * 300}.wav\n" in out
 
 
 def test_a_manifest_is_made_and_checked(tmp_path: Path) -> None:

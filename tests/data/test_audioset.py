@@ -46,8 +46,8 @@ def test_manifests_can_be_named_and_lie_elsewhere(root: Path, tmp_path: Path) ->
 
 
 def test_clips_of_a_published_manifest_are_found_in_a_folder_of_one_s_own(root: Path) -> None:
-    """Paths of another machine: with a folder of theirs, by their bare names, and not there."""
-    names = ["there/far/sub/0.wav", "there/far/1.wav", "there/../2.wav", "there/9.wav"]
+    """Paths of another machine: with a folder of theirs, by their bare names, not there, and not possible."""
+    names = ["there/far/sub/0.wav", "there/far/1.wav", "there/../2.wav", "there/9.wav", f"{'x' * 300}.wav"]
     for name in ("sub/0.wav", "0.wav", "1.wav", "2.wav"):
         write_tone(root / "mine" / name, 500)
     write_manifest(root / "train.json", {f"/nowhere/{name}": "/m/04rlf" for name in names})
@@ -55,7 +55,7 @@ def test_clips_of_a_published_manifest_are_found_in_a_folder_of_one_s_own(root: 
     assert [recording.path for recording in part.recordings] == [
         root / "mine" / name for name in ("sub/0.wav", "1.wav", "2.wav")
     ]
-    assert list(part.missing) == ["/nowhere/there/9.wav"]
+    assert list(part.missing) == ["/nowhere/there/9.wav", f"/nowhere/{'x' * 300}.wav"]
     with pytest.raises(InvalidSetting, match=r"clips is 'yours'; allowed: a folder that is there"):
         open_audioset(root, "train", clips="yours")
 

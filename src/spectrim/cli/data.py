@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -229,7 +230,7 @@ def _why_missing(file: str, folder: Path) -> str:
 
     if is_url(file):
         return f"{file}: a URL, and only files are read here; download it, and name the file"
-    return f"{file}: a folder" if (folder / file).is_dir() else file
+    return f"{file}: a folder" if os.path.isdir(folder / file) else file  # noqa: PTH112 (a name may be too long)
 
 
 def _print_names(out: Any, title: str, names: Sequence[str], max_listed: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
-from spectrim.data.layout import check_layout, check_part, open_listed
+from spectrim.data.layout import check_layout, check_part, is_file, open_listed
 from spectrim.errors import DataError, InvalidSetting, brief, shown
 from spectrim.tables import read_class_labels
 
@@ -72,7 +72,7 @@ def _moved(listed: Path, folder: Path) -> Path:
     """
     names = listed.parts[1:] if listed.is_absolute() else listed.parts
     ends = (folder.joinpath(*names[start:]) for start in range(len(names)) if ".." not in names[start:])
-    return next((path for path in ends if path.is_file()), folder / listed.name)
+    return next((path for path in ends if is_file(path)), folder / listed.name)
 
 
 def _read_manifest(path: Path, numbers: dict[str, int]) -> list[Recording]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,9 +27,23 @@ def check_layout(root: Path, title: str, *, folders: Iterable[str] = (), files: 
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     lacking = [name for name in folders if not (root / name).is_dir()]
-    lacking += [name for name in files if not (root / name).is_file()]
+    lacking += [name for name in files if not is_file(root / name)]
     if lacking:
         raise DataError(f"{root} is not {title}: it lacks {', '.join(lacking)}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there: none has a name that is too long.
+
+    Raises:
+        OSError: nobody can tell, as in a folder that must not be read.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def open_listed(
@@ -38,7 +53,7 @@ def open_listed(
     multi_label: bool,
     bad_share: float,
     folds: tuple[int, ...] = (),
-    present: Callable[[Recording], bool] = lambda recording: recording.path.is_file(),
+    present: Callable[[Recording], bool] = lambda recording: is_file(recording.path),
 ) -> AudioDataset:
     """Open the recordings that lists name, those that are not there as missing.
 

@@ -227,6 +227,24 @@ def test_a_packing_that_is_complete_stays_as_it_is(tmp_path: Path) -> None:
         assert (code, out) == (2, "") and words in err
 
 
+def test_a_packing_that_was_damaged_is_not_called_complete(tmp_path: Path) -> None:
+    sounds, packed = make_folder(tmp_path / "sounds", {"cat": 4, "dog": 4}), tmp_path / "packed"
+    shares = ["--set", "test_share=0.25", "--set", "validation_share=0.25"]
+    command = ["pack", "folder", sounds, "--output", packed, *shares, "--resume"]
+    assert run(*command)[0] == 0
+    archive, description = packed / "test-000000.tar", packed / "spectrim-pack.json"
+    archive.rename(tmp_path / "away")
+    whole = description.read_text()
+    for text, words in (
+        (whole, f"{archive} is missing: the packed data set is not whole"),
+        (whole[:100], f"{description} does not describe a packed data set"),
+        ("[]", f"{description} does not describe a packed data set"),
+    ):
+        description.write_text(text)
+        code, out, err = run(*command)
+        assert (code, out, err.count("\n")) == (1, "", 1) and words in err
+
+
 def test_a_full_disk_while_packing_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -313,9 +312,12 @@ def pack(
 
 
 def _packed_so(output: Path, name: str, rate: int | None, change: list[str] | None) -> bool:
-    """Whether a packing is complete; `InvalidSetting` where it was made with other settings."""
+    """Whether a packing is complete; `InvalidSetting` where it was made with other settings.
+
+    One that has been damaged since is a `DataError`.
+    """
     from spectrim.data import find_data_set
-    from spectrim.data.packed import DESCRIPTION, is_packed
+    from spectrim.data.packed import is_packed, read_pack
     from spectrim.files import refuse_another_run
 
     if not is_packed(output):
@@ -323,8 +325,10 @@ def _packed_so(output: Path, name: str, rate: int | None, change: list[str] | No
     options = {**find_data_set(name).defaults, **data_options(change)}
     options.pop("bad_share", None)
     settings = {"data_set": name, "options": options, "sampling_rate": rate}
-    before = json.loads((output / DESCRIPTION).read_text("utf-8"))
-    refuse_another_run(settings, {key: before.get(key) for key in settings}, output)
+    before = read_pack(output)
+    packed = {"data_set": before.name, "options": before.options, "sampling_rate": before.sampling_rate}
+    refuse_another_run(settings, packed, output)
+    before.check_shards()
     return True
 
 

@@ -4,10 +4,12 @@ import itertools
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from spectrim.data import PARTS
 from spectrim.data.dataset import Recording
-from spectrim.data.splits import complete
+from spectrim.data.splits import FAR, complete
 from spectrim.errors import DataError, InvalidSetting
 
 
@@ -68,3 +70,29 @@ def test_a_share_that_whole_groups_miss_by_far_is_refused(sizes: list[int], test
 def test_two_groups_are_too_few_for_three_parts() -> None:
     with pytest.raises(DataError, match="all 60 clips to be split are of 2 groups, fewer than there are parts; say"):
         parts_of([30, 30])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_seed_does_not_decide_whether_groups_come_near_to_a_share(seed: int) -> None:
+    assert [len(part) for part in parts_of([55, 9, 3], 0.2, seed)] == [55, 3, 9]
+
+
+@given(
+    st.lists(st.integers(1, 12) | st.integers(1, 120), min_size=3, max_size=7), st.floats(0.01, 0.49), st.integers(0, 9)
+)
+@example([55, 9, 3], 0.2, 0)
+@example([11, 3, 90, 90], 0.05, 0)
+def test_a_share_is_refused_only_where_no_whole_groups_come_near_to_it(
+    sizes: list[int], share: float, seed: int
+) -> None:
+    """By all sets of groups that leave one, or for the test two."""
+    options = {"validation_share": share, "test_share": share, "seed": seed, "stratify": False}
+    count = max(1, round(share * sum(sizes)))
+    for field, others, leave in (("validation_share", {"test": spoken([1])}, 1), ("test_share", {}, 2)):
+        sets = (some for number in range(1, len(sizes) - leave + 1) for some in itertools.combinations(sizes, number))
+        refused = None
+        try:
+            complete({"train": spoken(sizes), **others}, "train", **options)
+        except InvalidSetting as error:
+            refused = error.field
+        assert (refused == field) == (not any(count / FAR <= sum(some) <= count * FAR for some in sets))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import sklearn.model_selection
 
@@ -170,7 +172,7 @@ def _split(
     if groups is not None:
         count = max(1, count)
         rest, held_out = _split_groups(recordings, groups, count, seed, stratify, leave)
-        if not count / FAR <= len(held_out) <= count * FAR:
+        if _far(held_out, count):
             raise InvalidSetting(
                 field,
                 share,
@@ -220,7 +222,7 @@ def own_group(name: str) -> str:
 def _split_groups(
     recordings: Sequence[Recording], groups: Sequence[str], count: int, seed: int, stratify: bool, leave: int
 ) -> tuple[list[Recording], list[Recording]]:
-    """Hold out groups with about ``count`` recordings; see `_whole_groups`."""
+    """Hold out groups with about ``count`` recordings: see `_whole_groups`, and where that is far off, `_by_size`."""
     names = len(set(groups))
     if names <= leave:
         few = f"one {groups[0]}" if names == 1 else f"{names} groups, fewer than there are parts"
@@ -229,7 +231,10 @@ def _split_groups(
             "test"
         )
     labels = [min(recording.labels, default=-1) if stratify else 0 for recording in recordings]
-    held_out = set(_whole_groups(range(len(recordings)), labels, groups, count, seed, leave))
+    chosen = _whole_groups(range(len(recordings)), labels, groups, count, seed, leave)
+    if _far(chosen, count):
+        chosen = min(chosen, *_by_size(groups, count, seed, leave), key=lambda some: _far(some, count))
+    held_out = set(chosen)
     rest = [recording for place, recording in enumerate(recordings) if place not in held_out]
     if stratify and (gone := {one.labels for one in recordings} - {one.labels for one in rest}):
         known = next(one.id for one in recordings if one.labels in gone)
@@ -294,6 +299,33 @@ def _nearest(dealt: list[list[int]], count: int, leave: int) -> list[list[int]]:
     others = sorted((places for places in folds if places not in chosen), key=len)
     one_more = [*chosen, *others[:1]]
     return one_more if not chosen or (len(chosen) < most and _off(one_more, count) < _off(chosen, count)) else chosen
+
+
+def _far(held_out: Sequence[Any], count: int) -> bool:
+    """Whether these are `FAR` times more or fewer than ``count``."""
+    return not count / FAR <= len(held_out) <= count * FAR
+
+
+def _by_size(groups: Sequence[str], count: int, seed: int, leave: int) -> list[list[int]]:
+    """Places of whole groups: the largest that fit into ``count``, and the next larger group; the nearer of them first.
+
+    The first are far off (`_far`) only where all sets of groups are that leave ``leave`` of them.
+    """
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    by_size = list(members.values())
+    random.Random(seed).shuffle(by_size)
+    by_size.sort(key=len)
+    fitting: list[int] = []
+    left = len(by_size)
+    for places in reversed(by_size):
+        if left > leave and len(fitting) + len(places) <= count:
+            fitting += places
+            left -= 1
+    larger = next((places for places in by_size if len(places) > count), [])
+    there = [places for places in (fitting, larger) if places]
+    return sorted(there, key=lambda places: max(len(places) / count, count / len(places)))
 
 
 def halves(part: AudioDataset, seed: int = 0) -> tuple[AudioDataset, AudioDataset]:

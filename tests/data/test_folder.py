@@ -192,7 +192,7 @@ def test_shares_that_are_named_instead_work(tmp_path: Path, clips: int) -> None:
 
 def test_a_class_of_one_clip_cannot_be_split(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 30, "b": 1})
-    with pytest.raises(DataError, match=r"1 labels have fewer than two clips.*b/0\.wav"):
+    with pytest.raises(DataError, match=r"1 label has fewer than two clips.*b/0\.wav"):
         opened(tmp_path, "train")
 
 

@@ -308,7 +308,7 @@ def test_groups_are_held_out_by_about_the_share_that_is_asked_for(tmp_path: Path
         (["me"] * 12, "all 12 clips to be split are of one group me; say yourself"),
         (
             ["x", "y", "z"] * 8,
-            r"1 labels have no clip left to train on, e\.g\. that of clips/\d\.wav, whose clips are of one",
+            r"1 label has no clip left to train on, e\.g\. that of clips/\d\.wav, whose clips are of one",
         ),
     ],
 )

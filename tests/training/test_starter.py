@@ -126,7 +126,7 @@ def test_one_speaker_alone_is_named(tmp_path: Path) -> None:
 
 
 def test_a_label_with_one_clip_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"1 labels have fewer than two clips, e\.g\. b"):
+    with pytest.raises(DataError, match=r"1 label has fewer than two clips, e\.g\. b"):
         choose_split("folder", make_folder(tmp_path, {"a": 6, "b": 1}), {})
     with pytest.raises(InvalidSetting, match="'folds', perhaps"):
         choose_split("folder", make_folder(tmp_path / "c", {"a": 6, "b": 6}), {"foldss": 5})

@@ -25,6 +25,9 @@ MOST_FOLDS = 20
 FAR = 4
 """So many times more or fewer clips than asked for are not held out."""
 
+TRIED = 5
+"""So many shares are tried before none is named instead of one that cannot be."""
+
 NEXT = "next"
 """As ``validation_fold``: the fold after the one that is held out, and the first after the last."""
 
@@ -185,26 +188,45 @@ def _split(
     labels = [recording.labels[0] for recording in recordings] if stratify else None
     sizes = Counter(labels or ())
     if single := [recordings[labels.index(label)].id for label, size in sizes.items() if size < 2 and labels]:
+        few = "1 label has" if len(single) == 1 else f"{len(single)} labels have"
         raise DataError(
-            f"{len(single)} labels have fewer than two clips left to be split, e.g. that of {single[0]}; "
+            f"{few} fewer than two clips left to be split, e.g. that of {single[0]}; "
             "add clips, or say yourself which belong to train, validation and test"
         )
     least = max(1, len(sizes))
     if not least <= count <= len(recordings) - least:
         allowed = f"a share that holds out {least} to {len(recordings) - least} of {len(recordings)} clips, not {count}"
         allowed += ", with as many clips as labels on both sides" if sizes else ""
-        shares = ("test_share", "validation_share") if field == "test_share" else (field,)
-        fitting = math.ceil(100 * least / total) / 100
-        held = round(fitting * total)
-        if least <= held and len(shares) * held + least <= len(recordings):
-            allowed += "; e.g. " + " ".join(f"--set {name}={fitting}" for name in shares)
-        else:
+        fields = ("test_share", "validation_share") if field == "test_share" else (field,)
+        fitting = _fitting_share(recordings, total, fields, seed, stratify, least)
+        if fitting is None:
             allowed += "; or add clips, or say yourself which belong to train, validation and test"
+        else:
+            allowed += "; e.g. " + " ".join(f"--set {name}={fitting}" for name in fields)
         raise InvalidSetting(field, share, allowed)
     rest, held_out = sklearn.model_selection.train_test_split(
         numbers, test_size=count, random_state=seed, stratify=labels
     )
     return [recordings[number] for number in sorted(rest)], [recordings[number] for number in sorted(held_out)]
+
+
+def _fitting_share(
+    recordings: Sequence[Recording], total: int, fields: Sequence[str], seed: int, stratify: bool, least: int
+) -> float | None:
+    """A share of at least ``least`` recordings that can be held out for each of ``fields`` in turn; None for none."""
+    first = math.ceil(100 * least / total)
+    for share in (hundredths / 100 for hundredths in range(first, first + TRIED)):
+        held = round(share * total)
+        if held < least or len(fields) * held + least > len(recordings):
+            continue
+        rest = recordings
+        try:
+            for field in fields:
+                rest, _ = _split(rest, total, field, share, seed, stratify)
+        except DataError:
+            continue
+        return share
+    return None
 
 
 def groups_of(recordings: Sequence[Recording]) -> list[str] | None:
@@ -238,8 +260,9 @@ def _split_groups(
     rest = [recording for place, recording in enumerate(recordings) if place not in held_out]
     if stratify and (gone := {one.labels for one in recordings} - {one.labels for one in rest}):
         known = next(one.id for one in recordings if one.labels in gone)
+        few = "1 label has" if len(gone) == 1 else f"{len(gone)} labels have"
         raise DataError(
-            f"{len(gone)} labels have no clip left to train on, e.g. that of {known}, whose clips are of one group or "
+            f"{few} no clip left to train on, e.g. that of {known}, whose clips are of one group or "
             "few; name other groups, or say yourself which clips belong to train, validation and test"
         )
     return rest, [recordings[place] for place in sorted(held_out)]

@@ -135,8 +135,9 @@ def _made(clips: AudioDataset, given: dict[str, Any], group: str | None) -> Spli
     fewest = min(counts) if not clips.multi_label else len(clips)
     if fewest < 2:
         alone = [clips.labels[number] for number, count in enumerate(counts) if count < 2]
+        few = "1 label has" if len(alone) == 1 else f"{len(alone)} labels have"
         raise DataError(
-            f"{len(alone)} labels have fewer than two clips, e.g. {shown(alone[0])}: a label must be in training and "
+            f"{few} fewer than two clips, e.g. {shown(alone[0])}: a label must be in training and "
             "in the test; add clips, or take it out"
         )
     if len(clips) >= ENOUGH and fewest >= 2 * FOLDS and "group" not in given:

@@ -8,7 +8,8 @@ import pytest
 
 from spectrim.data import AudioDataset, Recording
 from spectrim.errors import DataError
-from spectrim.training.same_clips import CLIPS, check_clips, write_clips
+from spectrim.measure.trained_clips import CLIPS
+from spectrim.training.same_clips import check_clips, write_clips
 
 
 def part(*names: str, labels: tuple[str, ...] = ("a", "b")) -> AudioDataset:

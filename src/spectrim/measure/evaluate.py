@@ -19,6 +19,7 @@ from spectrim.measure.benchmark import check_draws
 from spectrim.measure.metric_intervals import RESAMPLES
 from spectrim.measure.runs import Job, Run, class_rows, facts_of, judge, plain, point_confusions, result_rows, run_row
 from spectrim.measure.scoring import Progress, check_measurable, label_columns, score_part
+from spectrim.measure.trained_clips import warn_of_other_clips
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import AUTO, BACKBONE_CRITERIA, CRITERIA, nearest_criterion
 from spectrim.pruning.pruning import FLAT_NAMES, Pruning, check_blocks, several_rates
@@ -138,6 +139,9 @@ def evaluate(
     resolve_device(device)
     entry = find_data_set(data_set)
     jobs = _jobs(entry, data_set, Path(root), part, model, folds, seeds, dict(options or {}))
+    for job in jobs:
+        if not isinstance(job.model, Backend | AudioTransformer):
+            warn_of_other_clips(job.model, data_set, Path(root), part, job.part)
     jobs = [_with_model_labels(job) for job in jobs]
     own, backbone = _check_models(jobs, SIZES if criteria is not None else (*SIZES, "criterion"))
     asked = (own.criterion,) if criteria is None else criteria

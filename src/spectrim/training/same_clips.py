@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.data import AudioDataset
-from spectrim.data.dataset import clips_digest
 from spectrim.errors import DataError
 from spectrim.files import write_json
 from spectrim.machine import is_main_process
-
-CLIPS = "clips.json"
-"""In a run's folder: part → number of clips, and a digest of their names and labels in their order."""
+from spectrim.measure.trained_clips import CLIPS, described, difference
 
 
 def write_clips(output: Path, parts: Mapping[str, AudioDataset]) -> None:
     """Write down the clips of a run that begins."""
     if is_main_process():
-        write_json(output / CLIPS, _described(parts))
+        write_json(output / CLIPS, described(parts))
 
 
 def check_clips(folder: Path, parts: Mapping[str, AudioDataset]) -> None:
@@ -37,23 +31,5 @@ def check_clips(folder: Path, parts: Mapping[str, AudioDataset]) -> None:
         return
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / CLIPS} cannot be read: {error}") from error
-    for part, now in _described(parts).items():
-        then = before.get(part) if isinstance(before, dict) else None
-        if then != now:
-            count = then.get("clips") if isinstance(then, dict) else None
-            raise DataError(
-                f"{part}: {now['clips']} clips that are not the {count} with which the run in {folder} was begun, or "
-                "have other labels: clips that it was trained on may be tested now. Bring the data back as it was, or "
-                "begin another run"
-            )
-
-
-def _described(parts: Mapping[str, AudioDataset]) -> dict[str, Any]:
-    return {
-        name: {"clips": len(part), "sha256": _digest(json.dumps(part.labels) + clips_digest(part.recordings))}
-        for name, part in parts.items()
-    }
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    if (told := difference(before, parts, folder)) is not None:
+        raise DataError(f"{told}. Bring the data back as it was, or begin another run")

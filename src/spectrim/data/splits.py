@@ -332,7 +332,8 @@ def _far(held_out: Sequence[Any], count: int) -> bool:
 def _by_size(groups: Sequence[str], count: int, seed: int, leave: int) -> list[list[int]]:
     """Places of whole groups: the largest that fit into ``count``, and the next larger group; the nearer of them first.
 
-    The first are far off (`_far`) only where all sets of groups are that leave ``leave`` of them.
+    The first are far off (`_far`) only where all sets of groups are that leave ``leave`` of them, and a quarter of the
+    clips that ought to stay.
     """
     members: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
@@ -347,6 +348,8 @@ def _by_size(groups: Sequence[str], count: int, seed: int, leave: int) -> list[l
             fitting += places
             left -= 1
     larger = next((places for places in by_size if len(places) > count), [])
+    if len(groups) - len(larger) < (len(groups) - count) / FAR:
+        larger = []
     there = [places for places in (fitting, larger) if places]
     return sorted(there, key=lambda places: max(len(places) / count, count / len(places)))
 

@@ -188,9 +188,8 @@ def _split(
     labels = [recording.labels[0] for recording in recordings] if stratify else None
     sizes = Counter(labels or ())
     if single := [recordings[labels.index(label)].id for label, size in sizes.items() if size < 2 and labels]:
-        few = "1 label has" if len(single) == 1 else f"{len(single)} labels have"
         raise DataError(
-            f"{few} fewer than two clips left to be split, e.g. that of {single[0]}; "
+            f"{labels_have(len(single))} fewer than two clips left to be split, e.g. that of {single[0]}; "
             "add clips, or say yourself which belong to train, validation and test"
         )
     least = max(1, len(sizes))
@@ -229,6 +228,11 @@ def _fitting_share(
     return None
 
 
+def labels_have(number: int) -> str:
+    """Begin a sentence about so many labels."""
+    return "1 label has" if number == 1 else f"{number} labels have"
+
+
 def groups_of(recordings: Sequence[Recording]) -> list[str] | None:
     """The group of each recording, of its own where it has none; None where none has."""
     if all(recording.group is None for recording in recordings):
@@ -260,10 +264,9 @@ def _split_groups(
     rest = [recording for place, recording in enumerate(recordings) if place not in held_out]
     if stratify and (gone := {one.labels for one in recordings} - {one.labels for one in rest}):
         known = next(one.id for one in recordings if one.labels in gone)
-        few = "1 label has" if len(gone) == 1 else f"{len(gone)} labels have"
         raise DataError(
-            f"{few} no clip left to train on, e.g. that of {known}, whose clips are of one group or "
-            "few; name other groups, or say yourself which clips belong to train, validation and test"
+            f"{labels_have(len(gone))} no clip left to train on, e.g. that of {known}, whose clips are of one group "
+            "or few; name other groups, or say yourself which clips belong to train, validation and test"
         )
     return rest, [recordings[place] for place in sorted(held_out)]
 

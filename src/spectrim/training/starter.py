@@ -15,7 +15,7 @@ from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.check import Report
 from spectrim.data.folder import parts_of
 from spectrim.data.packed import is_packed
-from spectrim.data.splits import groups_of
+from spectrim.data.splits import groups_of, labels_have
 from spectrim.data.table import GROUPS, columns_of
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.files import file_beside
@@ -135,9 +135,8 @@ def _made(clips: AudioDataset, given: dict[str, Any], group: str | None) -> Spli
     fewest = min(counts) if not clips.multi_label else len(clips)
     if fewest < 2:
         alone = [clips.labels[number] for number, count in enumerate(counts) if count < 2]
-        few = "1 label has" if len(alone) == 1 else f"{len(alone)} labels have"
         raise DataError(
-            f"{few} fewer than two clips, e.g. {shown(alone[0])}: a label must be in training and "
+            f"{labels_have(len(alone))} fewer than two clips, e.g. {shown(alone[0])}: a label must be in training and "
             "in the test; add clips, or take it out"
         )
     if len(clips) >= ENOUGH and fewest >= 2 * FOLDS and "group" not in given:

@@ -82,6 +82,17 @@ def test_it_writes_tables_figure_and_report(made: tuple[Path, str]) -> None:
         assert picture.size[0] > picture.size[1] > 800
 
 
+def test_a_share_that_was_drawn_is_told_on_the_screen_and_in_the_report(
+    model: Path, root: Path, tmp_path: Path
+) -> None:
+    rows = [line.rpartition(",")[0] for line in (root / "labels.csv").read_text().splitlines()]
+    (root / "unsaid.csv").write_text("\n".join(rows) + "\n")
+    given = options(model, root, "--methods", "intensity", tmp_path / "out")
+    code, printed, _ = run(*("table=unsaid.csv" if word == "fold=2" else word for word in given))
+    words = "The clips are a share of 36, drawn by seed for test"
+    assert code == 0 and words in printed and words in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_values_are_those_of_the_model_scored_by_itself(made: tuple[Path, str], root: Path) -> None:
     rows = {row["method"]: row for row in json.loads((made[0] / "results.json").read_text())["rows"]}
     part = DATA_SETS["csv"].open(root, "test", fold=2)

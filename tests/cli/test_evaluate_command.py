@@ -59,6 +59,22 @@ def test_the_table_says_values_intervals_costs_and_what_they_stand_for(models: P
     assert "the model alone, batches of 4 in turn, beside 0 decoding process(es)" in out
 
 
+def test_a_share_that_was_drawn_is_told(models: Path, root: Path) -> None:
+    """A table that says nothing of parts gives a few of its clips, which a user takes for all."""
+    table = ["--set", "table=unsaid.csv", "--keep-rates", "1"]
+    rows = [line.rpartition(",")[0] for line in (root / "labels.csv").read_text().splitlines()]
+    (root / "unsaid.csv").write_text("\n".join(rows) + "\n")
+    out = run(*on(models, root, *table))[1]
+    assert "4 clips, 3 labels" in out
+    assert "The clips are a share of 36, drawn by seed for test as when" in out and "; --set test_share=1 takes" in out
+    out = run(*on(models, root, *table, "--part", "validation"))[1]
+    assert "drawn by seed for validation" in out and "; --part test --set test_share=1 takes all" in out
+    for further in (["--set", "test_share=1"], ["--part", "train"]):
+        assert "drawn by seed" not in run(*on(models, root, *table, *further))[1]
+    facts = by_hand(models, root, options={"table": "unsaid.csv"}, keep_rates=1.0).facts
+    assert (facts["clips"], facts["drawn_from"]) == (4, 36)
+
+
 def test_csv_and_json_hold_the_same_rows(models: Path, root: Path) -> None:
     options = on(models, root, "--fold", 2, "--keep-rates", "0.4", "--criterion", "auto,random", "--format")
     expected = by_hand(models, root, folds=[2], keep_rates=[0.4], criteria=["auto", "random"])

@@ -55,6 +55,17 @@ def test_the_split_is_the_seeds(root: Path) -> None:
     assert ids(root) == ids(root, seed=0)
 
 
+def test_a_part_says_out_of_how_many_clips_it_was_drawn(root: Path, tmp_path: Path) -> None:
+    assert [opened(root, part).drawn_from for part in PARTS] == [None, 60, 60]
+    assert [opened(root, part, folds=5).drawn_from for part in PARTS] == [None] * 3
+    assert opened(root, "test", test_share=1).drawn_from is None
+    make_folder(tmp_path / "train", SIZES)
+    make_folder(tmp_path / "test", SIZES)
+    assert [opened(tmp_path, part).drawn_from for part in PARTS] == [None, 60, None]
+    make_folder(tmp_path / "val", SIZES)
+    assert [opened(tmp_path, part).drawn_from for part in PARTS] == [None] * 3
+
+
 def test_targets_are_the_folders(root: Path) -> None:
     part = opened(root, "train")
     assert part.labels == ["bird", "cat", "dog"]

@@ -25,7 +25,7 @@ def spoken(sizes: list[int]) -> list[Recording]:
 
 def parts_of(sizes: list[int], test_share: float = 0.1, seed: int = 0) -> list[list[Recording]]:
     options = {"validation_share": 0.1, "test_share": test_share, "seed": seed, "stratify": True}
-    parts = [list(complete({"train": spoken(sizes)}, part, **options)) for part in PARTS]
+    parts = [list(complete({"train": spoken(sizes)}, part, **options)[0]) for part in PARTS]
     heard = [{one.group for one in part} for part in parts]
     assert not any(one & other for one, other in itertools.combinations(heard, 2))
     assert sum(map(len, parts)) == sum(sizes)
@@ -128,7 +128,7 @@ def test_shares_that_are_named_instead_can_be_split_by(sizes: list[int], share: 
         )
         if named:
             shares = {"validation_share": share, "test_share": share, **named}
-            parts = [complete(given_parts, part, **shares, **options) for part in PARTS]
+            parts = [complete(given_parts, part, **shares, **options)[0] for part in PARTS]
             assert min(map(len, parts)) >= len(sizes) and sum(map(len, parts)) == sum(sizes)
     except DataError as error:
         assert "than two clips left to be split" in str(error)

@@ -138,6 +138,7 @@ def _print(console: Any, found: Any, report: Path) -> None:
 
     from spectrim.cli.terminal import COLUMNS, PLAIN_TABLE
     from spectrim.comparison.report import CAUTION, with_interval
+    from spectrim.data.splits import drawn_in_words
 
     metric, size = found.facts["metric"], found.facts["batch_sizes"][-1]
     heads = ["method", "keep rate", f"{metric}, % [95 %]", "to dense, points", "to random, points"]
@@ -157,5 +158,6 @@ def _print(console: Any, found: Any, report: Path) -> None:
         )
     console.print(table)
     left_out = [f"left out: {case}: {why}" for case, why in found.facts["left_out"].items()]
-    for line in (*found.sentences, *left_out, CAUTION, str(report)):
+    drawn = drawn_in_words(found.facts["part"], found.facts["drawn_from"])
+    for line in filter(None, (*found.sentences, *left_out, drawn, CAUTION, str(report))):
         console.print(line, markup=False, soft_wrap=True)

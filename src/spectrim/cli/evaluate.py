@@ -246,10 +246,13 @@ def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _print_facts(console: Console, found: Evaluation) -> None:
     """Say below the table what its figures stand for."""
+    from spectrim.data.splits import drawn_in_words
     from spectrim.stats.ground import against_random
 
     facts, machine = found.facts, found.facts["environment"]
     lines = [f"{facts['clips']} clips, {facts['labels']} labels; intervals: {facts['interval']}"]
+    if drawn := drawn_in_words(facts["part"], facts["drawn_from"]):
+        lines.append(drawn)
     for kind in ("unreadable", "missing"):
         if facts[kind]:
             lines.append(f"{len(facts[kind])} {kind} files do not count: {_listed(facts[kind])}")

@@ -136,6 +136,7 @@ def _print(console: Any, found: Any, report: Path) -> None:
     from rich.text import Text
 
     from spectrim.cli.terminal import COLUMNS, PLAIN_TABLE
+    from spectrim.data.splits import drawn_in_words
     from spectrim.tuning.report import CAUTION, held_lost
 
     table = Table("point", "executed MACs", "ms a clip", "speed-up", "lost", "held out: lost [95 %]", "", **PLAIN_TABLE)
@@ -154,5 +155,6 @@ def _print(console: Any, found: Any, report: Path) -> None:
             )
     console.print(table)
     lines = [*(found.sentences if found.unmet is None else []), "Is a ranking better than random?", *found.rankings]
-    for line in (*lines, CAUTION, str(report)):
+    drawn = drawn_in_words(found.facts["part"], found.facts["drawn_from"])
+    for line in filter(None, (*lines, drawn, CAUTION, str(report))):
         console.print(line, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from spectrim.comparison.methods import DENSE
 from spectrim.comparison.rows import Row
 from spectrim.comparison.run import Comparison
+from spectrim.data.splits import drawn_in_words
 from spectrim.files import write_json, write_text
 from spectrim.pictures.methods import methods_figure
 from spectrim.pictures.report import Report
@@ -51,7 +52,7 @@ def write(found: Comparison, folder: Path, command: str) -> Path:
     report.text(
         f"{facts['clips']} clips of {facts['data_set']}, {facts['part']}, {facts['labels']} labels; chance is "
         f"{100 * facts['chance']:.1f} %. Pruning blocks: {', '.join(map(str, facts['prune_at']))}. {READING} "
-        f"Intervals: {facts['interval']}."
+        f"Intervals: {facts['interval']}. {drawn_in_words(facts['part'], facts['drawn_from'])}".rstrip()
     )
     report.command(command)
     report.heading("In words")

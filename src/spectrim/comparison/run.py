@@ -47,9 +47,9 @@ class Comparison:
 
     Attributes:
         facts: model, runs, data_set, part, metric, labels, clips (those that count), groups (of them, that intervals
-            are over; None where there are none), chance, unreadable and missing files, left_out (cases that a method
-            does not reach → why), interval (how the intervals were made), batch_sizes and repeats (of the timing),
-            traced (clips whose kept patches were compared), environment.
+            are over; None where there are none), drawn_from (see `spectrim.data.AudioDataset`), chance, unreadable and
+            missing files, left_out (cases that a method does not reach → why), interval (how the intervals were made),
+            batch_sizes and repeats (of the timing), traced (clips whose kept patches were compared), environment.
         rows: the dense model, then one a method and keep rate; see `spectrim.comparison.rows`.
         agreement: see `spectrim.comparison.patches.agreement_rows`.
         sentences: one of the dense model, one a method.
@@ -174,6 +174,7 @@ def compare(
         "chance": chance_level(answers.targets, clips.metric),
         "unreadable": answers.unreadable,
         "missing": list(clips.missing),
+        "drawn_from": clips.drawn_from,
         "left_out": unfit | left_out,
         "prune_at": list(pruning.at),
         "groups": None if answers.groups is None else answers.groups.number,

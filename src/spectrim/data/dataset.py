@@ -151,6 +151,8 @@ class AudioDataset(Dataset[Clip]):
         folds: numbers of the folds that the data set is divided into, none where it is not.
         cache: keeps what its files sound like; None to decode them each time.
         sampling_rate: of the waveforms, in hertz.
+        drawn_from: so many clips, of which a share was held out for this part by a seed; None where the data set says
+            which clips belong to it, or it is what is left for training.
         highest_rate: in hertz; the files are packed at it, so that a higher one would find nothing new in them.
 
     Raises:
@@ -166,6 +168,7 @@ class AudioDataset(Dataset[Clip]):
     folds: tuple[int, ...] = ()
     cache: AudioCache | None = None
     sampling_rate: int = field(default=audio.SAMPLING_RATE, kw_only=True)
+    drawn_from: int | None = field(default=None, kw_only=True)
     highest_rate: int | None = field(default=None, kw_only=True)
     _reasons: dict[str, str] = field(default_factory=dict, init=False)
     _unreadable: Tensor = field(init=False, compare=False)

@@ -91,10 +91,10 @@ def open_folder(
         kept = check_folds(held_out, validation_fold, every)
         chosen = [one for one, its in zip(there, dealt, strict=True) if in_part(part, its, held_out, kept)]
         return AudioDataset(chosen, classes, multi_label=False, bad_share=bad_share, folds=every)
-    recordings = complete(
+    recordings, drawn_from = complete(
         recordings_of, part, validation_share=validation_share, test_share=test_share, seed=seed, stratify=True
     )
-    return AudioDataset(recordings, classes, multi_label=False, bad_share=bad_share)
+    return AudioDataset(recordings, classes, multi_label=False, bad_share=bad_share, drawn_from=drawn_from)
 
 
 def _warn_of_loose(root: Path, places: Iterable[Path]) -> None:

@@ -53,6 +53,7 @@ def open_listed(
     multi_label: bool,
     bad_share: float,
     folds: tuple[int, ...] = (),
+    drawn_from: int | None = None,
     present: Callable[[Recording], bool] = lambda recording: is_file(recording.path),
 ) -> AudioDataset:
     """Open the recordings that lists name, those that are not there as missing.
@@ -63,6 +64,7 @@ def open_listed(
         multi_label: see `AudioDataset`.
         bad_share: see `AudioDataset`.
         folds: see `AudioDataset`.
+        drawn_from: see `AudioDataset`.
         present: whether a recording is there; asks the disk unless given.
     """
     there: list[Recording] = []
@@ -72,7 +74,15 @@ def open_listed(
             there.append(recording)
         else:
             missing.append(recording.id)
-    return AudioDataset(there, list(labels), multi_label=multi_label, missing=missing, bad_share=bad_share, folds=folds)
+    return AudioDataset(
+        there,
+        list(labels),
+        multi_label=multi_label,
+        missing=missing,
+        bad_share=bad_share,
+        folds=folds,
+        drawn_from=drawn_from,
+    )
 
 
 def audio_files(

@@ -113,14 +113,15 @@ def complete(
     test_share: float,
     seed: int,
     stratify: bool,
-) -> Sequence[Recording]:
-    """The recordings of a part, those parts made that the data set does not have.
+) -> tuple[Sequence[Recording], int | None]:
+    """The recordings of a part, those parts made that the data set does not have; and out of how many it was drawn.
 
     Given training, validation and test: as they are. Without validation, ``validation_share`` of the training part is
     held out for it. With a validation part and no test part, the validation part is also the test part. With neither,
     ``test_share`` of all recordings is held out for test and ``validation_share`` of all for validation. A data set
     without a training part, or all of which is held out for test, can be tested on and not trained on. What shares a
-    `Recording.group` stays together, so that as many are held out as whole groups come near to.
+    `Recording.group` stays together, so that as many are held out as whole groups come near to. The number is that of
+    `AudioDataset.drawn_from`.
 
     Args:
         recordings_of: part → its recordings, for the parts that are given.
@@ -151,8 +152,9 @@ def complete(
         if wanted not in parts:
             there = " and ".join(parts) or "nothing"
             raise DataError(f"there are no {NAMES[part]} clips, only {there}; a part that is there can be evaluated")
-        return parts[wanted]
+        return parts[wanted], None
     total = len(parts["train"])
+    held_out = part != "train" and part not in parts and "validation" not in parts
     if "validation" not in parts:
         if "test" not in parts:
             parts["train"], parts["test"] = _split(
@@ -161,7 +163,19 @@ def complete(
         parts["train"], parts["validation"] = _split(
             parts["train"], total, "validation_share", validation_share, seed, stratify
         )
-    return parts["validation"] if part == "test" and "test" not in parts else parts[part]
+    wanted = "validation" if part == "test" and "test" not in parts else part
+    return parts[wanted], total if held_out else None
+
+
+def drawn_in_words(part: str, drawn_from: int | None) -> str:
+    """What a result on a part says of a share that was drawn for it; nothing where none was."""
+    if drawn_from is None:
+        return ""
+    everything = "--part test " * (part != "test") + "--set test_share=1"
+    return (
+        f"The clips are a share of {drawn_from:,}, drawn by seed for {NAMES[part]} as when a model is trained on the "
+        f"others; {everything} takes all, for a model that was trained on none of them."
+    )
 
 
 def _split(

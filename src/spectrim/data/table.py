@@ -98,12 +98,14 @@ def open_table(
     if numbers and (by_fold or rows[0].split is None):
         fold = numbers[0] if fold is None else fold
         validation_fold = check_folds(fold, validation_fold, numbers)
-        wanted = _of_folds(rows, recordings, part, fold, validation_fold)
+        wanted, drawn_from = _of_folds(rows, recordings, part, fold, validation_fold), None
     else:
         parts = _by_split([row.split for row in rows], recordings)
         shares = {"validation_share": validation_share, "test_share": test_share}
-        wanted = complete(parts, part, **shares, seed=seed, stratify=not multi_label)
-    return open_listed(wanted, labels, multi_label=multi_label, bad_share=bad_share, folds=numbers)
+        wanted, drawn_from = complete(parts, part, **shares, seed=seed, stratify=not multi_label)
+    return open_listed(
+        wanted, labels, multi_label=multi_label, bad_share=bad_share, folds=numbers, drawn_from=drawn_from
+    )
 
 
 def _find(root: Path, table: str) -> Path:

@@ -42,9 +42,10 @@ class Evaluation:
 
     Attributes:
         facts: model, data_set, part, folds, seeds, metric, labels, clips (over all folds, those that count), groups (of
-            the clips of one run, that the intervals are over; None where there are none), unreadable and missing (ids
-            of files that do not), undefined (metric → labels that its mean leaves out in some run), interval (how the
-            intervals were made), batch_size, workers, and environment (machine and versions).
+            the clips of one run, that the intervals are over; None where there are none), drawn_from (see
+            `spectrim.data.AudioDataset`), unreadable and missing (ids of files that do not count), undefined (metric →
+            labels that its mean leaves out in some run), interval (how the intervals were made), batch_size, workers,
+            and environment (machine and versions).
         rows: one a criterion and keep rate, means over the runs: keep_rate, criterion, which is ``"auto"`` where the
             reducer reads no scores, reducer, draws; the data set's metric with ``_low`` and ``_high``, the ends of its
             interval; change, its difference from the dense model of the same run, with change_low and change_high; all

@@ -352,6 +352,7 @@ def facts_of(runs: Sequence[Run], resamples: int) -> dict[str, Any]:
         "groups": None if groups is None else groups.number,
         "unreadable": [name for run in each_fold for name in run.scored.unreadable],
         "missing": [name for run in each_fold for name in run.job.part.missing],
+        "drawn_from": part.drawn_from,
         "undefined": {metric: list(labels) for metric, labels in undefined.items()},
         "interval": interval,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectrim.comparison.rows import Row
+from spectrim.data.splits import drawn_in_words
 from spectrim.files import clear, folder_beside, write_json, write_text
 from spectrim.pictures.front import front_figure
 from spectrim.pictures.report import Report
@@ -82,7 +83,10 @@ def _data(facts: Mapping[str, Any]) -> str:
         of = f" of {groups} speakers or longer recordings" if groups else ""
         halves.append(f"{facts[name]['clips']:,}{of} {what}")
     left = "" if not facts["unreadable"] else f" {len(facts['unreadable'])} could not be read."
-    return f"Clips of {facts['data_set']}, {facts['part']}, {facts['labels']} labels: {'; '.join(halves)}.{left}"
+    drawn = drawn_in_words(facts["part"], facts["drawn_from"])
+    return f"Clips of {facts['data_set']}, {facts['part']}, {facts['labels']} labels: {'; '.join(halves)}.{left}" + (
+        drawn and f" {drawn}"
+    )
 
 
 def _times(facts: Mapping[str, Any]) -> str:

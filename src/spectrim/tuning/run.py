@@ -170,6 +170,7 @@ def tune(
         "metric": clips.metric,
         "labels": len(clips.labels),
         "missing": list(clips.missing),
+        "drawn_from": clips.drawn_from,
         "unreadable": unreadable,
         "search_groups": _groups(search),
         "held_groups": _groups(held),

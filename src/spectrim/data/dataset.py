@@ -311,6 +311,11 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def labels_have(number: int) -> str:
+    """Begin a sentence about so many labels."""
+    return "1 label has" if number == 1 else f"{number} labels have"
+
+
 def spread_places(number: int, total: int) -> list[int]:
     """So many of ``total`` places, evenly spread, or all if there are fewer: files often lie in the order of labels."""
     return np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(int)).tolist()

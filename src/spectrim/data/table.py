@@ -14,7 +14,8 @@ from typing import Any
 
 from spectrim.data.dataset import BAD_SHARE, PARTS, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, open_listed
-from spectrim.data.splits import check_folds, complete, divide, groups_of, in_part
+from spectrim.data.splits import check_folds, complete, divide, in_part
+from spectrim.data.whole_groups import groups_of
 from spectrim.errors import DataError, InvalidSetting, brief
 from spectrim.tables import described, read_rows, refuse_twice, whole_number
 

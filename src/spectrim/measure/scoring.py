@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from spectrim.data import AudioDataset, Clip
 from spectrim.data.dataset import some
-from spectrim.data.splits import groups_of
+from spectrim.data.whole_groups import groups_of
 from spectrim.errors import DataError, InvalidSetting, SpectrimError
 from spectrim.inference.backend import Backend
 from spectrim.inference.opening import ModelSource, open_model

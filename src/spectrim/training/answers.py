@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from spectrim.data import AudioDataset
-from spectrim.data.splits import groups_of, own_group
+from spectrim.data.whole_groups import groups_of, own_group
 from spectrim.errors import CheckpointError, InvalidSetting
 from spectrim.files import file_beside
 

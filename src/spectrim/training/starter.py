@@ -13,10 +13,11 @@ import yaml
 from spectrim.checkpoints import DescribedSource, describe
 from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.check import Report
+from spectrim.data.dataset import labels_have
 from spectrim.data.folder import parts_of
 from spectrim.data.packed import is_packed
-from spectrim.data.splits import groups_of, labels_have
 from spectrim.data.table import GROUPS, columns_of
+from spectrim.data.whole_groups import groups_of
 from spectrim.errors import DataError, InvalidSetting, shown
 from spectrim.files import file_beside
 from spectrim.pruning.criteria import AUTO

@@ -14,7 +14,7 @@ from spectrim.comparison.methods import Case
 from spectrim.comparison.rows import Row
 from spectrim.comparison.store import Store
 from spectrim.data import AudioDataset
-from spectrim.data.splits import groups_of
+from spectrim.data.whole_groups import groups_of
 from spectrim.inference.backend import Backend
 from spectrim.measure.benchmark import spread
 from spectrim.measure.metric_intervals import clip_intervals

@@ -420,9 +420,9 @@ GROUPS = {
 
 
 def interval(triple: Sequence[float], digits: int) -> str:
-    """A mean with the ends of its interval."""
-    mean, low, high = (f"{number:.{digits}f}" for number in triple)
-    return f"{mean} [{low}, {high}]"
+    """A mean with the ends of its interval, if there is one."""
+    mean, *ends = (f"{number:.{digits}f}" for number in triple)
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def voices(results: Results, figure: str) -> str:
@@ -438,9 +438,16 @@ def voices(results: Results, figure: str) -> str:
 
 
 def voices_choice(results: Results) -> str:
-    """What rankings lose on the validation recordings at each keep rate, the least on human voices first."""
+    """What rankings lose on the validation recordings at each keep rate, the least on human voices first.
+
+    Of two speakers without an interval, which would be wider than the scale.
+    """
     rows = {
-        name: {(row["group"], row["keep_rate"]): row["lost"] for row in groups if row["keep_rate"] < 1.0}
+        name: {
+            (row["group"], row["keep_rate"]): row["lost"] if row["speakers"] > 2 else row["lost"][:1]
+            for row in groups
+            if row["keep_rate"] < 1.0
+        }
         for name, groups in results["criteria"].items()
     }
     keys = list(next(iter(rows.values())))

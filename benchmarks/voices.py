@@ -233,7 +233,7 @@ def summary(rows: Sequence[dict[str, Any]], keep_rates: Sequence[float]) -> list
             lost = mean_over_speakers({0: {speaker: dense[speaker] - here[speaker] for speaker in here}})
             reached = mean_over_speakers({0: here})
             heard_as = [group_of(row[f"{keep_rate:g}"]) for row in own]
-            loud = mean_over_speakers({0: accuracies(own, f"{keep_rate:g}{BUT}")})
+            loud = triple(mean_over_speakers({0: accuracies(own, f"{keep_rate:g}{BUT}")}))
             found.append(
                 {
                     "group": group,
@@ -241,7 +241,7 @@ def summary(rows: Sequence[dict[str, Any]], keep_rates: Sequence[float]) -> list
                     "recordings": len(own),
                     "speakers": len(here),
                     "accuracy": triple(reached),
-                    "accuracy_but_silence": triple(loud),
+                    **({"accuracy_but_silence": loud} if group == SOUND.removesuffix(": ") else {}),
                     "lost": triple(lost),
                     "taken_for": {name: 100.0 * heard_as.count(name) / len(own) for name in sorted(set(heard_as))},
                     "by_speaker": here if len(here) < 20 else None,
@@ -257,6 +257,7 @@ def redraw(groups: list[dict[str, Any]]) -> None:
         if (here := row["by_speaker"]) is not None:
             first = dense.setdefault(row["group"], here)
             row["accuracy"] = triple(mean_over_speakers({0: here}))
+            row.pop("accuracy_but_silence", None)
             row["lost"] = triple(mean_over_speakers({0: {name: first[name] - here[name] for name in here}}))
 
 

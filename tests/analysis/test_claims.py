@@ -119,7 +119,7 @@ def test_savings_look_at_the_highest_rate_that_saves_enough(change: tuple[float,
 def test_savings_on_too_few_clips_or_from_no_width_cannot_be_said() -> None:
     few = savings({"m": [row(change=(0.0, -0.009, 0.009), clips=200)]}, ALONE)
     assert few.verdicts == {"m": CANNOT_SAY}
-    assert "m: cannot say (200 clips were seen, and a margin of one point takes about 331 at a disc" in few.answer[0]
+    assert "m: cannot say (200 clips were seen, and a margin of one point takes about 469 at a disc" in few.answer[0]
     assert savings({"m": [row(change=(0.0, -0.004, 0.004), clips=20_000)]}, ALONE).verdicts == {"m": YES}
     assert savings({"m": [row(change=(-0.3, -0.4, -0.2), clips=200)]}, ALONE).verdicts == {"m": NO}
     assert savings({"m": [row(change=(0.0, 0.0, 0.0), clips=20_000)]}, ALONE).verdicts == {"m": CANNOT_SAY}

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, special, stats
 
 from spectrim.stats.ground import (
     Interval,
     beats,
     clips_needed,
+    clips_to_exclude,
     discordance,
     near_chance,
     no_interval,
@@ -20,6 +21,8 @@ from spectrim.stats.ground import (
     within_margin,
 )
 from spectrim.stats.groups import Groups
+
+DENSE = Interval(0.9, 0.88, 0.92)
 
 
 def test_785_clips_for_each_per_cent_of_discordance() -> None:
@@ -35,6 +38,36 @@ def test_so_many_clips_find_a_point_in_four_of_five_experiments() -> None:
     change = (won - lost) / clips
     error = np.sqrt(((won + lost) / clips - change**2) / clips)
     assert np.mean(change + 1.96 * error < 0) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(("lost", "gained", "margin"), [(1, 0, 0.01), (12, 9, 0.02), (3, 8, 0.01), (40, 25, 0.05)])
+def test_a_loss_is_excluded_by_a_score_test_at_its_likeliest_shares(lost: int, gained: int, margin: float) -> None:
+    """The shares of losses and gains that make the counts most likely, found here by search, not by their formula."""
+    clips = 700
+
+    def unlikely(share: float) -> float:
+        counts = (lost, gained, clips - lost - gained)
+        return -float(special.xlogy(counts, (share + margin, share, 1 - margin - 2 * share)).sum())
+
+    share = optimize.minimize_scalar(unlikely, bounds=(0, 0.4), method="bounded", options={"xatol": 1e-10}).x
+    z = ((lost - gained) / clips - margin) / math.sqrt((2 * share + margin * (1 - margin)) / clips)
+    wanted = clips * (stats.norm.ppf(0.975) / z) ** 2
+    found = clips_to_exclude((gained - lost) / clips, (lost + gained) / clips, margin)
+    assert found == pytest.approx(math.ceil(wanted), abs=1)
+
+
+@pytest.mark.parametrize("clips", [301, 350, 400, 500, 600, 700, 1000, 2000, 5000])
+def test_less_than_a_point_is_said_falsely_in_one_of_forty_experiments(clips: int) -> None:
+    """Without gains, as where pruning only loses: a bootstrap of one lost clip of 301 excludes a whole point."""
+    false = 0.0
+    for lost in range(1, math.ceil(0.01 * clips)):
+        ends = stats.binom.ppf([0.975, 0.025], clips, lost / clips) / clips
+        change = Interval(-lost / clips, *(-float(end) for end in ends))
+        said, _ = under_one_point(change, clips, lost / clips, DENSE, 0.1)
+        assert said in ("yes", "unclear", "cannot say")
+        false += float(stats.binom.pmf(lost, clips, 0.01)) * (said == "yes")
+    assert false <= 0.027
+    assert clips < 600 or false > 0.004
 
 
 def test_the_discordance_is_read_from_an_interval() -> None:
@@ -66,9 +99,6 @@ def test_a_loss_beyond_the_margin_needs_no_more_clips() -> None:
     assert within_margin(Interval(0.0, -0.005, 0.005), None) is None
 
 
-DENSE = Interval(0.9, 0.88, 0.92)
-
-
 @pytest.mark.parametrize(
     ("change", "clips", "said", "why"),
     [
@@ -77,6 +107,7 @@ DENSE = Interval(0.9, 0.88, 0.92)
         ((-0.012, -0.030, 0.006), 400, "no better", None),
         ((0.004, -0.020, 0.028), 400, "cannot say", "400 clips were seen, and a margin of one point takes about"),
         ((0.004, -0.004, 0.012), 9000, "cannot say", "the interval holds both nought and one point"),
+        ((0.0025, 0.0, 0.0075), 400, "cannot say", "400 clips were seen, and a margin of one point takes about 6"),
         ((0.03, 0.01, 0.05), 29, "cannot say", "29 clips were seen, and it takes 30 at least"),
         ((0.0, 0.0, 0.0), 400, "cannot say", "the interval has no width"),
         ((0.0, math.nan, math.nan), 400, "cannot say", "there is no interval"),
@@ -98,6 +129,16 @@ def test_whether_less_than_a_point_is_lost() -> None:
         assert under_one_point(Interval(*change), 5000, 0.01, DENSE, 0.1) == (said, None)
     assert under_one_point(Interval(-0.01, -0.012, -0.008), 5000, 0.01, DENSE, 0.1) == ("unclear", None)
     assert under_one_point(Interval(-0.001, -0.004, 0.002), 50, 0.01, DENSE, 0.1)[0] == "cannot say"
+    one_lost = under_one_point(Interval(-0.0025, -0.0075, 0.0), 400, 0.0025, DENSE, 0.1)
+    assert one_lost == (
+        "cannot say",
+        "400 clips were seen, and a margin of one point takes about 677 at a discordance of 0.2 %",
+    )
+    fewest = [
+        next(n for n in range(101, 2000) if lost < 0.01 * n and n >= clips_to_exclude(-lost / n, lost / n))
+        for lost in (1, 2)
+    ]
+    assert fewest == [563, 726]  # as docs/evaluation.md has them
 
 
 def test_groups_are_what_was_seen() -> None:

@@ -144,6 +144,15 @@ def test_an_answer_needs_ground() -> None:
     assert of(lost, test_clips=200).startswith("no: ")
 
 
+def test_clips_of_folds_without_a_partner_do_not_count() -> None:
+    """Five pruned folds of 300 clips and three dense ones are three folds: 900 clips, where 1,178 are wanted."""
+    rows = [
+        row(0, 0.7, 0.7, value, fold=fold, test_clips=300) for fold, value in enumerate([0.81, 0.815, 0.82] + [0.8] * 2)
+    ]
+    rows += [row(0, 1.0, 1.0, 0.80, fold=fold, test_clips=300) for fold in range(3)]
+    assert str(answer(points(rows), "ast", "esc50", trained=True)).startswith("cannot say (900 clips were seen")
+
+
 def test_one_or_two_runs_are_called_so() -> None:
     one = [row(1, 1.0, 1.0, 0.9), row(1, 0.7, 0.7, 0.895)]
     assert str(answer(points(one), "ast", "esc50", trained=True)) == (

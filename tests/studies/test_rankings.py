@@ -58,6 +58,7 @@ def test_runs_without_their_partner_count_for_the_mean_only() -> None:
     one = next(one for one in compare(rows) if one.ranking == "random")
     assert one.score.runs == 3
     assert list(one.to_attention) == [(1, 1), (3, 3)]
+    assert one.clips == 40_000
     rows = [one for one in study() if one["ranking"] != "attention"]
     assert {one.dropped for one in compare(rows)} == {"not measured"}
     assert answers(compare(rows)) == points_lost_rows(compare(rows)) == gather_alone(compare(rows)) == []

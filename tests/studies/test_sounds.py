@@ -199,6 +199,15 @@ def test_the_margin_is_answered_where_there_is_ground(control: float, lost: tupl
             (alone + seventh, "the positive control, random patches at 0.3, has not been run"),
             (alone + seventh + weak, "these sounds cannot tell: random patches at 0.3, fine-tuned, lose 1.00"),
             (few, "3 of 5 folds, and it takes 4"),
+            (
+                alone + seventh + rows("r=0.3-random", tuple(6.0 + one for one in lost), range(1, 4)),
+                "the positive control has 3 of 5 folds, and it takes 4",
+            ),
+            (
+                alone + seventh + rows("r=0.3-random", (-30.0, 60.0, 0.0)),
+                "these sounds cannot tell: random patches at 0.3, fine-tuned, lose 10.00 [-20.51, 40.51] points, an "
+                "interval that holds nought",
+            ),
         ):
             assert within_margin(measured_sounds(given)).startswith(f"cannot say: {why}")
 

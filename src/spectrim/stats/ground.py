@@ -3,7 +3,8 @@
 How many clips a margin of one point takes follows from the discordance d, the share of clips on which exactly one of
 two models is right. The difference of their accuracies then has a variance of about d / n, and a difference of a
 margin m is found in 80 % of all experiments, at 95 % confidence, from n = (1.96 + 0.84)² · d / m² clips on: for one
-point about 785 for each per cent of discordance.
+point about 785 for each per cent of discordance. Where hardly a clip is discordant, that asks for few clips, and a
+bootstrap of them for none: so a loss of one point must also be what a score test excludes (`clips_to_exclude`).
 
 Where clips come in groups that are not independent, the groups are what was seen: it takes
 `spectrim.stats.groups.FEWEST_GROUPS` of them, and the discordance that counts is the one that the interval over groups
@@ -57,6 +58,24 @@ def clips_needed(discordance: float, margin: float = MARGIN) -> int:
     return math.ceil(_QUANTILES**2 * discordance / margin**2 - 1e-9)
 
 
+def clips_to_exclude(change: float, discordance: float, margin: float = MARGIN) -> int:
+    """Clips from which on a score test excludes a loss of ``margin``, if these shares stay as they are (Tango, 1998).
+
+    Its variance is that under a loss of ``margin``, so that one discordant clip, or none, does not stand for certainty:
+    with losses alone it takes about 3.84 / margin clips, at most one in 40 of which would lose so few by chance.
+
+    Args:
+        change: of the accuracy, as a share; above -``margin``.
+        discordance: share of clips on which exactly one of two models is right; at least the change.
+        margin: the loss to be excluded.
+    """
+    share = max(discordance, abs(change))
+    gained = (share + change) / 2
+    middle = (2 + change) * margin - share
+    least = (math.sqrt(middle**2 + 8 * gained * margin * (1 - margin)) - middle) / 4  # share of gains at that loss
+    return math.ceil(_REACH**2 * (2 * least + margin * (1 - margin)) / (margin + change) ** 2 - 1e-9)
+
+
 def discordance(change: Interval, clips: int, groups: Groups | None = None) -> float:
     """The share of discordant clips that an interval of a change over so many clips amounts to.
 
@@ -88,19 +107,25 @@ def near_chance(dense: Interval, chance: float) -> str | None:
     return None
 
 
-def too_few_clips(clips: int, share: float | None = None, groups: Groups | None = None) -> str | None:
+def too_few_clips(
+    clips: int, share: float | None = None, groups: Groups | None = None, change: float | None = None
+) -> str | None:
     """Why there are too few clips, or groups of them, or None.
 
     Args:
         clips: how many were seen.
         share: their discordance, for a claim with a margin of one point; else None.
         groups: of the clips that are not independent.
+        change: as a share, where the claim is that less than one point is lost; else None.
     """
     if groups is not None and groups.too_few is not None:
         return groups.too_few
     if clips < FEWEST_CLIPS:
         return f"{clips} clips were seen, and it takes {FEWEST_CLIPS} at least"
-    if share is not None and clips < (needed := clips_needed(share)):
+    needed = 0 if share is None else clips_needed(share)
+    if share is not None and change is not None:
+        needed = max(needed, clips_to_exclude(change, share))
+    if share is not None and clips < needed:
         if groups is not None:
             more = math.ceil(groups.number * needed / clips)
             return (
@@ -130,8 +155,10 @@ def within_margin(
     reason = (None if groups is None else groups.too_few) or no_interval(change)
     if reason is not None or clips is None:
         return reason
-    beyond = change.high < -MARGIN
-    return too_few_clips(clips, None if beyond else _discordance(change, clips, share, groups), groups)
+    if change.high < -MARGIN:
+        return too_few_clips(clips, groups=groups)
+    within = change.value if change.low > -MARGIN else None
+    return too_few_clips(clips, _discordance(change, clips, share, groups), groups, within)
 
 
 def _discordance(change: Interval, clips: int, share: float | None, groups: Groups | None) -> float:
@@ -177,7 +204,7 @@ def beats(
 
     An interval on one side of nought is an answer, however few the clips are, from `FEWEST_CLIPS` on, and from
     `spectrim.stats.groups.FEWEST_GROUPS` on where they come in groups. "No better" takes more: that a difference of one
-    point would have shown, so that the whole interval lies below one.
+    point would have shown: the whole interval lies below one, and a score test excludes it (`clips_to_exclude`).
 
     Args:
         change: of the metric, minus the baseline's, with its paired interval.
@@ -198,9 +225,11 @@ def beats(
         return "better", None
     if change.high < 0:
         return "worse", None
-    if change.high < MARGIN:
+    apart = _discordance(change, clips, share, groups)
+    below = -change.value if change.high < MARGIN else None
+    if below is not None and clips >= clips_to_exclude(below, apart):
         return "no better", None
-    why = too_few_clips(clips, _discordance(change, clips, share, groups), groups)
+    why = too_few_clips(clips, apart, groups, below)
     return CANNOT_SAY, why or "the interval holds both nought and one point"
 
 

@@ -17,6 +17,16 @@ from spectrim.errors import InputShapeError, InvalidSetting
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
+FEW = 15
+"""Degrees of freedom below which intervals are Student's.
+
+Over six speakers of one fold those of a bootstrap hold the truth in 88 % of cases, over six in each of two folds in
+91 %, of three folds in 93 to 94 %, and Student's in 94 to 96 %.
+"""
+
+NO_WIDTH = 1e-9
+"""Points: values that differ by less are one, but for rounding."""
+
 TWO_SIDED, WITH_POWER = 1.96, 1.96 + 0.84
 """Normal quantiles of a two-sided interval of 95 %, and of that with a power of 80 %."""
 
@@ -26,11 +36,12 @@ Accuracies = Mapping[int, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class SpeakerMean:
-    """A mean over speakers with its bootstrap interval, in points.
+    """A mean over speakers with its interval, in points.
 
     Attributes:
         mean: over the speakers of all folds.
-        low: lower end of the 95 % interval; NaN where a fold has one speaker only, who says nothing of others.
+        low: lower end of the 95 % interval, see `mean_over_speakers`; NaN where a fold has one speaker only, who says
+            nothing of others.
         high: upper end.
         p: of no difference, two-sided, by `p_within_folds`; NaN likewise, and where there is no spread.
         spread: standard deviation between speakers; NaN for one.
@@ -49,7 +60,7 @@ class SpeakerMean:
     @property
     def answers(self) -> bool:
         """Whether there is an interval, and of some width."""
-        return math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high
+        return math.isfinite(self.low) and math.isfinite(self.high) and self.high - self.low > NO_WIDTH
 
     def among(self, folds: Collection[int]) -> str:
         """As `str`, with its own folds where they are not all of those that it stands among."""
@@ -100,18 +111,35 @@ def bootstrap_within_folds(
 
 
 def mean_over_speakers(values: Accuracies, *, draws: int = DRAWS, seed: int = 0) -> SpeakerMean | None:
-    """The mean over speakers with its interval: percentiles of `bootstrap_within_folds`; None without speakers."""
+    """The mean over speakers with its interval; None without speakers.
+
+    Its ends are percentiles of `bootstrap_within_folds`, or, of fewer than `FEW` degrees of freedom, those of Student's
+    t, as `p_within_folds` has it. Accuracies of few speakers can so have an end beyond 100.
+    """
     folds = tuple(sorted(fold for fold, speakers in values.items() if speakers))
     if not folds:
         return None
     arrays = [np.array([values[fold][name] for name in sorted(values[fold])]) for fold in folds]
     everyone = np.concatenate(arrays)
-    drawn = bootstrap_within_folds(arrays, draws=draws, seed=seed)
-    low = high = math.nan
+    mean, low, high = float(everyone.mean()), math.nan, math.nan
     if all(len(fold) > 1 for fold in arrays):
-        low, high = map(float, np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+        error, freedom = _error_within(arrays)
+        if freedom < FEW:
+            reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+            low, high = mean - reach, mean + reach
+        else:
+            drawn = bootstrap_within_folds(arrays, draws=draws, seed=seed)
+            low, high = map(float, np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
     spread = float(np.std(everyone, ddof=1)) if len(everyone) > 1 else math.nan
-    return SpeakerMean(float(everyone.mean()), low, high, p_within_folds(arrays), spread, len(everyone), folds)
+    return SpeakerMean(mean, low, high, p_within_folds(arrays), spread, len(everyone), folds)
+
+
+def _error_within(values: Sequence[NDArray[np.floating]]) -> tuple[float, int]:
+    """Standard error of the mean over all speakers, by their spread around the means of their folds; its freedom."""
+    number = sum(map(len, values))
+    freedom = number - len(values)
+    within = sum(float(np.sum((fold - np.mean(fold)) ** 2)) for fold in values)
+    return math.sqrt(within / freedom / number), freedom
 
 
 def p_within_folds(values: Sequence[NDArray[np.floating]]) -> float:
@@ -127,13 +155,12 @@ def p_within_folds(values: Sequence[NDArray[np.floating]]) -> float:
     Returns:
         NaN where a fold has one speaker only, or where there is no spread.
     """
-    everyone = np.concatenate([np.asarray(fold, dtype=np.float64) for fold in values])
-    within = sum(float(np.sum((fold - np.mean(fold)) ** 2)) for fold in values)
-    freedom = len(everyone) - len(values)
-    if any(len(fold) < 2 for fold in values) or within == 0:
+    if any(len(fold) < 2 for fold in values):
         return math.nan
-    t = everyone.mean() / math.sqrt(within / freedom / len(everyone))
-    return float(2 * stats.t.sf(abs(t), freedom))
+    error, freedom = _error_within(values)
+    if error <= NO_WIDTH:
+        return math.nan
+    return float(2 * stats.t.sf(abs(np.concatenate(values).mean()) / error, freedom))
 
 
 def p_text(p: float | None) -> str:

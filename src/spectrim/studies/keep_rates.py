@@ -96,6 +96,7 @@ def points(rows: Iterable[Mapping[str, Any]], base: float = 1.0) -> list[Point]:
         if not paired:
             continue
         first, dense_row = runs[paired[0]], dense[paired[0]]
+        clips = clips_over_folds({run: runs[run] for run in paired})
         losses = {run: 100.0 * (dense[run]["value"] - runs[run]["value"]) for run in paired}
         lost = mean_over_runs(by_fold(losses))
         score = mean_over_runs(by_fold({run: 100.0 * dense[run]["value"] for run in paired}))
@@ -109,9 +110,7 @@ def points(rows: Iterable[Mapping[str, Any]], base: float = 1.0) -> list[Point]:
                 mean_over_runs(by_fold({run: 100.0 * runs[run]["value"] for run in paired})),
                 score,
                 lost,
-                over_runs(
-                    lost, list(losses.values()), clips=clips_over_folds(runs), dense=score, chance=first.get("chance")
-                ),
+                over_runs(lost, list(losses.values()), clips=clips, dense=score, chance=first.get("chance")),
                 first["paper_macs"],
                 1.0 - first["paper_macs"] / dense_row["paper_macs"],
                 first["base_fewer_macs"],

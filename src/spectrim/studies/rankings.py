@@ -46,7 +46,7 @@ class Ranked:
             fold and seed; empty where that has not been run. So the others.
         to_control: likewise against the control, which is trained as pruned models are, and keeps all patches.
         to_dense: likewise against the dense model.
-        clips: test clips over all folds, each counted once.
+        clips: test clips over the folds of ``to_attention``, each counted once.
         dense: the metric of the dense models, in points; None where there are none.
         chance: what the metric is by guessing, a share; None where it is not known.
     """
@@ -144,7 +144,7 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[Ranked]:
                 to_attention=attention,
                 to_control=control,
                 to_dense=whole,
-                clips=clips_over_folds(own),
+                clips=clips_over_folds({run: own[run] for run in attention}),
                 dense=_mean(scores),
                 chance=next(iter(own.values())).get("chance"),
             )

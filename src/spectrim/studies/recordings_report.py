@@ -74,8 +74,9 @@ READING = (
     "Every fold has one dense trunk; the arms are branches of it with the same epochs, rate and order of clips, and "
     "SpecAug ends where they begin. The control keeps all patches. Training-free means: the control's weights, pruned "
     "at test time. Accuracies are means over speakers, in %; differences are paired by speaker and in points. "
-    "Intervals: 95 %, percentiles of 10,000 bootstrap draws of speakers within their folds, seed 0; they do not hold "
-    "how much two runs of one recipe differ. Random pruning is the mean of five tables of random scores.",
+    "Intervals: 95 %, percentiles of 10,000 bootstrap draws of speakers within their folds, seed 0, or Student's t "
+    "where there are fewer than 15 degrees of freedom (one fold or two); they do not hold how much two runs of one "
+    "recipe differ. Random pruning is the mean of five tables of random scores.",
 )
 
 

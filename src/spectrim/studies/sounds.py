@@ -182,9 +182,12 @@ def _cannot_tell(measured: Measured) -> str | None:
     lost = measured.difference(CONTROL_KEY, POSITIVE_KEY, SOUND_FOLDS)
     if lost is None:
         return "the positive control, random patches at 0.3, has not been run"
+    if len(lost.folds) < FEWEST_FOLDS:
+        return f"the positive control has {len(lost.folds)} of {len(SOUND_FOLDS)} folds, and it takes {FEWEST_FOLDS}"
     if lost.low > 0 and lost.mean >= POSITIVE:
         return None
-    return f"these sounds cannot tell: random patches at 0.3, fine-tuned, lose {lost} points, and not {POSITIVE:g}"
+    lacks = f"and not {POSITIVE:g}" if lost.mean < POSITIVE else "an interval that holds nought"
+    return f"these sounds cannot tell: random patches at 0.3, fine-tuned, lose {lost} points, {lacks}"
 
 
 def add_sounds(report: Report, rows: Sequence[Row]) -> None:

@@ -110,3 +110,24 @@ def test_what_cannot_teach_is_refused_by_name(words: Path, known: str, tmp_path:
         prepare(plan, words, tmp_path)
     with pytest.raises(ValidationError, match=r"distillation\.tokens is 0\.5; .* the teacher's tokens are others"):
         recipe(distillation={"teacher": "init"})
+
+
+@pytest.mark.parametrize(("field", "value"), [("mean", -2.5), ("std", 9.0), ("padding", "minimum")])
+def test_a_teacher_of_other_input_is_refused_and_the_start_is_not(
+    words: Path, known: str, tmp_path: Path, field: str, value: float | str
+) -> None:
+    fields = {"model": {"fields": {field: value}}}
+    with pytest.raises(InvalidSetting, match=rf"a model whose {field} is {value!r}; that of .* is ") as error:
+        prepare(recipe(**fields, distillation={"teacher": known, "tokens": 0.0}), words, tmp_path)
+    assert error.value.field == "distillation.teacher"
+    job = prepare(recipe(**fields, distillation={"teacher": "init", "tokens": 0.0}), words, tmp_path, known)
+    assert job.teacher is not None and getattr(job.teacher.config, field) == value
+
+
+def test_a_teacher_of_another_length_is_fitted_and_named(
+    words: Path, known: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = recipe(model={"fields": {"max_length": 64}}, distillation={"teacher": known, "tokens": 0.0})
+    job = prepare(plan, words, tmp_path)
+    assert job.teacher is not None and job.teacher.config.max_length == 64
+    assert f"{known} teaches at 64 frames, not at its own 32" in caplog.text

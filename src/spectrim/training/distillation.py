@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spectrim.checkpoints import from_pretrained
+from spectrim.checkpoints import describe, from_pretrained
+from spectrim.config import SpectrimConfig
 from spectrim.errors import InvalidSetting
+from spectrim.machine import is_main_process
 from spectrim.network.losses import logit_distillation, ratio_loss, token_distillation
 from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
 from spectrim.training.recipes import INIT, Recipe
@@ -16,12 +20,18 @@ from spectrim.training.recipes import INIT, Recipe
 SAME = ("hidden_size", "max_length", "num_mel_bins", "frequency_stride", "time_stride", "patch_shape", "patch_order")
 """Of the configurations of a model and its teacher, where their tokens are compared."""
 
-INPUT = ("features", "sampling_rate", "mean", "std")
-"""Where they are not: what the input is."""
+INPUT = ("features", "sampling_rate", "mean", "std", "padding")
+"""What the input is, which both get alike."""
+
+logger = logging.getLogger(__name__)
 
 
 def open_teacher(recipe: Recipe, init: str | None, model: AudioTransformer) -> AudioTransformer | None:
     """The teacher of a recipe, in evaluation mode and without gradients; None where there is none.
+
+    What the run starts from is given the model's mean, std, padding and length as a teacher, as it is as a start. Any
+    other teacher must have that mean, std and padding; its position table is fitted to the model's length, and a line
+    of the log says so.
 
     Args:
         recipe: names it.
@@ -29,7 +39,8 @@ def open_teacher(recipe: Recipe, init: str | None, model: AudioTransformer) -> A
         model: that learns from it.
 
     Raises:
-        InvalidSetting: there is no such checkpoint, or it does not have the model's labels, input or tokens.
+        InvalidSetting: there is no such checkpoint, or it does not have the model's labels, input, tokens or kind of
+            loss.
         CheckpointError: it cannot be loaded.
     """
     settings, field = recipe.distillation, "distillation.teacher"
@@ -38,27 +49,34 @@ def open_teacher(recipe: Recipe, init: str | None, model: AudioTransformer) -> A
     if settings.teacher == INIT and init is None:
         raise InvalidSetting(field, INIT, "with --init, the checkpoint that is to teach; or another teacher, or null")
     start: Any = settings.teacher
+    changed: dict[str, Any] = {}
+    place, ours = settings.teacher, model.config
     if start == INIT and init is not None:
-        start = recipe.model.start(init)
-    place, ours = (init if settings.teacher == INIT else settings.teacher), model.config
-    teacher = from_pretrained(
-        start,
-        keep_rate=1.0,
-        frames=ours.max_length,
-        positions=recipe.model.positions,
-        mean=ours.mean,
-        std=ours.std,
-        padding=ours.padding,
-    )
-    theirs = teacher.config
+        start, place = recipe.model.start(init), init
+        changed = {"mean": ours.mean, "std": ours.std, "padding": ours.padding}
+    teacher = from_pretrained(start, keep_rate=1.0, frames=ours.max_length, positions=recipe.model.positions, **changed)
+    _check_teacher(recipe, place, teacher.config, ours)
+    if not changed:
+        own = describe(start, frames=ours.max_length)["max_length"]
+        if own != ours.max_length and is_main_process():
+            told = "%s teaches at %d frames, not at its own %d: its position table is fitted to that length"
+            logger.warning(told, place, ours.max_length, own)
+    return teacher.requires_grad_(False).eval()
+
+
+def _check_teacher(recipe: Recipe, place: str, theirs: SpectrimConfig, ours: SpectrimConfig) -> None:
+    """Refuse a teacher whose labels, input or tokens are not those of the model."""
+    settings, field = recipe.distillation, "distillation.teacher"
     if [*theirs.id2label.values()] != [*ours.id2label.values()]:
         allowed = f"a model trained for the data's {ours.num_labels} labels; {place} has {theirs.num_labels} others"
         raise InvalidSetting(field, settings.teacher, allowed)
     for name in (*INPUT, *(SAME if settings.tokens else ("max_length", "num_mel_bins"))):
-        if getattr(theirs, name) != getattr(ours, name):
-            allowed = f"a model whose {name} is {getattr(ours, name)!r}; that of {place} is {getattr(theirs, name)!r}"
+        wanted, there = getattr(ours, name), getattr(theirs, name)
+        alike = math.isclose(wanted, there, rel_tol=1e-4) if name in ("mean", "std") else wanted == there
+        if not alike:
+            where = f", or model.fields.{name}={there!r}" if name in ("mean", "std") else ""
+            allowed = f"a model whose {name} is {wanted!r}; that of {place} is {there!r}{where}"
             raise InvalidSetting(field, settings.teacher, allowed)
-    return teacher.requires_grad_(False).eval()
 
 
 def needs_tokens(recipe: Recipe) -> bool:

@@ -24,6 +24,12 @@ TAUGHT: dict[str, Any] = {
 DENSE = {"pruning": {"keep_rate": 1.0, "shrink_epochs": 0.0}, "optimiser": {"epochs": 1}}
 
 
+PROBLEMS = {
+    "cross_entropy": "single_label_classification",
+    "binary_cross_entropy": "multi_label_classification",
+}
+
+
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_words(tmp_path_factory.mktemp("words"))
@@ -39,6 +45,8 @@ def known(words: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
 def test_the_loss_is_the_sum_of_its_parts(words: Path, known: str, tmp_path: Path, loss: str) -> None:
+    from_pretrained(known, problem_type=PROBLEMS[loss]).save_pretrained(tmp_path / "start")
+    known = str(tmp_path / "start")
     job = prepare(recipe(**TAUGHT, loss=loss), words, tmp_path, known)
     trainer = build_trainer(job, progress=False, say=None)
     batch = next(iter(trainer.get_train_dataloader()))
@@ -131,3 +139,16 @@ def test_a_teacher_of_another_length_is_fitted_and_named(
     job = prepare(plan, words, tmp_path)
     assert job.teacher is not None and job.teacher.config.max_length == 64
     assert f"{known} teaches at 64 frames, not at its own 32" in caplog.text
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(*PROBLEMS,), (*reversed(PROBLEMS),)])
+def test_a_teacher_of_the_other_loss_teaches_no_labels(
+    words: Path, known: str, tmp_path: Path, ours: str, theirs: str
+) -> None:
+    from_pretrained(known, problem_type=PROBLEMS[theirs]).save_pretrained(tmp_path / "other")
+    other = str(tmp_path / "other")
+    with pytest.raises(InvalidSetting, match=rf"trained with {ours}; .* was trained with {theirs}") as error:
+        prepare(recipe(loss=ours, distillation={"teacher": other, "tokens": 0.0}), words, tmp_path)
+    assert error.value.field == "distillation.teacher"
+    plan = recipe(**{**TAUGHT, "distillation": {"teacher": other, "logits": 0.0}}, loss=ours)
+    assert prepare(plan, words, tmp_path).teacher is not None

@@ -23,6 +23,9 @@ SAME = ("hidden_size", "max_length", "num_mel_bins", "frequency_stride", "time_s
 INPUT = ("features", "sampling_rate", "mean", "std", "padding")
 """What the input is, which both get alike."""
 
+LOSSES = ("cross_entropy", "binary_cross_entropy")
+"""Of models whose labels exclude each other, and of those whose labels do not."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -65,7 +68,7 @@ def open_teacher(recipe: Recipe, init: str | None, model: AudioTransformer) -> A
 
 
 def _check_teacher(recipe: Recipe, place: str, theirs: SpectrimConfig, ours: SpectrimConfig) -> None:
-    """Refuse a teacher whose labels, input or tokens are not those of the model."""
+    """Refuse a teacher whose labels, input, tokens or kind of loss are not those of the model."""
     settings, field = recipe.distillation, "distillation.teacher"
     if [*theirs.id2label.values()] != [*ours.id2label.values()]:
         allowed = f"a model trained for the data's {ours.num_labels} labels; {place} has {theirs.num_labels} others"
@@ -77,6 +80,13 @@ def _check_teacher(recipe: Recipe, place: str, theirs: SpectrimConfig, ours: Spe
             where = f", or model.fields.{name}={there!r}" if name in ("mean", "std") else ""
             allowed = f"a model whose {name} is {wanted!r}; that of {place} is {there!r}{where}"
             raise InvalidSetting(field, settings.teacher, allowed)
+    if settings.logits and theirs.multi_label != ours.multi_label:
+        wanted, there = (LOSSES[config.multi_label] for config in (ours, theirs))
+        allowed = (
+            f"a model trained with {wanted}; {place} was trained with {there}, and its answers mean something else; "
+            "or distillation.logits=0"
+        )
+        raise InvalidSetting(field, settings.teacher, allowed)
 
 
 def needs_tokens(recipe: Recipe) -> bool:

@@ -22,6 +22,7 @@ from small_runs import SIZE, recipe
 from tone_table import write_tones
 
 from spectrim.data import find_data_set
+from spectrim.data.packing import pack
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
 from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.stats.groups import Groups
@@ -262,6 +263,30 @@ def test_data_without_folds_are_told_how_to_get_them(tmp_path: Path) -> None:
     assert "folds: 5 under data.options in the recipe, or --set data.options.folds=5, deals" in str(caught.value)
     with pytest.raises(InvalidSetting, match="has folders of parts"):
         cross_validate(folder, parted, tmp_path / "cv")
+
+
+@pytest.mark.parametrize(
+    ("folds", "said"), [(4, "folds is 4; allowed: 2 to 3: at most"), ("5", "folds is '5'; allowed: a whole number")]
+)
+def test_folds_that_a_table_cannot_be_dealt_out_into_are_named(folds: int | str, said: str, tmp_path: Path) -> None:
+    rows = [f"{number}.wav,{'ab'[number % 2]}" for number in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    with pytest.raises(InvalidSetting) as caught:
+        cross_validate(plan(data={"name": "csv", "options": {"folds": folds}}), tmp_path, tmp_path / "cv")
+    assert said in str(caught.value)
+
+
+def test_folds_beside_a_column_that_says_the_parts_and_in_a_pack_without_them_are_refused(tmp_path: Path) -> None:
+    root, packed = make_folder(tmp_path / "sounds", {"a": 3, "b": 3}), tmp_path / "packed"
+    parts = ("train", "validation", "test")
+    rows = [f"{label}/{number}.wav,{label},{part}" for label in "ab" for number, part in enumerate(parts)]
+    (root / "labels.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    pack("csv", root, packed)
+    dealt = plan(data={"name": "csv", "options": {"folds": 2}})
+    with pytest.raises(InvalidSetting, match=r"folds is 2; allowed: none: .* has a column split"):
+        cross_validate(dealt, root, tmp_path / "cv")
+    with pytest.raises(InvalidSetting, match=r"option folds is 2; allowed: None, with which .* was packed"):
+        cross_validate(dealt, packed, tmp_path / "cv")
 
 
 def test_a_label_that_a_model_never_hears_is_named_and_an_empty_fold_refused(

@@ -168,21 +168,26 @@ def folds_of(
         how: how its clips are dealt out into folds, as the user would type it.
 
     Raises:
-        InvalidSetting: all folds are asked for of a data set without folds; says what to do.
+        InvalidSetting: all folds are asked for of a data set without folds; says what to do. Or it cannot be dealt out
+            into the folds that its options name.
         DataError: it cannot be opened.
     """
     if folds != "all":
         return tuple(dict.fromkeys(folds))
     entry = find_data_set(name)
     options = {name: value for name, value in options.items() if name not in ("fold", "validation_fold")}
+    if known := entry.folds:
+        return known
+    if options.get("folds") is not None:
+        return entry.open(root, "test", **options).folds
     with suppress(InvalidSetting):  # of shares too small for a split that nobody asks for; others come back below
-        if known := entry.folds or entry.open(root, "test", **options).folds:
+        if known := entry.open(root, "test", **options).folds:
             return known
     why = f"none: {name} in {root} is not divided into folds"
     if "folds" not in entry.options:
         raise InvalidSetting("folds", folds, f"{why}, but into training, validation and test")
     try:
-        entry.open(root, "test", **options, folds=2)
+        entry.open(root, "test", **{**options, "folds": 2})
     except InvalidSetting as error:
         raise InvalidSetting("folds", folds, f"{why}, and cannot be ({error})") from error
     raise InvalidSetting("folds", folds, f"{why}; {how} deals its clips out into five")

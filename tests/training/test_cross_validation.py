@@ -236,7 +236,11 @@ def test_intervals_are_over_the_groups_of_all_folds(
     ("changes", "options", "said"),
     [
         ({}, {"folds": [3]}, "fold is 3; allowed: one of 1, 2"),
+        ({}, {"folds": 3}, "fold is 3; allowed: one of 1, 2"),
+        ({}, {"folds": np.array([1, 4])}, "fold is 4; allowed: one of 1, 2"),
+        ({}, {"folds": "1,2"}, "folds is '1,2'; allowed: all, or the numbers of folds"),
         ({}, {"branch_of": "trunk"}, "branch_of is 'trunk'; allowed: a name with {fold} in it"),
+        ({}, {"branch_of": Path("trunk")}, "branch_of is 'trunk'; allowed: a name with {fold} in it"),
         ({"evaluation": {"test_keep_rates": []}}, {}, "evaluation.test_keep_rates is []; allowed: at least one"),
         (
             {"data": {"name": "csv", "options": {"validation_fold": 9}}},
@@ -252,6 +256,20 @@ def test_what_cannot_be_is_refused_before_the_first_fold(
         cross_validate(plan(**changes), tones, tmp_path / "cv", **options)
     assert said in str(caught.value)
     assert not (tmp_path / "cv").exists()
+
+
+def test_starts_and_trunks_may_be_paths(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        told.append((options["init"], options["branch_of"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spectrim.training.cross_validation.train", interrupted)
+    paths = {"init": Path("start{fold}"), "branch_of": Path("trunk{fold}")}
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(plan(), tones, tmp_path / "cv", folds=np.array([2]), **paths)
+    assert told == [("start2", "trunk2")]
 
 
 def test_data_without_folds_are_told_how_to_get_them(tmp_path: Path) -> None:

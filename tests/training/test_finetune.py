@@ -130,6 +130,11 @@ def test_another_run_is_not_resumed(words: Path, finished: Path) -> None:
         train(recipe(optimiser={"batch_size": 7}), words, finished, resume=True)
 
 
+def test_a_start_may_be_a_path(words: Path, finished: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"init is '.*model'; allowed: None, with which the run in"):
+        train(recipe(), words, finished, init=finished / "model", resume=True)
+
+
 def test_a_run_can_stop_early_on_the_course_of_a_longer_one(words: Path, tmp_path: Path) -> None:
     optimiser = {"epochs": 4, "stop_after_epochs": 0.4}
     train(recipe(optimiser=optimiser, schedule={"warmup_epochs": 1}), words, tmp_path / "run")

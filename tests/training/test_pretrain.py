@@ -266,6 +266,11 @@ def test_a_run_starts_from_another_autoencoder(sounds: Path, finished: Path, tmp
         prepare(recipe(), sounds, tmp_path, str(finished / "model"))
 
 
+def test_a_start_may_be_a_path(sounds: Path, finished: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"init is '.*autoencoder'; allowed: None, with which the run in"):
+        pretrain(recipe(), sounds, finished, init=finished / "autoencoder", resume=True)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = MaskedAutoencoder.forward
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from small_runs import cut_short, write_checkpoint
 
+from spectrim.checkpoints import DescribedSource
 from spectrim.errors import InvalidSetting
-from spectrim.training.run_folder import CheckpointFolder, begin_run, check_run, flaw
+from spectrim.training.run_folder import CheckpointFolder, begin_run, check_run, flaw, named_start
 
 
 def alter(path: Path) -> None:
@@ -27,6 +28,15 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty seal": (lambda path: (path / "whole.json").write_text("{}"), "it has no readable whole.json"),
     "binary seal": (lambda path: (path / "whole.json").write_bytes(b"\xff\xfe"), "it has no readable whole.json"),
 }
+
+
+def test_a_start_is_named_by_its_place_alone() -> None:
+    starts = (None, "a/b", Path("a/b"), DescribedSource("a/b"))
+    assert [named_start(start) for start in starts] == [None, "a/b", "a/b", "a/b"]
+    with pytest.raises(InvalidSetting, match=r"allowed: a path or hub id; model\.stride"):
+        named_start(DescribedSource("a/b", stride=10))
+    with pytest.raises(InvalidSetting, match="init is 5"):
+        named_start(5)  # type: ignore[arg-type]
 
 
 def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:

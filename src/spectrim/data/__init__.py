@@ -7,11 +7,11 @@ in `DATA_SETS`, and a recipe. What openers have in common is in `spectrim.data.l
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from spectrim.audio.normalisation import NORMALISATIONS
 from spectrim.data.audioset import open_audioset
@@ -30,11 +30,16 @@ __all__ = [
     "AudioDataset",
     "Clip",
     "DataSet",
+    "Folds",
     "Recording",
     "find_data_set",
     "folds_of",
     "frontend_fields",
 ]
+
+
+Folds: TypeAlias = Iterable[int] | int | Literal["all"]
+"""Numbers of folds, one or several, or all that there are."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +160,13 @@ def find_data_set(name: str, field: str = "data set") -> DataSet:
     return DATA_SETS[name]
 
 
-def folds_of(
-    name: str, root: str | Path, folds: Sequence[int] | Literal["all"], options: Mapping[str, Any], how: str
-) -> tuple[int, ...]:
+def folds_of(name: str, root: str | Path, folds: Folds, options: Mapping[str, Any], how: str) -> tuple[int, ...]:
     """The folds that are asked for, each once.
 
     Args:
         name: of the data set, in `DATA_SETS`.
         root: where it is.
-        folds: ``"all"``, or their numbers, which the opener checks.
+        folds: ``"all"``, or their numbers, one or several, which the opener checks.
         options: of the opener; those that name single folds do not matter.
         how: how its clips are dealt out into folds, as the user would type it.
 
@@ -172,8 +175,11 @@ def folds_of(
             into the folds that its options name.
         DataError: it cannot be opened.
     """
+    if not isinstance(folds, str):
+        numbers = folds if isinstance(folds, Iterable) else [folds]
+        return tuple(dict.fromkeys(one.item() if hasattr(one, "item") else one for one in numbers))
     if folds != "all":
-        return tuple(dict.fromkeys(folds))
+        raise InvalidSetting("folds", folds, "all, or the numbers of folds")
     entry = find_data_set(name)
     options = {name: value for name, value in options.items() if name not in ("fold", "validation_fold")}
     if known := entry.folds:

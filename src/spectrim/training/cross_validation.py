@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from spectrim.checkpoints.untrusted import read_json
-from spectrim.data import PARTS, AudioDataset, find_data_set, folds_of
+from spectrim.data import PARTS, AudioDataset, Folds, find_data_set, folds_of
 from spectrim.data.cache import AudioCache
 from spectrim.data.dataset import some
 from spectrim.errors import DataError, InvalidSetting, shown
@@ -24,7 +25,7 @@ from spectrim.training.answers import ANSWERS, Answers
 from spectrim.training.chosen_epoch import chosen_on, epoch_choice
 from spectrim.training.finetune import train
 from spectrim.training.recipes import Recipe
-from spectrim.training.run_folder import check_run
+from spectrim.training.run_folder import check_run, named_start
 from spectrim.training.run_log import Say
 from spectrim.training.same_clips import check_clips
 
@@ -77,10 +78,10 @@ def cross_validate(
     data: str | Path,
     output: str | Path,
     *,
-    folds: Sequence[int] | Literal["all"] = "all",
-    init: str | None = None,
+    folds: Folds = "all",
+    init: str | Path | None = None,
     resume: bool = False,
-    branch_of: str | None = None,
+    branch_of: str | Path | None = None,
     cache: AudioCache | None = None,
     progress: bool = False,
     say: Say | None = None,
@@ -91,7 +92,7 @@ def cross_validate(
         recipe: its ``data.options.fold`` does not matter.
         data: root of the data set.
         output: folder around the runs' folders.
-        folds: numbers of the held-out folds, or ``"all"``.
+        folds: numbers of the held-out folds, one or several, or ``"all"``.
         init: see `spectrim.training.finetune.train`; ``{fold}`` in it stands for the number of the fold.
         resume: go on with what is in ``output``; runs that are done are not run again.
         branch_of: as ``init``; with ``{fold}`` in it.
@@ -102,7 +103,8 @@ def cross_validate(
             as `spectrim.training.finetune.train`. Folds, folders and clips are looked at before the first run begins.
         DataError, CheckpointError, TrainingDiverged: see `spectrim.training.finetune.train`.
     """
-    runs = _planned(recipe, data, Path(output), folds, init, branch_of)
+    trunk = None if branch_of is None else os.fspath(branch_of)
+    runs = _planned(recipe, data, Path(output), folds, named_start(init), trunk)
     on = _check(runs, data, resume=resume)
     found = []
     for place, fold in enumerate(runs, start=1):
@@ -130,7 +132,7 @@ def _planned(
     recipe: Recipe,
     data: str | Path,
     output: Path,
-    folds: Sequence[int] | Literal["all"],
+    folds: Folds,
     init: str | None,
     branch_of: str | None,
 ) -> list[_Fold]:

@@ -48,6 +48,7 @@ from spectrim.training.run_folder import (
     average_weights,
     begin_run,
     check_run,
+    named_start,
 )
 from spectrim.training.run_log import RunLog, Say
 from spectrim.training.same_clips import check_clips, write_clips
@@ -135,7 +136,7 @@ def train(
     data: str | Path,
     output: str | Path,
     *,
-    init: str | None = None,
+    init: str | Path | None = None,
     resume: bool = False,
     branch_of: str | Path | None = None,
     cache: AudioCache | None = None,
@@ -169,7 +170,7 @@ def train(
         CheckpointError: what the run is to go on from is not what it, or the other run, has written.
         TrainingDiverged: the loss is no longer a number.
     """
-    output = Path(output)
+    output, init = Path(output), named_start(init)
     run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
     check_run(run, output, resume=resume, kind=Recipe)
     checkpoints = CheckpointFolder(output / CHECKPOINTS)

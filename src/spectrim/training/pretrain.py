@@ -34,7 +34,7 @@ from spectrim.training.pretrain_recipes import MaskingSettings, PretrainRecipe
 from spectrim.training.progress import RunProgress, own_bars
 from spectrim.training.recipes import AugmentSettings
 from spectrim.training.run_arguments import run_arguments
-from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run
+from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, begin_run, check_run, named_start
 from spectrim.training.run_log import RunLog, Say
 from spectrim.training.same_clips import check_clips, write_clips
 from spectrim.training.trainer import RunCourse, RunTrainer, tensorboard_callback
@@ -257,7 +257,7 @@ def pretrain(
     audio: str | Path,
     output: str | Path,
     *,
-    init: str | None = None,
+    init: str | Path | None = None,
     extra_audio: Sequence[str | Path] = (),
     resume: bool = False,
     progress: bool = False,
@@ -289,7 +289,7 @@ def pretrain(
         CheckpointError: what the run is to go on from is not what it has written.
         TrainingDiverged: the loss is no longer a number.
     """
-    output = Path(output)
+    output, init = Path(output), named_start(init)
     run: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "data": str(audio), "init": init}
     if extra_audio:
         run["extra_audio"] = [str(folder) for folder in extra_audio]

@@ -7,6 +7,7 @@ A run's folder holds ``run.json`` (what was asked for), ``environment.json`` (ma
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from spectrim.checkpoints import DescribedSource
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.errors import InvalidSetting, shown
 from spectrim.files import clear, file_digest, refuse_another_run, write_json
@@ -67,6 +69,21 @@ def check_run(
     elif any((output / CHECKPOINTS).glob("checkpoint-*")):
         allowed = "a folder with run.json, which says what its checkpoints are of"
         raise InvalidSetting("output", str(output), allowed)
+
+
+def named_start(init: str | os.PathLike[str] | None) -> str | None:
+    """The checkpoint that a run starts from as ``run.json`` says it, None for random weights.
+
+    Raises:
+        InvalidSetting: it is no place of a checkpoint, or says more than that, which belongs into the recipe.
+    """
+    if init is None:
+        return None
+    said = isinstance(init, DescribedSource) and DescribedSource(init.place) != init
+    if said or not isinstance(init, str | os.PathLike):
+        allowed = "a path or hub id; model.stride, model.frames and pruning in the recipe say the rest"
+        raise InvalidSetting("init", init, allowed)
+    return os.fspath(init)
 
 
 def begun_run(written: Path, kind: type[StrictSettings]) -> dict[str, Any]:

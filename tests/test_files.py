@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import save_file
 
 from spectrim.errors import InvalidSetting
 from spectrim.files import (
@@ -20,6 +22,7 @@ from spectrim.files import (
     file_beside,
     folder_beside,
     name_with,
+    named_when_full,
     refuse_another_run,
     refuse_input,
     remove_leftover,
@@ -181,6 +184,28 @@ def test_a_full_disk_names_what_was_written(beside: Any, tmp_path: Path) -> None
     with pytest.raises(OSError, match="Broken pipe") as other, beside(tmp_path / "a"):
         raise OSError(errno.EPIPE, "Broken pipe")
     assert other.value.filename is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+@pytest.mark.parametrize("most", [100, 20_000])
+def test_tensors_that_find_no_room_are_named_like_other_files(tmp_path: Path, most: int) -> None:
+    import resource
+
+    ways = {
+        "No space left": lambda path: torch.save({"a": torch.zeros(1000), "b": torch.zeros(9000)}, path),
+        "File too large": lambda path: save_file({"a": torch.zeros(9000)}, path),
+    }
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for words, write in ways.items():
+        with pytest.raises(OSError, match=words) as full, named_when_full(tmp_path / "run"):
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+                write(tmp_path / "a")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert full.value.filename == str(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="inconsistent"), named_when_full(tmp_path / "run"):
+        raise RuntimeError("inconsistent")
 
 
 def test_a_name_that_is_not_utf8_is_written_out_in_text_and_json(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from spectrim.errors import InvalidSetting, brief, utf8_text
 
@@ -27,6 +29,10 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 FULL = (errno.ENOSPC, errno.EFBIG, *((errno.EDQUOT,) if hasattr(errno, "EDQUOT") else ()))
 """Errors of writing where there is no room: a full disk, a limit on a file's size, a quota."""
+
+_NUMBERED = re.compile(r"\(os error (\d+)\)")
+_UNWRITTEN = ("PytorchStreamWriter failed", "unexpected pos")
+"""What `torch.save` says of a file that it could open and not write to its end."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,13 +87,30 @@ def name_with(name: str, ending: str) -> str:
 
 @contextmanager
 def named_when_full(path: Path) -> Iterator[None]:
-    """Name a file or folder in an error of writing it, whose text does not when a disk is full."""
+    """Name a file or folder in an error of writing it, whose text does not when a disk is full.
+
+    Those of safetensors and torch become an `OSError` like those of Python.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in FULL and error.filename is None:
             error.filename = str(path)
         raise
+    except (RuntimeError, SafetensorError) as error:
+        number = _told_full(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _told_full(error: RuntimeError | SafetensorError) -> int | None:
+    """The number in `FULL` of what safetensors or torch say of a full disk; None of other errors."""
+    if isinstance(error, SafetensorError):
+        told = _NUMBERED.search(str(error))
+        return int(told[1]) if told is not None and int(told[1]) in FULL else None
+    unwritten = any(words in str(error) for words in _UNWRITTEN)
+    return errno.ENOSPC if unwritten else None  # torch does not say why it could not write on
 
 
 @contextmanager

@@ -420,3 +420,16 @@ def test_the_command_runs_a_recipe(sounds: Path, tmp_path: Path) -> None:
     assert "held out loss" in result.stdout
     assert CliRunner().invoke(app, arguments).exit_code == 2
     assert CliRunner().invoke(app, [*arguments, "--set", "masking.ratio=1.5", "--resume"]).exit_code == 2
+
+
+def test_ctrl_c_says_how_to_go_on(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PretrainingTrainer, "training_step", interrupted)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(fields()))
+    result = CliRunner().invoke(
+        app, ["pretrain", str(tmp_path / "small.yaml"), "--data", str(sounds), "--output", str(tmp_path / "run")]
+    )
+    assert result.exit_code == 130
+    assert "the same command with --resume goes on from the newest checkpoint" in " ".join(result.stderr.split())

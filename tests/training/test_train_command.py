@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,21 @@ def test_what_is_not_on_disk_is_a_failure_that_names_it(plan: Path, words: Path,
     )
     assert (code, str(tmp_path / "start.pth") in err) == (1, True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+def test_a_checkpoint_that_finds_no_room_says_how_to_go_on(words: Path, plan: Path, tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        code, out, err = spectrim("train", plan, "--data", words, "--output", tmp_path / "run", "--no-progress")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (code, out) == (1, "")
+    assert "once there is room, the same command with --resume goes on from the newest checkpoint" in err
+    assert err.endswith(f"{tmp_path / 'run'}: File too large; make room, or write elsewhere")
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -18,6 +18,8 @@ import typer
 from spectrim.errors import InvalidSetting, SpectrimError, one_of, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from spectrim.checkpoints import DescribedSource
 
 FAILURE, WRONG_USE, INTERRUPTED = 1, 2, 130
@@ -128,6 +130,24 @@ def _refuse_inputs(options: Mapping[str, Any]) -> None:
     for field in OUTPUTS:
         if options.get(field) is not None:
             refuse_input(options[field], inputs, field)
+
+
+@contextmanager
+def resumable(console: Console) -> Iterator[None]:
+    """Say after Ctrl-C, and where the disk is full, how to go on with a run."""
+    from spectrim.cli.terminal import complain
+    from spectrim.files import FULL
+
+    on = "the same command with --resume goes on from the newest checkpoint"
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(console, on)
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            complain(console, f"once there is room, {on}")
+        raise
 
 
 def nothing_named(allowed: str) -> typer.Exit:

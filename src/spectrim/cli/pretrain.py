@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import ProgressOption, plainly, put
+from spectrim.cli.common import ProgressOption, plainly, put, resumable
 
 
 @plainly
@@ -40,7 +40,7 @@ def pretrain(
 
     console = error_console(progress)
     bar = console.is_terminal
-    with sole_writer(output if is_main_process() else None):
+    with resumable(console), sole_writer(output if is_main_process() else None):
         results = run(
             settings,
             data,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ from spectrim.cli.common import (
     held_out,
     plainly,
     put,
+    resumable,
 )
 from spectrim.errors import InvalidSetting
 
@@ -87,7 +87,7 @@ def train(
         "progress": bar,
         "say": None if bar else lambda line: complain(console, line),
     }
-    with _resumable(console), sole_writer(output if is_main_process() else None):
+    with resumable(console), sole_writer(output if is_main_process() else None):
         if several is not None:
             trunk = None if branch_of is None else str(branch_of)
             found = cross_validate(
@@ -102,18 +102,6 @@ def train(
         if is_main_process():
             draw_run(output)
             _print(settings, results, output, console)
-
-
-@contextmanager
-def _resumable(console: Console) -> Iterator[None]:
-    """Say after Ctrl-C how to go on."""
-    from spectrim.cli.terminal import complain
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        complain(console, "the same command with --resume goes on from the newest checkpoint")
-        raise
 
 
 def _print(recipe: Recipe, results: Mapping[str, Any], output: Path, console: Console) -> None:

@@ -20,7 +20,7 @@ from spectrim.checkpoints import describe
 from spectrim.data import PARTS, AudioDataset, find_data_set
 from spectrim.data.cache import AudioCache
 from spectrim.data.packed import is_packed
-from spectrim.files import folder_beside, write_json
+from spectrim.files import folder_beside, named_when_full, write_json
 from spectrim.machine import is_main_process
 from spectrim.measure.metrics import METRICS
 from spectrim.network.losses import classification_loss
@@ -169,6 +169,7 @@ def train(
             or unreadable.
         CheckpointError: what the run is to go on from is not what it, or the other run, has written.
         TrainingDiverged: the loss is no longer a number.
+        OSError: there is no room to write; with room, ``resume`` goes on from the newest whole checkpoint.
     """
     output, init = Path(output), named_start(init)
     run = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "init": init}
@@ -189,7 +190,7 @@ def train(
         if is_main_process():
             checkpoints.copy(shared)
         trainer.accelerator.wait_for_everyone()
-    with own_bars(trainer):
+    with own_bars(trainer), named_when_full(output):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job)
 

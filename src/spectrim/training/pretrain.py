@@ -21,7 +21,7 @@ from spectrim.config import SpectrimConfig
 from spectrim.data import Clip
 from spectrim.data.excerpts import Excerpts
 from spectrim.errors import InvalidSetting
-from spectrim.files import write_json
+from spectrim.files import named_when_full, write_json
 from spectrim.machine import is_main_process
 from spectrim.network.masked import MaskedAutoencoder, MaskedConfig
 from spectrim.network.masked.masks import random_visible
@@ -288,6 +288,7 @@ def pretrain(
         DataError: there is no such folder, or too many files in it are unreadable.
         CheckpointError: what the run is to go on from is not what it has written.
         TrainingDiverged: the loss is no longer a number.
+        OSError: there is no room to write; with room, ``resume`` goes on from the newest whole checkpoint.
     """
     output, init = Path(output), named_start(init)
     run: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "data": str(audio), "init": init}
@@ -306,7 +307,7 @@ def pretrain(
         check_clips(output, clips)
     begin_run(run, output)
     write_clips(output, clips)
-    with own_bars(trainer):
+    with own_bars(trainer), named_when_full(output):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _conclude(trainer, job, pictures)
 

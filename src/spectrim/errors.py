@@ -147,7 +147,15 @@ class ExportError(SpectrimError):
 
 
 class DataError(SpectrimError):
-    """A data set on disk is not in the layout that its name promises."""
+    """A data set on disk is not in the layout that its name promises.
+
+    Args:
+        text: one line; what torch puts in front of one from a process that loads data, traceback and all, is left out.
+    """
+
+    def __init__(self, text: str) -> None:
+        from_process = text.startswith(f"Caught {type(self).__name__} in DataLoader worker process")
+        super().__init__(text.rpartition(f"{type(self).__qualname__}: ")[2].rstrip() if from_process else text)
 
 
 class TrainingDiverged(SpectrimError):

@@ -98,7 +98,7 @@ def test_decoding_processes_count_corrupt_files_together(tmp_path: Path, workers
     """Each of four meets two of eight, which is no more than it may."""
     part = dataset(tmp_path, 40, bad=range(0, 40, 5), bad_share=0.1)
     reader = DataLoader(part, batch_size=1, num_workers=workers, collate_fn=list)
-    with pytest.raises(DataError, match=r"[5-8] of 40 files cannot be read, more than bad_share=0\.1"):
+    with pytest.raises(DataError, match=r"^[5-8] of 40 files cannot be read, more than bad_share=0\.1"):
         list(reader)
     assert len(part.broken) >= 5
     part = dataset(tmp_path, 40, bad=(3, 7), bad_share=0.1)

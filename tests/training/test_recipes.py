@@ -59,6 +59,7 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("pruning.criterion=loudness", ["pruning.criterion", "loudness", "intensity"]),
         ("pruning={keep_rate: 0.5, shrink_start: 9, shrink_epochs: 2}", ["shrink_start", "11", "optimiser.epochs=10"]),
         ("schedule.warmup_epochs=11", ["schedule.warmup_epochs", "11", "10"]),
+        ("optimiser.stop_after_epochs=11", ["optimiser.stop_after_epochs", "11", "up to optimiser.epochs=10"]),
         ("model.fields.keep_rate=0.5", ["model.fields.keep_rate", "0.5", "pruning.keep_rate in its place"]),
         ("model.fields.problem_type=regression", ["model.fields.problem_type", "loss in its place"]),
         ("optimiser.learning_rate=.inf", ["optimiser.learning_rate", "inf", "finite"]),

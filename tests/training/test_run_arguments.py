@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from spectrim.errors import InvalidSetting
-from spectrim.training.recipes import OptimiserSettings
+from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
 from spectrim.training.run_arguments import resolve_precision, run_arguments
 
 
@@ -24,7 +24,8 @@ def arguments(tmp_path: Path, clips: int = 100, settings: dict[str, Any] | None 
         "seed": 3,
     }
     optimiser = OptimiserSettings(**{"batch_size": 20, "epochs": 6, **(settings or {})})
-    return run_arguments(tmp_path, optimiser, clips=clips, **{**given, **changes})
+    schedule = ScheduleSettings(**changes.pop("schedule", {}))
+    return run_arguments(tmp_path, optimiser, schedule, clips=clips, **{**given, **changes})
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,22 @@ def test_epochs_become_steps(
 ) -> None:
     made = arguments(tmp_path, clips, settings, every_epochs=every, first_epoch=first)
     assert (made.eval_steps, made.save_steps, made.eval_delay) == (steps, steps, delay)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ({"warmup_steps": 31}, r"schedule\.warmup_steps is 31; allowed: up to the 30 steps of 6 epochs"),
+        ({"warmup_steps": 30, "warmup_form": "stairs"}, r"warmup_form is 'stairs'; .* is 0 in all the 30 steps of 6"),
+        ({"warmup_epochs": 6, "warmup_form": "stairs"}, r"warmup_form is 'stairs'; .* is 0 in all the 30 steps of 6"),
+    ],
+)
+def test_a_warm_up_without_an_end_in_the_run_is_refused(schedule: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match=words):
+        arguments(tmp_path, schedule=schedule)
+    for form in ("rising", "from_zero"):
+        arguments(tmp_path, schedule={"warmup_steps": 30, "warmup_form": form})
+    arguments(tmp_path, schedule={"warmup_steps": 29, "warmup_form": "stairs"})
 
 
 def test_the_recipe_s_settings_arrive(tmp_path: Path) -> None:

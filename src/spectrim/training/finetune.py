@@ -203,6 +203,7 @@ def build_trainer(job: FineTuningRun, *, progress: bool, say: Say | None, title:
     arguments = run_arguments(
         job.output,
         course,
+        recipe.schedule,
         clips=epoch_size(recipe.sampling, job.parts["train"]),
         every_epochs=evaluation.every_epochs,
         first_epoch=evaluation.first_epoch,

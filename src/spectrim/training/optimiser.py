@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrim.errors import InvalidSetting
 from spectrim.training.recipes import OptimiserSettings, PruningSettings, ScheduleSettings
 
 STAIR = 50
@@ -141,6 +142,21 @@ def rate_share(
         return 1.0
 
     return share
+
+
+def check_warmup(schedule: ScheduleSettings, optimiser: OptimiserSettings, num_training_steps: int) -> None:
+    """Raise `InvalidSetting` for a warm-up that the course of a run does not come to the end of, or learns nothing in.
+
+    Args:
+        schedule, optimiser, num_training_steps: see `rate_share`.
+    """
+    course = f"the {num_training_steps} steps of {optimiser.epochs:g} epochs"
+    if schedule.warmup_steps > num_training_steps:
+        raise InvalidSetting("schedule.warmup_steps", schedule.warmup_steps, f"up to {course}")
+    share = rate_share(schedule, optimiser, num_training_steps)
+    if not any(map(share, range(min(num_training_steps, STAIR + 1)))):
+        allowed = f"another: with this one the learning rate is 0 in all {course}"
+        raise InvalidSetting("schedule.warmup_form", schedule.warmup_form, allowed)
 
 
 def build_schedule(

@@ -326,6 +326,7 @@ def build_trainer(
     arguments = run_arguments(
         job.output,
         recipe.optimiser,
+        recipe.schedule,
         clips=len(clips),
         every_epochs=evaluation.every_epochs,
         first_epoch=0.0,

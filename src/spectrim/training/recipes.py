@@ -382,7 +382,10 @@ class Recipe(StrictSettings):
 
 
 def check_course(optimiser: OptimiserSettings, schedule: ScheduleSettings) -> None:
-    """Raise `InvalidSetting` where a schedule does not fit the optimiser's epochs and learning rate."""
+    """Raise `InvalidSetting` where a schedule or an early end does not fit the optimiser's epochs and rate."""
+    stop = optimiser.stop_after_epochs
+    if stop is not None and stop > optimiser.epochs:
+        raise InvalidSetting("optimiser.stop_after_epochs", stop, f"up to optimiser.epochs={optimiser.epochs:g}")
     if schedule.warmup_epochs > optimiser.epochs:
         allowed = f"up to optimiser.epochs={optimiser.epochs:g}"
         raise InvalidSetting("schedule.warmup_epochs", schedule.warmup_epochs, allowed)

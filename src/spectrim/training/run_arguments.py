@@ -12,7 +12,8 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from spectrim.errors import InvalidSetting
 from spectrim.machine import process_count
-from spectrim.training.recipes import OptimiserSettings
+from spectrim.training.optimiser import check_warmup
+from spectrim.training.recipes import OptimiserSettings, ScheduleSettings
 from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder
 
 
@@ -40,6 +41,7 @@ def resolve_precision(precision: str) -> str:
 def run_arguments(
     output: Path,
     optimiser: OptimiserSettings,
+    schedule: ScheduleSettings,
     *,
     clips: int,
     every_epochs: float,
@@ -54,6 +56,7 @@ def run_arguments(
     Args:
         output: folder of the run.
         optimiser: of the recipe.
+        schedule: of the recipe.
         clips: in the training part.
         every_epochs: from an evaluation and checkpoint to the next.
         first_epoch: epochs before the first evaluation.
@@ -63,8 +66,8 @@ def run_arguments(
         seed: of everything.
 
     Raises:
-        InvalidSetting: the batch size does not split over the processes, an epoch holds no batch, or the precision
-            is not to be had here.
+        InvalidSetting: the batch size does not split over the processes, an epoch holds no batch, the warm-up is longer
+            than the run, or the precision is not to be had here.
 
     Trainer writes checkpoints to `CheckpointFolder.partial`; `WholeCheckpoints` moves them to their place.
     """
@@ -73,6 +76,7 @@ def run_arguments(
     check_precision(precision)
     processes = process_count()
     per_epoch = steps_per_epoch(optimiser, clips)
+    check_warmup(schedule, optimiser, math.ceil(optimiser.epochs * per_epoch))
     every = max(1, round(every_epochs * per_epoch))
     return RunArguments(
         output_dir=str(CheckpointFolder(output / CHECKPOINTS).partial),

@@ -84,6 +84,14 @@ def test_the_length_of_the_data_does_not_tell_the_stride_of_the_start(tmp_path: 
     assert torch.equal(by_frames.state_dict()[table], told.state_dict()[table])
 
 
+@pytest.mark.parametrize(("name", "value"), [("stride", 10), ("stride", (10, 16)), ("frames", 300)])
+def test_what_is_said_of_a_start_is_refused_without_one(name: str, value: object, tmp_path: Path) -> None:
+    part = open_folder(make_folder(tmp_path / "clips", {"bird": 8, "dog": 8}), "train")
+    with pytest.raises(InvalidSetting, match="null without --init") as error:
+        build_model(recipe(**{**ONE_CLASS, "model": {**ONE_CLASS["model"], name: value}}), None, part)
+    assert (error.value.field, error.value.value) == (f"model.{name}", value)
+
+
 def test_a_checkpoint_on_mfcc_is_not_fine_tuned(tmp_path: Path) -> None:
     """The data sets' mean and std are those of log-mel values."""
     config = kwt_1(num_hidden_layers=1, prune_at=[], num_labels=3)

@@ -45,10 +45,15 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
 
     Raises:
         InvalidSetting: a size, or another field, in the recipe is not that of the checkpoint; or that takes MFCC, for
-            which neither the data sets' statistics nor all augmentations are meant.
+            which neither the data sets' statistics nor all augmentations are meant; or the recipe says the stride or
+            length of a checkpoint and there is none.
     """
     problem, pruning = problem_type(recipe, part), recipe.pruning.operating_point
     if init is None:
+        for name in ("stride", "frames"):
+            if (value := getattr(recipe.model, name)) is not None:
+                allowed = "null without --init, whose checkpoint it is said of; model.fields has those of a fresh model"
+                raise InvalidSetting(f"model.{name}", value, allowed)
         names = {"id2label": dict(enumerate(part.labels)), "label2id": {n: i for i, n in enumerate(part.labels)}}
         fields = {**recipe.model.fields, **frontend_fields(recipe.data.name, recipe.model.fields)}
         asked = {"predictor_blocks": list(pruning.at)} if needs_predictors(pruning) else {}

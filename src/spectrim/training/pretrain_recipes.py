@@ -21,6 +21,9 @@ from spectrim.training.recipes import (
     check_course,
 )
 
+OF_FINE_TUNING = ("fresh_head", "head_init", "positions", "stride", "frames")
+"""Fields of `ModelSettings` that say nothing here: there is no head, and a start has the recipe's sizes."""
+
 
 class DecoderSettings(StrictSettings):
     """The decoder and what it predicts; see `MaskedConfig`, whose fields have ``decoder_`` before the first seven.
@@ -107,7 +110,7 @@ class PretrainRecipe(StrictSettings):
     """A run of masked pre-training. See ``recipes/audiomae-pretrain-*.yaml``.
 
     Attributes:
-        model: the encoder.
+        model: the encoder; ``builder`` and ``fields``.
         roll_and_gain: roll each waveform by any number of samples and scale it by 0.5 + Beta(10, 10).
         workers: processes that read clips; 0: the training process itself.
         tensorboard: write TensorBoard's event files; None: where it is installed.
@@ -134,6 +137,10 @@ class PretrainRecipe(StrictSettings):
         check_course(self.optimiser, self.schedule)
         if self.optimiser.layer_decay != 1.0:
             raise InvalidSetting("optimiser.layer_decay", self.optimiser.layer_decay, "1: all layers begin anew")
+        for name in OF_FINE_TUNING:
+            value, default = getattr(self.model, name), ModelSettings.model_fields[name].default
+            if value != default:
+                raise InvalidSetting(f"model.{name}", value, f"{default!r}: it has no part in pre-training")
         if self.data.name is not None:
             find_data_set(self.data.name, "data.name")
         elif self.data.options:

@@ -197,6 +197,17 @@ def test_a_table_of_several_labels_and_few_clips_has_no_intervals(tmp_path: Path
     assert notes(found)[0] == "Epoch: none chosen: the last one."
 
 
+def test_where_no_evaluation_came_to_pass_no_epoch_is_chosen(tones: Path, tmp_path: Path) -> None:
+    late = plan(
+        optimiser={"epochs": 2, "stop_after_epochs": 0.4, "batch_size": 6},
+        evaluation={"test_keep_rates": [1.0], "first_epoch": 1},
+        pruning={"shrink_epochs": 0.4, "shrink_start": 0},
+    )
+    found = cross_validate(late, tones, tmp_path / "cv", folds=[2])
+    assert json.loads((tmp_path / "cv" / "fold2" / "results.json").read_text())["chosen_on"] is None
+    assert (found.facts["chosen_on"], found.facts["epoch"]) == (None, "none chosen: the last one")
+
+
 def test_intervals_are_over_the_groups_of_all_folds(
     crossed: tuple[Path, str, str], tones: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from spectrim.measure.metric_intervals import RESAMPLES, how_made, standings
 from spectrim.stats.ground import FEWEST_CLIPS, Interval
 from spectrim.stats.groups import Groups
 from spectrim.training.answers import ANSWERS, Answers
-from spectrim.training.chosen_epoch import chosen_on, epoch_choice
+from spectrim.training.chosen_epoch import epoch_choice
 from spectrim.training.finetune import train
 from spectrim.training.recipes import Recipe
 from spectrim.training.run_folder import check_run, named_start
@@ -105,7 +105,7 @@ def cross_validate(
     """
     trunk = None if branch_of is None else os.fspath(branch_of)
     runs = _planned(recipe, data, Path(output), folds, named_start(init), trunk)
-    on = _check(runs, data, resume=resume)
+    _check(runs, data, resume=resume)
     found = []
     for place, fold in enumerate(runs, start=1):
         results = _done(fold.folder) if resume else None
@@ -125,7 +125,7 @@ def cross_validate(
         elif say is not None:
             say(f"fold {fold.number} ({place}/{len(runs)}) is done already")
         found.append(results)
-    return _summary(recipe, Path(output), runs, found, on)
+    return _summary(recipe, Path(output), runs, found)
 
 
 def _planned(
@@ -154,9 +154,9 @@ def _planned(
     return runs
 
 
-def _check(runs: Sequence[_Fold], data: str | Path, *, resume: bool) -> str | None:
-    """Look at folders and clips of all folds before the first run; gives the clips that epochs are chosen on."""
-    entry, on = find_data_set(runs[0].recipe.data.name, "data.name"), None
+def _check(runs: Sequence[_Fold], data: str | Path, *, resume: bool) -> None:
+    """Look at folders and clips of all folds before the first run."""
+    entry = find_data_set(runs[0].recipe.data.name, "data.name")
     for fold in runs:
         run = {"recipe": fold.recipe.model_dump(mode="json"), "data": str(data), "init": fold.init}
         check_run(run, fold.folder, resume=resume, kind=Recipe)
@@ -166,10 +166,8 @@ def _check(runs: Sequence[_Fold], data: str | Path, *, resume: bool) -> str | No
             raise DataError(f"fold {fold.number}: {error}") from error
         if resume:
             check_clips(fold.folder, parts)
-        on = chosen_on(fold.recipe, parts)
         if is_main_process():
             _warn_of_unheard(fold.number, parts)
-    return on
 
 
 def _warn_of_unheard(fold: int, parts: Mapping[str, AudioDataset]) -> None:
@@ -194,12 +192,12 @@ def _done(folder: Path) -> dict[str, Any] | None:
         results = read_json(written)
     except ValueError:
         return None
-    wanted = {"metric", "test", "test_clips", "training_clips", "chosen"}
+    wanted = {"metric", "test", "test_clips", "training_clips", "chosen", "chosen_on"}
     return results if isinstance(results, dict) and wanted <= results.keys() else None
 
 
 def _summary(
-    recipe: Recipe, output: Path, runs: Sequence[_Fold], found: Sequence[Mapping[str, Any]], on: str | None
+    recipe: Recipe, output: Path, runs: Sequence[_Fold], found: Sequence[Mapping[str, Any]]
 ) -> CrossValidation:
     """The tables."""
     metric = found[0]["metric"]
@@ -217,6 +215,8 @@ def _summary(
     ]
     answers = answers_of(output, [fold.number for fold in runs])
     pooled, interval = _pooled(answers)
+    chosen = [results["chosen_on"] for results in found]  # None of a run that ended before its first evaluation
+    on = next((clips for clips in ("test", "validation") if clips in chosen), None)
     facts = {
         "recipe": recipe.name,
         "data_set": recipe.data.name,

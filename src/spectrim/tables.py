@@ -140,7 +140,7 @@ def whole_number(path: Path, line: int, column: str, text: str) -> int:
         raise DataError(f"{path}, line {line}: {column} is {brief(text)}, not a whole number") from error
 
 
-def refuse_twice(path: Path, line: int, name: str, seen: dict[str, tuple[Path, int]]) -> None:
+def refuse_twice(path: Path, line: int, name: str, seen: dict[str, tuple[Path, int]], *, called: str = "line") -> None:
     """Refuse a file that lists name a second time, perhaps by another spelling of its path.
 
     Args:
@@ -148,6 +148,7 @@ def refuse_twice(path: Path, line: int, name: str, seen: dict[str, tuple[Path, i
         line: of it.
         name: of the file, as it stands there.
         seen: list and line of those before; gets this one.
+        called: what its lines are.
 
     Raises:
         DataError: it is among them.
@@ -155,7 +156,9 @@ def refuse_twice(path: Path, line: int, name: str, seen: dict[str, tuple[Path, i
     known = os.path.normpath(path.parent / name)
     if known in seen:
         first, number = seen[known]
-        raise DataError(f"{path}, line {line}: {shown(name)} is there twice, first in {first.name}, line {number}")
+        raise DataError(
+            f"{path}, {called} {line}: {shown(name)} is there twice, first in {first.name}, {called} {number}"
+        )
     seen[known] = (path, line)
 
 

@@ -75,6 +75,10 @@ def test_missing_clips_are_named(root: Path) -> None:
         ('{"data": [{"wav": "a.wav", "labels": ""}]}', r"entry 1 \(a\.wav\): '' is no mid"),
         ('{"data": [{"wav": "a.wav", "labels": "/m/04rlf"}, {"wav": "b.wav"}]}', "entry 2: .* is not"),
         ('{"data": [{"wav": "a.wav", "labels": ["/m/04rlf"]}]}', "entry 1: .* is not"),
+        (
+            '{"data": [{"wav": "a.wav", "labels": "/m/04rlf"}, {"wav": "b/../a.wav", "labels": "/m/0k4j"}]}',
+            r"entry 2: b/\.\./a\.wav is there twice, first in train\.json, entry 1",
+        ),
         ('{"data": ["a.wav"]}', "entry 1: 'a.wav' is not"),
         ('{"data": {"wav": 1}}', "is no manifest"),
         ("[1]", "is no manifest"),

@@ -15,7 +15,7 @@ from typing import Any
 from spectrim.data.dataset import BAD_SHARE, AudioDataset, Recording
 from spectrim.data.layout import check_layout, check_part, is_file, open_listed
 from spectrim.errors import DataError, InvalidSetting, brief, shown
-from spectrim.tables import read_class_labels
+from spectrim.tables import read_class_labels, refuse_twice
 
 TRAIN, EVAL, LABELS = "train.json", "eval.json", "class_labels_indices.csv"
 
@@ -48,7 +48,7 @@ def open_audioset(
     Raises:
         InvalidSetting: unknown part.
         DataError: the folder is not in this layout, a manifest or the table of labels is wrong somewhere (an unknown
-            mid, e.g.), or too many clips are missing.
+            mid, a clip twice), or too many clips are missing.
     """
     check_part(part)
     root = Path(root)
@@ -83,7 +83,7 @@ def _read_manifest(path: Path, numbers: dict[str, int]) -> list[Recording]:
     entries = content.get("data") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise DataError(f'{path} is no manifest: it must be {{"data": [{{"wav": path, "labels": mids}}, …]}}')
-    recordings = []
+    recordings, seen = [], dict[str, tuple[Path, int]]()
     for place, entry in enumerate(entries, start=1):
         wav, mids = (entry.get("wav"), entry.get("labels")) if isinstance(entry, dict) else (None, None)
         if not isinstance(wav, str) or not isinstance(mids, str) or not wav:
@@ -95,5 +95,6 @@ def _read_manifest(path: Path, numbers: dict[str, int]) -> list[Recording]:
                 f"{path}, entry {place} ({shown(wav)}): {brief(unknown[0])} is no mid of the {len(numbers)} in the "
                 "table of labels"
             )
+        refuse_twice(path, place, wav, seen, called="entry")
         recordings.append(Recording(path.parent / wav, tuple(sorted({numbers[mid] for mid in named})), wav))
     return recordings

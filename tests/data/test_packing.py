@@ -83,7 +83,7 @@ def test_a_packed_data_set_is_the_one_that_it_was_packed_from(
 
 def described(part: AudioDataset) -> list[Any]:
     clips = [(one.id, one.labels, one.group) for one in part.recordings]
-    return [clips, part.labels, list(part.missing), part.folds, part.multi_label]
+    return [clips, part.labels, list(part.missing), part.folds, part.multi_label, part.drawn_from]
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +297,7 @@ def test_damage_is_named_with_the_archive(copied: Path, caplog: pytest.LogCaptur
     [
         (lambda said: said.update(format="1"), "is of format '1'; this version reads 1"),
         (lambda said: said.pop("parts"), "does not describe a packed data set: 'parts'"),
+        (lambda said: said["parts"]["test"].update(drawn_from="80"), "a share of no number of clips"),
         (lambda said: said["shards"].pop(), "does not describe a packed data set: shard out of range"),
         (lambda said: said["shards"][0].update(name="../x.tar"), "archives elsewhere"),
         (lambda said: said.update(index_sha256="0"), "clips.npz is damaged: it does not have the checksum"),

@@ -52,8 +52,8 @@ class Pack:
         suffixes: endings of the members' names.
         flaws: number of a clip → why it could not be read.
         groups: names of the groups.
-        parts: key of a part (`part_key`) → ``missing``, ids of files that were not there; or ``error``, why there is no
-            such part.
+        parts: key of a part (`part_key`) → ``missing``, ids of files that were not there, and where a share was drawn
+            for it ``drawn_from``, see `AudioDataset`; or ``error``, why there is no such part.
         arrays: ``shard`` (−1 for unreadable ones), ``start``, ``size``, ``crc32``, ``suffix``, ``group`` (−1 for none)
             of each clip; ``label_bounds`` and ``label_numbers``, see `LabelTable`; ``id_bounds`` and ``ids``, UTF-8
             bytes of all names; ``part_KEY``, the numbers of a part's clips in their order.
@@ -136,6 +136,10 @@ class Pack:
         key, without = self._keys(part, fold, validation_fold)
         elsewhere = set() if without is None else set(self._missing(without))
         return [name for name in self._missing(key) if name not in elsewhere]
+
+    def drawn_from(self, part: str, fold: int | None, validation_fold: int | str | None) -> int | None:
+        """See `AudioDataset.drawn_from`; None also of packs from before that was written down."""
+        return self.parts[self._keys(part, fold, validation_fold)[0]].get("drawn_from")
 
     def _keys(self, part: str, fold: int | None, validation_fold: int | str | None) -> tuple[str, str | None]:
         """Key of what a part is made of, and of what is taken from it."""
@@ -268,6 +272,7 @@ def open_packed(name: str, root: str | Path, part: str, options: Mapping[str, An
         missing=pack.missing(part, *folds),
         bad_share=options.get("bad_share", BAD_SHARE),
         folds=pack.folds,
+        drawn_from=pack.drawn_from(part, *folds),
         highest_rate=pack.sampling_rate,
     )
 
@@ -345,6 +350,7 @@ def _check(pack: Pack) -> None:
     _expect(all(Path(name).name == name for name, _ in pack.shards), "archives elsewhere")
     keys = [*map(part_key, ("train", "validation", "test"))]
     for key in [*keys, *(part_key(part, fold) for fold in pack.folds for part in ("train", "test"))]:
+        _expect(isinstance(pack.parts[key].get("drawn_from"), int | None), "a share of no number of clips")
         if "error" not in pack.parts[key]:
             _within(key, arrays[array_name(key)], 0, clips)
 

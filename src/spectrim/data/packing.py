@@ -97,20 +97,13 @@ class _Contents:
         first: the first part that could be opened: says labels and folds.
         clips: by their numbers.
         parts: key of a part → numbers of its clips.
-        missing: key of a part → ids.
-        errors: key of a part → why there is none.
+        said: key of a part → what a `Pack` says of it; of one that could not be opened why.
     """
 
     first: AudioDataset
     clips: list[Recording]
     parts: dict[str, NDArray[np.int32]]
-    missing: dict[str, list[str]]
-    errors: dict[str, str]
-
-    def described(self) -> dict[str, dict[str, Any]]:
-        """The parts as a `Pack` has them."""
-        there: dict[str, dict[str, Any]] = {key: {"missing": self.missing[key]} for key in self.parts}
-        return there | {key: {"error": text} for key, text in self.errors.items()}
+    said: dict[str, dict[str, Any]]
 
     def by_archive(self) -> dict[str, list[int]]:
         """Beginning of the archives' names → numbers of the clips in them: a fold's, or a part's."""
@@ -248,7 +241,12 @@ def _gather(entry: DataSet, root: Path, options: Mapping[str, Any], bad_share: f
         key: np.array([numbers.setdefault(one, len(numbers)) for one in clips.recordings], dtype=np.int32)
         for key, clips in opened.items()
     }
-    return _Contents(first, list(numbers), parts, {key: list(clips.missing) for key, clips in opened.items()}, errors)
+    said: dict[str, dict[str, Any]] = {key: {"missing": list(clips.missing)} for key, clips in opened.items()}
+    for key, clips in opened.items():
+        if clips.drawn_from is not None:
+            said[key]["drawn_from"] = clips.drawn_from
+    said |= {key: {"error": text} for key, text in errors.items()}
+    return _Contents(first, list(numbers), parts, said)
 
 
 def _refuse_too_many(part: str, what: str, names: Sequence[str], there: int, bad_share: float) -> None:
@@ -382,13 +380,13 @@ def _conclude(folder: Path, contents: _Contents, archives: Sequence[Rows], setti
         "shards": shards,
         "suffixes": suffixes.tolist(),
         "groups": groups,
-        "parts": contents.described(),
+        "parts": contents.said,
         "unreadable": flaws,
     }
     write_json(folder / DESCRIPTION, {**description, "description_sha256": description_digest(description)})
     remove_rows(folder)
     (folder / RUN).unlink()
-    missing = dict.fromkeys(name for part in PARTS for name in contents.missing.get(part, ()))
+    missing = dict.fromkeys(name for part in PARTS for name in contents.said[part].get("missing", ()))
     return PackReport(
         clips=len(clips) - len(flaws),
         hours=float(columns["seconds"].sum()) / 3600,

@@ -66,9 +66,12 @@ def test_a_share_that_was_drawn_is_told(models: Path, root: Path) -> None:
     (root / "unsaid.csv").write_text("\n".join(rows) + "\n")
     out = run(*on(models, root, *table))[1]
     assert "4 clips, 3 labels" in out
-    assert "The clips are a share of 36, drawn by seed for test as when" in out and "; --set test_share=1 takes" in out
+    assert (
+        "The clips are a share of 36, drawn by seed for test as when" in out
+        and "; --set test_share=1 (of archives, when they are packed) takes" in out
+    )
     out = run(*on(models, root, *table, "--part", "validation"))[1]
-    assert "drawn by seed for validation" in out and "; --part test --set test_share=1 takes all" in out
+    assert "drawn by seed for validation" in out and "; --part test --set test_share=1 (of" in out
     for further in (["--set", "test_share=1"], ["--part", "train"]):
         assert "drawn by seed" not in run(*on(models, root, *table, *further))[1]
     facts = by_hand(models, root, options={"table": "unsaid.csv"}, keep_rates=1.0).facts

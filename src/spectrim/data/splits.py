@@ -166,7 +166,7 @@ def drawn_in_words(part: str, drawn_from: int | None) -> str:
     everything = "--part test " * (part != "test") + "--set test_share=1"
     return (
         f"The clips are a share of {drawn_from:,}, drawn by seed for {NAMES[part]} as when a model is trained on the "
-        f"others; {everything} takes all, for a model that was trained on none of them."
+        f"others; {everything} (of archives, when they are packed) takes all, for a model that was trained on none."
     )
 
 

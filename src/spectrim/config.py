@@ -281,8 +281,8 @@ class SpectrimConfig(PreTrainedConfig):
 
     @property
     def multi_label(self) -> bool:
-        """Whether a clip can have several labels, each with a sigmoid of its own; if not, one softmax over all."""
-        return self.problem_type == "multi_label_classification"
+        """Whether each label has a sigmoid of its own; if not, one softmax over all. One label always has a sigmoid."""
+        return self.num_labels == 1 or self.problem_type == "multi_label_classification"
 
     def plan(
         self,

@@ -111,6 +111,36 @@ def test_types_shards_and_other_heads(tmp_path: Path) -> None:
     assert torch.equal(other.blocks[3].mlp.up.weight, model.blocks[3].mlp.up.weight)
 
 
+@pytest.mark.parametrize(
+    "asked", [{"num_labels": 1}, {"id2label": {0: "dog"}, "label2id": {"dog": 0}}], ids=["num_labels", "id2label"]
+)
+def test_one_label_that_transformers_asks_for_is_a_sigmoid_everywhere(asked: dict, tmp_path: Path) -> None:
+    saved(tmp_path, "ast", problem_type="single_label_classification", num_hidden_layers=2, prune_at=[1])
+    load = AutoModelForAudioClassification.from_pretrained
+    model = randomise(load(tmp_path, ignore_mismatched_sizes=True, **asked)).eval()
+    assert (model.config.num_labels, model.config.multi_label) == (1, True)
+    features = Frontend.from_config(model.config)([tone(1.0, 1)])
+    with torch.no_grad():
+        out = model(features.input_values, labels=torch.ones(1, 1))
+    expected = float(out.logits.sigmoid())
+    assert expected < 0.99 and float(out.loss) == pytest.approx(-math.log(expected), abs=1e-5)
+    model.save_pretrained(tmp_path / "again")
+    for again in (from_pretrained(tmp_path / "again"), load(tmp_path / "again")):
+        assert again.config.problem_type == "multi_label_classification"
+    row = pipeline("audio-classification", model=str(tmp_path / "again"), device="cpu")(tone(1.0, 1))[0]
+    assert row["score"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_several_labels_of_a_model_of_one_are_sigmoids_until_something_else_is_said(tmp_path: Path) -> None:
+    small_model("ast", dtype=torch.float32, num_labels=1, num_hidden_layers=2, prune_at=[1]).save_pretrained(tmp_path)
+    one_softmax = {"problem_type": "single_label_classification"}
+    for asked, multi_label in (({}, True), (one_softmax, False)):
+        for given in ({"num_labels": 3, **asked}, {**asked, "num_labels": 3}):
+            model = AudioTransformer.from_pretrained(tmp_path, ignore_mismatched_sizes=True, **given)
+            assert (model.config.num_labels, model.config.multi_label) == (3, multi_label)
+    assert not from_pretrained(tmp_path, labels=["dog", "rain", "siren"]).config.multi_label
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_weight_that_a_file_lacks_is_initialised_and_not_left_as_memory(backbone: str, tmp_path: Path) -> None:
     saved(tmp_path, backbone)

@@ -106,6 +106,9 @@ class AudioTransformer(PreTrainedModel):
     def __init__(self, config: SpectrimConfig) -> None:
         super().__init__(config)
         config.check()
+        if config.num_labels == 1:
+            # What transformers changes while loading (num_labels, id2label), it sets on a configuration that is made.
+            config.problem_type = "multi_label_classification"
         self.num_labels = config.num_labels
         self.embeddings = Embeddings(config)
         depth = config.num_hidden_layers

@@ -46,8 +46,10 @@ class Predictor(nn.Module):
         if counted is None:
             mean = common.mean(dim=1, keepdim=True)
         else:
-            weight = counted.to(common.dtype).unsqueeze(-1)
-            mean = (common * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+            exact = torch.promote_types(common.dtype, torch.float32)
+            weight = counted.to(exact).unsqueeze(-1)
+            total = (common.to(exact) * weight).sum(dim=1, keepdim=True)
+            mean = (total / weight.sum(dim=1, keepdim=True).clamp(min=1.0)).to(common.dtype)
         hidden = functional.gelu(self.own(own) + self.common(mean))
         return self.decide(functional.gelu(self.narrow(hidden))).log_softmax(dim=-1)
 

@@ -273,17 +273,22 @@ class Tokens(NamedTuple):
         return norm(self._mean(patches))
 
     def _mean(self, patches: Tensor) -> Tensor:
-        """(batch, n, width) of the patch tokens → (batch, width), each counted as often as it stands for patches."""
+        """(batch, n, width) of the patch tokens → (batch, width), each counted as often as it stands for patches.
+
+        Added up in float32 or better: in float16 the sum over some hundred patches overflows.
+        """
         if self.valid is None and self.size is None and self.policy is None:
             return patches.mean(dim=1)
-        weight = torch.ones_like(patches[..., 0]) if self.size is None else self.size.to(patches.dtype)
+        exact = torch.promote_types(patches.dtype, torch.float32)
+        weight = torch.ones_like(patches[..., 0], dtype=exact) if self.size is None else self.size.to(exact)
         if self.valid is not None:
             weight = weight * self.valid
         if self.policy is not None:
-            weight = weight * self.policy.to(weight.dtype)
+            weight = weight * self.policy.to(exact)
         weight = weight.unsqueeze(-1)
         total = weight.sum(dim=1)
-        return (patches * weight).sum(dim=1) / (total if self.policy is None else total.clamp(min=1.0))
+        mean = (patches.to(exact) * weight).sum(dim=1) / (total if self.policy is None else total.clamp(min=1.0))
+        return mean.to(patches.dtype)
 
     def _picked(self, rows: Tensor, index: Tensor) -> Tensor:
         if self.holds == "extra":

@@ -115,6 +115,17 @@ def test_inference_is_that_of_the_public_code() -> None:
     torch.testing.assert_close(logits, torch.from_numpy(RECORDED["inference/logits"]), **EXACT)
 
 
+def test_the_mean_of_a_clip_in_float16_does_not_overflow() -> None:
+    predictor = Predictor(64)
+    with torch.no_grad():
+        predictor.project.bias.fill_(150.0)
+        predictor.common.weight.mul_(0.01)
+    patches, counted = torch.randn(1, 600, 64, generator=torch.Generator().manual_seed(0)), torch.ones(1, 600)
+    expected = predictor(patches, counted)
+    found = predictor.half()(patches.half(), counted)
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.usefixtures("_drawn_again")
 def test_training_losses_and_gradients_are_those_of_the_public_code() -> None:
     model, weight, bias = public_model()

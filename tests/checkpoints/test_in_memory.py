@@ -74,6 +74,28 @@ def test_both_models_have_the_same_weights(dtype: torch.dtype, tmp_path: Path) -
     torch.testing.assert_close(read(inputs()).logits, model.float()(inputs()).logits)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say with which mean")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_models_pruned_from_one_share_its_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    theirs = ast(dtype)
+    pruned = [spectrim.prune(theirs, rate, prune_at=[1, 3]) for rate in (0.7, 0.5, 0.3)]
+    places = {value.untyped_storage().data_ptr() for value in theirs.parameters()}
+    for model in pruned:
+        assert {value.untyped_storage().data_ptr() for value in model.parameters()} == places
+        assert all(value.is_contiguous() for value in model.parameters())
+    before = theirs(inputs().to(dtype), labels=torch.tensor([0, 1]))
+    before.loss.backward()
+    torch.optim.SGD(theirs.parameters(), lr=0.1).step()
+    expected = theirs(inputs().to(dtype)).logits
+    assert (expected - before.logits).abs().max() > 0.1
+    close = {"atol": 2e-2 if dtype.itemsize == 2 else 1e-5, "rtol": 0}
+    for model in pruned:
+        torch.testing.assert_close(model(inputs().to(dtype), keep_rate=1.0).logits, expected, **close)
+    pruned[0].save_pretrained(tmp_path)
+    again = spectrim.from_pretrained(tmp_path)(inputs(), keep_rate=1.0).logits
+    torch.testing.assert_close(again, expected.float(), **close)
+
+
 def compiled_inside(model: ASTForAudioClassification) -> nn.Module:
     layers = model.audio_spectrogram_transformer.layers
     layers[0] = torch.compile(layers[0], backend="eager")

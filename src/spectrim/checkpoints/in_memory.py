@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import warnings
@@ -25,7 +26,7 @@ from spectrim.pruning.pruning import Pruning, given_pruning
 ADAPTED = ".base_layer."
 """In the name of every weight that PEFT has put an adapter on."""
 
-_KEY_OR_VALUE = re.compile(r"(.*attention\.)(key|value)\.(weight|bias)")
+_KEY_VALUE = re.compile(r"(.*attention\.)key_value\.(weight|bias)")
 
 
 def prune(
@@ -42,8 +43,8 @@ def prune(
     """Make a model that is in memory drop patches.
 
     The new model has the weights of the old one, which are kept once: a step of training that changes one changes the
-    other, and what is frozen stays so. Not shared are weights that are laid out otherwise here (query, key and value as
-    one in other layouts, AudioMAE's patch projection).
+    other, and what is frozen stays so. Several models that are pruned from one share them too. Not shared are weights
+    that are laid out otherwise here (query, key and value as one in other layouts, AudioMAE's patch projection).
 
     Args:
         model: `transformers.ASTForAudioClassification` or another module whose weights have one of the layouts that
@@ -185,20 +186,34 @@ def _joined_places(place: str) -> list[str]:
 
 @torch.no_grad()
 def _share(model: nn.Module, names: Mapping[str, str], pruned: AudioTransformer) -> None:
-    """Let the old model's weights be views of the new one's, wherever one is a part of the other."""
-    ours = dict(pruned.named_parameters())
-    for name, parameter in _named_parameters(model):
-        view = _view(ours, names.get(name, ""))
-        if view is not None and torch.equal(view, parameter):
-            parameter.data = view.data
+    """Keep what both models have once.
+
+    Ours lie where the old ones do: other models that were pruned from them go on sharing. Only keys and values that lie
+    apart become views of ours, which have them as one.
+    """
+    theirs = {names[name]: parameter for name, parameter in _named_parameters(model) if name in names}
+    for place, weight in pruned.named_parameters():
+        joined = _KEY_VALUE.fullmatch(place)
+        places = [f"{joined[1]}{kind}.{joined[2]}" for kind in ("key", "value")] if joined else [place]
+        parts = [theirs[part] for part in places if part in theirs]
+        rows = [len(part) for part in parts]
+        if len(parts) < len(places) or sum(rows) != len(weight):
+            continue
+        pieces = weight.split(rows)
+        if not all(torch.equal(piece, part) for piece, part in zip(pieces, parts, strict=True)):
+            continue
+        if _one_after_another(parts):
+            weight.data = parts[0].data.as_strided(weight.shape, weight.stride())
+        else:
+            for piece, part in zip(pieces, parts, strict=True):
+                part.data = piece.data
 
 
-def _view(ours: Mapping[str, Tensor], place: str) -> Tensor | None:
-    joined = _KEY_OR_VALUE.fullmatch(place)
-    if joined is None:
-        return ours.get(place)
-    both = ours.get(f"{joined[1]}key_value.{joined[3]}")
-    if both is None:
-        return None
-    width = len(both) // 2
-    return both[:width] if joined[2] == "key" else both[width:]
+def _one_after_another(parts: Sequence[Tensor]) -> bool:
+    """Whether these lie in memory as they would if they were one."""
+    following = all(
+        before.untyped_storage().data_ptr() == part.untyped_storage().data_ptr()
+        and before.storage_offset() + before.numel() == part.storage_offset()
+        for before, part in itertools.pairwise(parts)
+    )
+    return following and all(part.is_contiguous() for part in parts)

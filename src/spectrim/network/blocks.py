@@ -188,12 +188,14 @@ class BlockOutput(NamedTuple):
         tokens: after the block.
         scores: (batch, n) of the patches that entered, by attention; None where they are not wanted.
         attention: (batch, heads, tokens that attend, extra + n), or None.
+        policy: (batch, n), that of ``tokens``, or None.
     """
 
     values: Tensor
     tokens: Tokens
     scores: Tensor | None
     attention: Tensor | None
+    policy: Tensor | None
 
 
 class Block(GradientCheckpointingLayer):
@@ -201,6 +203,9 @@ class Block(GradientCheckpointingLayer):
 
     Post-norm blocks have each norm after its residual. What is scored and selected is the same: the attention of the
     block between the tokens that entered it, which there are normalised already, by the block before.
+
+    Reentrant gradient checkpointing takes gradients only of tensors that are arguments themselves and that are returned
+    themselves: what has a gradient stands beside the tokens and the bias that hold it.
     """
 
     def __init__(self, config: SpectrimConfig, drop_path: float, *, predicts: bool = False) -> None:
@@ -221,17 +226,24 @@ class Block(GradientCheckpointingLayer):
         plan: BlockPlan,
         wanted: Wanted = NOTHING,
         relative: RelativeBias | None = None,
+        policy: Tensor | None = None,
+        table: Tensor | None = None,
+        pairs: Tensor | None = None,
     ) -> BlockOutput:
         """Score, reduce, attend, MLP; a reducer that needs every token's attention output comes after it.
 
         Args:
-            values: (batch, extra + n, width); beside ``tokens``, because gradient checkpointing sees tensors only.
+            values: (batch, extra + n, width).
             tokens: that enter, with these values or any.
             plan: what to keep and what to compute.
             wanted: what else to return.
             relative: bias by the distance of the tokens that enter, where the model has one.
+            policy: that of ``tokens``.
+            table: that of ``relative``; so ``pairs``.
         """
-        tokens = tokens._replace(values=values)
+        tokens = tokens._replace(values=values, policy=tokens.policy if policy is None else policy)
+        if relative is not None and table is not None and pairs is not None:
+            relative = relative._replace(table=table, pairs=pairs)
         if plan.predicts:
             return self._predicted(tokens, plan, wanted, relative)
         tokens, seen = self.score(tokens, plan, wanted, relative)
@@ -248,7 +260,8 @@ class Block(GradientCheckpointingLayer):
             tokens = plan.reducer.reduce(tokens, read, plan)
             tokens, shown = self.attend(tokens, seen, wanted)
         tokens = self.feed_forward(tokens)
-        return BlockOutput(tokens.values, tokens, seen.scores if wanted.scores and tokens.rank is None else None, shown)
+        scores = seen.scores if wanted.scores and tokens.rank is None else None
+        return BlockOutput(tokens.values, tokens, scores, shown, tokens.policy)
 
     def _predicted(self, tokens: Tokens, plan: BlockPlan, wanted: Wanted, relative: RelativeBias | None) -> BlockOutput:
         """The predictor first: what it leaves out is not there for the attention either."""
@@ -261,7 +274,8 @@ class Block(GradientCheckpointingLayer):
         tokens, seen = self.score(tokens, plan, NOTHING, relative)
         tokens, shown = self.attend(tokens.only(plan.emits), seen, wanted)
         tokens = self.feed_forward(tokens)
-        return BlockOutput(tokens.values, tokens, read[..., 0].detach() if wanted.scores else None, shown)
+        scores = read[..., 0].detach() if wanted.scores else None
+        return BlockOutput(tokens.values, tokens, scores, shown, tokens.policy)
 
     def score(
         self, tokens: Tokens, plan: BlockPlan, wanted: Wanted, relative: RelativeBias | None

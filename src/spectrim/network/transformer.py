@@ -332,8 +332,9 @@ class AudioTransformer(PreTrainedModel):
             entered = tokens
             wanted = Wanted(token_trace and (every or plan.predicts), attentions)
             relative = None if relative is None else relative.following(entered.patches)
-            out = BlockOutput(*block(entered.values, entered, plan, wanted, relative))
-            tokens = out.tokens._replace(values=out.values)
+            bias = (None, None) if relative is None else (relative.table, relative.pairs)
+            out = BlockOutput(*block(entered.values, entered, plan, wanted, relative, entered.policy, *bias))
+            tokens = out.tokens._replace(values=out.values, policy=out.policy)
             if plan.predicts and tokens.policy is not None:
                 policies.append(tokens.policy)
             if number in gone:

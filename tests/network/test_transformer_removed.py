@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from plain import BACKBONES, clips, plain_forward, small_model
 
 from spectrim.errors import InputShapeError, InvalidSetting
+from spectrim.pruning.reducers import REDUCERS
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -96,6 +97,18 @@ def test_what_cannot_be_removed_is_refused() -> None:
     model.set_pruning(criterion="intensity", reference_compat=True)
     with pytest.raises(InvalidSetting, match="reference_compat"):
         model(values, removed={1: flags})
+
+
+@pytest.mark.parametrize("reducer", [name for name, entry in REDUCERS.items() if entry.blends])
+def test_patches_that_are_merged_already_are_refused(reducer: str) -> None:
+    model = small_model("ast", num_hidden_layers=4, prune_at=[0, 2], keep_rate=[1.0, 0.5], reducer=reducer)
+    values, flags = clips(model.config), flags_for(2, 0, [0.5, 0.5])
+    wanted = rf"removed is \[2, 3\]; allowed: blocks before 2 with reducer='{reducer}'.*reducer=\"drop\""
+    with pytest.raises(InvalidSetting, match=wanted):
+        model(values, removed={1: flags, 2: flags, 3: flags})
+    assert not torch.equal(model(values, removed={1: flags}).logits, model(values).logits)
+    dense = model(values, keep_rate=1.0, removed={3: flags}, output_token_trace=True)
+    assert torch.equal(~dense.token_trace.kept[3], flags)
 
 
 def test_compiles_with_removed_patches() -> None:

@@ -15,6 +15,7 @@ from spectrim.errors import InputShapeError, InvalidSetting
 from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.criteria.spectrogram import Spectrogram
 from spectrim.pruning.pruning import Pruning
+from spectrim.pruning.reducers import REDUCERS
 from spectrim.pruning.select import check_scores, distinct_ranks, real_first, take_patches
 from spectrim.pruning.tokens import Tokens
 from spectrim.pruning.trace import grid_order
@@ -61,6 +62,22 @@ def check_removed(removed: Mapping[int, Tensor], batch: int, config: SpectrimCon
             )
     if removed and pruning.reference_compat:
         raise InvalidSetting("removed", sorted(removed), "no block with reference_compat, which counts tokens")
+    _check_not_blended(removed, pruning)
+
+
+def _check_not_blended(removed: Mapping[int, Tensor], pruning: Pruning) -> None:
+    """Raise `InvalidSetting` where patches to remove can be part of tokens that stand for others too."""
+    if not (removed and pruning.prunes and REDUCERS[pruning.reducer].blends):
+        return
+    first = min(block for block, rate in pruning.rates.items() if rate < 1.0)
+    late = sorted(block for block in removed if block >= first)
+    if late:
+        raise InvalidSetting(
+            "removed",
+            late,
+            f"blocks before {first} with reducer={pruning.reducer!r}, which there makes one token of several patches: "
+            'none of them can be removed alone; with reducer="drop" or keep_rate=1.0 every block',
+        )
 
 
 def entering_tokens(

@@ -226,8 +226,9 @@ class AudioTransformer(PreTrainedModel):
             InputShapeError: the input is not (batch, max_length, num_mel_bins) or not finite, ``visible_patches`` not
                 (batch, k) int64 or with indices that there are not or twice, ``removed`` not (batch, F, T) bool, or
                 ``num_frames`` missing or not (batch,) with ``drop_padding``.
-            InvalidSetting: a setting of pruning is out of range, ``removed`` names a block that there is not or comes
-                with ``reference_compat``, or ``labels`` are none that the model can be trained on.
+            InvalidSetting: a setting of pruning is out of range, ``removed`` names a block that there is not, or one at
+                which patches are merged already, or comes with ``reference_compat``, or ``labels`` are none that the
+                model can be trained on.
         """
         show_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         show_maps = self.config.output_attentions if output_attentions is None else output_attentions

@@ -135,12 +135,12 @@ def test_a_clip_too_short_to_lose_a_patch_gets_no_fused_token() -> None:
 
 @pytest.mark.parametrize("shares", [[0.0, 0.3], [0.9, 1.0]])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_patches_that_are_removed_are_gone_and_the_fused_token_stays(backbone: str, shares: list[float]) -> None:
+def test_removed_patches_are_fused_into_nobody(backbone: str, shares: list[float]) -> None:
     model = fusing(backbone)
     values = clips(model.config)
     draw = torch.rand((2, 2, 8, 8), generator=torch.Generator().manual_seed(3))
     flags = draw < torch.tensor(shares).reshape(1, 2, 1, 1)
-    removed = {2: flags[0], 4: flags[1]}
+    removed = {0: flags[0], 1: flags[1]}
     with torch.no_grad():
         found = model(values, removed=removed, output_token_trace=True, output_hidden_states=True)
         for item in range(2):

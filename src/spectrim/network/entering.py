@@ -12,6 +12,7 @@ from torch.nn import functional
 from spectrim.audio.filterbank import FEATURES, inverse_cosine_transform
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError, InvalidSetting
+from spectrim.network.looking import may_look
 from spectrim.pruning.criteria import CRITERIA
 from spectrim.pruning.criteria.spectrogram import Spectrogram
 from spectrim.pruning.pruning import Pruning
@@ -27,7 +28,8 @@ WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def check_input(input_values: Tensor, config: SpectrimConfig) -> None:
     """Raise `InputShapeError` unless this is a batch of finite log-mel spectrograms of the model's size.
 
-    Whether values are finite is looked up on CPUs only, where that waits for nothing; elsewhere NaN gives NaN logits.
+    Whether values are finite is looked up on CPUs only, where that waits for nothing, and where they can be looked at
+    (`may_look`); elsewhere NaN gives NaN logits.
     """
     if not isinstance(input_values, Tensor):
         raise InputShapeError(
@@ -44,7 +46,7 @@ def check_input(input_values: Tensor, config: SpectrimConfig) -> None:
         raise InputShapeError(
             f"input_values has type {input_values.dtype}; wanted: floating-point log-mel values, as the front end gives"
         )
-    looks = input_values.device.type == "cpu" and not torch.compiler.is_compiling() and len(input_values) > 0
+    looks = input_values.device.type == "cpu" and may_look(input_values)
     if looks and not all(math.isfinite(extreme) for extreme in torch.aminmax(input_values.detach())):
         raise InputShapeError("input_values holds NaN or infinite values; log-mel values of audio are finite")
 
@@ -227,7 +229,7 @@ def _sequence_index(visible_patches: Tensor, batch: int, config: SpectrimConfig)
             "grid indices of type torch.int64"
         )
     frequency, time = config.grid
-    if visible_patches.device.type == "cpu" and not torch.compiler.is_compiling():
+    if visible_patches.device.type == "cpu" and may_look(visible_patches):
         _check_each_once(visible_patches, frequency * time)
     if config.patch_order == "frequency_major":
         return visible_patches

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spectrim.errors import InputShapeError, InvalidSetting
+from spectrim.network.looking import may_look
 
 ROUNDING = 1e-3
 """How far beyond 0 and 1 a target may lie: what half precision makes of smoothed and mixed ones."""
@@ -103,8 +104,8 @@ def token_distillation(tokens: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
 
 
 def _check_range(labels: Tensor, least: float, most: float, allowed: str) -> None:
-    """Refuse labels out of range, NaN among them; not while a graph is compiled, which cannot branch on values."""
-    if torch.compiler.is_compiling() or labels.numel() == 0:
+    """Refuse labels out of range, NaN among them, where they can be looked at."""
+    if not may_look(labels):
         return
     low, high = torch.stack(labels.detach().aminmax()).tolist()
     if not (low >= least and high <= most):
@@ -112,8 +113,8 @@ def _check_range(labels: Tensor, least: float, most: float, allowed: str) -> Non
 
 
 def _check_sums(labels: Tensor) -> None:
-    """Refuse clips with several labels where one softmax is over all; not while a graph is compiled, likewise."""
-    if torch.compiler.is_compiling() or labels.numel() == 0:
+    """Refuse clips with several labels where one softmax is over all, likewise."""
+    if not may_look(labels):
         return
     most = float(labels.detach().sum(dim=1, dtype=torch.float32).max())
     if most > 1 + ROUNDING_OF_SUM:

@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectrim.pruning.select import take_columns
 
@@ -45,7 +45,9 @@ class RelativeBias(NamedTuple):
             patches: (batch, n) grid indices of the tokens.
             alike: whether they are the same for each clip.
         """
-        numbers = (_tensor if torch.compiler.is_compiling() else _tensor_once)(buckets, weight.device)
+        # One made of fake tensors must not be kept.
+        once = type(weight) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
+        numbers = (_tensor_once if once else _tensor)(buckets, weight.device)
         table, places = take_columns(weight.T.contiguous(), numbers), order.argsort()
         some = patches[:1] if alike else patches
         return cls(table, places, patches, _between(table, places, some, some))

@@ -86,7 +86,9 @@ def _fixed_scores(make: Table, spectrogram: Spectrogram) -> Tensor:
 
     values = spectrogram.input_values
     batch, frequency, time = spectrogram.patches.shape[:3]
-    table = _made if torch.compiler.is_compiling() else _made_once
+    # One made of fake tensors must not be kept.
+    once = type(values) is torch.Tensor and not torch.compiler.is_compiling()
+    table = _made_once if once else _made
     return table(make, frequency, time, spectrogram.seed, values.device).expand(batch, -1, -1)
 
 

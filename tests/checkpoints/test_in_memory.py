@@ -151,6 +151,9 @@ def test_the_front_end_comes_with_the_feature_extractor() -> None:
     assert (config.mean, config.std, config.keep_rate) == (-6.0, 3.5, 0.7)
     with pytest.warns(UserWarning, match="does not say with which mean and std"):
         spectrim.prune(ast(), prune_at=[1])
+    for wrong in ("MIT/ast-finetuned-audioset-10-10-0.4593", ASTFeatureExtractor):
+        with pytest.raises(InvalidSetting, match=r"feature_extractor is .*ASTFeatureExtractor\.from_pretrained\(…\)"):
+            spectrim.prune(ast(), feature_extractor=wrong, prune_at=[1])
 
 
 def trained(model: nn.Module) -> set[str]:

@@ -19,7 +19,7 @@ from spectrim.checkpoints.loading import build_model, check_given, open_checkpoi
 from spectrim.checkpoints.notices import warn_about
 from spectrim.checkpoints.strict import JOINED, listed
 from spectrim.checkpoints.unwrap import COMPILED, PREFIXES
-from spectrim.errors import CheckpointError, one_of
+from spectrim.errors import CheckpointError, InvalidSetting, one_of
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.pruning import Pruning, given_pruning
 
@@ -146,16 +146,26 @@ def _source(model: nn.Module, title: str, feature_extractor: Any, stride: tuple[
     """A model in memory as `open_checkpoint` reads one from files."""
     described: Any = getattr(model, "config", None)
     settings = getattr(model, "cfg", None) if hasattr(getattr(model, "cfg", None), "__dict__") else None
-    extractor = {} if feature_extractor is None else feature_extractor.to_dict()
     return Source(
         name=title,
         weights={name.replace(COMPILED, ""): value.detach().cpu() for name, value in model.state_dict().items()},
         config=json.loads(described.to_json_string(use_diff=False)) if hasattr(described, "to_json_string") else {},
-        extractor=extractor,
+        extractor=_described(feature_extractor),
         label_file=None,
         arguments={} if settings is None else {"cfg": dict(vars(settings))},
         stride=stride,
     )
+
+
+def _described(feature_extractor: Any) -> dict[str, Any]:
+    """What a feature extractor's preprocessor_config.json would hold."""
+    if feature_extractor is None:
+        return {}
+    if isinstance(feature_extractor, type) or not hasattr(feature_extractor, "to_dict"):
+        made = "the ASTFeatureExtractor that made the model's input: ASTFeatureExtractor.from_pretrained(…), an object"
+        raise InvalidSetting("feature_extractor", feature_extractor, made)
+    described: dict[str, Any] = feature_extractor.to_dict()
+    return described
 
 
 def _freeze(model: nn.Module, names: Mapping[str, str], pruned: AudioTransformer) -> None:

@@ -304,3 +304,14 @@ def test_one_value_that_is_not_finite_is_refused(value: float, dtype: torch.dtyp
     with pytest.raises(InputShapeError, match="NaN or infinite"):
         model(values)
     assert model(values[:0]).logits.shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"attention_mass": 0.9}, *({"drop_padding": True, "reducer": name} for name in ("drop", "fuse", "merge"))],
+)
+def test_a_batch_of_no_clips_has_no_logits(fields: dict) -> None:
+    model = small_model("audiomae", num_hidden_layers=3, prune_at=[0, 1], keep_rate=0.6, **fields)
+    values, frames = clips(model.config)[:0], torch.zeros(0, dtype=torch.int64)
+    out = model(values, num_frames=frames, output_token_trace=True)
+    assert out.logits.shape == (0, 5) and out.token_trace.kept[-1].shape == (0, 8, 8)

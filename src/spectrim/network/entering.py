@@ -107,7 +107,7 @@ def entering_tokens(
     tokens = Tokens(values, patches, extra, source=source)
     if visible_patches is not None:
         tokens = tokens.take(_sequence_index(visible_patches, batch, config))
-    if pruning.drop_padding:
+    if pruning.drop_padding and batch > 0:
         padding = _padding(tokens.alive, num_frames, config)
         index, valid = real_first(padding, int((~padding).sum(dim=1).max()))
         tokens = tokens.take(index, valid)

@@ -134,7 +134,7 @@ def top_valid_patches(scores: Tensor, valid: Tensor, keep_rate: float) -> tuple[
 
 def _top_counted(scores: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
     """`top_patches` with a count of each clip's own: index and valid, (batch, largest count)."""
-    index = top_patches(scores, max(counts), ordered=True)
+    index = top_patches(scores, max(counts, default=scores.shape[1]), ordered=True)
     rank = torch.arange(index.shape[1], device=index.device)
     return index, rank < torch.tensor(counts, device=index.device).unsqueeze(1)
 
@@ -157,7 +157,7 @@ def top_mass(scores: Tensor, valid: Tensor | None, keep_rate: float, mass: float
     needed = ((held < mass * held[:, -1:]).sum(dim=1) + 1).tolist()
     counts = [max(count_kept(own, keep_rate), min(enough, own)) for own, enough in zip(real, needed, strict=True)]
     index, stays = _top_counted(scores if valid is None else scores.masked_fill(~valid, -math.inf), counts)
-    return index, None if min(counts) == max(counts) else stays
+    return index, None if len(set(counts)) <= 1 else stays
 
 
 def quota_ranks(scores: Tensor, segment: Tensor, segments: int, valid: Tensor | None = None) -> Tensor:

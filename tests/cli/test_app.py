@@ -24,6 +24,7 @@ from spectrim.checkpoints import from_pretrained
 from spectrim.cli import app as cli
 from spectrim.data.speech_commands import WORDS
 from spectrim.errors import SpectrimError
+from spectrim.inference.output_file import OutputFile
 from spectrim.inference.predict import predict_files
 from spectrim.network.transformer import AudioTransformer
 
@@ -272,6 +273,35 @@ def test_explain(checkpoint: str, clips: list[str]) -> None:
     names = sorted(path.name for path in Path("pictures").iterdir())
     windows = ["", ".at-00001.28s", ".at-00002.56s"]
     assert names == sorted(["clip [0].wav.png", *(f"clip [1].wav{window}.png" for window in windows)])
+
+
+def interrupted(patch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit code of a command that Ctrl-C ends when the rows of its second file are to be written."""
+    write, begun = OutputFile.write, 0
+
+    def stop(file: OutputFile, prediction: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            raise KeyboardInterrupt
+        write(file, prediction)
+
+    with patch.context() as patched:
+        patched.setattr(OutputFile, "write", stop)
+        return run(*arguments)[0]
+
+
+def test_pictures_of_a_resumed_run_lie_where_those_of_the_first_lie(
+    checkpoint: str, clips: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in/a/y.wav", "in/b/x.wav", "in/b/y.wav"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(Path(clips[0]).read_bytes())
+    options = ["predict", "in", "--model", checkpoint, "--batch-size", 1, "-o", "out.csv", "--explain", "pictures"]
+    assert interrupted(monkeypatch, *options) == 130
+    assert run(*options, "--resume")[0] == 0
+    drawn = sorted(str(path.relative_to("pictures")) for path in Path("pictures").rglob("*.png"))
+    assert drawn == ["a/y.wav.png", "b/x.wav.png", "b/y.wav.png"]
 
 
 def test_tracks_of_events(checkpoint: str, clips: list[str], tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def _predict_here(
         told = isinstance(sink, OutputFile) and sink.says_settings
         complain(console, f"{output} is complete already{'' if told else UNTOLD}")
         raise typer.Exit(FAILURE if failed else 0)
-    paint = None if explain is None else _painter(network, explain, left)
+    paint = None if explain is None else _painter(network, explain, selection)
     store = sink if isinstance(sink, OutputFile) else None
     if tracks is not None:
         sink = WithTracks(sink, tracks, None if watch is None else lambda line: complain(console, line))

@@ -30,7 +30,7 @@ def window_painter(model: Backend, folder: Path, files: Sequence[str]) -> Callab
     Args:
         model: what to explain.
         folder: where the pictures go; made if needed.
-        files: all that may come.
+        files: all of the run, also those that an earlier run has done.
 
     Returns:
         Takes a file, a window of it and the window's scores (labels,); gives the picture's path.

@@ -250,6 +250,14 @@ def test_missing_folder_raw_and_special(tmp_path: Path) -> None:
     assert reason(Path("a\0b.wav")).startswith("cannot be opened: ")
 
 
+@pytest.mark.parametrize("ending", ["vox", "vox6", "gsm", "au", "SND", "wav", "dat"])
+def test_no_ending_makes_sound_of_text_or_noise(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"notes.{ending}"
+    for content in (b"This is a text, and no sound at all.\n" * 400, np.random.default_rng(0).bytes(16500)):
+        path.write_bytes(content)
+        assert reason(path).startswith("cannot be read as audio: format not recognised")
+
+
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "clip.wav", noise(4000))
 

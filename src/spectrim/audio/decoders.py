@@ -31,6 +31,9 @@ BLOCK_SAMPLES = 1 << 15
 PLANNED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "MPEG", "VOC", "NIST")
 """soundfile's names of the formats whose structure is read here before libsndfile sees them."""
 
+GUESSED = "RAW"
+"""soundfile's name of what has no header, which libsndfile takes for samples if its name ends in .vox, .gsm or .au."""
+
 _UNKNOWN_FRAMES = 1 << 62
 
 
@@ -99,6 +102,8 @@ def _by_sndfile(path: Path | None, content: Content, stretch: Stretch) -> Genera
     except soundfile.LibsndfileError as error:
         raise Damage(f"cannot be read as audio: {_message(error)}") from error
     with file:
+        if file.format == GUESSED:
+            raise Damage("cannot be read as audio: format not recognised, or raw samples without a header")
         if stretch.samples is None and stretch == Stretch(0, len(content)) and file.format in PLANNED:
             raise Damage(f"damaged: it does not begin as {file.format} does")
         check_rate(file.samplerate)

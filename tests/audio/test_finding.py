@@ -93,6 +93,34 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_the_others_are_searched(
     assert list(map(str, found.errors)) == [f"{locked}: this folder cannot be read: Permission denied"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "files"),
+    [
+        ("**/*.ogg", ["top.ogg"]),
+        ("**", ["a.FLAC", "b.wav", "sub/c.mp3", "top.ogg"]),
+        ("./s*/*", ["./sub/c.mp3"]),
+        ("sub/deep/*.ogg", []),
+        ("s*/deep/*.ogg", []),
+    ],
+)
+def test_a_folder_that_cannot_be_read_under_a_pattern_is_named_once(
+    tree: Path, pattern: str, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "top.ogg").touch()
+    lock(monkeypatch, tree / "sub" / "deep")
+    found = select_files([pattern, "named.wav"])
+    assert found.files == [*files, "named.wav"]
+    assert list(map(str, found.errors)) == ["sub/deep: this folder cannot be read: Permission denied"]
+
+
+def test_a_pattern_names_only_folders_in_which_it_looks(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "sub" / "up").symlink_to(tree / "sub")
+    lock(monkeypatch, tree / "sub" / "deep")
+    assert select_files(["*.wav", "su?/*.mp3"]).errors == []
+    [error] = select_files(["b.wav", "sub/none/*.ogg"]).errors
+    assert error.reason.startswith("no audio file matches this pattern")
+
+
 def test_a_folder_alone_that_cannot_be_read_says_why(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock(monkeypatch, tree / "sub")
     with pytest.raises(InvalidSetting, match=r"at least one audio file \(sub: this folder cannot be read: Permission"):

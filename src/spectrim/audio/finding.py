@@ -200,9 +200,32 @@ def _found(path: str, magic: str, unreadable: Callable[[str, str], object]) -> l
         any_name = _says_ending(path)
         folders = [match for match in matches if Path(match).is_dir()]
         files = [match for match in matches if match not in folders and (any_name or _is_audio_name(match))]
-        below = (audio_files(Path(folder), unreadable=unreadable) for folder in folders)
+        locked = _locked(path)
+        below = [audio_files(Path(folder), unreadable=locked.__setitem__) for folder in folders]
+        for folder, why in {os.path.normpath(folder): why for folder, why in locked.items()}.items():
+            unreadable(folder, why)
         return sorted({*files, *(str(file) for its in below for file in its)})
     return [path]
+
+
+def _locked(pattern: str) -> dict[str, str]:
+    """Folders in which `glob.glob` looks for a pattern in vain, as they cannot be read, each with the reason."""
+    locked = {}
+    while glob.has_magic(pattern):
+        above, name = os.path.split(pattern)
+        folders = glob.glob(os.path.join(above, ""), recursive=True) if glob.has_magic(above) else [above or "."]  # noqa: PTH118, PTH207
+        for folder in folders:
+            try:
+                if glob.has_magic(name):
+                    os.scandir(folder).close()
+                else:
+                    os.lstat(os.path.join(folder, name))  # noqa: PTH118
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                locked[folder] = f"this folder cannot be read: {error.strerror}"
+        pattern = above
+    return locked
 
 
 def _found_url(url: str, magic: str) -> list[str]:

@@ -12,6 +12,7 @@ import soundfile
 from command_line import run
 
 from spectrim.cli import watching
+from spectrim.inference.watch import Arrivals
 
 
 def sound(path: Path, hertz: float) -> None:
@@ -66,6 +67,35 @@ def test_watching_tags_what_arrives_and_a_restart_goes_on(tmp_path: Path, monkey
     assert sorted(path.name for path in folder.iterdir()) == [
         *("a.wav", "b.wav", "bad.wav", "tags.jsonl", "tags.jsonl.journal"),
     ]
+
+
+def test_what_vanishes_before_it_is_heard_is_heard_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, away, out = tmp_path / "in", tmp_path / "away", tmp_path / "tags.jsonl"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        sound(folder / name, 200)
+    look, looked = Arrivals.look, 0
+
+    def look_and_lose(arrivals: Arrivals) -> Any:
+        nonlocal looked
+        looked += 1
+        found = look(arrivals)
+        if looked == 1:
+            folder.rename(away)
+        return found
+
+    monkeypatch.setattr(Arrivals, "look", look_and_lose)
+    between_looks(monkeypatch, lambda: away.rename(folder))
+    code, _, said = run("predict", "--watch", folder, "--settle", 0, "--workers", 1, "--output", out)
+    assert code == 130
+    assert said.splitlines()[2:] == [
+        f"spectrim: {folder} is not there now; waiting for it",
+        f"spectrim: {folder} is there again",
+        "spectrim: ended after 2 files",
+    ]
+    assert rows(out) == [(name, None, None) for name in ("a.wav", "b.wav")]
 
 
 def test_a_file_in_the_place_of_a_track_stays_and_watching_goes_on(

@@ -236,6 +236,22 @@ def test_a_growing_file_has_its_rows_at_once_and_is_continued(tmp_path: Path) ->
         OutputFile(path, "csv", settings, growing=True)
 
 
+def test_windows_that_were_heard_twice_are_those_of_the_second_time(tmp_path: Path) -> None:
+    path, times = tmp_path / "out.csv", []
+    file = OutputFile(path, "csv", {}, growing=True)
+    for windows, seed in ((3, 0), (2, 1)):
+        file.found = {"a": (5, 6)}
+        assert file.known("a") == []
+        times.append(made("a", windows, seed).timeline)
+        file.keep(("a", window) for window in times[-1])
+    file.close()
+    again = OutputFile(path, "csv", {}, growing=True)
+    again.found = {"a": (5, 6)}
+    known = again.known("a")
+    assert [window.start for window in known] == [window.start for window in times[1]]
+    np.testing.assert_array_equal([window.scores for window in known], [window.scores for window in times[1]])
+
+
 def test_what_cannot_grow_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("somebody's own")
     with pytest.raises(InvalidSetting, match="which says what was done, is missing"):

@@ -99,6 +99,24 @@ def test_a_folder_that_vanishes_may_come_back(tmp_path: Path) -> None:
     assert looks(arrivals, clock, 2) == ["b.wav"]
 
 
+def test_what_has_vanished_or_changed_is_taken_back_and_comes_again(tmp_path: Path) -> None:
+    folder, clock = tmp_path / "share", Clock()
+    folder.mkdir()
+    path = folder / "a.wav"
+    path.write_bytes(b"x")
+    arrivals = Arrivals(folder, {}, 1.0, now=clock)
+    assert looks(arrivals, clock, 2) == ["a.wav"]
+    assert not arrivals.take_back(str(path))
+    folder.rename(tmp_path / "away")
+    assert arrivals.take_back(str(path))
+    assert looks(arrivals, clock, 2) == []
+    (tmp_path / "away").rename(folder)
+    assert looks(arrivals, clock, 3) == ["a.wav"]
+    path.write_bytes(b"other")
+    assert arrivals.take_back(str(path))
+    assert looks(arrivals, clock, 3) == ["a.wav"]
+
+
 def test_wrong_settings(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"watch is .*a folder that exists"):
         Arrivals(tmp_path / "none", {})

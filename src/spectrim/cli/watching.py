@@ -69,7 +69,7 @@ def watch_folder(
             try:
                 with bar:
                     predictions = tag(Selection(list(found)), on_window=bar.hear)
-                    pass_on(_noted(predictions, heard), sink, bar)
+                    pass_on(_noted(predictions, heard, arrivals), sink, bar)
             finally:
                 count += bar.files
     except KeyboardInterrupt as error:
@@ -84,10 +84,15 @@ def watch_folder(
         sink.close()
 
 
-def _noted(predictions: Generator[FilePrediction], heard: set[str]) -> Generator[FilePrediction]:
-    """Predictions with a note on those of files that were heard before."""
+def _noted(predictions: Generator[FilePrediction], heard: set[str], arrivals: Arrivals) -> Generator[FilePrediction]:
+    """Predictions with a note on those of files that were heard before, without those of files that are to come again.
+
+    Those could not be heard because they were replaced or their share vanished.
+    """
     with closing(predictions):
         for found in predictions:
+            if found.error is not None and arrivals.take_back(found.path):
+                continue
             again = found.path in heard and found.error is None
             yield replace(found, note="; ".join(filter(None, (found.note, AGAIN)))) if again else found
             heard.add(found.path)

@@ -155,7 +155,10 @@ class Journal:
             self._forget(path)
             self._versions[path] = version
         scores = np.frombuffer(base64.b64decode(entry["scores"], validate=True), "<f4")
-        self._windows.setdefault(path, []).append(WindowScores(entry["start"], entry["end"], scores))
+        windows = self._windows.setdefault(path, [])
+        if windows and entry["start"] <= windows[-1].start:
+            windows.clear()  # it vanished while it was heard, and then was heard from its start
+        windows.append(WindowScores(entry["start"], entry["end"], scores))
         self._bytes[path] = self._bytes.get(path, 0) + size
 
     def _done(self, path: str, rows: Rows) -> None:

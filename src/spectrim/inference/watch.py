@@ -86,6 +86,13 @@ class Arrivals:
         self._seen = seen
         return found
 
+    def take_back(self, path: str) -> bool:
+        """Whether a file that was given is no longer what it was, or gone: once it is there, it is given again."""
+        if file_version(path) == self._given.get(path):
+            return False
+        self._given.pop(path, None)
+        return True
+
     def _pass_over(self, folder: str, reason: str) -> None:
         if os.path.isdir(folder):  # noqa: PTH112 (one that has vanished meanwhile holds nothing)
             self.unreadable[folder] = reason

@@ -163,6 +163,14 @@ def test_names_that_end_with_zero_bytes_are_no_patterns(tree: Path) -> None:
     assert select_files(["-"], b"*.wav\n[b].wav\n").files == ["b.wav", "[b].wav"]
 
 
+def test_brackets_in_a_list_are_letters_also_in_a_pattern(tree: Path) -> None:
+    for name in ("day [1]/a.wav", "day 1/b.wav", "c.d[1]t", "c.d1t"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).touch()
+    assert select_files(["-"], b"day [1]/*.wav\n*.d[1]t\n").files == ["day [1]/a.wav", "c.d[1]t"]
+    assert select_files(["day [1]/*.wav"]).files == ["day 1/b.wav"]
+
+
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "float", "noise", "zeros"])
 def test_sound_on_standard_input_is_refused_and_nothing_searched(
     tree: Path, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -196,11 +196,12 @@ def _found(path: str, magic: str, unreadable: Callable[[str, str], object]) -> l
     if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
         return [str(file) for file in audio_files(Path(path), unreadable=unreadable)]
     if not os.path.lexists(path) and any(character in path for character in magic):
-        matches = glob.glob(path, recursive=True)  # noqa: PTH207
-        any_name = _says_ending(path)
+        pattern = path if "[" in magic else path.replace("[", "[[]")
+        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
+        any_name = _says_ending(path, magic)
         folders = [match for match in matches if Path(match).is_dir()]
         files = [match for match in matches if match not in folders and (any_name or _is_audio_name(match))]
-        locked = _locked(path)
+        locked = _locked(pattern)
         below = [audio_files(Path(folder), unreadable=locked.__setitem__) for folder in folders]
         for folder, why in {os.path.normpath(folder): why for folder, why in locked.items()}.items():
             unreadable(folder, why)
@@ -235,7 +236,7 @@ def _found_url(url: str, magic: str) -> list[str]:
         AudioError: nothing here can list it.
     """
     if "*" in url and "*" in magic:
-        return [file for file in files_like(url) if _says_ending(url) or _is_audio_name(file)]
+        return [file for file in files_like(url) if _says_ending(url, magic) or _is_audio_name(file)]
     if _is_audio_name(url) or _is_table(url):
         return [url]
     found, whole = files_below(url), full_url(url)
@@ -287,9 +288,9 @@ def _is_table(path: str) -> bool:
     return path.lower().endswith(".parquet")
 
 
-def _says_ending(pattern: str) -> bool:
+def _says_ending(pattern: str, magic: str) -> bool:
     ending = Path(pattern).suffix
-    return bool(ending) and not glob.has_magic(ending)
+    return bool(ending) and not any(character in ending for character in magic)
 
 
 def _is_audio_name(path: str) -> bool:

@@ -379,6 +379,34 @@ def test_resume_of_a_complete_file(checkpoint: str, clips: list[str]) -> None:
     assert code == 2 and "this file is complete, and clip [0].wav is not in it" in err
 
 
+def test_a_complete_file_gets_no_tracks_and_no_pictures_and_that_is_said(checkpoint: str, clips: list[str]) -> None:
+    options = ["predict", *clips[:2], "--model", checkpoint, "--output", "out.csv", "--resume"]
+    assert run(*options)[0] == 0
+    code, _, said = run(*options, "--events", "tracks", "--explain", "pictures")
+    assert code == 0 and "out.csv is complete already" in said
+    assert "spectrim: --events and --explain made nothing, as no file is heard again" in said
+    assert not Path("tracks").exists() and not Path("pictures").exists()
+
+
+def test_a_resumed_run_has_tracks_and_pictures_of_the_same_settings(
+    checkpoint: str, clips: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["predict", *clips[:2], "--model", checkpoint, "--output", "out.jsonl"]
+    made = ["--events", "tracks", "--threshold", "0.2", "--explain", "pictures"]
+    assert interrupted(monkeypatch, *rows, *made) == 130
+    for other, said in (
+        ([], "explain is None; allowed: '{}/pictures', with which the run in {}/out.jsonl.partial was begun"),
+        ([*made, "--threshold", "0.3"], "threshold is ['0.2', '0.3']; allowed: ['0.2'], with which the run"),
+        ([*made, "--label", "dog"], "label is ['dog']; allowed: None, with which the run"),
+        ([*made[:4], "--explain", "elsewhere"], "explain is '{}/elsewhere'; allowed: '{}/pictures'"),
+    ):
+        code, _, err = run(*rows, *other, "--resume")
+        assert (code, said.replace("{}", str(Path.cwd())) in err) == (2, True), err
+    assert run(*rows, *made, "--resume")[0] == 0
+    assert len(list(Path("tracks").iterdir())) == 2
+    assert run(*rows, "--resume")[0] == 0
+
+
 def test_disk_errors_are_one_line(checkpoint: str, clips: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -220,7 +220,14 @@ def _predict_here(
         raise InvalidSetting("events_as", tracking["events_as"], "only with --events")
     from spectrim.audio.finding import Selection, select_files
     from spectrim.cli.prediction_output import WithTracks, open_sink
-    from spectrim.cli.tagging import pass_on, settings_of, tag_all, warn_of_embedded, warn_of_nothing_pruned
+    from spectrim.cli.tagging import (
+        made_beside,
+        pass_on,
+        settings_of,
+        tag_all,
+        warn_of_embedded,
+        warn_of_nothing_pruned,
+    )
     from spectrim.cli.terminal import FileProgress, complain, error_console, stage_progress
     from spectrim.files import refuse_input
     from spectrim.inference.opening import open_model
@@ -256,11 +263,14 @@ def _predict_here(
     warn_of_nothing_pruned(console, source, network)
     tracks = _tracks(network, selection, **tracking)
     settings = settings_of(opening, tagging) | ({} if watch is None else {"watch": str(watch)})
-    sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, watch is not None)
+    beside = made_beside(explain, **tracking)
+    sink, left, failed = open_sink(form, output, resume, top, network, settings, selection, beside, watch is not None)
     if left is None:
         sink.close()
         told = isinstance(sink, OutputFile) and sink.says_settings
         complain(console, f"{output} is complete already{'' if told else UNTOLD}")
+        if idle := " and ".join(f"--{name}" for name in ("events", "explain") if name in beside):
+            complain(console, f"{idle} made nothing, as no file is heard again; another --output makes them")
         raise typer.Exit(FAILURE if failed else 0)
     paint = None if explain is None else _painter(network, explain, selection)
     store = sink if isinstance(sink, OutputFile) else None

@@ -116,13 +116,14 @@ def open_sink(
     network: Backend,
     settings: Mapping[str, Any],
     selection: Selection,
+    beside: Mapping[str, Any],
     growing: bool = False,
 ) -> tuple[Sink, Selection | None, int]:
     """Where predictions go, which files are left to be tagged (None: FILE is complete), how many have failed before."""
     if output is None:
         return (TableOut(top, growing) if form == "table" else RowsOut(form, top)), selection, 0
     settings = {**settings, "model": network.fingerprint()}
-    file = OutputFile(output, form, settings, top=top, resume=resume, growing=growing)
+    file = OutputFile(output, form, settings, beside=beside, top=top, resume=resume, growing=growing)
     left = file.remaining(selection)
     failed = sum(error is not None for error in file.done.values())
     if file.complete and (left.files or left.errors):

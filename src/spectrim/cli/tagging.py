@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +35,13 @@ def settings_of(opening: Mapping[str, Any], tagging: Mapping[str, Any]) -> dict[
     settings |= {name: tagging[name] for name in ("window", "hop", "aggregate")}
     # What was made before there were these does not name them.
     return settings | {name: opening[name] for name in ("backend", "drop_padding") if opening[name]}
+
+
+def made_beside(explain: Path | None, events: Path | None, **tracking: Any) -> dict[str, Any]:
+    """What is made beside rows, and how, for whatever continues a run; arguments as the options of `predict`."""
+    folders = {"explain": explain, "events": events}
+    made = {name: os.path.abspath(folder) for name, folder in folders.items() if folder is not None}  # noqa: PTH100
+    return made | {name: value for name, value in tracking.items() if value}
 
 
 def tag_all(

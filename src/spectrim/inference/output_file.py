@@ -39,6 +39,7 @@ class OutputFile:
         path: FILE; a previous one stays until `finish` replaces it.
         form: a key of `FORMATS`.
         settings: everything that the rows depend on, for JSON; a resumed run must have the same.
+        beside: what else is made of the files, and how, likewise; a FILE that is complete says nothing of it.
         top: labels a row or window.
         resume: continue what is in FILE.partial; without one, begin anew.
         growing: the run has no end. Its rows go to FILE itself, and FILE.journal stays beside it; what is there is
@@ -64,6 +65,7 @@ class OutputFile:
         form: str,
         settings: Mapping[str, Any],
         *,
+        beside: Mapping[str, Any] | None = None,
         top: int = 5,
         resume: bool = False,
         growing: bool = False,
@@ -81,6 +83,7 @@ class OutputFile:
         self._growing = growing
         self._top = top
         self._settings = json.loads(json.dumps({"format": form, "top": top, **settings}))
+        self._beside = json.loads(json.dumps(dict(beside or {})))
         self._journal = Journal(self.partial.with_name(self.partial.name + ".journal"))
         self._file: BinaryIO | None = None
         self._end = self._crc = 0
@@ -180,7 +183,7 @@ class OutputFile:
     def _opened(self) -> BinaryIO:
         if self._file is None:
             if not self._journal.settings:
-                self._journal.begin(self._settings)
+                self._journal.begin(self._settings | self._beside)
             self._file = open_to_append(self.partial)
             if self._end == 0:
                 self._append(self._format.header())
@@ -192,7 +195,7 @@ class OutputFile:
         except (OSError, ValueError, LookupError, TypeError) as error:
             allowed = f"without {self.partial}: {self._journal.path}, which says what was done, is missing or damaged"
             raise InvalidSetting("resume", str(self.path), f"{allowed} ({error}); delete both to begin anew") from error
-        refuse_another_run(self._settings, self._journal.settings, self.partial)
+        refuse_another_run(self._settings | self._beside, self._journal.settings, self.partial)
         self._keep_whole_rows()
         self.done = {path: rows.error for path, rows in self._journal.done.items()}
 

@@ -193,6 +193,25 @@ def test_what_cannot_be_heard_is_an_error_of_the_one_and_a_row_among_several(
     assert "NaN" in first.error
 
 
+def test_a_waveform_that_resampling_makes_too_short_is_an_error_of_its_own(model: spectrim.AudioTransformer) -> None:
+    """200 samples are a frame at 8012 Hz, and 399 at 16 kHz are none."""
+    _, samples, _ = clip()
+    said = "too short: 24.96 ms, shorter than one frame of 25 ms"
+    for aggregate in ("mean", "none"):
+        short, good = spectrim.predict([samples[:200], samples], model, sampling_rate=8012, aggregate=aggregate)
+        assert (short.error, good.error) == (said, None)
+    with pytest.raises(AudioError, match=said):
+        spectrim.predict(samples[:200], model, sampling_rate=8012)
+
+
+def test_tensors_that_do_not_hold_every_sample(model: spectrim.AudioTransformer) -> None:
+    _, samples, rate = clip()
+    sparse, meta = torch.from_numpy(samples).to_sparse(), torch.zeros(16000, device="meta")
+    for sound, said in ((sparse, "is a tensor of layout sparse_coo"), (meta, "is a tensor on the meta device")):
+        bad, good = spectrim.predict([sound, torch.from_numpy(samples)], model, sampling_rate=rate)
+        assert bad.error.startswith(said) and good.error is None
+
+
 def test_a_folder_that_cannot_be_read_is_a_row_of_its_own(
     model: spectrim.AudioTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,9 @@ def _as_tensor(clip: Waveform, name: str) -> Tensor:
         clip = _tensor_of_array(clip, name)
     if not isinstance(clip, Tensor):
         raise AudioError(name, f"is a {type(clip).__name__}; wanted: an array or tensor")
+    if clip.layout != torch.strided or clip.is_meta:
+        kind = "on the meta device" if clip.is_meta else f"of layout {str(clip.layout).removeprefix('torch.')}"
+        raise AudioError(name, f"is a tensor {kind}; wanted: one that holds every sample")
     if clip.dim() != 1:
         shape = tuple(clip.shape)
         raise InputShapeError(f"{name} has shape {shape}; wanted: (samples,), mono: mix the channels down first")

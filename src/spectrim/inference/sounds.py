@@ -246,8 +246,14 @@ def _windows(sound: Any, sampling_rate: int | None, index: int, rate: int, sizes
         yield AudioError(f"waveform {index}", getattr(error, "reason", str(error)))
         return
     notes: list[str] = []
+    heard = False
     for start, piece in cut(resampled([(own, samples)], rate), *sizes, frame_samples(rate), notes):
+        heard = True
         yield Window(start / rate, piece, rate)
+    if not heard:  # a frame at its own rate may come a sample short of one at the model's
+        reason = f"too short: {1000 * len(samples) / own:.4g} ms, shorter than one frame of 25 ms"
+        yield AudioError(f"waveform {index}", reason)
+        return
     yield from map(Note, notes)
     yield None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from command_line import run
 
 import spectrim.inference.embed
@@ -28,6 +29,16 @@ def test_files_to_vectors(tmp_path: Path) -> None:
     assert code == 1 and "2 of 3 files could not be heard" in said and "bad.wav" in said
     with np.load(out) as found:
         assert found["errors"][0] == "" and all(found["errors"][1:]) and len(found["vectors"]) == 1
+
+
+def test_what_is_to_be_said_of_a_file_is_said(tmp_path: Path) -> None:
+    left = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, -left], axis=1), 16000, subtype="FLOAT")
+    code, _, said = run("embed", packaged_clips()[0][0], tmp_path / "a.wav", "-o", tmp_path / "v.npz")
+    note = "its channels cancel out in the mix-down to mono, to exact zeros, for 1.00 of 1.00 s"
+    assert code == 0 and f"spectrim: {tmp_path}/a.wav: {note}\n" in said
+    with np.load(tmp_path / "v.npz") as found:
+        assert found["notes"].tolist() == ["", note]
 
 
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:

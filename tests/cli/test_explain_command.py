@@ -63,6 +63,17 @@ def test_table(clip: str, checkpoint: str) -> None:
     assert all(Path(line).is_file() for line in named)
 
 
+def test_what_is_to_be_said_of_a_clip_is_said(clip: str, checkpoint: str) -> None:
+    left, right = 0.2 * np.random.default_rng(0).standard_normal((2, 40000))
+    right[:20000] = -left[:20000]
+    soundfile.write(clip, np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    code, _, err = run(clip, "--model", checkpoint, "--windows", 1, "-o", "out")
+    note = "its channels cancel out in the mix-down to mono, to exact zeros, for 1.02 of 2.50 s"
+    assert (code, err) == (0, f"spectrim: {clip}: {note}\n")
+    assert json.loads(Path("out/explain.json").read_text())["note"] == note
+    assert f"Of this clip: {note}." in Path("out/stages.html").read_text()
+
+
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_forms(clip: str, checkpoint: str, form: str) -> None:
     options = ["--model", checkpoint, "--keep-rate", 0.5, "--windows", 0, "-o", "out", "--format", form]

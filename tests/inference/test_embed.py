@@ -47,12 +47,13 @@ def test_the_archive_holds_all_and_appears_whole(tmp_path: Path) -> None:
     rows = [
         FileEmbedding("a.wav", np.array([[0.0, 1.0], [1.0, 1.5]]), np.ones((2, 3), np.float32)),
         FileEmbedding("ü/b.wav", np.zeros((0, 2)), np.zeros((0, 3), np.float32), error="empty file (0 bytes)"),
-        FileEmbedding("c.wav", np.array([[0.0, 0.7]]), np.full((1, 3), 2.0, np.float32)),
+        FileEmbedding("c.wav", np.array([[0.0, 0.7]]), np.full((1, 3), 2.0, np.float32), note="read to the end"),
     ]
     write_embeddings(tmp_path / "v.npz", rows)
     with np.load(tmp_path / "v.npz", allow_pickle=False) as found:
         assert found["files"].tolist() == ["a.wav", "ü/b.wav", "c.wav"]
         assert found["errors"].tolist() == ["", "empty file (0 bytes)", ""]
+        assert found["notes"].tolist() == ["", "", "read to the end"]
         assert found["file_index"].tolist() == [0, 0, 2]
         assert (found["start"].tolist(), found["end"].tolist()) == ([0.0, 1.0, 0.0], [1.0, 1.5, 0.7])
         assert found["vectors"].dtype == np.float32
@@ -64,7 +65,8 @@ def test_the_archive_holds_all_and_appears_whole(tmp_path: Path) -> None:
         shapes = {name: found[name].shape for name in found.files}
         kinds = {name: found[name].dtype.kind for name in found.files}
     assert shapes.pop("vectors") == (0, 0) and set(shapes.values()) == {(0,)}
-    assert kinds == {"files": "U", "errors": "U", "vectors": "f", "file_index": "i", "start": "f", "end": "f"}
+    texts = dict.fromkeys(("files", "errors", "notes"), "U")
+    assert kinds == {**texts, "vectors": "f", "file_index": "i", "start": "f", "end": "f"}
 
 
 def test_what_gives_logits_only_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ def embed(
             for embedding in vectors:
                 embeddings.append(embedding)
                 bar.finish_file()
-                if embedding.error is not None:
-                    complain(console, f"{shown_name(embedding.path)}: {embedding.error}")
+                if (said := embedding.error or embedding.note) is not None:
+                    complain(console, f"{shown_name(embedding.path)}: {said}")
         except KeyboardInterrupt as error:
             complain(console, f"interrupted after {bar.files} of {count} files; nothing is written")
             raise typer.Exit(INTERRUPTED) from error

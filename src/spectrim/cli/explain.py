@@ -20,7 +20,7 @@ from spectrim.cli.common import (
     plainly,
     put,
 )
-from spectrim.errors import InvalidSetting
+from spectrim.errors import InvalidSetting, shown_name
 
 
 @plainly
@@ -46,12 +46,21 @@ def explain(
     source = named_model(model, stride, frames, criterion, reducer)
     if len(clips) != 1:
         raise InvalidSetting("CLIP", " ".join(clips), "one file; call it once for each")
-    from spectrim.cli.terminal import as_json, error_console, out_console, rows_csv, rows_table, stage_progress
+    from spectrim.cli.terminal import (
+        as_json,
+        complain,
+        error_console,
+        out_console,
+        rows_csv,
+        rows_table,
+        stage_progress,
+    )
     from spectrim.explain import explain as explain_file
     from spectrim.files import sole_writer
     from spectrim.pruning.reducers import REDUCERS
 
-    with sole_writer(output), stage_progress(error_console(progress), progress) as tell:
+    console = error_console(progress)
+    with sole_writer(output), stage_progress(console, progress) as tell:
         content = explain_file(
             clips[0],
             source,
@@ -61,6 +70,8 @@ def explain(
             device=device,
             on_progress=tell,
         )
+    if content["note"] is not None:
+        complain(console, f"{shown_name(clips[0])}: {content['note']}")
     facts = {name: content[name] for name in ("clip", "model", "seconds", "criterion", "reducer")}
     if form == "json":
         put(as_json(content), end="")

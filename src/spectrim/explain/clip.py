@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrim.audio.decoding import decode_files
-from spectrim.audio.files import Window, iterate_windows
+from spectrim.audio.files import Note, Window, iterate_windows
 from spectrim.audio.frontend import FrontendOutput
 from spectrim.config import SpectrimConfig
 from spectrim.errors import AudioError, InvalidSetting
@@ -119,6 +119,7 @@ class Explanation:
         windows: in the order of time.
         dense: (labels,) scores at keep rate 1, mean over the windows, weighted by their lengths.
         pruned: (labels,) scores as asked for, likewise.
+        note: as of a `spectrim.inference.results.FilePrediction`.
     """
 
     clip: str
@@ -129,6 +130,7 @@ class Explanation:
     windows: list[ExplainedWindow]
     dense: Scores
     pruned: Scores
+    note: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -207,8 +209,10 @@ def explain_clip(
     backend = TorchModel(model) if isinstance(model, AudioTransformer) else model
     backend = backend if device is None else backend.to(str(device))
     backend = backend.at(keep_rate=keep_rate)
-    with closing(_decoded(clip, backend)) as decoded:
-        return explain_windows(clip, decoded, backend, windows=windows, name=name, on_window=on_window)
+    notes: list[str] = []
+    with closing(_decoded(clip, backend, notes)) as decoded:
+        explanation = explain_windows(clip, decoded, backend, windows=windows, name=name, on_window=on_window)
+    return replace(explanation, note="; ".join(notes) or None)
 
 
 def check_clip(clip: Any) -> None:
@@ -265,10 +269,20 @@ def explain_windows(
     return Explanation(os.fspath(clip), name, config, model.labels, stages, explained, dense, pruned)
 
 
-def _decoded(clip: str | os.PathLike[str], model: TorchModel) -> Generator[Window]:
-    """Windows of a clip, decoded in a worker process, because a damaged file may crash the decoder."""
+def _windows_and_notes(path: str, **options: Any) -> Iterator[Window | Note]:
+    """Windows of a file on this machine, then what is to be said of it; arguments as of `iterate_windows`."""
+    notes: list[str] = []
+    yield from iterate_windows(path, **options, notes=notes)
+    yield from map(Note, notes)
+
+
+def _decoded(clip: str | os.PathLike[str], model: TorchModel, notes: list[str]) -> Generator[Window]:
+    """Windows of a clip, decoded in a worker process, because a damaged file may crash the decoder.
+
+    ``notes`` gets what is to be said of the clip.
+    """
     cutter = partial(
-        iterate_windows,
+        _windows_and_notes,
         window_seconds=model.window_seconds,
         hop_seconds=model.hop_seconds,
         sampling_rate=model.config.sampling_rate,
@@ -279,6 +293,8 @@ def _decoded(clip: str | os.PathLike[str], model: TorchModel) -> Generator[Windo
                 raise event
             if isinstance(event, Window):
                 yield event
+            elif isinstance(event, Note):
+                notes.append(event.text)
 
 
 class _OperatingPoints:

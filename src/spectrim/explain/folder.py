@@ -144,6 +144,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
     return {
         "clip": utf8_text(explanation.clip),
         "seconds": explanation.seconds,
+        "note": explanation.note,
         "model": explanation.model,
         "backbone": config.backbone,
         "criterion": config.resolved_criterion if REDUCERS[reducer].reads == "scores" else AUTO,

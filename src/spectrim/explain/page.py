@@ -276,7 +276,7 @@ def _row(explanation: Explanation, window: ExplainedWindow) -> dict[str, str]:
 def _notes(explanation: Explanation) -> list[str]:
     """What the page leaves out, and how it is to be read."""
     windows, drawn = len(explanation.windows), len(explanation.detailed)
-    notes = []
+    notes = [] if explanation.note is None else [f"Of this clip: {explanation.note}."]
     if drawn < windows:
         notes.append(f"{drawn} of {windows} windows are drawn, the first ones; the sound is that of all of them.")
     if windows > ROWS_SHOWN:

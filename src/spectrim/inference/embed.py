@@ -79,8 +79,9 @@ def _embedding(found: FilePrediction, width: int) -> FileEmbedding:
 def write_embeddings(path: str | Path, embeddings: Sequence[FileEmbedding]) -> None:
     """Write vectors as a NumPy archive (.npz, read by `numpy.load` without pickles); it appears whole or not at all.
 
-    Its arrays: ``files`` (files,) names; ``errors`` (files,), empty where all is well; ``vectors`` (windows, width)
-    float32; ``file_index`` (windows,) the place in ``files`` of each; ``start`` and ``end`` (windows,) in seconds.
+    Its arrays: ``files`` (files,) names; ``errors`` (files,), empty where all is well; ``notes`` (files,), likewise;
+    ``vectors`` (windows, width) float32; ``file_index`` (windows,) the place in ``files`` of each; ``start`` and
+    ``end`` (windows,) in seconds.
 
     Args:
         path: of the file, replaced if it is there.
@@ -94,6 +95,7 @@ def write_embeddings(path: str | Path, embeddings: Sequence[FileEmbedding]) -> N
             file,
             files=np.array([embedding.path for embedding in embeddings], dtype=np.str_),
             errors=np.array([embedding.error or "" for embedding in embeddings], dtype=np.str_),
+            notes=np.array([embedding.note or "" for embedding in embeddings], dtype=np.str_),
             vectors=np.concatenate(vectors),
             file_index=np.repeat(np.arange(len(embeddings)), counts),
             start=times[:, 0],

@@ -137,6 +137,9 @@ def test_the_last_samples_of_a_sound_are_of_its_last_stretch(
     np.testing.assert_array_equal(taken.samples, noise[: round(end * 16000)])
     with pytest.raises(AudioError, match=r"a.wav: ends at second 1.29, so that there is none from second 1.3"):
         take_stretch(tmp_path / "a.wav", model, start=1.3)
+    soundfile.write(tmp_path / "b.wav", noise[:32000], 16000)
+    with pytest.raises(AudioError, match=r"b.wav: ends at second 2.00, so that there is none from second 2.4"):
+        take_stretch(tmp_path / "b.wav", model, start=2.4)
 
 
 def test_what_cannot_be_shown_is_one_line(model: TorchModel, long_sound: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 from audio_clips import FORMATS, by_ffmpeg, by_soundfile, make, rate_of, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,11 +237,16 @@ def unclosed(name: str, data: bytes, size: int) -> bytes:
     if ending == "w64":
         at = data.find(b"data\xf3\xac\xd3\x11") + 16
         return data[:at] + struct.pack("<q", size) + data[at + 8 :]
+    if ending == "au":
+        return data[:8] + struct.pack(">I", size & 0xFFFFFFFF) + data[12:]
     at = data.find(b"data") + 4
     return data[:at] + struct.pack(">q", size) + data[at + 8 :]
 
 
-@pytest.mark.parametrize("name", ["pcm16.wav", "float.wav", "pcm16.rf64", "pcm16.bw64", "pcm16.w64", "pcm16.caf"])
+UNCLOSED_NAMES = ("pcm16.wav", "float.wav", "pcm16.rf64", "pcm16.bw64", "pcm16.w64", "pcm16.caf", "pcm16.au")
+
+
+@pytest.mark.parametrize("name", UNCLOSED_NAMES)
 @pytest.mark.parametrize("size", [0, -1, 0x7FFFFFFF])
 def test_what_a_recorder_never_closed_is_read_to_the_end(tmp_path: Path, name: str, size: int) -> None:
     path = make(name, tmp_path, 0.8)
@@ -251,6 +257,19 @@ def test_what_a_recorder_never_closed_is_read_to_the_end(tmp_path: Path, name: s
     assert notes == [UNCLOSED]
     np.testing.assert_array_equal(found[: len(samples)], samples)
     assert len(found) - len(samples) < 40
+
+
+def test_the_rate_of_an_aiff_may_have_a_fraction(tmp_path: Path) -> None:
+    """22,254.5454… Hz is that of the first Macintosh; libsndfile leaves the fraction out."""
+    path = make("pcm16.aiff", tmp_path, 0.8)
+    data, samples = path.read_bytes(), soundfile.info(path).frames
+    at = data.find(b"COMM") + 16
+    for rate in (22254.5454, 11127.27):
+        exponent = int(np.log2(rate))
+        number = struct.pack(">HQ", 16383 + exponent, int(rate * 2 ** (63 - exponent)))
+        path.write_bytes(data[:at] + number + data[at + 10 :])
+        assert soundfile.info(path).samplerate == int(rate)
+        assert len(audio.read(path, int(rate)).samples) == samples
 
 
 @pytest.mark.parametrize("name", ["pcm16.wav", "float.wav", "pcm16.rf64", "pcm16.w64", "pcm16.caf", "adpcm.wav"])

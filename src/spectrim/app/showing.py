@@ -96,11 +96,10 @@ def take_stretch(sound: str | os.PathLike[str], model: TorchModel, start: float 
                 windows += [event] * (number >= wanted)
             if len(windows) > 1:
                 break
-    if not windows:
-        end = 0.0 if last is None else last.end
-        if last is None or end <= start:
-            raise AudioError(name, f"ends at second {end:.2f}, so that there is none from second {start:g}")
-        windows = [last]
+    end = 0.0 if last is None else last.end
+    if last is None or end <= start:
+        raise AudioError(name, f"ends at second {end:.2f}, so that there is none from second {start:g}")
+    windows = windows or [last]
     [window, *rest] = windows
     if not window.samples.any():
         raise AudioError(name, f"is silent from second {window.start:.2f} to {window.end:.2f}: every sample is 0")

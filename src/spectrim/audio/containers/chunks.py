@@ -280,9 +280,9 @@ def plan_aiff(content: Content, source_end: int) -> Plan:
 
 
 def _extended(number: bytes) -> int:
-    """A number in the 80 bits of AIFF, rounded."""
+    """A number in the 80 bits of AIFF, without its fraction, as libsndfile reads it: 22,254.5454… Hz of a Macintosh."""
     exponent, mantissa = struct.unpack(">HQ", number)
-    return round(mantissa * 2.0 ** (exponent - 16383 - 63))
+    return int(mantissa * 2.0 ** (exponent - 16383 - 63))
 
 
 AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
@@ -300,16 +300,17 @@ def plan_au(content: Content, source_end: int) -> Plan:
         raise Damage("truncated: its header is incomplete")
     start, size, coding, rate, channels = struct.unpack(order + "5I", bytes(content[4:24]))
     there = source_end - start
-    if there <= 0 or size == 0:
+    if there <= 0:
         raise Damage("header only: there are no samples in it")
     block = AU_BYTES.get(coding, 0) * channels
-    unclosed = size == 0xFFFFFFFF
+    unclosed = size == 0 or (size > there and open_ended(size, 32))
+    patches = ((8, struct.pack(order + "I", min(there, 0xFFFFFFFF))),) if unclosed else ()
     if not unclosed and size > there:
         raise Damage(f"truncated: the header promises {size} bytes, {there} are there")
     if not unclosed and size < there:
         raise Damage(f"damaged: the header names {size} bytes of sound, and {there - size} more follow")
     samples = there // block if block else None
-    return Plan((Stretch(0, source_end, samples=samples, rate=rate),), (UNCLOSED,) if unclosed else ())
+    return Plan((Stretch(0, source_end, None, patches, samples, rate),), (UNCLOSED,) if unclosed else ())
 
 
 def plan_nist(content: Content, source_end: int) -> Plan:

@@ -117,13 +117,13 @@ def test_the_dense_model_is_the_same_for_every_criterion(one: Evaluation) -> Non
 
 def test_a_model_in_memory_is_measured_as_its_file(one: Evaluation, model: str, root: Path) -> None:
     loaded = from_pretrained(model).train()
-    same = {"folds": [2], "keep_rates": RATES, "criteria": ("auto", "intensity"), **QUICK}
+    same = {"folds": np.array([2]), "keep_rates": RATES, "criteria": ("auto", "intensity"), **QUICK}
     found = evaluate(loaded, "csv", root, **same)
     timed = dict.fromkeys(("ms_per_clip", "speed_up"))
     assert [row | timed for row in found.rows] == [row | timed for row in one.rows]
     assert loaded.training and (found.facts["model"], found.runs[0]["model"]) == ("the model", "the model")
     backend = TorchModel(loaded.eval(), Pruning(0.4, (0,), "intensity"))
-    rows = evaluate(backend, "csv", root, folds=[2], keep_rates=0.4, **QUICK).rows
+    rows = evaluate(backend, "csv", root, folds=2, keep_rates=0.4, **QUICK).rows
     count = macs(loaded, pruning=backend.pruning)
     assert [(row["keep_rate"], row["criterion"]) for row in rows] == [(1.0, "intensity"), (0.4, "intensity")]
     assert rows[1]["executed_macs"] == count.executed

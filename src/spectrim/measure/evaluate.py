@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from spectrim.checkpoints import DescribedSource, describe
 from spectrim.config import SpectrimConfig
-from spectrim.data import AudioDataset, DataSet, find_data_set, folds_of
+from spectrim.data import AudioDataset, DataSet, Folds, find_data_set, folds_of
 from spectrim.errors import InvalidSetting, one_of
 from spectrim.inference.backend import Backend
 from spectrim.inference.opening import ModelSource, name_of, open_model, pruned_by
@@ -82,7 +82,7 @@ def evaluate(
     root: str | Path,
     *,
     part: str = "test",
-    folds: Sequence[int] | Literal["all"] = (),
+    folds: Folds = (),
     seeds: Sequence[int] = (),
     keep_rates: float | Sequence[float] = (1.0, 0.7, 0.5),
     criteria: str | Sequence[str] | None = None,
@@ -110,7 +110,7 @@ def evaluate(
         data_set: name in `spectrim.data.DATA_SETS`.
         root: where it is on disk.
         part: of the data set.
-        folds: held-out folds, one after another, or ``"all"``; none for what the data set opens with.
+        folds: held-out folds, one or several, one after another, or ``"all"``; none for what the data set opens with.
         seeds: that tell the models of a fold apart.
         keep_rates: in (0, 1]; one or several.
         criteria: names in `spectrim.pruning.criteria.CRITERIA`, or ``"auto"``, one or several; None for the model's
@@ -219,15 +219,15 @@ def _jobs(
     root: Path,
     part: str,
     source: ModelSource,
-    folds: Sequence[int] | Literal["all"],
+    folds: Folds,
     seeds: Sequence[int],
     options: dict[str, Any],
 ) -> list[Job]:
     """A model and an opened part for each fold and seed."""
     model = name_of(source)
-    if folds and "fold" in options:
-        raise InvalidSetting("option fold", options["fold"], "nothing where folds are named beside it")
     numbers = folds_of(name, root, folds, options, "the option folds=5")
+    if numbers and "fold" in options:
+        raise InvalidSetting("option fold", options["fold"], "nothing where folds are named beside it")
     for field, given in (("fold", numbers), ("seed", tuple(dict.fromkeys(seeds)))):
         named = f"{{{field}}}" in model and not isinstance(source, Backend | AudioTransformer)
         if len(given) > 1 and not named:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -457,3 +458,45 @@ def test_a_rate_that_is_none_is_refused(tmp_path: Path, name: str, rate: float) 
     path = make(name, tmp_path, 0.5)
     whole = path.read_bytes()
     refused(path, whole[:20] + struct.pack(">d", rate) + whole[28:])
+
+
+def paused(path: Path, form: str, codec: str, pause: int, **options: str) -> Path:
+    """Three seconds of noise at 48 kHz whose time stamps leave ``pause`` samples out after the first of them."""
+    generator = np.random.default_rng(0)
+    with av.open(path, "w", format=form, options=options) as container:
+        stream = container.add_stream(codec, rate=48000, layout="mono")
+        for number in range(150):
+            values = generator.normal(0, 0.1, (1, 960)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(values, format="flt" if codec == "libopus" else "fltp", layout="mono")
+            frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+            frame.pts = 960 * number + (pause if number >= 50 else 0)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "500000"}
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "codec", "options"),
+    [("a.webm", "webm", "libopus", {"live": "1"}), ("a.m4a", "mp4", "aac", FRAGMENTED)],
+)
+def test_a_pause_in_the_time_stamps_is_told(
+    tmp_path: Path, name: str, form: str, codec: str, options: dict[str, str]
+) -> None:
+    notes: list[str] = []
+    found = np.concatenate(list(audio.stream(paused(tmp_path / name, form, codec, 96000, **options), notes=notes)))
+    assert len(found) == pytest.approx(48000, abs=700)
+    [pause] = [note for note in notes if note.startswith("its time stamps leave out 2.00 s, first after 1.")]
+    assert pause.endswith("s: times after that are too early")
+    notes = []
+    np.concatenate(list(audio.stream(paused(tmp_path / f"b{name}", form, codec, 2400, **options), notes=notes)))
+    assert not any("time stamps" in note for note in notes)
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.webm", "webm"), ("a.mka", "matroska"), ("a.m4a", "mp4")])
+def test_a_pause_that_the_header_counts_is_refused_as_one(tmp_path: Path, name: str, form: str) -> None:
+    path = paused(tmp_path / name, form, "aac" if form != "webm" else "libopus", 96000)
+    with pytest.raises(AudioError, match=r"cannot be heard as one: its time stamps leave out 2\.00 s, first after 1\."):
+        audio.read(path)

@@ -34,16 +34,52 @@ PLANNED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "M
 GUESSED = "RAW"
 """soundfile's name of what has no header, which libsndfile takes for samples if its name ends in .vox, .gsm or .au."""
 
+STAMPED = ("matroska", "mov")
+"""FFmpeg's names of containers that give each packet its time."""
+
 _UNKNOWN_FRAMES = 1 << 62
 
 
-def decoded(path: Path | None, content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
+class Gaps:
+    """Where the time stamps of a container leave sound out, as a recorder does whose connection pauses."""
+
+    LEAST = 0.1
+    """Seconds; of less a container may be uncertain."""
+
+    def __init__(self) -> None:
+        self.missing = 0.0
+        self._first: float | None = None
+        self._origin: float | None = None
+
+    def look(self, stamp: float, heard: float) -> None:
+        """Take the time stamp of a frame, in seconds, before which so many seconds were heard."""
+        if self._origin is None:
+            self._origin = stamp
+        missing = stamp - self._origin - heard
+        if missing > self.missing + self.LEAST:
+            self.missing = missing
+            self._first = heard if self._first is None else self._first
+
+    @property
+    def said(self) -> str:
+        """How much is left out, and where first."""
+        return f"its time stamps leave out {self.missing:.2f} s, first after {self._first or 0.0:.2f} s"
+
+    def notes(self) -> list[str]:
+        """A line, where anything is left out."""
+        return [f"{self.said}: times after that are too early"] if self.missing else []
+
+
+def decoded(
+    path: Path | None, content: Content, stretch: Stretch, gaps: Gaps | None = None
+) -> Generator[tuple[int, Samples]]:
     """Decode a stretch and make sure that all of it came.
 
     Args:
         path: of the file; None for one that is in ``content`` alone.
         content: all of the file.
         stretch: which of its bytes.
+        gaps: is told the time stamps of a container that has them.
 
     Yields:
         (sampling rate in hertz, block (n, channels) float32, full scale at ±1); n varies and is never 0.
@@ -51,7 +87,11 @@ def decoded(path: Path | None, content: Content, stretch: Stretch) -> Generator[
     Raises:
         Damage: it cannot be decoded to its end, or holds more or less than its structure says.
     """
-    blocks = _by_sndfile(path, content, stretch) if stretch.format is None else _joined(_by_ffmpeg(content, stretch))
+    gaps = gaps or Gaps()
+    if stretch.format is None:
+        blocks = _by_sndfile(path, content, stretch)
+    else:
+        blocks = _joined(_by_ffmpeg(content, stretch, gaps))
     done, rate = 0, 0
     with closing(blocks):
         for rate, block in blocks:
@@ -63,6 +103,10 @@ def decoded(path: Path | None, content: Content, stretch: Stretch) -> Generator[
         return
     promised = stretch.samples if stretch.rate is None else stretch.samples * rate / stretch.rate
     slack = stretch.slack if stretch.rate is None else stretch.slack * rate / stretch.rate
+    if done < promised - slack and gaps.missing:
+        raise Damage(
+            f"cannot be heard as one: {gaps.said}; ffmpeg -i FILE -af aresample=async=1 NEW fills them with silence"
+        )
     if done < promised - slack:
         raise Damage(f"truncated or damaged: it names {promised / rate:.4f} s, but only {done / rate:.4f} s decode")
     if done > promised + slack:
@@ -153,7 +197,7 @@ def _message(error: soundfile.LibsndfileError) -> str:
     return text[:1].lower() + text[1:] or "it is not what it seems to be"
 
 
-def _by_ffmpeg(content: Content, stretch: Stretch) -> Generator[tuple[int, Samples]]:
+def _by_ffmpeg(content: Content, stretch: Stretch, gaps: Gaps) -> Generator[tuple[int, Samples]]:
     """FFmpeg sees only the bytes that it is given, under the name of one container: it opens nothing else."""
     import av
 
@@ -185,6 +229,8 @@ def _by_ffmpeg(content: Content, stretch: Stretch) -> Generator[tuple[int, Sampl
                             promised = stretch.samples * rate / (stretch.rate or rate)
                     if frame.is_corrupt:
                         raise Damage(_stopped(done, rate, promised, "a frame is damaged"))
+                    if stretch.format in STAMPED and frame.time is not None:
+                        gaps.look(frame.time, done / rate)
                     values = _values(frame, channels)
                     if digest is not None:
                         digest.update(_as_flac_digests(values, stretch.bits))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from spectrim.audio.decoders import Samples, decoded
+from spectrim.audio.decoders import Gaps, Samples, decoded
 from spectrim.audio.kinds import plan_for
 from spectrim.audio.members import Member, Source
 from spectrim.audio.plan import Content, Damage, Plan
@@ -330,11 +330,11 @@ def mono_blocks(path: Source, notes: list[str] | None = None) -> Generator[tuple
         AudioError: as `stream`, but for files that are shorter than a frame.
     """
     source, file = str(path), None if isinstance(path, Member) else Path(path)
-    mix, rate = MixDown(), 0
+    mix, gaps, rate = MixDown(), Gaps(), 0
     try:
         with _planned(path) as (content, plan):
             for stretch in plan.stretches:
-                with closing(decoded(file, content, stretch)) as blocks:
+                with closing(decoded(file, content, stretch, gaps)) as blocks:
                     for rate, block in blocks:
                         _check_samples(block, mix.samples, rate, source)
                         yield rate, mix(block)
@@ -343,7 +343,7 @@ def mono_blocks(path: Source, notes: list[str] | None = None) -> Generator[tuple
     except OSError as error:
         raise AudioError(source, f"cannot be opened: {error.strerror or error}") from error
     if notes is not None:
-        notes += [*plan.notes, *mix.notes(rate)]
+        notes += [*plan.notes, *gaps.notes(), *mix.notes(rate)]
 
 
 def _check_file(path: Path) -> None:

@@ -70,9 +70,7 @@ class Gaps:
         return [f"{self.said}: times after that are too early"] if self.missing else []
 
 
-def decoded(
-    path: Path | None, content: Content, stretch: Stretch, gaps: Gaps | None = None
-) -> Generator[tuple[int, Samples]]:
+def decoded(path: Path | None, content: Content, stretch: Stretch, gaps: Gaps) -> Generator[tuple[int, Samples]]:
     """Decode a stretch and make sure that all of it came.
 
     Args:
@@ -87,7 +85,6 @@ def decoded(
     Raises:
         Damage: it cannot be decoded to its end, or holds more or less than its structure says.
     """
-    gaps = gaps or Gaps()
     if stretch.format is None:
         blocks = _by_sndfile(path, content, stretch)
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,12 +182,20 @@ def test_a_missing_device_is_refused_by_name(model: AudioTransformer, monkeypatc
         benchmark.run(model, device="cuda")
 
 
+MEASURED_THRICE = """
+import numpy as np
+from spectrim.measure.benchmark import peak_memory_mb
+for call in (lambda: None, lambda: np.ones(25_000_000).sum(), lambda: None):
+    print(peak_memory_mb(call))
+"""
+
+
 def test_peak_memory_sees_what_was_let_go_again() -> None:
-    idle = benchmark.peak_memory_mb(lambda: None)
-    if idle is None:
+    """In a process of its own: in one that ran other tests, what is let go may stay with its allocator."""
+    said = subprocess.run([sys.executable, "-c", MEASURED_THRICE], capture_output=True, text=True, check=True).stdout
+    if "None" in said:
         pytest.skip("this system does not tell a process its peak memory")
-    busy = benchmark.peak_memory_mb(lambda: np.ones(25_000_000).sum())
-    again = benchmark.peak_memory_mb(lambda: None)
+    idle, busy, again = map(float, said.split())
     assert 190 <= busy - idle <= 260
     assert abs(again - idle) < 50
 

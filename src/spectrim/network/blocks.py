@@ -100,7 +100,8 @@ class Attention(nn.Module):
 
 MLP_ROWS = 768
 """Tokens that go through the MLP at once on a CPU: its hidden layer then stays in a cache, and is not memory that the
-system hands out and takes back in every block (docs/performance.md has what that saves)."""
+system hands out and takes back in every block (docs/performance.md has what that saves). Not where there is a backward
+pass, which needs all of it, and for which pieces are only more to do."""
 
 
 class MLP(nn.Module):
@@ -114,7 +115,7 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, n, width) → the same shape."""
-        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+        if tokens.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_grad_enabled():
             return self._rows(tokens)
         rows = tokens.flatten(0, 1)
         pieces = max(1, round(len(rows) / MLP_ROWS))

@@ -324,6 +324,53 @@ def test_seeds_are_averaged_within_a_speaker_and_paired() -> None:
     assert found is not None and (found.mean, found.speakers) == (2.5, 2)
 
 
+def with_seed(measured: Measured, other: Measured, seed: int = 1) -> Measured:
+    """The first seed of two, the other's as a further one."""
+    both = {key: dict(by_seed) for key, by_seed in measured.accuracies.items()}
+    for key, by_seed in other.accuracies.items():
+        both.setdefault(key, {})[seed] = by_seed[0]
+    return replace(measured, accuracies=both)
+
+
+def test_the_control_of_one_seed_neither_adds_nor_takes_away_runs_of_another() -> None:
+    first = made({SEVENTH: 3.0, VALUE_NORM_KEY: 0.3, POSITIVE_KEY: 5.0}, folds=4)
+    both = with_seed(first, made({CLUSTER_KEY: 0.3}, folds=5, control=91.0))
+    assert both.passing == [0, 1, 2, 3] and both.interpreted.seeds == [0] and both.seeds == [0, 1]
+    for key in (SEVENTH, VALUE_NORM_KEY):
+        assert primary(both, both.passing, key) == primary(first, first.passing, key)
+    assert primary(both, both.passing, CLUSTER_KEY).why == "it has not been run in a fold that passes the gate"
+    both = with_seed(made({SEVENTH: 3.0, POSITIVE_KEY: 5.0}, control=91.0), made({CLUSTER_KEY: 0.3}))
+    assert both.passing == [0, 1, 2, 3, 4] and both.interpreted.seeds == [1]
+    assert primary(both, both.passing).why == "it has not been run in a fold that passes the gate"
+    assert primary(both, both.passing, CLUSTER_KEY).why == (
+        "the positive control: it has not been run in a fold that passes the gate"
+    )
+
+
+def test_differences_say_which_seeds_they_are_over() -> None:
+    first, second = made({SEVENTH: 3.0, VALUE_NORM_KEY: 0.3, POSITIVE_KEY: 5.0}), made({SEVENTH: 2.0, CLUSTER_KEY: 0.3})
+    both = with_seed(first, second)
+    told = {key: primary(both, both.passing, key).told("lost") for key in (SEVENTH, VALUE_NORM_KEY, CLUSTER_KEY)}
+    ends = {SEVENTH: "seeds 0 and 1", VALUE_NORM_KEY: "seed 0", CLUSTER_KEY: "seed 1"}
+    for key, end in ends.items():
+        assert told[key].endswith(f"; 30 speakers in 5 folds; {end}).")
+        found = both.difference(CONTROL_KEY, key, range(FOLDS))
+        assert found is not None
+        assert found.among(range(FOLDS)) == str(found) + ("" if key == SEVENTH else f" ({end})")
+    assert primary(first, first.passing).told("lost").endswith("points lost; 30 speakers in 5 folds).")
+    some = with_seed(first, made({SEVENTH: 2.0}, folds=2))
+    assert "; seeds 0 and 1 in folds 0 and 1, seed 0 in folds 2, 3 and 4)" in primary(some, some.passing).told("lost")
+    answers = by_clusters(both, both.passing)
+    assert answers["cluster", "value_norm"].why == (
+        "no fold has both with the same seed: cluster has seed 1, value_norm seed 0"
+    )
+    alone, paired = second.difference(CLUSTER_KEY, SEVENTH, range(FOLDS)), answers["cluster", "attention"].difference
+    assert alone is not None and paired is not None and (paired.mean, paired.low) == (alone.mean, alone.low)
+    assert both.of_seed(1).difference(CONTROL_KEY, SEVENTH, range(FOLDS)) == second.difference(
+        CONTROL_KEY, SEVENTH, range(FOLDS)
+    )
+
+
 # The report
 
 

@@ -4,8 +4,8 @@ say nothing. Everything here is by docs/study/protocol.md.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from spectrim.analysis.ablations import ATTENTION
@@ -77,6 +77,29 @@ def over_seeds(runs: Sequence[Accuracies]) -> dict[int, dict[str, float]]:
 
 
 @dataclass(frozen=True)
+class Difference(SpeakerMean):
+    """Of two arms, with the seeds that it is over.
+
+    Attributes:
+        over: the seeds in words; empty where the backbone has one.
+        in_part: whether they are not all that the control has in these folds.
+    """
+
+    over: str = ""
+    in_part: bool = False
+
+    def among(self, folds: Collection[int]) -> str:
+        """As that of `SpeakerMean`, with the seeds where they are not all."""
+        return f"{super().among(folds)} ({self.over})" if self.in_part else super().among(folds)
+
+
+def in_words(name: str, numbers: Sequence[int]) -> str:
+    """``seed 0``, ``seeds 0 and 1`` or ``folds 2, 3 and 4``."""
+    *before, last = map(str, numbers)
+    return f"{name}s {', '.join(before)} and {last}" if before else f"{name} {last}"
+
+
+@dataclass(frozen=True)
 class Measured:
     """What is known of a backbone.
 
@@ -94,9 +117,53 @@ class Measured:
         """Fold → speaker → accuracy, mean over seeds; nothing where it has not been run."""
         return over_seeds(list(self.accuracies.get(key, {}).values()))
 
-    def difference(self, first: Key, second: Key, folds: Collection[int]) -> SpeakerMean | None:
+    @property
+    def seeds(self) -> list[int]:
+        """Those that have a control."""
+        return sorted(self.accuracies.get(CONTROL_KEY, {}))
+
+    def of_seed(self, seed: int) -> Measured:
+        """What is known by one seed alone."""
+        return self._only(lambda its, _: its == seed)
+
+    @property
+    def interpreted(self) -> Measured:
+        """What is known by trunks whose own control reaches the gate, and whose pre-training, where there is one, does.
+
+        The control of one seed says nothing of the runs of another.
+        """
+        controls = self.accuracies.get(CONTROL_KEY, {})
+        passing = {
+            (seed, fold)
+            for seed, by_fold in controls.items()
+            for fold, speakers in by_fold.items()
+            if fmean(speakers.values()) >= GATE and self.is_started(fold)
+        }
+        return self._only(lambda seed, fold: (seed, fold) in passing)
+
+    def _only(self, wanted: Callable[[int, int], bool]) -> Measured:
+        """What is known by some seeds and folds."""
+        found: dict[Key, dict[int, Accuracies]] = {}
+        for key, by_seed in self.accuracies.items():
+            for seed, by_fold in by_seed.items():
+                if some := {fold: speakers for fold, speakers in by_fold.items() if wanted(seed, fold)}:
+                    found.setdefault(key, {})[seed] = some
+        return replace(self, accuracies=found)
+
+    def difference(self, first: Key, second: Key, folds: Collection[int]) -> Difference | None:
         """``first − second`` over the speakers of some folds, paired by fold, seed and speaker; None without any."""
-        return mean_over_speakers(self.by_speaker(first, second, folds))
+        mean = mean_over_speakers(self.by_speaker(first, second, folds))
+        if mean is None:
+            return None
+        known = [self.seeds_in(first, fold) & self.seeds_in(second, fold) for fold in mean.folds]
+        in_part = any(seeds != self.seeds_in(CONTROL_KEY, fold) for seeds, fold in zip(known, mean.folds, strict=True))
+        several = len(self.seeds) > 1
+        over = _seeds_in_words(dict(zip(mean.folds, known, strict=True))) if several else ""
+        return Difference(**vars(mean), over=over, in_part=several and in_part)
+
+    def seeds_in(self, key: Key, fold: int) -> set[int]:
+        """The seeds with which an arm has been run in a fold."""
+        return {seed for seed, by_fold in self.accuracies.get(key, {}).items() if fold in by_fold}
 
     def by_speaker(self, first: Key, second: Key, folds: Collection[int]) -> dict[int, dict[str, float]]:
         """Fold → speaker → ``first − second``, the mean over the seeds that both have."""
@@ -119,13 +186,24 @@ class Measured:
 
     @property
     def passing(self) -> list[int]:
-        """The folds whose control reaches the gate, and whose pre-training, where there is one, does."""
-        means = {fold: self.fold_mean(CONTROL_KEY, fold) for fold in range(FOLDS)}
-        return [fold for fold, mean in means.items() if mean is not None and mean >= GATE and self.is_started(fold)]
+        """The folds that are interpreted, by one seed or more; see `interpreted`."""
+        return sorted(
+            {fold for by_fold in self.interpreted.accuracies.get(CONTROL_KEY, {}).values() for fold in by_fold}
+        )
 
     def is_started(self, fold: int) -> bool:
         """Whether a fold's model starts from weights that mean something; see `ERROR_GATE`."""
         return self.errors is None or self.errors.get(fold, 1.0) < ERROR_GATE
+
+
+def _seeds_in_words(seeds: Mapping[int, set[int]]) -> str:
+    """Which seeds folds have: ``seed 1``, or ``seed 0 in fold 2, seeds 0 and 1 in folds 3 and 4``."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for fold, its in seeds.items():
+        groups.setdefault(tuple(sorted(its)), []).append(fold)
+    if len(groups) == 1:
+        return in_words("seed", next(iter(groups)))
+    return ", ".join(f"{in_words('seed', its)} in {in_words('fold', folds)}" for its, folds in groups.items())
 
 
 CONTROL_KEY: Key = (TUNED, CONTROL_ARM.name)
@@ -145,7 +223,7 @@ class Answer:
 
     word: str
     why: str | None
-    difference: SpeakerMean | None
+    difference: Difference | None
     corrected: float | None = None
 
     def __str__(self) -> str:
@@ -157,7 +235,8 @@ class Answer:
         if difference is None:
             return f"{self}."
         folds = f"{difference.speakers} speakers in {len(difference.folds)} fold{'s' * (len(difference.folds) > 1)}"
-        return f"{self} ({difference} points {verb}; {folds})."
+        over = f"; {difference.over}" if difference.over else ""
+        return f"{self} ({difference} points {verb}; {folds}{over})."
 
 
 def _lacks(difference: SpeakerMean | None, folds: Sequence[int]) -> str | None:
@@ -171,7 +250,7 @@ def _lacks(difference: SpeakerMean | None, folds: Sequence[int]) -> str | None:
 
 def positive_control(measured: Measured, folds: Sequence[int]) -> Answer:
     """Whether this task can tell: random patches at 0.3 lose two points or more, with an interval above nought."""
-    lost = measured.difference(CONTROL_KEY, POSITIVE_KEY, folds)
+    lost = measured.interpreted.difference(CONTROL_KEY, POSITIVE_KEY, folds)
     why = _lacks(lost, folds)
     if why is not None or lost is None:
         return Answer(CANNOT_SAY, why, lost)
@@ -188,7 +267,7 @@ def _cannot_tell(measured: Measured, folds: Sequence[int]) -> str | None:
 
 def primary(measured: Measured, folds: Sequence[int], key: Key = (TUNED, "r=0.7")) -> Answer:
     """Whether the control minus r = 0.7, by attention unless another arm is named, is below one point."""
-    lost = measured.difference(CONTROL_KEY, key, folds)
+    lost = measured.interpreted.difference(CONTROL_KEY, key, folds)
     why = _lacks(lost, folds) or _cannot_tell(measured, folds)
     if why is not None or lost is None:
         return Answer(CANNOT_SAY, why, lost)
@@ -243,7 +322,7 @@ Comparison = tuple[str, str, str, float]
 
 def _compared(measured: Measured, folds: Sequence[int], family: Sequence[Comparison]) -> dict[Comparison, Answer]:
     """Answers to a family of comparisons, corrected by Holm."""
-    found = {}
+    measured, found = measured.interpreted, {}
     for how, first, second, rate in family:
         keys = [(how, free_key(name, rate)[1]) for name in (first, second)]
         found[how, first, second, rate] = measured.difference(keys[0], keys[1], folds)
@@ -251,7 +330,8 @@ def _compared(measured: Measured, folds: Sequence[int], family: Sequence[Compari
     task = _cannot_tell(measured, folds)
     answers = {}
     for (name, difference), p in zip(found.items(), corrected, strict=True):
-        why = (_not_run(measured, folds, *name) if difference is None and folds else _lacks(difference, folds)) or task
+        missing = difference is None and folds
+        why = (_not_run(measured, folds, *name) if missing else _lacks(difference, folds)) or task
         if why is not None or difference is None or p is None:
             answers[name] = Answer(CANNOT_SAY, why, difference, p)
         elif p >= LEVEL:
@@ -263,9 +343,13 @@ def _compared(measured: Measured, folds: Sequence[int], family: Sequence[Compari
 
 def _not_run(measured: Measured, folds: Sequence[int], how: str, first: str, second: str, rate: float) -> str:
     """Which side of a comparison is missing."""
-    there = {name: measured.of((how, free_key(name, rate)[1])) for name in (first, second)}
+    keys = [(how, free_key(name, rate)[1]) for name in (first, second)]
+    there = {name: measured.of(key) for name, key in zip((first, second), keys, strict=True)}
     missing = [name for name, by_fold in there.items() if not any(fold in by_fold for fold in folds)]
     if not missing:
-        return "no fold has both"
+        seeds = [
+            in_words("seed", sorted({seed for fold in folds for seed in measured.seeds_in(key, fold)})) for key in keys
+        ]
+        return f"no fold has both with the same seed: {first} has {seeds[0]}, {second} {seeds[1]}"
     have = "have" if len(missing) > 1 else "has"
     return f"{' and '.join(missing)} at {rate:g} {have} not been run in a fold that passes the gate"

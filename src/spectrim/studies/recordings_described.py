@@ -27,7 +27,6 @@ from spectrim.studies.recordings import (
     REMEDIES,
     REMEDY_RATES,
     SAME_MACS,
-    SEEDS,
 )
 from spectrim.studies.recordings_analysis import QUANTITIES, TESTED
 from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key, over_seeds, unseen
@@ -66,7 +65,7 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
     report.table(["ranking or reducer", *heads], table)
 
 
-def undescribed(record: Record, backbone: str, fold: int, seed: int = SEEDS[0]) -> list[str]:
+def undescribed(record: Record, backbone: str, fold: int, seed: int) -> list[str]:
     """What is described of a fold's models, but has not been run for those that are trained."""
 
     def of(rows: Sequence[Row], arm: str) -> list[Row]:
@@ -76,7 +75,7 @@ def undescribed(record: Record, backbone: str, fold: int, seed: int = SEEDS[0]) 
     trained = [branch for branch in PROFILED if of(record.runs, branch.name)]
     left = []
     if CONTROL_ARM in trained:
-        own = [row for row in record.speakers if (row["backbone"], row["fold"]) == (backbone, fold)]
+        own = [row for row in record.speakers if (row["backbone"], row["fold"], row["seed"]) == (backbone, fold, seed)]
         free = {(row["how"], row["arm"]) for row in own}
         names = REMEDIES[backbone]
         lacking = [name for name in names if not {free_key(name, rate) for rate in REMEDY_RATES} <= free]
@@ -154,7 +153,8 @@ def _mean_of(rows: Sequence[Row], name: str) -> float | None:
 
 def add_analysis(report: Report, measured: Measured, rows: Sequence[Row]) -> None:
     """The paper's analysis of the control and of an arm fine-tuned with pruning, over the folds that pass the gate."""
-    own = [row for row in rows if row["backbone"] == measured.backbone and row["fold"] in measured.passing]
+    controls = measured.interpreted.accuracies.get(CONTROL_KEY, {})
+    own = [row for row in rows if row["backbone"] == measured.backbone and row["fold"] in controls.get(row["seed"], {})]
     if not own:
         return
     means = {

@@ -6,23 +6,18 @@ import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from spectrim.machine import environment
-from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Report
-from spectrim.stats.speakers import SpeakerMean, p_text
+from spectrim.stats.speakers import p_text
 from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import (
     BOTH,
     CONTROL_ARM,
     DATA,
     FIRST_ARMS,
-    FREE_METHODS,
-    FREE_RATES,
+    SEEDS,
     STAGES,
-    VALUE_NORM,
-    VALUE_NORM_ARMS,
     Arm,
     RecordingsPlan,
 )
@@ -37,14 +32,14 @@ from spectrim.studies.recordings_answers import (
     MARGIN,
     POSITIVE,
     TUNED,
-    Key,
     Measured,
-    free_key,
+    in_words,
     positive_control,
     primary,
     secondary,
     unseen,
 )
+from spectrim.studies.recordings_arms import add_arms
 from spectrim.studies.recordings_described import (
     add_analysis,
     add_depth,
@@ -130,19 +125,27 @@ def _rounds(clips: Sequence[SpokenClip]) -> str:
 
 
 def _command(plan: RecordingsPlan, record: Record) -> str:
-    """What runs the stages and backbones of which arms are there."""
+    """What runs the stages and folds of which arms are there, a line for each backbone and precision of training."""
     there = [arm for arm in plan.arms if record.has(arm)]
-    words = ["spectrim", "reproduce", "OUT", "--scale", "real", "--data", "DIR"]
-    if there and len(there) < len(plan.arms):
-        stages = {arm.stage for arm in there} | ({SOUND_STAGE} if record.sounds else set())
-        words += ["--stages", ",".join(map(str, sorted(stages)))]
-        words += ["--backbones", ",".join(dict.fromkeys(arm.backbone for arm in there))]
+    lines = []
+    for backbone in dict.fromkeys(arm.backbone for arm in there):
+        own = [row for row in record.runs if row["backbone"] == backbone]
+        for precision in sorted({row["precision"] for row in own}):
+            known = {(row["arm"], row["seed"], row["fold"]) for row in own if row["precision"] == precision}
+            arms = [arm for arm in there if (arm.branch.name, arm.seed, arm.fold) in known and arm.backbone == backbone]
+            stages, folds = sorted({arm.stage for arm in arms}), sorted({arm.fold for arm in arms})
+            lines.append(_words(backbone, stages, folds, precision))
     if record.sounds:
-        words += ["--sounds", "SOUNDS"]
-    precisions = {row["precision"] for row in record.runs}
-    if len(precisions) == 1 and precisions != {"fp32"}:
-        words += ["--precision", *precisions]
-    return shlex.join(words)
+        folds = sorted({row["fold"] for row in record.sounds})
+        for precision in sorted({row["precision"] for row in record.sounds}):
+            lines.append(_words("ast", [SOUND_STAGE], folds, precision, "--sounds", "SOUNDS"))
+    return "\n".join(lines)
+
+
+def _words(backbone: str, stages: Sequence[int], folds: Sequence[int], precision: str, *further: str) -> str:
+    words = ["spectrim", "reproduce", "OUT", "--scale", "real", "--data", "DIR", *further]
+    words += ["--backbones", backbone, "--stages", ",".join(map(str, stages)), "--folds", ",".join(map(str, folds))]
+    return shlex.join([*words, *(["--precision", precision] if precision != "fp32" else [])])
 
 
 def _add_state(report: Report, plan: RecordingsPlan, record: Record) -> None:
@@ -163,24 +166,33 @@ def _whole(arms: Sequence[Arm], fold: int, record: Record) -> bool:
     return all(record.has(arm) for arm in arms if arm.fold == fold)
 
 
-def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) -> None:
+def _add_backbone(report: Report, everything: Measured, folds: Mapping[str, int]) -> None:
     """Gate, answers and tables of a backbone."""
-    passing, name = measured.passing, NAMES[measured.backbone]
+    passing, name = everything.passing, NAMES[everything.backbone]
+    measured = everything.interpreted
     report.heading(name)
-    _add_gate(report, measured, folds)
+    _add_gate(report, everything, folds)
     if len(passing) < FEWEST_FOLDS:
         report.text(
             f"Descriptive, not an answer: {len(passing)} of {FOLDS} folds pass the gate so far, and an answer takes "
             f"{FEWEST_FOLDS}. Intervals over few speakers of few folds say little about others."
         )
     report.heading(f"{name}: answers", 3)
+    if len(measured.seeds) > 1:
+        report.text(
+            f"Over {in_words('seed', measured.seeds)}: a speaker's accuracy is the mean over the seeds that both sides "
+            "of a difference have, which are named where they are not the control's. Each seed alone stands below."
+        )
     report.items(_sentences(measured, passing))
     without = unseen(passing)
     report.text(
         "Without fold 0, which earlier trials had looked at: "
         + (" ".join(_sentences(measured, without)) if without else "nothing is there yet.")
     )
-    _add_arms(report, measured, passing)
+    for seed in measured.seeds if len(measured.seeds) > 1 else ():
+        alone = measured.of_seed(seed)
+        report.text(f"Seed {seed} alone: {' '.join(_sentences(alone, alone.passing))}")
+    add_arms(report, everything, measured)
     _add_rankings(report, measured, passing)
     add_value_norm(report, measured, passing)
     add_clusters(report, measured, passing)
@@ -189,14 +201,23 @@ def _add_backbone(report: Report, measured: Measured, folds: Mapping[str, int]) 
 
 
 def _add_gate(report: Report, measured: Measured, folds: Mapping[str, int]) -> None:
-    rows = []
-    for fold in range(FOLDS):
-        mean = measured.fold_mean(CONTROL_KEY, fold)
+    rows, several = [], len(measured.seeds) > 1
+    for fold, seed in itertools.product(range(FOLDS), measured.seeds):
+        alone = measured.of_seed(seed)
+        mean = alone.fold_mean(CONTROL_KEY, fold)
+        if mean is None and measured.fold_mean(CONTROL_KEY, fold) is not None:
+            continue
         names = ", ".join(name.lstrip("0") for name, own in folds.items() if own == fold)
-        said = "not run" if mean is None else "interpreted" if fold in measured.passing else NOT_INTERPRETED
+        said = "not run" if mean is None else "interpreted" if fold in alone.passing else NOT_INTERPRETED
         errors = () if measured.errors is None else (f"{measured.errors[fold]:.3f}" if fold in measured.errors else "",)
-        rows.append((fold, names, *errors, "" if mean is None else f"{mean:.1f}", said))
-    report.text(f"Gate: a fold is interpreted where its control has {GATE:g} % or more on its test speakers.")
+        which = ("" if mean is None else seed,) if several else ()
+        row = (fold, names, *which, *errors, "" if mean is None else f"{mean:.1f}", said)
+        if row not in rows:
+            rows.append(row)
+    report.text(
+        f"Gate: a fold is interpreted where its control has {GATE:g} % or more on its test speakers"
+        + (", with each seed for itself." if several else ".")
+    )
     error = () if measured.errors is None else ("error of pre-training",)
     if error:
         report.text(
@@ -204,7 +225,7 @@ def _add_gate(report: Report, measured: Measured, folds: Mapping[str, int]) -> N
             "square of what is wrong in masked patches, each without its mean and standard deviation, so that 1 is as "
             "good as nothing."
         )
-    report.table(["fold", "test speakers", *error, "control, %", ""], rows)
+    report.table(["fold", "test speakers", *(["seed"] * several), *error, "control, %", ""], rows)
 
 
 def _sentences(measured: Measured, folds: Sequence[int]) -> list[str]:
@@ -218,65 +239,11 @@ def _sentences(measured: Measured, folds: Sequence[int]) -> list[str]:
     if lost is not None and lost.speakers > 1:
         said.append(
             f"Sample size: {lost.speakers} speakers whose paired differences have a standard deviation of "
-            f"{lost.spread:.2f} points; half an interval is {lost.half_width:.2f} points, and a true loss of up to "
-            f"{lost.largest_shown(MARGIN):.2f} points is shown to be below {MARGIN:g} with a probability of 80 %."
+            f"{lost.spread:.2f} points; by the protocol's formula half an interval is {lost.half_width:.2f} points, "
+            f"and a true loss of up to {lost.largest_shown(MARGIN):.2f} points is shown to be below {MARGIN:g} with a "
+            "probability of 80 %."
         )
     return said
-
-
-def _add_arms(report: Report, measured: Measured, passing: Sequence[int]) -> None:
-    """Accuracy of every arm in every fold, and what it loses against the control where folds are interpreted."""
-    name = NAMES[measured.backbone]
-    there = [fold for fold in range(FOLDS) if measured.fold_mean(CONTROL_KEY, fold) is not None]
-    without = unseen(passing)
-    table, drawn = [], []
-    tuned = sorted((key for key in measured.accuracies if key[0] == TUNED and key != CONTROL_KEY), key=_order)
-    free = [free_key(method, rate) for rate in FREE_RATES for method in FREE_METHODS]
-    free += [free_key(VALUE_NORM, branch.keep_rate) for branch in VALUE_NORM_ARMS]
-    free = sorted((key for key in free if key in measured.accuracies), key=_order)
-    for key in (CONTROL_KEY, *tuned, *free):
-        means = [measured.fold_mean(key, fold) for fold in there]
-        lost = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, passing)
-        cells = ["" if mean is None else f"{mean:.1f}" for mean in means]
-        label = f"control, {key[1]}" if key == CONTROL_KEY else key[1]
-        beside = None if key == CONTROL_KEY else measured.difference(CONTROL_KEY, key, without)
-        table.append((key[0], label, *cells, among(lost, passing), among(beside, without)))
-        if lost is not None:
-            drawn.append(_drawn(measured, key, lost, passing, name))
-    report.heading(f"{name}: arms", 3)
-    lost_in = "lost to control, points" + (f" (folds {', '.join(map(str, passing))})" if passing else "")
-    report.table(["", "arm", *(f"fold {fold}, %" for fold in there), lost_in, "without fold 0"], table)
-    if drawn:
-        report.figure(
-            f"{measured.backbone}-points-lost",
-            points_lost_figure(_by_keep_rate(drawn), against="the control", least=MARGIN, dots="speakers"),
-            f"{name}: points lost against the control by keep rate and ranking, with 95 % intervals over speakers; "
-            "small dots are speakers. "
-            f"Folds {', '.join(map(str, passing))}, those of them in which an arm has been run.",
-        )
-
-
-def _order(key: Key) -> tuple[float, str]:
-    """Highest keep rate first, attention first at each."""
-    rate, _, rest = key[1].removeprefix("r=").partition("-")
-    return -float(rate), rest
-
-
-def _by_keep_rate(drawn: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the figure by keep rate, whatever series they are of, with the rankings in words."""
-    rows = []
-    for row in sorted(drawn, key=lambda row: _order((row["series"], row["label"]))):
-        rate, ranking = _order((row["series"], row["label"]))
-        rows.append({**row, "label": f"{-rate:g}, {ranking or 'attention'}"})
-    return rows
-
-
-def _drawn(measured: Measured, key: Key, lost: SpeakerMean, folds: Sequence[int], panel: str) -> dict[str, Any]:
-    """A row of the figure."""
-    speakers = measured.by_speaker(CONTROL_KEY, key, folds).values()
-    runs = [value for fold in speakers for value in fold.values()]
-    ends = {"value": lost.mean, "low": lost.low, "high": lost.high, "runs": runs}
-    return {"panel": panel, "label": key[1], "series": key[0], **ends}
 
 
 def _add_rankings(report: Report, measured: Measured, folds: Sequence[int]) -> None:
@@ -348,9 +315,10 @@ def _add_missing(report: Report, plan: RecordingsPlan, record: Record) -> None:
                 names = [arm.branch.name for arm in left if arm.fold == fold]
                 if names:
                     lines.append(f"{head}, fold {fold}: {', '.join(names)}")
-    for backbone, fold in itertools.product(BOTH, range(FOLDS)):
-        if parts := undescribed(record, backbone, fold):
-            lines.append(f"Descriptive, {NAMES[backbone]}, fold {fold}: {'; '.join(parts)}")
+    for backbone, seed, fold in itertools.product(BOTH, SEEDS, range(FOLDS)):
+        if parts := undescribed(record, backbone, fold, seed):
+            named = f"{NAMES[backbone]}, fold {fold}" + (f", seed {seed}" if seed != SEEDS[0] else "")
+            lines.append(f"Descriptive, {named}: {'; '.join(parts)}")
     for seed in SOUND_SEEDS:
         there = {(row["arm"], row["fold"]) for row in record.sounds if row["seed"] == seed and row["how"] == TUNED}
         left_out = [fold for fold in SOUND_FOLDS if any((arm.name, fold) not in there for arm in FIRST_ARMS)]

@@ -160,6 +160,14 @@ def test_what_cannot_be_shown_is_one_line(model: TorchModel, long_sound: Path, t
     assert "No sound" in update(None, None, 0.0, 0.5, "auto", "drop")[1]
 
 
+def test_damage_behind_what_is_shown_is_told(model: TorchModel, tmp_path: Path) -> None:
+    path = tmp_path / "cut.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 40000), 16000)
+    path.write_bytes(path.read_bytes()[:-5000])
+    notes = take_stretch(path, model).notes
+    assert any(note.startswith("After what is shown the sound cannot be heard: truncated") for note in notes)
+
+
 def test_a_stretch_is_decoded_once(model: TorchModel, long_sound: Path, tmp_path: Path) -> None:
     update = Updater(model, "", Pruning(at=(1, 2)), tmp_path)
     known, _, table, page = update(None, str(long_sound), None, 0.5, "auto", "drop")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from pathlib import Path
 from typing import get_type_hints
 
@@ -10,7 +11,7 @@ import soundfile
 from command_line import rows_of, run
 
 from spectrim.cli.app import COMMANDS, DATA_COMMANDS
-from spectrim.cli.common import INPUTS, OUTPUTS
+from spectrim.cli.common import INPUTS, OUTPUTS, ended_like_ctrl_c
 
 FOLDERS_MADE = {"cache_dir", "events", "explain"}
 WORDS = {
@@ -39,3 +40,18 @@ def test_a_word_that_a_file_is_called_by_is_no_input(tmp_path: Path, monkeypatch
         code, _, said = run("predict", "a.wav", "--workers", 1, "--format", "csv", *options, "-o", word)
         assert code == 0, said
         assert {row["file"] for row in rows_of(Path(word).read_text())} == {"a.wav"}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_request_to_end_interrupts_as_ctrl_c_does(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), ended_like_ctrl_c():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)
+        with ended_like_ctrl_c():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)

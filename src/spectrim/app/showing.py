@@ -89,6 +89,8 @@ def take_stretch(sound: str | os.PathLike[str], model: TorchModel, start: float 
         for number, (_, event) in enumerate(events):
             if isinstance(event, AudioError) and not windows:
                 raise AudioError(name, event.reason)
+            if isinstance(event, AudioError):
+                notes.append(f"After what is shown the sound cannot be heard: {event.reason}.")
             if isinstance(event, Note):
                 notes.append(event.text)
             if isinstance(event, Window):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -288,3 +289,22 @@ def options_of(changes: Sequence[str], option: str = "--set") -> dict[str, Any]:
         except ValueError as error:
             raise InvalidSetting(option, change, f"option=value with a value in YAML ({error})") from error
     return options
+
+
+@contextmanager
+def ended_like_ctrl_c() -> Iterator[None]:
+    """Let a hangup and a request to end interrupt as Ctrl-C does, unless ignored, so that nothing is left behind."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spectrim.cli.common import FramesOption, ModelOption, StrideOption, named_model, plainly
+from spectrim.cli.common import FramesOption, ModelOption, StrideOption, ended_like_ctrl_c, named_model, plainly
 
 
 @plainly
@@ -40,4 +40,5 @@ def app(
     console = error_console()
     network = TorchModel.load(source, keep_rate=keep_rate, device=device)
     warn_of_embedded(console, model)
-    serve(network, model, network.pruning, host, port, lambda line: complain(console, line))
+    with ended_like_ctrl_c():
+        serve(network, model, network.pruning, host, port, lambda line: complain(console, line))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectrim.cli.common import FormatOption, check_form, numbers, plainly, put
+from spectrim.cli.common import FormatOption, check_form, ended_like_ctrl_c, numbers, plainly, put
 from spectrim.errors import InvalidSetting, one_of
 
 if TYPE_CHECKING:
@@ -185,7 +183,7 @@ def _run(
 
     console = error_console()
     try:
-        with _ended_like_ctrl_c():
+        with ended_like_ctrl_c():
             run_plan(steps, out, jobs=jobs, threads=threads, tell=lambda line: complain(console, line), begin=begin)
     except Failed:
         complain(console, f"the report says what is done: {write_report()}")
@@ -219,22 +217,3 @@ def _print_plan(steps: Sequence[Step], form: str) -> None:
         out_console().print(plan_table(rows))
         for path in missing_inputs(steps):
             put(f"missing: {path}")
-
-
-@contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """Let a hangup and a request to end interrupt as Ctrl-C does, unless ignored, so that no run is left behind."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, interrupt)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

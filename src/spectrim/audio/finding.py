@@ -197,9 +197,9 @@ def _found(path: str, magic: str, unreadable: Callable[[str, str], object]) -> l
         return [str(file) for file in audio_files(Path(path), unreadable=unreadable)]
     if not os.path.lexists(path) and any(character in path for character in magic):
         pattern = path if "[" in magic else path.replace("[", "[[]")
-        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
+        matches = _matches(pattern)
         any_name = _says_ending(path, magic)
-        folders = [match for match in matches if Path(match).is_dir()]
+        folders = {match for match in matches if Path(match).is_dir()}
         files = [match for match in matches if match not in folders and (any_name or _is_audio_name(match))]
         locked = _locked(pattern)
         below = [audio_files(Path(folder), unreadable=locked.__setitem__) for folder in folders]
@@ -209,12 +209,37 @@ def _found(path: str, magic: str, unreadable: Callable[[str, str], object]) -> l
     return [path]
 
 
+def _matches(pattern: str) -> list[str]:
+    """What a pattern stands for; ``**`` is folders at any depth, of which, as in a folder, links are passed over.
+
+    `glob.glob` follows them: around in circles, and to sounds that it has found already.
+    """
+    sep = os.sep
+    parts = pattern.split(sep)
+    if "**" not in parts:
+        return glob.glob(pattern)  # noqa: PTH207
+    place = parts.index("**")
+    above, below = sep.join([*parts[:place], ""]), sep.join(parts[place + 1 :])
+    found: dict[str, None] = {}
+    for top in glob.glob(above) if above else [above]:  # noqa: PTH207
+        if place == len(parts) - 1:
+            found[top or os.curdir] = None
+            continue
+        for folder, inside, _ in os.walk(top or os.curdir):
+            inside[:] = [name for name in inside if not (name.startswith(".") or Path(folder, name).is_symlink())]
+            relative = os.path.relpath(folder, top or os.curdir)
+            here = top if relative == os.curdir else os.path.join(top, relative, "")  # noqa: PTH118
+            deeper = [here or os.curdir, *(f"{here}{name}{sep}" for name in inside)]
+            found |= dict.fromkeys(_matches(glob.escape(here) + below) if below else deeper)
+    return list(found)
+
+
 def _locked(pattern: str) -> dict[str, str]:
-    """Folders in which `glob.glob` looks for a pattern in vain, as they cannot be read, each with the reason."""
+    """Folders in which `_matches` looks for a pattern in vain, as they cannot be read, each with the reason."""
     locked = {}
     while glob.has_magic(pattern):
         above, name = os.path.split(pattern)
-        folders = glob.glob(os.path.join(above, ""), recursive=True) if glob.has_magic(above) else [above or "."]  # noqa: PTH118, PTH207
+        folders = _matches(os.path.join(above, "")) if glob.has_magic(above) else [above or "."]  # noqa: PTH118
         for folder in folders:
             try:
                 if glob.has_magic(name):

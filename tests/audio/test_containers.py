@@ -7,9 +7,12 @@ decoder is asked where an encoder adds to them.
 from __future__ import annotations
 
 import io
+import re
 import struct
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -151,6 +154,17 @@ def test_mp3s_one_after_the_other_are_heard_whole(tmp_path: Path) -> None:
     assert len(audio.read(joined).samples) == pytest.approx(16000 * (0.9 + heard(other)[0] / 16000), abs=4)
 
 
+@pytest.mark.parametrize(("name", "trimmed"), [(b"LAME 3.88 (beta)".ljust(36, b"\0"), 529), (b"L3.99r   ", 0)])
+def test_a_xing_frame_of_another_encoder_is_read_as_ffmpeg_reads_it(tmp_path: Path, name: bytes, trimmed: int) -> None:
+    """LAME before 3.90 wrote no more than its name, and 3.99.1 another name, after which FFmpeg trims nothing."""
+    path = make("lame.mp3", tmp_path, 2.0)
+    data = path.read_bytes()
+    xing = data.index(b"Xing")
+    at, frames = data.index(b"LAME", xing), int.from_bytes(data[xing + 8 : xing + 12], "big")
+    found, notes = heard(written(path, data[:at] + name + data[at + len(name) :]))
+    assert (found, notes) == (1152 * frames // (1 + (rate_of("lame.mp3") < 32000)) - trimmed, [])
+
+
 def test_mp3_frames_that_are_missing_or_no_frames(tmp_path: Path) -> None:
     path = make("no_xing.mp3", tmp_path)
     bare = path.read_bytes()
@@ -187,17 +201,30 @@ def test_ogg_that_lacks_anything_is_refused(tmp_path: Path, name: str) -> None:
     assert "does not say that the stream ends there" in refused(path, whole[: pages[-1].start] + last)
 
 
+def with_times(data: bytes, changed: Callable[[int], int], first: int = 0) -> bytes:
+    """The pages from one on with other granule positions, and the checksums of these."""
+    found = bytearray(data)
+    for page in list(ogg.pages(data, len(data)))[first:]:
+        found[page.start + 6 : page.start + 14] = struct.pack("<q", changed(page.granule))
+        found[page.start + 22 : page.start + 26] = struct.pack("<I", ogg.checksum(bytes(found[page.start : page.end])))
+    return bytes(found)
+
+
 @pytest.mark.parametrize("place", ["last", "all"])
 def test_pages_whose_times_lie_are_refused(tmp_path: Path, place: str) -> None:
     for name in ("vorbis.ogg", "opus.opus"):
         path = make(name, tmp_path, 2.0)
-        data = bytearray(path.read_bytes())
-        for page in list(ogg.pages(bytes(data), len(data)))[2 if place == "all" else -1 :]:
-            data[page.start + 6 : page.start + 14] = struct.pack("<q", page.granule // 3)
-            data[page.start + 22 : page.start + 26] = struct.pack(
-                "<I", ogg.checksum(bytes(data[page.start : page.end]))
-            )
-        assert "damaged: " in refused(path, bytes(data))
+        data = with_times(path.read_bytes(), lambda granule: granule // 3, 2 if place == "all" else -1)
+        assert "damaged: " in refused(path, data)
+
+
+@pytest.mark.parametrize("name", ["vorbis.ogg", "ffmpeg.ogg", "opus.opus", "ffmpeg.opus"])
+def test_a_piece_of_a_longer_stream_is_heard_whole(tmp_path: Path, name: str) -> None:
+    """RFC 7845, 4.3: of a broadcast that was joined late the first time is not 0."""
+    path = make(name, tmp_path, 2.0)
+    whole = audio.read(path).samples
+    path.write_bytes(with_times(path.read_bytes(), lambda granule: granule + 48000 * 3600 if granule > 0 else granule))
+    assert np.allclose(audio.read(path).samples, whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["vorbis.ogg", "opus.opus", "flac.oga"])
@@ -460,18 +487,24 @@ def test_a_rate_that_is_none_is_refused(tmp_path: Path, name: str, rate: float) 
     refused(path, whole[:20] + struct.pack(">d", rate) + whole[28:])
 
 
+def mux_noise(container: Any, stream: Any, begin: int, pauses: Sequence[int]) -> None:
+    """Blocks of 960 samples of noise at 48 kHz, as many as pauses, each later by its pause in samples."""
+    generator = np.random.default_rng(0)
+    for number, pause in enumerate(pauses):
+        values = generator.normal(0, 0.1, (1, 960)).astype(np.float32)
+        form = "flt" if stream.codec_context.name == "libopus" else "fltp"
+        frame = av.AudioFrame.from_ndarray(values, format=form, layout="mono")
+        frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+        frame.pts = begin + 960 * number + pause
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
 def paused(path: Path, form: str, codec: str, pause: int, **options: str) -> Path:
     """Three seconds of noise at 48 kHz whose time stamps leave ``pause`` samples out after the first of them."""
-    generator = np.random.default_rng(0)
     with av.open(path, "w", format=form, options=options) as container:
         stream = container.add_stream(codec, rate=48000, layout="mono")
-        for number in range(150):
-            values = generator.normal(0, 0.1, (1, 960)).astype(np.float32)
-            frame = av.AudioFrame.from_ndarray(values, format="flt" if codec == "libopus" else "fltp", layout="mono")
-            frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
-            frame.pts = 960 * number + (pause if number >= 50 else 0)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        mux_noise(container, stream, 0, [0] * 50 + [pause] * 100)
     return path
 
 
@@ -487,16 +520,60 @@ def test_a_pause_in_the_time_stamps_is_told(
 ) -> None:
     notes: list[str] = []
     found = np.concatenate(list(audio.stream(paused(tmp_path / name, form, codec, 96000, **options), notes=notes)))
-    assert len(found) == pytest.approx(48000, abs=700)
+    assert len(found) == pytest.approx(80000, abs=700)
     [pause] = [note for note in notes if note.startswith("its time stamps leave out 2.00 s, first after 1.")]
-    assert pause.endswith("s: times after that are too early")
+    assert pause.endswith("s: heard as silence")
+    quiet = np.flatnonzero(np.abs(found) > 0.02)
+    assert np.max(np.diff(quiet)) == pytest.approx(32000, abs=1000)
     notes = []
     np.concatenate(list(audio.stream(paused(tmp_path / f"b{name}", form, codec, 2400, **options), notes=notes)))
     assert not any("time stamps" in note for note in notes)
 
 
 @pytest.mark.parametrize(("name", "form"), [("a.webm", "webm"), ("a.mka", "matroska"), ("a.m4a", "mp4")])
-def test_a_pause_that_the_header_counts_is_refused_as_one(tmp_path: Path, name: str, form: str) -> None:
+def test_a_pause_that_the_header_counts_is_heard_as_silence(tmp_path: Path, name: str, form: str) -> None:
     path = paused(tmp_path / name, form, "aac" if form != "webm" else "libopus", 96000)
-    with pytest.raises(AudioError, match=r"cannot be heard as one: its time stamps leave out 2\.00 s, first after 1\."):
+    assert audio.read(path).seconds == pytest.approx(5.0, abs=0.05)
+
+
+def test_one_wrong_time_stamp_is_no_pause(tmp_path: Path) -> None:
+    path = paused(tmp_path / "a.webm", "webm", "libopus", 0, live="1", cluster_time_limit="500")
+    data = bytearray(path.read_bytes())
+    cluster = [match.end() for match in re.finditer(b"\x1f\x43\xb6\x75", data)][3]
+    at = data.index(b"\xe7\x82", cluster) + 2
+    data[at] += 8  # 2,048 ms
+    assert re.match(r"damaged: after [34]\.\d\d s its time stamps go back by [12]\.\d\d s", refused(path, bytes(data)))
+
+
+def test_a_time_stamp_more_than_a_day_ahead_is_damage(tmp_path: Path) -> None:
+    path = paused(tmp_path / "a.mka", "matroska", "aac", 48000 * 90000)
+    with pytest.raises(AudioError, match=r"damaged: after 1\.\d\d s its time stamps leave out 90000 s"):
         audio.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "codec"), [("a.webm", "webm", "libopus"), ("a.mka", "matroska", "aac"), ("a.mp4", "mp4", "aac")]
+)
+@pytest.mark.parametrize("picture", [False, True])
+def test_sound_that_begins_late_is_heard_at_its_place_beside_a_picture(
+    tmp_path: Path, name: str, form: str, codec: str, picture: bool
+) -> None:
+    """A cut out of a longer recording counts its time stamps from that; only against a picture is it late."""
+    path, notes = tmp_path / name, list[str]()
+    with av.open(path, "w", format=form) as container:
+        video = container.add_stream("libvpx" if form == "webm" else "mpeg4", rate=25) if picture else None
+        stream = container.add_stream(codec, rate=48000, layout="mono")
+        if video is not None:
+            video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+            for number in range(50):
+                image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+                image.pts, image.time_base = number, Fraction(1, 25)
+                container.mux(video.encode(image))
+            container.mux(video.encode(None))
+        mux_noise(container, stream, 96000, [0] * 100)
+    found = np.concatenate(list(audio.stream(path, notes=notes)))
+    first = np.flatnonzero(np.abs(found) > 0.02)[0] / 16000
+    late = [note for note in notes if re.match(r"its sound begins (1\.98|2\.0\d) s after its picture", note)]
+    assert first == pytest.approx(2.0 if picture else 0.0, abs=0.05)
+    assert len(late) == picture
+    assert len(found) / 16000 == pytest.approx(4.0 if picture else 2.0, abs=0.05)

@@ -218,11 +218,21 @@ def test_not_a_number_is_named_with_its_place(tmp_path: Path, value: float) -> N
     assert reason(path) == "has a sample that is NaN or infinite, at 9.000 s"
 
 
-def test_absurd_float_samples(tmp_path: Path) -> None:
+def test_integers_as_floating_point_are_refused(tmp_path: Path) -> None:
     samples = noise(16000)
-    samples[8000] = 1e30
+    samples[8000] = 32000.0
     path = write(tmp_path / "clip.wav", samples, subtype="FLOAT")
-    assert reason(path) == "has a sample beyond ±1e+12, at 0.500 s"
+    why = "if these are integers as floating point, divide them, those of 16 bits by 32768"
+    assert reason(path) == f"has a sample of 32000, at 0.500 s, where full scale is 1: {why}"
+
+
+@pytest.mark.parametrize(("peak", "lines"), [(3.9, 0), (50.0, 1)])
+def test_samples_far_beyond_full_scale_are_told(tmp_path: Path, peak: float, lines: int) -> None:
+    samples = 0.1 * noise(16000)
+    samples[8000] = -peak
+    notes: list[str] = []
+    list(audio.stream(write(tmp_path / "clip.wav", samples, subtype="FLOAT"), notes=notes))
+    assert notes == ["its samples reach 50 times full scale, which is 1 for floating point"] * lines
 
 
 @pytest.mark.parametrize(("samples", "rate"), [(399, 16000), (1, 16000), (199, 8000), (1100, 44100)])

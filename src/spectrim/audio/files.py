@@ -45,8 +45,11 @@ UNREADABLE = (".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".dts", ".ra", ".rm
 EXTENSIONS = READABLE + UNREADABLE
 """File names that a folder is searched for. A file that is named itself may be called anything."""
 
-LARGEST_SAMPLE = 1e12
-"""Full scale is 1; float samples beyond this are garbage, and would overflow a float32 power spectrum."""
+LARGEST_SAMPLE = 100.0
+"""Full scale is 1; float samples beyond this, 40 dB above it, are integers that were never divided, or garbage."""
+
+LOUD_SAMPLE = 4.0
+"""Float samples beyond this, 12 dB above full scale, are told."""
 
 
 @dataclass(frozen=True)
@@ -336,7 +339,7 @@ def mono_blocks(path: Source, notes: list[str] | None = None) -> Generator[tuple
             for stretch in plan.stretches:
                 with closing(decoded(file, content, stretch, gaps)) as blocks:
                     for rate, block in blocks:
-                        _check_samples(block, mix.samples, rate, source)
+                        mix.peak = max(mix.peak, _checked_peak(block, mix.samples, rate, source))
                         yield rate, mix(block)
     except Damage as damage:
         raise AudioError(source, str(damage)) from damage
@@ -365,11 +368,12 @@ def _check_file(path: Path) -> None:
 
 
 class MixDown:
-    """Averages channels, and knows for how long they cancelled out to exact zeros."""
+    """Averages channels, and knows for how long they cancelled out to exact zeros, and the loudest sample of all."""
 
     def __init__(self) -> None:
         self.samples = 0
         self.cancelled = 0
+        self.peak = 0.0
 
     def __call__(self, block: Samples) -> Samples:
         """Mono (n,) of a block (n, channels)."""
@@ -383,17 +387,33 @@ class MixDown:
         return mono
 
     def notes(self, rate: int) -> list[str]:
-        """A line, where channels cancelled out for the length of a block."""
-        if not self.cancelled:
-            return []
-        spans = f"{self.cancelled / rate:.2f} of {self.samples / rate:.2f} s"
-        return [f"its channels cancel out in the mix-down to mono, to exact zeros, for {spans}"]
+        """A line where channels cancelled out for the length of a block, and one where a sample is far too loud."""
+        lines = []
+        if self.peak > LOUD_SAMPLE:
+            lines.append(f"its samples reach {self.peak:.3g} times full scale, which is 1 for floating point")
+        if self.cancelled:
+            spans = f"{self.cancelled / rate:.2f} of {self.samples / rate:.2f} s"
+            lines.append(f"its channels cancel out in the mix-down to mono, to exact zeros, for {spans}")
+        return lines
 
 
-def _check_samples(block: Samples, done: int, rate: int, source: str) -> None:
-    """Refuse samples (n, channels) that are no sound; ``done`` frames came before them."""
-    if not (block.min() >= -LARGEST_SAMPLE and block.max() <= LARGEST_SAMPLE):
-        sane = (np.abs(block) <= LARGEST_SAMPLE).all(axis=1)
-        frame = int(np.argmin(sane))
-        kind = f"beyond ±{LARGEST_SAMPLE:g}" if np.isfinite(block[frame]).all() else "that is NaN or infinite"
-        raise AudioError(source, f"has a sample {kind}, at {(done + frame) / rate:.3f} s")
+def _checked_peak(block: Samples, done: int, rate: int, source: str) -> float:
+    """The largest magnitude of samples (n, channels), before which ``done`` came.
+
+    Raises:
+        AudioError: they are no sound.
+    """
+    peak = max(float(block.max()), -float(block.min()))
+    if peak <= LARGEST_SAMPLE:
+        return peak
+    sane = (np.abs(block) <= LARGEST_SAMPLE).all(axis=1)
+    frame = int(np.argmin(sane))
+    at = f"at {(done + frame) / rate:.3f} s"
+    if not np.isfinite(block[frame]).all():
+        raise AudioError(source, f"has a sample that is NaN or infinite, {at}")
+    loudest = float(np.abs(block[frame]).max())
+    raise AudioError(
+        source,
+        f"has a sample of {loudest:.6g}, {at}, where full scale is 1: if these are integers as floating point, divide "
+        "them, those of 16 bits by 32768",
+    )

@@ -56,7 +56,7 @@ def read_excerpt(
         path: any file, or member of an archive, that `spectrim.audio.files.stream` reads.
         samples: longest excerpt.
         place: where it begins, from 0 (the beginning) to 1 (so that it ends with the file), by the length that
-            the structure of the file names. Files that do not say their length are decoded whole.
+            the structure of the file names. Files that do not say their length, or are shorter, are decoded whole.
         sampling_rate: of the excerpt, in hertz.
 
     Returns:
@@ -66,20 +66,22 @@ def read_excerpt(
         AudioError: the file cannot be used, as far as it was decoded.
     """
     length = audio.named_samples(path, sampling_rate)
-    if length is None:
-        whole = audio.read(path, sampling_rate).samples
-        start = round(place * max(len(whole) - samples, 0))
-        return whole[start : start + samples]
-    start = round(place * max(length - samples, 0))
-    pieces, passed = [np.zeros(0, np.float32)], 0
-    for block in audio.stream(path, sampling_rate):
-        if passed + len(block) > start:
-            # A copy, since a slice, even an empty one, keeps the whole block in memory.
-            pieces.append(block[max(start - passed, 0) : start + samples - passed].copy())
-        passed += len(block)
-        if passed >= start + samples:
-            break
-    return np.concatenate(pieces)
+    if length is not None:
+        start = round(place * max(length - samples, 0))
+        pieces, passed = [np.zeros(0, np.float32)], 0
+        for block in audio.stream(path, sampling_rate):
+            if passed + len(block) > start:
+                # A copy, since a slice, even an empty one, keeps the whole block in memory.
+                pieces.append(block[max(start - passed, 0) : start + samples - passed].copy())
+            passed += len(block)
+            if passed >= start + samples:
+                break
+        # Containers count from 0 where the sound begins later.
+        if passed >= min(start + samples, length) - audio.frame_samples(sampling_rate):
+            return np.concatenate(pieces)
+    whole = audio.read(path, sampling_rate).samples
+    start = round(place * max(len(whole) - samples, 0))
+    return whole[start : start + samples]
 
 
 def divide(files: Sequence[Path], root: Path, held_out: int, seed: int) -> tuple[list[Recording], list[Recording]]:

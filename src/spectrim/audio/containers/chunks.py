@@ -193,7 +193,7 @@ def _wave(content: Content, end: int, chunks: list[Chunk], data: Data, order: st
         _check_blocks(content, data, tag, channels, block)
     samples = None
     if tag in (PCM, FLOAT, ALAW, MULAW):
-        if block != channels * ((bits + 7) // 8) or per_second != rate * block or block == 0:
+        if block != channels * ((bits + 7) // 8) or per_second not in (0, rate * block) or block == 0:
             detail = (
                 f"{rate} Hz, {channels} channels of {bits} bits, {block} bytes a block, {per_second} bytes a second"
             )

@@ -129,6 +129,10 @@ def _after_tags(content: Content, at: int, end: int) -> int | None:
     return None
 
 
+DELAYING = (b"LAME", b"Lavf", b"Lavc")
+"""How the name of an encoder begins whose Xing frame says what to leave out at both ends, as FFmpeg has it."""
+
+
 @dataclass(frozen=True)
 class InfoFrame:
     """What a Xing, Info or VBRI frame says: frames and bytes of its stream, samples to leave out at both ends."""
@@ -142,7 +146,8 @@ class InfoFrame:
 def info_of(content: Content, frame: Frame) -> InfoFrame | None:
     """Read the frame that says how long a stream is; None if it is an ordinary one.
 
-    LAME makes its checksum of all that stands before it, FFmpeg always of 190 bytes, itself still 0.
+    LAME makes its checksum of all that stands before it, FFmpeg always of 190 bytes, itself still 0. LAME before 3.90
+    wrote twenty bytes of its name and nothing behind them; of others what stands there is not known.
 
     Raises:
         Damage: its checksum is wrong.
@@ -164,8 +169,10 @@ def info_of(content: Content, frame: Frame) -> InfoFrame | None:
         at += 4 if flags & flag else 0
     at += (100 if flags & 4 else 0) + (4 if flags & 8 else 0)
     info = InfoFrame(values[0], values[1])
-    if len(body) < at + 36 or not body[at : at + 4].strip(b"\0"):
+    if len(body) < at + 36 or body[at : at + 4] not in DELAYING:
         return info
+    if not body[at + 20 : at + 36].strip(b"\0"):
+        return replace(info, delay=0)
     written = int.from_bytes(body[at + 34 : at + 36], "big")
     blank = (body[: at + 34] + bytes(2) + body[at + 36 : 190])[:190].ljust(190, b"\0")
     if written not in (_crc16(body[: at + 34]), _crc16(blank)):
@@ -206,7 +213,8 @@ def plan(content: Content, source_end: int) -> Plan:
     first = frame_at(content, lead)
     if lead > after_id3v2(content) and (first is None or info_of(content, first) is None):
         raise Damage(
-            f"damaged: its beginning is missing, {lead - after_id3v2(content)} bytes up to its first whole MPEG frame"
+            f"damaged: its beginning is missing, {lead - after_id3v2(content)} bytes up to its first whole MPEG frame "
+            "(if you know that what is there is all, decode it with: ffmpeg -i FILE NEW.wav)"
         )
     stretches, more = walk(content, lead, end)
     return Plan(stretches, tuple(notes + more))

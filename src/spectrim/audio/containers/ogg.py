@@ -40,7 +40,7 @@ class Page:
 
 @dataclass
 class _Logical:
-    """What was seen of a logical stream so far."""
+    """What was seen of a logical stream so far; ``begins`` is the sample that its first packet of sound stands for."""
 
     first: Page
     codec: str
@@ -50,6 +50,7 @@ class _Logical:
     pending: bytes = b""
     pending_size: int = 0
     granules: list[int] = field(default_factory=list)
+    begins: int | None = None
 
 
 @dataclass
@@ -198,6 +199,8 @@ def _count(content: Content, stream: _Logical, page: Page) -> None:
                 stream.counter.add(stream.pending, stream.pending_size)
             stream.packets += 1
             stream.pending, stream.pending_size = b"", 0
+    if stream.begins is None and stream.granules:
+        stream.begins = max(0, stream.granules[0] - stream.counter.samples)
 
 
 def _stretch(content: Content, link: _Link) -> Stretch:
@@ -215,10 +218,13 @@ def _stretch(content: Content, link: _Link) -> Stretch:
         raise Damage(f"damaged: the first packet of its {sound.codec} is too short")
     if sound.codec in ("Opus", "Vorbis"):
         skip, rate = (_word(head, 10, 2), 48000) if sound.codec == "Opus" else (0, _word(head, 12, 4))
+        samples = last - skip - (sound.begins or 0)
         if alone:
-            _check_packets(sound, last - skip, skip, rate)
-            return Stretch(link.start, link.end, samples=last - skip, rate=rate)
-        return Stretch(link.start, link.end, "ogg", samples=last - skip, rate=rate, slack=LARGEST_BLOCK)
+            _check_packets(sound, samples, skip, rate)
+            # libsndfile forgets to skip what Opus begins with where the first time is not 0.
+            decoder = "ogg" if sound.begins and sound.codec == "Opus" else None
+            return Stretch(link.start, link.end, decoder, samples=samples, rate=rate)
+        return Stretch(link.start, link.end, "ogg", samples=samples, rate=rate, slack=LARGEST_BLOCK)
     if sound.codec == "FLAC":
         packed = int.from_bytes(head[27:35], "big")
         md5 = head[35:51] if any(head[35:51]) else None

@@ -156,7 +156,10 @@ def test_patches_that_are_merged_are_not_removed(
     rows = change_rows(found, found.windows[0])
     assert {(row["removed"], row["unseen"]) for row in rows} == {(0, None)} and len(rows) % 2 == 0
     np.testing.assert_array_equal(detail.changes[-1].so_far, found.windows[0].pruned)
-    explain(sound(0.5), merging, output=tmp_path / "out")
+    content = explain(sound(0.5), merging, output=tmp_path / "out")
+    carrying = [stage["tokens"] for stage in content["stages"]]
+    assert carrying == found.windows[0].tokens[1:] and found.windows[0].tokens[0] == 64
+    assert all(stage["patches_kept"] < tokens for stage, tokens in zip(content["stages"], carrying, strict=True))
     page = (tmp_path / "out" / "stages.html").read_text()
     assert page.count("<td>–</td>") == len(change_rows(found, found.windows[0], LABELS_IN_TABLE))
 
@@ -255,6 +258,7 @@ def test_files(folder: Path, long_clip: Explanation) -> None:
         "keep_rate": 0.5,
         "patches_in": 96,
         "patches_kept": 48,
+        "tokens": 48,
     }
     assert [window["changes"] is None for window in content["windows"]] == [False, False, True]
     assert [window["frames"] for window in content["windows"]] == [128, 128, 42]

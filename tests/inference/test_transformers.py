@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from transformers import (
     pipeline,
     set_seed,
 )
+from transformers.utils.hub import PushToHubMixin
 
 from spectrim.audio.feature_extractor import SpectrimFeatureExtractor
 from spectrim.audio.frontend import Frontend
@@ -54,6 +56,25 @@ def tone(seconds: float, seed: int) -> np.ndarray:
     time = np.arange(int(16000 * seconds)) / 16000
     noise = 0.05 * generator.standard_normal(len(time))
     return (0.3 * np.sin(2 * np.pi * (300 + 500 * seed) * time) * np.exp(-2 * time) + noise).astype(np.float32)
+
+
+def test_what_is_saved_is_also_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded = []
+
+    def upload(self: object, folder: str, repo_id: str, known: dict[str, float], **options: object) -> None:
+        uploaded.append((repo_id, sorted(path.name for path in Path(folder).iterdir() if path.name not in known)))
+
+    monkeypatch.setattr(PushToHubMixin, "_upload_modified_files", upload)
+    card = SimpleNamespace(save=lambda path: Path(path).touch())
+    monkeypatch.setattr("transformers.modeling_utils.create_and_tag_model_card", lambda *_, **__: card)
+    hub = SimpleNamespace(create_repo=lambda repo_id, **options: SimpleNamespace(repo_id=f"me/{repo_id}"))
+    for module in ("modeling_utils", "feature_extraction_utils"):
+        monkeypatch.setattr(f"transformers.{module}.hf_api", lambda: hub)
+    small_model("ast", dtype=torch.float32).save_pretrained(tmp_path, push_to_hub=True, repo_id="sounds")
+    assert uploaded == [
+        ("me/sounds", ["README.md", "config.json", "model.safetensors"]),
+        ("me/sounds", ["preprocessor_config.json"]),
+    ]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

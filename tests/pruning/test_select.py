@@ -135,6 +135,13 @@ def test_each_clip_keeps_its_own_share(rows: list[list[float]], keep_rate: float
         assert sorted((row[place] for place in kept), reverse=True) == best
 
 
+def test_an_empty_slot_is_below_a_patch_whose_score_is_minus_infinity() -> None:
+    scores = torch.tensor([[0.9, *[-math.inf] * 3, *[0.0] * 4]])
+    real = torch.tensor([[True] * 4 + [False] * 4])
+    index, valid = top_valid_patches(scores, real, 0.75)
+    assert valid.all() and index[0, 0] == 0 and sorted(index[0].tolist())[-1] < 4
+
+
 @st.composite
 def clips_in_segments(draw: st.DrawFn) -> tuple[int, list[list[tuple[float, int, bool]]]]:
     """A number of segments, and of each clip its patches: score, segment, whether there is one."""

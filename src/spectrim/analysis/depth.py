@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectrim.analysis.ablations import ranked
 from spectrim.analysis.batches import ClipBatch
 from spectrim.analysis.record import observe
 from spectrim.checkpoints import from_pretrained
@@ -107,5 +108,4 @@ def profile_of(
     """
     loaded = from_pretrained(model).eval()
     part = evenly(find_data_set(data_set).open(root, "test", **options), clips)
-    pruning = loaded.config.pruning.changed({"keep_rate": 1.0, "criterion": "auto", "reference_compat": False})
-    return score_profile(observe(loaded, part, pruning=pruning))
+    return score_profile(observe(loaded, part, pruning=ranked(loaded.config.pruning, 1.0)))

@@ -84,6 +84,7 @@ def explain(
             out.print("{name}: {patches_kept} of {patches_in} patches kept".format(**stage), markup=False)
         out.print(f"energy kept: {content['sound']['kept_energy']:.1%}")
         if REDUCERS[content["reducer"]].blends:
-            out.print(f"patches that are not kept go on in other tokens: reducer {content['reducer']}")
+            tokens = ", ".join(str(stage["tokens"]) for stage in content["stages"])
+            out.print(f"patches that are not kept go on in other tokens: reducer {content['reducer']}, {tokens} tokens")
         for file in content["files"]:
             out.print(str(output / file), markup=False)

@@ -94,6 +94,7 @@ class ExplainedWindow:
         dense: (labels,) scores at keep rate 1.
         pruned: (labels,) scores as asked for.
         kept: (1 + stages, F, T) bool: the patches that enter block 0, then those alive after each stage.
+        tokens: how many tokens carry these patches and those joined into others, before block 0 and after each stage.
         detail: None for windows that are not drawn.
     """
 
@@ -103,6 +104,7 @@ class ExplainedWindow:
     dense: Scores
     pruned: Scores
     kept: NDArray[np.bool_] = field(repr=False)
+    tokens: list[int]
     detail: WindowDetail | None = field(repr=False)
 
 
@@ -326,7 +328,8 @@ class _OperatingPoints:
         pruned = self.model.activate(output.logits).cpu().numpy()
         scores = torch.stack(output.token_trace.scores, dim=1).float().cpu().numpy()
         kept = torch.stack(output.token_trace.kept, dim=1).cpu().numpy()
-        carried = (torch.stack(output.token_trace.source, dim=1) >= 0).cpu().numpy()
+        source = torch.stack(output.token_trace.source, dim=1).cpu().numpy()
+        carried = source >= 0
         for place, window in enumerate(batch):
             entering = ~np.isnan(scores[place, 0])
             states = [entering, *(kept[place, stage.block] for stage in self.stages)]
@@ -347,6 +350,7 @@ class _OperatingPoints:
                 dense[place],
                 pruned[place],
                 np.stack(states),
+                [int(entering.sum()), *(_tokens(source[place, stage.block]) for stage in self.stages)],
                 detail,
             )
 
@@ -371,3 +375,8 @@ class _OperatingPoints:
 
     def _index(self, visible: NDArray[np.bool_]) -> Tensor:
         return torch.from_numpy(np.flatnonzero(visible)).unsqueeze(0).to(self.model.device)
+
+
+def _tokens(source: NDArray[np.int64]) -> int:
+    """How many tokens carry patches, by the place of each patch's token, −1 for none."""
+    return len(np.unique(source[source >= 0]))

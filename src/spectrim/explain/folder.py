@@ -157,6 +157,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
                 "keep_rate": stage.keep_rate,
                 "patches_in": sum(int(window.kept[number].sum()) for window in explanation.windows),
                 "patches_kept": sum(int(window.kept[number + 1].sum()) for window in explanation.windows),
+                "tokens": sum(window.tokens[number + 1] for window in explanation.windows),
             }
             for number, stage in enumerate(explanation.stages)
         ],
@@ -167,6 +168,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
                 "end": window.end,
                 "frames": window.num_frames,
                 "patches": [int(state.sum()) for state in window.kept],
+                "tokens": window.tokens,
                 "labels": _label_rows(explanation, window.dense, window.pruned),
                 "changes": None if window.detail is None else change_rows(explanation, window),
             }

@@ -80,8 +80,8 @@ def macs(
             Likewise the largest of a batch.
 
     Raises:
-        InvalidSetting: ``frames`` is shorter than one patch, a keep rate is out of range, or ``kept`` or ``entering``
-            is not possible.
+        InvalidSetting: it is no model, ``frames`` is shorter than one patch, a keep rate is out of range, or ``kept``
+            or ``entering`` is not possible.
 
     Examples:
         >>> model = spectrim.from_pretrained("spectrim-mini")
@@ -89,6 +89,9 @@ def macs(
         0.68
     """
     config = model_or_config.config if isinstance(model_or_config, AudioTransformer) else model_or_config
+    if not isinstance(config, SpectrimConfig):
+        allowed = "a model, or its configuration, as spectrim.from_pretrained(...) has them"
+        raise InvalidSetting("model_or_config", model_or_config, allowed)
     frames = config.max_length if frames is None else frames
     least = config.patch_shape[1]
     length = _whole(frames)

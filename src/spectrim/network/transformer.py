@@ -35,6 +35,9 @@ from spectrim.pruning.reducers import REDUCERS
 from spectrim.pruning.tokens import Tokens
 from spectrim.pruning.trace import TokenTrace, TraceRecorder
 
+HUB_OPTIONS = ("push_to_hub", "repo_id", "commit_message", "token", "private")
+"""Options of ``save_pretrained`` that are about the upload of what it saves."""
+
 
 @dataclass
 class AudioTransformerOutput(ModelOutput):
@@ -132,7 +135,10 @@ class AudioTransformer(PreTrainedModel):
         """
         super().save_pretrained(save_directory, is_main_process=is_main_process, **options)
         if is_main_process:
-            SpectrimFeatureExtractor.from_config(self.config).save_pretrained(save_directory)
+            extractor = SpectrimFeatureExtractor.from_config(self.config)
+            # Each uploads what it writes itself.
+            hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+            extractor.save_pretrained(str(save_directory), **hub)
 
     def set_pruning(self, pruning: Pruning | None = None, **fields: Any) -> AudioTransformer:
         """Change the operating point that holds where none is given. No weight changes.
@@ -275,6 +281,7 @@ class AudioTransformer(PreTrainedModel):
             >>> model.embed(torch.zeros(2, model.config.max_length, 128)).shape
             torch.Size([2, 128])
         """
+        pruning = given_pruning(self.config.pruning, pruning, {})
         return self._pooled(self.encode(input_values, pruning, num_frames=num_frames, full_output=False).tokens)
 
     def _pooled(self, tokens: Tokens) -> Tensor:

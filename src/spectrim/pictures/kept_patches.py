@@ -28,7 +28,9 @@ from spectrim.pictures.spectrograms import (
     GREY_DARK,
     GREY_LIGHT,
     Clip,
+    blends,
     draw_spectrogram,
+    gone_words,
     hertz_ticks,
     kept_area,
     legend_columns,
@@ -61,7 +63,8 @@ def explain_picture(
     """Draw a clip's spectrogram, and below or beside it what is left of it after each stage of pruning.
 
     Time runs in seconds (a frame is drawn where it begins), frequency in hertz on the model's mel axis, colour is the
-    power of a mel band in decibels; of MFCC, in the log-mel spectrum that they stand for. Removed patches are grey.
+    power of a mel band in decibels; of MFCC, in the log-mel spectrum that they stand for. Removed patches are grey, and
+    so are those that a reducer has joined into other tokens: a token of their own have only those in colour.
     Where patches overlap, a point counts as kept if any kept patch covers it. What lies in no patch at all (a rim, for
     some strides) stays white: the model never sees it.
 
@@ -250,9 +253,10 @@ def _draw_legend(figure: Figure, clip: Clip, pruned: bool) -> None:
     names = []
     if pruned:
         handles.append((Patch(facecolor=COLOURS(0.25)), Patch(facecolor=COLOURS(0.6)), Patch(facecolor=COLOURS(0.95))))
-        names.append("kept (covered by any kept patch)" if clip.config.overlapping else "kept")
+        kept = "in a token of its own" if blends(clip.config) else "kept"
+        names.append(f"{kept} (covered by any such patch)" if clip.config.overlapping else kept)
         handles.append((Patch(facecolor=str(GREY_DARK)), Patch(facecolor="0.83"), Patch(facecolor=str(GREY_LIGHT))))
-        names.append("removed")
+        names.append(gone_words(clip.config))
     if not clip.seen.all():
         handles.append(Patch(facecolor="white", edgecolor="0.5", linewidth=0.5))
         names.append("in no patch")

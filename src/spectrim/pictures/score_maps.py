@@ -21,7 +21,7 @@ from spectrim.audio.frontend import frame_seconds
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError
 from spectrim.pictures.figures import LARGE, NORMAL, SMALL, save_figure
-from spectrim.pictures.spectrograms import END_OF_SOUND, hertz_ticks
+from spectrim.pictures.spectrograms import END_OF_SOUND, gone_words, hertz_ticks
 from spectrim.pruning.words import CRITERION_WORDS
 
 SCORE_COLOURS = matplotlib.colormaps["viridis"]
@@ -132,16 +132,16 @@ def _compose(maps: NDArray[np.float64], config: SpectrimConfig, num_frames: int 
         # Within a decade a power of ten says nothing.
         for set_formatter in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
             set_formatter("{x:g}")
-    _draw_legend(figure, bool(np.isnan(maps).any()), ended)
+    _draw_legend(figure, gone_words(config) if np.isnan(maps).any() else None, ended)
     return figure
 
 
-def _draw_legend(figure: Figure, gone: bool, ended: bool) -> None:
+def _draw_legend(figure: Figure, gone: str | None, ended: bool) -> None:
     handles: list[Artist] = []
     names = []
-    if gone:
+    if gone is not None:
         handles.append(Patch(facecolor=GONE, edgecolor="0.5", linewidth=0.5))
-        names.append("removed before this block")
+        names.append(f"{gone} before this block")
     if ended:
         handles += [Line2D([], [], **END_OF_SOUND), Patch(**{**PADDING_SCORES, "facecolor": SCORE_COLOURS(0.4)})]
         names += ["end of the sound", "padding"]

@@ -29,6 +29,7 @@ from spectrim.audio.filterbank import (
 from spectrim.config import SpectrimConfig
 from spectrim.errors import InputShapeError
 from spectrim.pictures.figures import SMALL
+from spectrim.pruning.reducers import REDUCERS
 
 DECIBELS = 10.0 / math.log(10.0)
 """Decibels of one unit of the natural logarithm of a power."""
@@ -204,3 +205,13 @@ def legend_columns(figure: Figure, names: Sequence[str]) -> int:
     font = FontProperties(size=SMALL)
     points = sum(text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] + 5 * SMALL for name in names)
     return len(names) if points < 72.0 * figure.get_figwidth() else math.ceil(len(names) / 2)
+
+
+def blends(config: SpectrimConfig) -> bool:
+    """Whether patches that have no token of their own are in others, and not gone."""
+    return REDUCERS[config.reducer].blends
+
+
+def gone_words(config: SpectrimConfig) -> str:
+    """What a legend says of patches without a token of their own."""
+    return "joined into other tokens" if blends(config) else "removed"

@@ -129,7 +129,12 @@ def top_valid_patches(scores: Tensor, valid: Tensor, keep_rate: float) -> tuple[
         are marked False.
     """
     counts = [count_kept(int(real), keep_rate) for real in valid.sum(dim=1).tolist()]
-    return _top_counted(scores.masked_fill(~valid, -math.inf), counts)
+    return _top_counted(_empty_last(scores, valid), counts)
+
+
+def _empty_last(scores: Tensor, valid: Tensor) -> Tensor:
+    """Scores in which empty slots are below every patch, also below one whose score is −inf."""
+    return scores.clamp(min=torch.finfo(scores.dtype).min).masked_fill(~valid, -math.inf)
 
 
 def _top_counted(scores: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
@@ -156,7 +161,7 @@ def top_mass(scores: Tensor, valid: Tensor | None, keep_rate: float, mass: float
     held = seen.double().sort(dim=1, descending=True).values.cumsum(dim=1)
     needed = ((held < mass * held[:, -1:]).sum(dim=1) + 1).tolist()
     counts = [max(count_kept(own, keep_rate), min(enough, own)) for own, enough in zip(real, needed, strict=True)]
-    index, stays = _top_counted(scores if valid is None else scores.masked_fill(~valid, -math.inf), counts)
+    index, stays = _top_counted(scores if valid is None else _empty_last(scores, valid), counts)
     return index, None if len(set(counts)) <= 1 else stays
 
 

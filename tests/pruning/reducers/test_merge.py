@@ -52,6 +52,13 @@ def test_one_merge_is_that_of_the_public_code(case: str) -> None:
     np.testing.assert_array_equal(found.size.numpy(), TOME[f"{case}/sizes"][:, extra:, 0])
 
 
+def test_a_clip_of_which_none_is_merged_keeps_its_places() -> None:
+    keys = uniform("keys", (2, 10, 4), 7)
+    found = destinations(keys, 2, torch.tensor([[0], [2]]), torch.ones(2, 8, dtype=torch.bool))
+    assert found[0].tolist() == list(range(10))
+    assert found[1].tolist() == destinations(keys[1:], 2, 2)[0].tolist() and len(set(found[1].tolist())) == 8
+
+
 @pytest.mark.parametrize("case", RECORDED_CASES)
 def test_tokens_sizes_carriers_and_gradients_are_those_of_the_public_code(case: str) -> None:
     extra, pruning = RECORDED_CASES[case]

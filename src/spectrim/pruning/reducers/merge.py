@@ -94,7 +94,7 @@ def destinations(keys: Tensor, extra: int, merged: int | Tensor, valid: Tensor |
     Returns:
         (batch, extra + n) int64: the place in the new sequence; the partner's for a token that is merged into it. In
         the new sequence the extra tokens come first, then what stays of the even places, then the odd places, each
-        in order. −1 for empty slots.
+        in order. A clip of which none is merged keeps its places, as it does alone. −1 for empty slots.
     """
     import torch
     from torch.nn import functional
@@ -117,4 +117,6 @@ def destinations(keys: Tensor, extra: int, merged: int | Tensor, valid: Tensor |
     second = odd.cumsum(dim=1) + (extra - 1) + stays.sum(dim=1, keepdim=True)
     first = torch.where(goes, take_patches(second, partner), first)
     both = torch.cat([first, second], dim=1)[:, places // 2 + places % 2 * even.shape[1]]
+    if isinstance(merged, torch.Tensor):
+        both = torch.where(merged == 0, places, both)
     return torch.where(patch, both, places.masked_fill(places >= extra, -1))

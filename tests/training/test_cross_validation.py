@@ -276,11 +276,29 @@ def test_starts_and_trunks_may_be_paths(tones: Path, tmp_path: Path, monkeypatch
         told.append((options["init"], options["branch_of"]))
         raise KeyboardInterrupt
 
+    looked_at = []
     monkeypatch.setattr("spectrim.training.cross_validation.train", interrupted)
+    monkeypatch.setattr("spectrim.training.cross_validation.describe", lambda start: looked_at.append(str(start)))
+    monkeypatch.setattr("spectrim.training.cross_validation.branching_point", lambda *run: looked_at.append(run[-1]))
     paths = {"init": Path("start{fold}"), "branch_of": Path("trunk{fold}")}
     with pytest.raises(KeyboardInterrupt):
         cross_validate(plan(), tones, tmp_path / "cv", folds=np.array([2]), **paths)
-    assert told == [("start2", "trunk2")]
+    assert told == [("start2", "trunk2")] and looked_at == ["start2", Path("trunk2")]
+
+
+@pytest.mark.parametrize("named", ["init", "branch_of"])
+def test_what_a_later_fold_starts_from_is_looked_at_before_the_first(
+    named: str, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(*asked: Any) -> None:
+        if str(getattr(asked[-1], "source", asked[-1])).endswith("of2"):
+            raise InvalidSetting(named, "of2", "one that is there")
+
+    monkeypatch.setattr("spectrim.training.cross_validation.describe", look)
+    monkeypatch.setattr("spectrim.training.cross_validation.branching_point", look)
+    with pytest.raises(InvalidSetting, match="of2"):
+        cross_validate(plan(), tones, tmp_path / "cv", **{named: "of{fold}"})
+    assert not (tmp_path / "cv").exists()
 
 
 def test_data_without_folds_are_told_how_to_get_them(tmp_path: Path) -> None:

@@ -120,6 +120,25 @@ def test_what_cannot_teach_is_refused_by_name(words: Path, known: str, tmp_path:
         recipe(distillation={"teacher": "init"})
 
 
+def test_labels_in_another_order_are_brought_into_that_of_the_data(words: Path, known: str, tmp_path: Path) -> None:
+    """A start keeps its head, and a teacher says of each label what it said."""
+    other = from_pretrained(known)
+    with torch.no_grad():
+        for values in other.head.linear.parameters():
+            values.copy_(values.flip(0).clone())
+    names = [*other.config.id2label.values()][::-1]
+    other.config.id2label, other.config.label2id = dict(enumerate(names)), {name: k for k, name in enumerate(names)}
+    other.save_pretrained(tmp_path / "other")
+    plan = recipe(distillation={"teacher": "init", "tokens": 0.0})
+    job = prepare(plan, words, tmp_path, str(tmp_path / "other"))
+    wanted = from_pretrained(known)
+    assert job.teacher is not None
+    for model in (job.model, job.teacher):
+        assert model.config.id2label == wanted.config.id2label and model.config.label2id == wanted.config.label2id
+        assert torch.equal(model.head.linear.weight, wanted.head.linear.weight)
+        assert torch.equal(model.head.linear.bias, wanted.head.linear.bias)
+
+
 @pytest.mark.parametrize(("field", "value"), [("mean", -2.5), ("std", 9.0), ("padding", "minimum")])
 def test_a_teacher_of_other_input_is_refused_and_the_start_is_not(
     words: Path, known: str, tmp_path: Path, field: str, value: float | str

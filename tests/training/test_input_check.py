@@ -53,6 +53,15 @@ def notice(sounds: Path, tmp_path: Path, init: str, **fields: Any) -> str:
     return said[0] if said else ""
 
 
+def test_digital_silence_is_told_and_no_error(tmp_path: Path, start: Any) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for take in range(5):
+            soundfile.write(tmp_path / "sounds" / name / f"{take}.wav", np.zeros(8000), 16000)
+    said = notice(tmp_path / "sounds", tmp_path, start(max_length=48), max_length=48, mean=-0.9, std=3.5)
+    assert "training clips that were looked at are alike throughout, as digital silence is" in said
+
+
 # What `spectrim data check` finds in these clips.
 FITTING = {"max_length": 48, "mean": -0.9, "std": 3.5}
 

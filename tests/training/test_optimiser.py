@@ -156,7 +156,7 @@ def optimiser(epochs: float = 30, **settings: Any) -> OptimiserSettings:
 
 
 @settings(max_examples=40)
-@given(start=st.integers(0, 20), every=st.integers(1, 6), factor=st.floats(0.1, 1), per_epoch=st.integers(1, 700))
+@given(start=st.integers(1, 20), every=st.integers(1, 6), factor=st.floats(0.1, 1), per_epoch=st.integers(1, 700))
 def test_steps_down_are_those_of_torch_s_multi_step_schedule(
     start: int, every: int, factor: float, per_epoch: int
 ) -> None:

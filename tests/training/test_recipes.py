@@ -65,6 +65,7 @@ def test_a_recipe_starts_from_its_base_and_overrides_win(tmp_path: Path) -> None
         ("optimiser.learning_rate=.inf", ["optimiser.learning_rate", "inf", "finite"]),
         ("schedule.final=.nan", ["schedule.final", "nan", "finite"]),
         ("optimiser.betas=[0.9, 1.5]", ["optimiser.betas.1", "1.5", "less than 1"]),
+        ("schedule={kind: step}", ["schedule.start", "0", "more than 0 with kind: step"]),
         ("schedule={warmup_epochs: 1, warmup_steps: 3}", ["schedule.warmup_steps", "3", "0 beside warmup_epochs"]),
         ("schedule.final=1", ["schedule.final", "1.0", "highest learning rate, 0.001"]),
         ("evaluation.first_epoch=11", ["evaluation.first_epoch", "11", "optimiser.epochs=10"]),

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +88,22 @@ def test_a_checkpoint_that_is_copied_replaces_what_was_left_of_another(tmp_path:
     folder.copy(write_checkpoint(tmp_path / "trunk", 7))
     assert folder.newest() == folder.checkpoint(7)
     assert not folder.partial.exists()
+
+
+def test_a_full_disk_leaves_nothing_of_a_copy_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, trunk = CheckpointFolder(tmp_path / "branch"), write_checkpoint(tmp_path / "trunk", 7)
+    copied = []
+
+    def copy(source: Path, target: Path) -> None:
+        copied.append(source)
+        if len(copied) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        target.touch()
+
+    monkeypatch.setattr(shutil, "copy2", copy)
+    with pytest.raises(OSError, match=r"No space left on device: .*\.partial"):
+        folder.copy(trunk)
+    assert folder.steps() == [] and not folder.partial.exists()
 
 
 # What is run, and whether it is the same

@@ -30,6 +30,7 @@ from spectrim.files import write_json, write_text
 from spectrim.inference.packing import pack_weights
 from spectrim.machine import environment, resolve_device
 from spectrim.measure.scoring import check_measurable, label_columns
+from spectrim.measure.trained_clips import warn_of_other_clips
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import BACKBONE_CRITERIA
 from spectrim.stats.bootstrap import bootstrap
@@ -96,7 +97,10 @@ def analyse(
     target, target_device = Path(output), resolve_device(device)
     model_names = _names(models, names)
     _check_output(target, [_record_of(target, name) for name in model_names] if keep_record else [], resume)
-    part = evenly(find_data_set(data_set).open(root, plan.part, **(options or {})), plan.limit)
+    opened = find_data_set(data_set).open(root, plan.part, **(options or {}))
+    for source in models:
+        warn_of_other_clips(source, data_set, Path(root), plan.part, opened)
+    part = evenly(opened, plan.limit)
     command = _command(models, data_set, root, output, plan, options, model_names if names else (), keep_record)
     plan = replace(plan, limit=None)
     sources = dict(zip(model_names, models, strict=True))

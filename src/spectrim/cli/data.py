@@ -130,7 +130,8 @@ def check(
             named = named_model(init, stride, frames)
             start = look_at(named if isinstance(named, DescribedSource) else DescribedSource(named))
         elif stride or frames is not None:
-            raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "together with --init")
+            option, given = ("stride", stride) if frames is None else ("frames", frames)
+            raise InvalidSetting(option, given, "together with --init")
         split = choose_split(name, root, options)
         options = split.options
     from spectrim.cli.terminal import as_json, complain, error_console, out_console, rows_csv, stage_progress

@@ -62,7 +62,8 @@ def train(
 
     said = {"stride": stride if stride is None else f"[{stride}]" if "," in stride else stride, "frames": frames}
     if init is None and any(value is not None for value in said.values()):
-        raise InvalidSetting("stride" if frames is None else "frames", stride or frames, "together with --init")
+        option, given = ("stride", stride) if frames is None else ("frames", frames)
+        raise InvalidSetting(option, given, "together with --init")
     told = [f"model.{name}={value}" for name, value in said.items() if value is not None]
     several = held_out(fold, folds) if folds is not None else None
     if fold is not None:

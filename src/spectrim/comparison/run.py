@@ -33,6 +33,7 @@ from spectrim.measure.benchmark import BATCH_SIZES, check_amount
 from spectrim.measure.metric_intervals import RESAMPLES, how_made
 from spectrim.measure.metrics import chance_level
 from spectrim.measure.scoring import check_measurable, label_columns
+from spectrim.measure.trained_clips import warn_of_other_clips
 from spectrim.network.transformer import AudioTransformer
 from spectrim.pruning.criteria import BACKBONE_CRITERIA
 
@@ -135,7 +136,8 @@ def compare(
         _check_run_name(name)
     store = Store(Path(out))
     backend = open_prunable(model, "model", device)
-    clips = evenly(open_part(backend, name_of(model), data_set, root, part, options or {}), limit)
+    tested = [model, *map(_model_of, (runs or {}).values())]
+    clips = evenly(open_part(backend, tested, data_set, root, part, options or {}), limit)
     label_columns(backend.labels, clips.labels)
     check_measurable(clips, part)
     config = backend.config
@@ -207,18 +209,29 @@ def open_prunable(model: ModelSource, field: str, device: str) -> Backend:
 
 def open_part(
     backend: Backend,
-    model: str,
+    models: Sequence[ModelSource],
     data_set: str | None,
     root: str | Path | None,
     part: str,
     options: Mapping[str, Any],
 ) -> AudioDataset:
-    """The clips at the model's sampling rate, with targets for all its labels where theirs are among these."""
+    """The clips at the model's sampling rate, with targets for all its labels where theirs are among these.
+
+    Args:
+        backend: the model.
+        models: where it is from, first, and whatever else is tested: `warn_of_other_clips`.
+        data_set, root, part, options: which clips.
+    """
     if root is None:
-        if model not in EMBEDDED_MODELS or data_set is not None:
+        if name_of(models[0]) not in EMBEDDED_MODELS or data_set is not None:
             raise InvalidSetting("data", None, f"the root of a data set; only {EMBEDDED} brings clips along")
         data_set, root, options = "csv", DEMO_CLIPS, {"test_share": 1, **options}
-    opened = find_data_set(data_set or "folder").open(root, part, **options).at_rate(backend.config.sampling_rate)
+    name = data_set or "folder"
+    read = find_data_set(name).open(root, part, **options)
+    for source in models:
+        if not isinstance(source, Backend | AudioTransformer):
+            warn_of_other_clips(source, name, Path(root), part, read)
+    opened = read.at_rate(backend.config.sampling_rate)
     labels = backend.labels
     if set(opened.labels) < set(labels) and len(set(labels)) == len(labels):
         return opened.with_labels(labels)

@@ -50,6 +50,8 @@ class Answers:
         targets: NDArray[np.float32],
         counted: NDArray[np.bool_],
         logits: Mapping[float, NDArray[np.float32]],
+        *,
+        multi_label: bool,
     ) -> Answers:
         """Answers to a part of a data set.
 
@@ -58,11 +60,13 @@ class Answers:
             targets: (clips, labels).
             counted: (clips,), False where another clip stood in for one that cannot be read.
             logits: keep rate → (clips, labels).
+            multi_label: whether the model judges each label by itself, as one does that was trained with binary cross
+                entropy; of another the scores are logarithms of probabilities.
         """
         recordings = [one for one, counts in zip(part.recordings, counted, strict=True) if counts]
         ids, groups = tuple(one.id for one in recordings), groups_of(recordings)
         scores = {
-            rate: (each if part.each_label_apart else log_softmax(each, axis=1)).astype(np.float32)[counted]
+            rate: (each if multi_label else log_softmax(each, axis=1)).astype(np.float32)[counted]
             for rate, each in logits.items()
         }
         named = None if groups is None else tuple(groups)

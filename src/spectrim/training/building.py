@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 
@@ -69,7 +70,7 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     further = {name: fields_asked.pop(name) for name in FURTHER_SETTINGS if name in fields_asked}
     head_std = fields_asked.pop("head_init_std", None)
     fields_asked.pop("initializer_range", None)
-    fresh = recipe.model.fresh_head or described["label_names"] != list(part.labels)
+    fresh = recipe.model.fresh_head or not same_labels(described["label_names"], part.labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedPruning)
         model = from_pretrained(
@@ -89,7 +90,30 @@ def build_model(recipe: Recipe, init: str | None, part: AudioDataset) -> AudioTr
     if needs_predictors(pruning):
         model.add_predictors(pruning.at).set_pruning(pruning)
     model.config.problem_type = problem
-    return initialise_head(model, recipe) if fresh else model
+    return initialise_head(model, recipe) if fresh else in_order(model, part.labels)
+
+
+def same_labels(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether two lists have the same labels, in any order."""
+    return list(ours) == list(theirs) or (sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours))
+
+
+def in_order(model: AudioTransformer, labels: Sequence[str]) -> AudioTransformer:
+    """Bring the outputs of a model into the order of the same labels elsewhere.
+
+    Args:
+        model: its head is changed in place.
+        labels: its own, each once, in any order.
+    """
+    names = [*model.config.id2label.values()]
+    if names != list(labels):
+        order = torch.tensor([names.index(label) for label in labels])
+        with torch.no_grad():
+            for values in model.head.linear.parameters():
+                values.copy_(values[order.to(values.device)].clone())
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: number for number, label in enumerate(labels)}
+    return model
 
 
 def needs_predictors(pruning: Pruning) -> bool:

@@ -12,20 +12,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spectrim.checkpoints import describe
 from spectrim.checkpoints.untrusted import read_json
 from spectrim.data import PARTS, AudioDataset, Folds, find_data_set, folds_of
 from spectrim.data.cache import AudioCache
 from spectrim.data.dataset import some
 from spectrim.errors import DataError, InvalidSetting, shown
+from spectrim.files import sole_writer
 from spectrim.machine import is_main_process
 from spectrim.measure.metric_intervals import RESAMPLES, how_made, standings
 from spectrim.stats.ground import FEWEST_CLIPS, Interval
 from spectrim.stats.groups import Groups
 from spectrim.training.answers import ANSWERS, Answers
+from spectrim.training.branch import branching_point
 from spectrim.training.chosen_epoch import epoch_choice
 from spectrim.training.finetune import train
 from spectrim.training.recipes import Recipe
-from spectrim.training.run_folder import check_run, named_start
+from spectrim.training.run_folder import CHECKPOINTS, CheckpointFolder, check_run, named_start
 from spectrim.training.run_log import Say
 from spectrim.training.same_clips import check_clips
 
@@ -110,18 +113,19 @@ def cross_validate(
     for place, fold in enumerate(runs, start=1):
         results = _done(fold.folder) if resume else None
         if results is None:
-            results = train(
-                fold.recipe,
-                data,
-                fold.folder,
-                init=fold.init,
-                resume=resume,
-                branch_of=fold.branch_of,
-                cache=cache,
-                progress=progress,
-                say=say,
-                title=f"fold {fold.number} ({place}/{len(runs)})",
-            )
+            with sole_writer(fold.folder if is_main_process() else None):
+                results = train(
+                    fold.recipe,
+                    data,
+                    fold.folder,
+                    init=fold.init,
+                    resume=resume,
+                    branch_of=fold.branch_of,
+                    cache=cache,
+                    progress=progress,
+                    say=say,
+                    title=f"fold {fold.number} ({place}/{len(runs)})",
+                )
         elif say is not None:
             say(f"fold {fold.number} ({place}/{len(runs)}) is done already")
         found.append(results)
@@ -155,7 +159,7 @@ def _planned(
 
 
 def _check(runs: Sequence[_Fold], data: str | Path, *, resume: bool) -> None:
-    """Look at folders and clips of all folds before the first run."""
+    """Look at folders and clips of all folds, and at what they start from, before the first run."""
     entry = find_data_set(runs[0].recipe.data.name, "data.name")
     for fold in runs:
         run = {"recipe": fold.recipe.model_dump(mode="json"), "data": str(data), "init": fold.init}
@@ -166,6 +170,12 @@ def _check(runs: Sequence[_Fold], data: str | Path, *, resume: bool) -> None:
             raise DataError(f"fold {fold.number}: {error}") from error
         if resume:
             check_clips(fold.folder, parts)
+        begun = resume and (_done(fold.folder) is not None or CheckpointFolder(fold.folder / CHECKPOINTS).steps())
+        if not begun:
+            if fold.init is not None:
+                describe(fold.recipe.model.start(fold.init))
+            if fold.branch_of is not None:
+                branching_point(fold.recipe, run, Path(fold.branch_of))
         if is_main_process():
             _warn_of_unheard(fold.number, parts)
 

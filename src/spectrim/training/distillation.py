@@ -15,6 +15,7 @@ from spectrim.errors import InvalidSetting
 from spectrim.machine import is_main_process
 from spectrim.network.losses import logit_distillation, ratio_loss, token_distillation
 from spectrim.network.transformer import AudioTransformer, AudioTransformerOutput
+from spectrim.training.building import in_order, same_labels
 from spectrim.training.recipes import INIT, Recipe
 
 SAME = ("hidden_size", "max_length", "num_mel_bins", "frequency_stride", "time_stride", "patch_shape", "patch_order")
@@ -58,6 +59,9 @@ def open_teacher(recipe: Recipe, init: str | None, model: AudioTransformer) -> A
         start, place = recipe.model.start(init), init
         changed = {"mean": ours.mean, "std": ours.std, "padding": ours.padding}
     teacher = from_pretrained(start, keep_rate=1.0, frames=ours.max_length, positions=recipe.model.positions, **changed)
+    labels = [*ours.id2label.values()]
+    if same_labels([*teacher.config.id2label.values()], labels):
+        in_order(teacher, labels)
     _check_teacher(recipe, place, teacher.config, ours)
     if not changed:
         own = describe(start, frames=ours.max_length)["max_length"]

@@ -188,7 +188,8 @@ def train(
     if shared is not None:
         newest = checkpoints.path / shared.name
         if is_main_process():
-            checkpoints.copy(shared)
+            with named_when_full(output):
+                checkpoints.copy(shared)
         trainer.accelerator.wait_for_everyone()
     with own_bars(trainer), named_when_full(output):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
@@ -300,7 +301,8 @@ def test_at_keep_rates(
         logits[rate] = np.asarray(found.predictions)
         targets, counted = (np.asarray(each) for each in found.label_ids)
     trainer.evaluation_rate = recipe.pruning.keep_rate
-    answers = Answers.of(part, targets, counted, logits) if logits else None
+    multi_label = trainer.model.config.multi_label
+    answers = Answers.of(part, targets, counted, logits, multi_label=multi_label) if logits else None
     return {"metric": metric, "test_clips": clips, "test": rows}, answers
 
 

@@ -122,6 +122,8 @@ def _unlike(config: SpectrimConfig, heard: Heard) -> list[str]:
     """What is notable about some clips beside what the model expects."""
     words = []
     number = len(heard.frames)
+    if heard.frames and heard.std == 0.0:
+        words.append(f"the {number} training clips that were looked at are alike throughout, as digital silence is")
     if heard.frames and _apart(config, heard) > NEAR:
         words.append(
             f"{number} training clips have mean {heard.mean:.4g} and std {heard.std:.4g}, "
@@ -135,7 +137,12 @@ def _unlike(config: SpectrimConfig, heard: Heard) -> list[str]:
 
 
 def _apart(config: SpectrimConfig, heard: Heard) -> float:
-    """How far mean and std are from those of some clips: in standard deviations, and as a share, the larger one."""
+    """How far mean and std are from those of some clips: in standard deviations, and as a share, the larger one.
+
+    Of digital silence, which has no spread, nothing is known.
+    """
+    if heard.std == 0.0:
+        return 0.0
     return max(abs(config.mean - heard.mean) / heard.std, abs(math.log2(config.std / heard.std)))
 
 

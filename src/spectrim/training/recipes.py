@@ -166,13 +166,14 @@ class ScheduleSettings(StrictSettings):
 
     Attributes:
         kind: ``"cosine"``: half a cosine to ``final`` at the end of the run, moved at every step. ``"step"``: times
-            ``factor`` after ``start`` epochs and after every further ``every`` of them. ``"constant"``.
+            ``factor`` after ``start`` epochs and after every further ``every`` of them, moved where an epoch begins.
+            ``"constant"``.
         warmup_epochs: length of the warm-up in epochs.
         warmup_steps: the same in steps, instead.
         warmup_form: the share of the rate at step k (from 0) of a warm-up of n: ``"rising"``, (k + 1)/(n + 1);
             ``"from_zero"``, k/n, as in AudioMAE; ``"stairs"``, the same moved every fifty steps, as in AST.
         final: learning rate at the end of a cosine.
-        start: epochs before the first step down.
+        start: epochs before the first step down; above 0 with ``"step"``.
         every: epochs from a step down to the next.
         factor: of a step down.
     """
@@ -190,6 +191,9 @@ class ScheduleSettings(StrictSettings):
     def _check(self) -> Self:
         if self.warmup_epochs and self.warmup_steps:
             raise InvalidSetting("warmup_steps", self.warmup_steps, "0 beside warmup_epochs")
+        if self.kind == "step" and not self.start:
+            allowed = "more than 0 with kind: step, the epochs at learning_rate itself: from 0 on no step has it"
+            raise InvalidSetting("start", self.start, allowed)
         return self
 
 

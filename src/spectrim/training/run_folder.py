@@ -200,11 +200,22 @@ class CheckpointFolder:
                 shutil.rmtree(self.checkpoint(old), ignore_errors=True)
 
     def copy(self, checkpoint: Path) -> None:
-        """Bring a checkpoint of another run here, whole."""
+        """Bring a checkpoint of another run here, whole; raises `OSError` where there is no room for it."""
         place = self.path / checkpoint.name
         for leftover in (self.partial, place):
             clear(leftover)
-        shutil.copytree(checkpoint, self.partial)
+        self.partial.mkdir(parents=True)
+        try:
+            # File by file: what copytree raises of several names neither the reason nor the file as an OSError does.
+            for file in sorted(checkpoint.rglob("*")):
+                target = self.partial / file.relative_to(checkpoint)
+                if file.is_dir():
+                    target.mkdir()
+                else:
+                    shutil.copy2(file, target)
+        except BaseException:
+            clear(self.partial)
+            raise
         self.partial.rename(place)
 
     def clear_partial(self) -> None:

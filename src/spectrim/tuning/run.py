@@ -141,7 +141,7 @@ def tune(
     cases = _planned(backend, chosen, draws)
     runtime = Runtime(model, backend, speed_of, store.folder)
     part = part or ("test" if root is None else "validation")
-    clips = evenly(open_part(backend, name_of(model), data_set, root, part, options or {}), limit)
+    clips = evenly(open_part(backend, [model], data_set, root, part, options or {}), limit)
     label_columns(backend.labels, clips.labels)
     search, held = _halved(clips, part)
     workers = default_workers() if workers is None else workers

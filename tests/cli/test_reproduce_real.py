@@ -116,7 +116,7 @@ def test_a_fold_from_clips_to_the_report(data: Path, commands: list[str], tmp_pa
     assert any(not np.array_equal(weights["r0.7"][name], value) for name, value in weights["r0.999"].items())
     text = (out / "report.md").read_text()
     assert "| 1. AST: control, attention 0.7 and 0.5, random 0.3 | in part | 4 of 20 | 0 |" in text
-    assert "--data DIR --stages 1 --backbones ast\n" in text, text[:3000]
+    assert "--data DIR --backbones ast --stages 1 --folds 0\n" in text, text[:3000]
     assert "| lost to control, points | without fold 0 |" in text
     assert "an answer takes 4" in text and "* Stage 1, AST, fold 4: r=0.999, r=0.7, r=0.5, r=0.3-random" in text
     assert "| block | attention | random | intensity | variation | strongest patch, % | correlation with" in text

@@ -213,10 +213,9 @@ class CheckpointFolder:
                     target.mkdir()
                 else:
                     shutil.copy2(file, target)
-        except BaseException:
+            self.partial.rename(place)
+        finally:
             clear(self.partial)
-            raise
-        self.partial.rename(place)
 
     def clear_partial(self) -> None:
         """Remove what a run that was killed has left half-written."""

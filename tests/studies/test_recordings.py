@@ -403,6 +403,16 @@ def test_random_arms_are_the_mean_of_their_draws(data: Path, tmp_path: Path) -> 
     assert np.mean(list(found[1].values())) == pytest.approx(75.0, abs=5)
 
 
+def test_a_control_that_fewer_rankings_have_pruned_lacks_the_others(data: Path, tmp_path: Path) -> None:
+    plan = recordings_plan(tmp_path)
+    (arm,) = (a for a in plan.arms if (a.backbone, a.seed, a.fold, a.branch.name) == ("ast", 1, 2, "r=0.999"))
+    answered(arm, tmp_path, data, {f"{TRAINED} at keep rate 0.999": 1.0, "attention at keep rate 0.7": 0.5})
+    speakers = {str((data / clip.path).absolute()): clip.speaker for clip in read_clips(data)}
+    assert set(read_answers(arm, tmp_path, speakers)) == {CONTROL_KEY, (FREE, "r=0.7")}
+    text = write_report(plan, tmp_path, data).with_suffix(".md").read_text()
+    assert "* Descriptive, AST, fold 2, seed 1: training-free attention at 0.9, random at 0.9, intensity at 0.9" in text
+
+
 def test_the_report_names_what_is_below_the_gate_and_what_is_not_run(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     plan = recordings_plan(out)

@@ -20,6 +20,7 @@ from spectrim.studies.recordings import (
     CONTROL_ARM,
     DROPPED_AT,
     FREE_METHODS,
+    FREE_RATES,
     LATER_BLOCKS,
     LATER_METHODS,
     LATER_RATES,
@@ -77,6 +78,10 @@ def undescribed(record: Record, backbone: str, fold: int, seed: int) -> list[str
     if CONTROL_ARM in trained:
         own = [row for row in record.speakers if (row["backbone"], row["fold"], row["seed"]) == (backbone, fold, seed)]
         free = {(row["how"], row["arm"]) for row in own}
+        asked = [(name, rate) for rate in FREE_RATES for name in FREE_METHODS]
+        unasked = [f"{name} at {rate:g}" for name, rate in asked if free_key(name, rate) not in free]
+        if unasked:
+            left.append(f"training-free {', '.join(unasked)}")
         names = REMEDIES[backbone]
         lacking = [name for name in names if not {free_key(name, rate) for rate in REMEDY_RATES} <= free]
         if lacking:

@@ -121,13 +121,18 @@ def pretraining_errors(out: Path) -> dict[int, float]:
 
 
 def read_answers(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:
-    """Key → speaker → accuracy in points of an arm, and of its weights without training where it is the control."""
+    """Key → speaker → accuracy in points of an arm, and of its weights without training where it is the control.
+
+    A control that was asked by fewer rankings lacks the others, which the report names.
+    """
     own = f"{TRAINED} at keep rate {arm.branch.keep_rate:g}"
     random = arm.branch.ranking == "random"
     wanted = {(TUNED, arm.branch.name): f"random at keep rate {arm.branch.keep_rate:g}, draw" if random else own}
+    found = _by_speaker(out / arm.answers, _answers(out / arm.answers), wanted, speakers)
     if arm.branch == CONTROL_ARM:
-        wanted |= {free_key(method, rate): _title(method, rate) for rate in FREE_RATES for method in FREE_METHODS}
-    return _by_speaker(out / arm.answers, _answers(out / arm.answers), wanted, speakers)
+        free = {free_key(method, rate): _title(method, rate) for rate in FREE_RATES for method in FREE_METHODS}
+        found |= _if_asked(out / arm.answers, free, speakers)
+    return found
 
 
 def read_remedies(arm: Arm, out: Path, speakers: Mapping[str, str]) -> dict[Key, dict[str, float]]:

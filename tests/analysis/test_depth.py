@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from tone_table import small_model, write_tones
 
-from spectrim.analysis.depth import score_correlation, strongest_share
+from spectrim.analysis.depth import profile_of, score_correlation, strongest_share
 from spectrim.errors import InputShapeError
 
 
@@ -28,3 +31,13 @@ def test_correlation_is_numpys_over_the_patches_that_are_there() -> None:
     assert np.isnan(score_correlation(np.ones((3, 1, 20)), values, np.full((3, 1, 20), True))).all()
     with pytest.raises(InputShapeError, match="do not agree"):
         score_correlation(scores, values[:, :5], alive)
+
+
+def test_a_model_with_predictors_is_profiled_by_its_backbone_s_score(tmp_path: Path) -> None:
+    root = write_tones(tmp_path / "tones")
+    model = small_model().add_predictors([1])
+    profiles = []
+    for reducer in ("drop", "dynamicvit"):
+        model.set_pruning(reducer=reducer).save_pretrained(tmp_path / reducer)
+        profiles.append(profile_of(tmp_path / reducer, "csv", root, {"fold": 1}, clips=4))
+    assert profiles[0] == profiles[1] and 0.0 < profiles[0][0]["strongest_share"] < 1.0

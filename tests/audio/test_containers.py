@@ -479,6 +479,13 @@ def test_fragments_without_a_track_or_with_another_time_are_refused(tmp_path: Pa
     assert "the one before it" in refused(path, whole[:at] + time + whole[at + len(time) :])
 
 
+def test_bytes_per_second_that_a_wav_leaves_at_0_are_no_matter_and_wrong_ones_are(tmp_path: Path) -> None:
+    path = make("pcm16.wav", tmp_path)
+    whole, expected = path.read_bytes(), heard(path)
+    assert heard(written(path, whole[:28] + bytes(4) + whole[32:])) == expected
+    assert "contradicts itself" in refused(path, whole[:28] + b"\1\0\0\0" + whole[32:])
+
+
 @pytest.mark.parametrize("rate", [0.0, -8000.0, float("nan"), float("inf"), 44100.5])
 @pytest.mark.parametrize("name", ["alac.caf", "pcm16.caf"])
 def test_a_rate_that_is_none_is_refused(tmp_path: Path, name: str, rate: float) -> None:
@@ -573,7 +580,7 @@ def test_sound_that_begins_late_is_heard_at_its_place_beside_a_picture(
         mux_noise(container, stream, 96000, [0] * 100)
     found = np.concatenate(list(audio.stream(path, notes=notes)))
     first = np.flatnonzero(np.abs(found) > 0.02)[0] / 16000
-    late = [note for note in notes if re.match(r"its sound begins (1\.98|2\.0\d) s after its picture", note)]
+    late = [note for note in notes if re.match(r"its sound begins (1\.98|2\.0\d) s into the recording", note)]
     assert first == pytest.approx(2.0 if picture else 0.0, abs=0.05)
     assert len(late) == picture
     assert len(found) / 16000 == pytest.approx(4.0 if picture else 2.0, abs=0.05)

@@ -28,6 +28,19 @@ def untold(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("model"), official_ast(patches=360, labels=3, depth=5))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--stride 10", "stride is '10'"),
+        ("--frames 500", "frames is 500"),
+        ("--stride 10 --frames 500", "frames is 500"),
+    ],
+)
+def test_what_goes_with_init_alone_is_named_with_its_own_value(options: str, said: str, tmp_path: Path) -> None:
+    code, _, told = run("train", "ast-esc50", "--data", tmp_path, "--output", tmp_path / "run", *options.split())
+    assert code == 2 and f"{said}; allowed: together with --init" in told
+
+
 def test_a_stride_or_frames_make_a_model_known(untold: Path) -> None:
     code, _, said = run("info", untold)
     assert code == 1 and "stride=10 with 306 to 315 frames" in said and "--stride" in said

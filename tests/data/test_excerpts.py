@@ -73,6 +73,17 @@ def test_a_file_that_does_not_say_its_length_is_cut_after_decoding(
     assert np.array_equal(read_excerpt(long_file, 16_000, 0.25), expected)
 
 
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_file_that_is_shorter_than_it_says_is_cut_after_decoding(
+    long_file: Path, monkeypatch: pytest.MonkeyPatch, place: float
+) -> None:
+    """As a Matroska file does whose times do not begin at nought."""
+    expected = read_excerpt(long_file, 16_000, place)
+    monkeypatch.setattr(excerpts.audio, "named_samples", lambda path, rate: 10 * len(audio.read(long_file).samples))
+    found = read_excerpt(long_file, 16_000, place)
+    assert len(found) == 16_000 and (place == 0.5 or np.array_equal(found, expected))
+
+
 def test_what_is_no_audio_is_an_audio_error(tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound at all")
     with pytest.raises(AudioError, match=r"text\.wav"):

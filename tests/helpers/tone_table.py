@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import soundfile
 import torch
 
 from spectrim.backbones import ast_base
+from spectrim.data import PARTS, find_data_set
+from spectrim.measure.trained_clips import CLIPS, described
 from spectrim.network.transformer import AudioTransformer
 
 LABELS = ("high", "low", "middle")
@@ -56,3 +59,12 @@ def small_model(seed: int = 0, *, labels: tuple[str, ...] = LABELS, several: boo
         problem_type="multi_label_classification" if several else "single_label_classification",
     )
     return AudioTransformer(config).eval()
+
+
+def save_run(folder: Path, root: Path, fold: int = 2) -> Path:
+    """Save a small model in a folder as training leaves it that held out a fold; returns the model's."""
+    small_model().save_pretrained(folder / "model")
+    parts = {part: find_data_set("csv").open(root, part, fold=fold) for part in PARTS}
+    (folder / CLIPS).write_text(json.dumps(described(parts)))
+    (folder / "run.json").write_text(json.dumps({"recipe": {"data": {"name": "csv"}}, "data": str(root), "init": None}))
+    return folder / "model"

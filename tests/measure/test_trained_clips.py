@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tone_table import small_model, write_tones
+from tone_table import save_run, small_model, write_tones
 
 from spectrim.data import PARTS, find_data_set
 from spectrim.measure.evaluate import evaluate
-from spectrim.measure.trained_clips import CLIPS, OtherClips, described, warn_of_other_clips
+from spectrim.measure.trained_clips import CLIPS, OtherClips, warn_of_other_clips
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +22,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In a folder as training leaves it: fold 2 was held out."""
-    folder = tmp_path_factory.mktemp("run")
-    small_model().save_pretrained(folder / "model")
-    parts = {part: find_data_set("csv").open(root, part, fold=2) for part in PARTS}
-    (folder / CLIPS).write_text(json.dumps(described(parts)))
-    (folder / "run.json").write_text(json.dumps({"recipe": {"data": {"name": "csv"}}, "data": str(root), "init": None}))
-    return folder / "model"
+    return save_run(tmp_path_factory.mktemp("run"), root)
 
 
 def notices(model: Path, root: Path, **options: Any) -> list[str]:

@@ -171,15 +171,14 @@ def test_stochastic_depth_falls_on_both_branches_one_by_one() -> None:
 
 
 def test_the_mlp_in_pieces_is_the_mlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces where nothing is learnt, and whole where there is a backward pass, which needs all of it."""
     torch.manual_seed(0)
-    mlp, tokens = MLP(small_config("ast")).double(), torch.randn(3, 37, 64, dtype=torch.float64, requires_grad=True)
+    mlp, tokens = MLP(small_config("ast")).double(), torch.randn(3, 37, 64, dtype=torch.float64)
     seen: list[int] = []
     mlp.up.register_forward_hook(lambda module, given, out: seen.append(out.numel() // out.shape[-1]))
-    whole = mlp(tokens)
-    (grad,) = torch.autograd.grad(whole.square().sum(), tokens)
     monkeypatch.setattr(blocks, "MLP_ROWS", 20)
-    pieces = mlp(tokens)
-    (grad_of_pieces,) = torch.autograd.grad(pieces.square().sum(), tokens)
-    assert seen == [111, *[19] * 3, *[18] * 3]
-    torch.testing.assert_close(pieces, whole, **EXACT)
-    torch.testing.assert_close(grad_of_pieces, grad, **EXACT)
+    whole = mlp(tokens)
+    with torch.no_grad():
+        pieces = mlp(tokens)
+    assert seen == [111, *[19] * 3, *[18] * 3] and whole.requires_grad
+    torch.testing.assert_close(pieces, whole.detach(), **EXACT)

@@ -149,3 +149,8 @@ def test_another_length_and_another_rate_can_be_asked_for() -> None:
             macs(ast_base(), frames)
     with pytest.raises(InvalidSetting, match="keep_rate"):
         macs(ast_base(), keep_rate=1.5)
+
+
+def test_what_is_no_model_is_named() -> None:
+    with pytest.raises(InvalidSetting, match=r"model_or_config is 'spectrim-mini'; allowed: a model, or its config"):
+        macs("spectrim-mini")

@@ -211,6 +211,17 @@ def test_scores_at_random_are_drawn_only_where_they_are_read(backbone: str) -> N
     assert not torch.equal(torch.get_rng_state(), before)
 
 
+def test_an_embedding_refuses_what_the_logits_refuse() -> None:
+    model = small_model("ast")
+    values = torch.zeros(1, model.config.max_length, model.config.num_mel_bins)
+    for given in (0.7, Pruning(0.5, ())):
+        with pytest.raises(InvalidSetting) as wanted:
+            model(values, pruning=given)
+        with pytest.raises(InvalidSetting) as found:
+            model.embed(values, given)
+        assert str(found.value) == str(wanted.value)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_an_embedding_is_what_the_head_reads(backbone: str) -> None:
     model = small_model(backbone=backbone, keep_rate=0.6)

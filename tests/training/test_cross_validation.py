@@ -24,6 +24,7 @@ from tone_table import write_tones
 from spectrim.data import find_data_set
 from spectrim.data.packing import pack
 from spectrim.errors import CheckpointError, DataError, InvalidSetting
+from spectrim.files import sole_writer
 from spectrim.measure.metric_intervals import clip_intervals
 from spectrim.stats.groups import Groups
 from spectrim.training.answers import Answers
@@ -299,6 +300,12 @@ def test_what_a_later_fold_starts_from_is_looked_at_before_the_first(
     with pytest.raises(InvalidSetting, match="of2"):
         cross_validate(plan(), tones, tmp_path / "cv", **{named: "of{fold}"})
     assert not (tmp_path / "cv").exists()
+
+
+def test_a_fold_that_another_process_trains_is_left_alone(tones: Path, tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "cv" / "fold2"), pytest.raises(InvalidSetting, match="fold2"):
+        cross_validate(plan(), tones, tmp_path / "cv", folds=[2])
+    assert not (tmp_path / "cv" / "fold2").exists()
 
 
 def test_data_without_folds_are_told_how_to_get_them(tmp_path: Path) -> None:

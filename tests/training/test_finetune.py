@@ -24,6 +24,7 @@ from spectrim.data.speech_commands import WORDS
 from spectrim.errors import DataError, InvalidSetting
 from spectrim.measure.evaluate import evaluate
 from spectrim.network.transformer import AudioTransformerOutput
+from spectrim.training import finetune
 from spectrim.training.answers import ANSWERS, Answers
 from spectrim.training.augment import apply
 from spectrim.training.building import build_model
@@ -385,6 +386,11 @@ def test_the_loss_is_the_recipe_s_also_in_evaluations(loss: str, words: Path, tm
     with torch.no_grad():
         logits = job.model.eval()(batch["input_values"], keep_rate=0.5).logits
     expected = LOSSES[loss](logits, batch["labels"]).item()
+    _, answers = finetune.test_at_keep_rates(trainer, job.parts["test"], "accuracy")
+    assert answers is not None
+    sums = np.exp(next(iter(answers.scores.values())).astype(np.float64)).sum(axis=1)
+    assert np.allclose(sums, 1.0, atol=1e-5) == (loss != "binary_cross_entropy")
+    trainer.evaluation_rate = 0.5
     found = trainer.predict(job.parts["test"]).metrics
     assert found["test_loss"] == pytest.approx(expected, rel=1e-6)
     assert found["test_clips"] == TEST_CLIPS

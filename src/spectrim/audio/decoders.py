@@ -96,7 +96,7 @@ class Gaps:
         """A line for each kind of silence."""
         notes = []
         if self.lead:
-            notes.append(f"its sound begins {self.lead:.2f} s after its picture: heard as silence")
+            notes.append(f"its sound begins {self.lead:.2f} s into the recording: heard as silence")
         if self.missing:
             notes.append(
                 f"its time stamps leave out {self.missing:.2f} s, first after {self._first:.2f} s: heard as silence"

@@ -21,6 +21,7 @@ import soxr
 from spectrim.audio.decoders import Gaps, Samples, decoded
 from spectrim.audio.kinds import plan_for
 from spectrim.audio.members import Member, Source
+from spectrim.audio.mixing import MixDown
 from spectrim.audio.plan import Content, Damage, Plan
 from spectrim.audio.remote import NO_FILE, local_copy
 from spectrim.errors import AudioError, InvalidSetting
@@ -44,12 +45,6 @@ UNREADABLE = (".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".dts", ".ra", ".rm
 
 EXTENSIONS = READABLE + UNREADABLE
 """File names that a folder is searched for. A file that is named itself may be called anything."""
-
-LARGEST_SAMPLE = 100.0
-"""Full scale is 1; float samples beyond this, 40 dB above it, are integers that were never divided, or garbage."""
-
-LOUD_SAMPLE = 4.0
-"""Float samples beyond this, 12 dB above full scale, are told."""
 
 
 @dataclass(frozen=True)
@@ -333,14 +328,13 @@ def mono_blocks(path: Source, notes: list[str] | None = None) -> Generator[tuple
         AudioError: as `stream`, but for files that are shorter than a frame.
     """
     source, file = str(path), None if isinstance(path, Member) else Path(path)
-    mix, gaps, rate = MixDown(), Gaps(), 0
+    mix, gaps, rate = MixDown(source), Gaps(), 0
     try:
         with _planned(path) as (content, plan):
             for stretch in plan.stretches:
                 with closing(decoded(file, content, stretch, gaps)) as blocks:
                     for rate, block in blocks:
-                        mix.peak = max(mix.peak, _checked_peak(block, mix.samples, rate, source))
-                        yield rate, mix(block)
+                        yield rate, mix(block, rate)
     except Damage as damage:
         raise AudioError(source, str(damage)) from damage
     except OSError as error:
@@ -365,55 +359,3 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioError(source, f"cannot be opened: {reason}") from error
-
-
-class MixDown:
-    """Averages channels, and knows for how long they cancelled out to exact zeros, and the loudest sample of all."""
-
-    def __init__(self) -> None:
-        self.samples = 0
-        self.cancelled = 0
-        self.peak = 0.0
-
-    def __call__(self, block: Samples) -> Samples:
-        """Mono (n,) of a block (n, channels)."""
-        self.samples += len(block)
-        channels = block.shape[1]
-        if channels == 1:
-            return block[:, 0]
-        mono: Samples = block @ np.full(channels, 1 / channels, np.float32)
-        if not mono.any() and block.any():
-            self.cancelled += len(block)
-        return mono
-
-    def notes(self, rate: int) -> list[str]:
-        """A line where channels cancelled out for the length of a block, and one where a sample is far too loud."""
-        lines = []
-        if self.peak > LOUD_SAMPLE:
-            lines.append(f"its samples reach {self.peak:.3g} times full scale, which is 1 for floating point")
-        if self.cancelled:
-            spans = f"{self.cancelled / rate:.2f} of {self.samples / rate:.2f} s"
-            lines.append(f"its channels cancel out in the mix-down to mono, to exact zeros, for {spans}")
-        return lines
-
-
-def _checked_peak(block: Samples, done: int, rate: int, source: str) -> float:
-    """The largest magnitude of samples (n, channels), before which ``done`` came.
-
-    Raises:
-        AudioError: they are no sound.
-    """
-    peak = max(float(block.max()), -float(block.min()))
-    if peak <= LARGEST_SAMPLE:
-        return peak
-    sane = (np.abs(block) <= LARGEST_SAMPLE).all(axis=1)
-    frame = int(np.argmin(sane))
-    at = f"at {(done + frame) / rate:.3f} s"
-    if not np.isfinite(block[frame]).all():
-        raise AudioError(source, f"has a sample that is NaN or infinite, {at}")
-    loudest = float(np.abs(block[frame]).max())
-    raise AudioError(
-        source,
-        f"has a sample of {loudest:.6g}, {at}, where full scale is 1: if these are integers as floating point, divide "
-        "them, those of 16 bits by 32768",
-    )

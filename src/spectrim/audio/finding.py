@@ -215,7 +215,7 @@ def _matches(pattern: str) -> list[str]:
     `glob.glob` follows them: around in circles, and to sounds that it has found already.
     """
     sep = os.sep
-    parts = pattern.split(sep)
+    parts = (pattern.replace(os.altsep, sep) if os.altsep else pattern).split(sep)
     if "**" not in parts:
         return glob.glob(pattern)  # noqa: PTH207
     place = parts.index("**")

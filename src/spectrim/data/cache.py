@@ -37,7 +37,9 @@ ENDING = ".f32"
 HEADER = struct.Struct("<8s16sqqqqI4x")
 """Magic, settings, bytes, modified and changed (nanoseconds) of the recording, samples, CRC-32 of the samples."""
 
-MAGIC = b"SPAUDIO1"
+MAGIC = b"SPAUDIO2"
+"""Another number where the same versions hear a file otherwise than before."""
+
 DECODERS = ("spectrim", "soundfile", "soxr", "av")
 """Packages whose version decides what a file sounds like."""
 

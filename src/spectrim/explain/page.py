@@ -22,7 +22,7 @@ from spectrim.errors import utf8_text
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
 from spectrim.pictures.kept_patches import LABELS_SHOWN
-from spectrim.pictures.spectrograms import COLOURS, Clip, hertz_ticks, paint, prepare
+from spectrim.pictures.spectrograms import COLOURS, Clip, gone_words, hertz_ticks, paint, prepare
 from spectrim.pruning.reducers import REDUCERS
 from spectrim.pruning.words import criterion_words, reducer_words
 
@@ -288,7 +288,8 @@ def _notes(explanation: Explanation) -> list[str]:
         )
     notes.append(
         f"The clip as the model hears it: mono, {config.sampling_rate} Hz. Time is where a frame begins; "
-        "colour is the power of a mel band, black where it is quiet; grey is removed. Behind the dashed line the sound "
+        f"colour is the power of a mel band, black where it is quiet; grey is {gone_words(config)}. Behind the dashed "
+        "line the sound "
         "has ended: hatched is padding, violet where the model keeps it."
     )
     return notes

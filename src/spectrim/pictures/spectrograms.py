@@ -214,4 +214,6 @@ def blends(config: SpectrimConfig) -> bool:
 
 def gone_words(config: SpectrimConfig) -> str:
     """What a legend says of patches without a token of their own."""
-    return "joined into other tokens" if blends(config) else "removed"
+    if not blends(config):
+        return "removed"
+    return "joined into other tokens, or padding" if config.drop_padding else "joined into other tokens"

@@ -96,6 +96,7 @@ def test_the_log_shows_the_keep_rate_fall_to_its_target(finished: Path) -> None:
     by_epoch = {row["epoch"]: row for row in rows if "eval_accuracy" in row}
     assert by_epoch[1.0]["keep_rate"] == pytest.approx(0.5 + 0.5 * 0.5 * (1 + math.cos(math.pi * 0.6)))
     assert by_epoch[2.0]["keep_rate"] == 0.5
+    assert {row["eval_keep_rate"] for row in by_epoch.values()} == {0.5}, "the one that is trained for, from the start"
 
 
 def test_a_killed_run_resumes_to_the_same_weights(

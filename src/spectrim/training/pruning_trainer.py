@@ -134,8 +134,10 @@ class PruningTrainer(RunTrainer):
         return taught
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the means of `parts` beside the loss that they are in."""
+        """Log, with the means of `parts` beside the loss that they are in, and an evaluation with its keep rate."""
         if "loss" in logs:
             logs |= {name: sum(values) / len(values) for name, values in self.parts.items()}
             self.parts = {}
+        if "eval_loss" in logs:
+            logs["eval_keep_rate"] = self.evaluation_rate
         super().log(logs, *args, **kwargs)

@@ -347,6 +347,25 @@ def test_the_control_of_one_seed_neither_adds_nor_takes_away_runs_of_another() -
     )
 
 
+def test_the_positive_control_of_a_seed_alone_is_that_of_all() -> None:
+    first, second = made({SEVENTH: 3.0, POSITIVE_KEY: 5.0}), made({SEVENTH: 0.3})
+    both = with_seed(first, second)
+    assert primary(second, second.passing).why == (
+        "the positive control: it has not been run in a fold that passes the gate"
+    )
+    alone = both.each_seed
+    assert {seed: primary(one, one.passing).word for seed, one in alone.items()} == {0: "no", 1: "yes"}
+    assert positive_control(alone[1], range(FOLDS)) == positive_control(both, range(FOLDS))
+    assert positive_control(both.interpreted.of_seed(1), range(FOLDS)).word == "yes"
+
+
+def test_what_trunks_without_a_control_hold_is_left_out() -> None:
+    both = with_seed(made({SEVENTH: 3.0}), made({SEVENTH: 0.3}, folds=2))
+    del both.accuracies[CONTROL_KEY][1][0]  # type: ignore[attr-defined]
+    assert both.without_control == [(1, 0)] and both.controlled.without_control == []
+    assert both.controlled.seeds_in(SEVENTH, 0) == {0} and both.controlled.seeds_in(SEVENTH, 1) == {0, 1}
+
+
 def test_differences_say_which_seeds_they_are_over() -> None:
     first, second = made({SEVENTH: 3.0, VALUE_NORM_KEY: 0.3, POSITIVE_KEY: 5.0}), made({SEVENTH: 2.0, CLUSTER_KEY: 0.3})
     both = with_seed(first, second)
@@ -478,6 +497,74 @@ def test_the_report_holds_clusters_against_the_arms_of_their_seed(data: Path, tm
         assert float(rows[pair].split()[0].replace("−", "-")) == pytest.approx(points, abs=0.01)
     assert rows["cluster minus value_norm"] == ""
     assert "* Stage 8, AST, fold 0: r=0.7-value_norm\n" in text
+
+
+def recorded(measured: Measured) -> Record:
+    """The tables of a report that has measured this."""
+    speakers, runs = [], []
+    for (how, arm), by_seed in measured.accuracies.items():
+        for seed, by_fold in by_seed.items():
+            for fold, accuracies in by_fold.items():
+                named = {"backbone": measured.backbone, "arm": arm, "seed": seed, "fold": fold}
+                speakers += [
+                    {**named, "how": how, "speaker": f"{int(name):08d}", "accuracy": value}
+                    for name, value in accuracies.items()
+                ]
+                if how == TUNED:
+                    runs.append({**named, "epoch": 26.0, "trunk": f"{seed}{fold}234abc", "folder": "runs"})
+    return Record(speakers, runs)
+
+
+def reported(measured: Measured, data: Path, tmp_path: Path) -> str:
+    """The report, in Markdown, of what an earlier one has measured."""
+    out, earlier = tmp_path / "out", tmp_path / "earlier"
+    earlier.mkdir()
+    recorded(measured).write(earlier)
+    return write_report(recordings_plan(out), out, data, earlier).with_suffix(".md").read_text()
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"### {title}\n")[1].split("\n##")[0]
+
+
+def test_each_seed_has_answers_of_its_own_where_they_are_over_several(data: Path, tmp_path: Path) -> None:
+    attention, random = (TUNED, "r=0.7"), (TUNED, "r=0.7-random")
+    first = made({attention: 3.0, VALUE_NORM_KEY: 0.3, POSITIVE_KEY: 5.0, (FREE, "r=0.7"): 9.0})
+    second = {attention: 0.3, VALUE_NORM_KEY: 2.0, CLUSTER_KEY: 0.2, random: 2.0, (FREE, "r=0.7"): 3.0}
+    text = reported(with_seed(first, made(second)), data, tmp_path)
+    answers = section(text, "AST: answers")
+    assert "Seed 0 alone: Primary, is less than one point lost at r = 0.7 by attention? no (" in answers
+    assert "Seed 1 alone: Primary, is less than one point lost at r = 0.7 by attention? yes (" in answers
+    assert answers.count("Positive control, do random patches") == 2, (
+        "with fold 0 and without it, never of a seed alone"
+    )
+    values = section(text, "AST: the norm of the values").split("Seed ")
+    assert [part[0] for part in values[1:]] == ["0", "1"]
+    assert values[1].startswith("0 alone. Is less than one point lost at 0.7, fine-tuned? yes (")
+    assert values[2].startswith("1 alone. Is less than one point lost at 0.7, fine-tuned? no (")
+    row = r"\| fine-tuned, 0.7 \| ([-\d.]+) \[.*\| (better|worse) \|"
+    assert [re.findall(row, part)[0][1] for part in values[1:]] == ["better", "worse"]
+    assert "Seed " not in section(text, "AST: clusters, fine-tuned"), "one seed has them"
+
+
+def test_scores_of_different_seeds_do_not_stand_in_one_order(data: Path, tmp_path: Path) -> None:
+    keys = {name: free_key(name, 0.7) for name in ("attention", "random", "fuse")}
+    first = made({keys["attention"]: 9.5, keys["random"]: 5.0, keys["fuse"]: 9.0}, noise=0.1)
+    both = with_seed(first, made({keys["attention"]: 6.0, keys["random"]: 6.0}, noise=0.1))
+    (table,) = section(reported(both, data, tmp_path), "AST: other rankings and reducers, training-free").split(
+        "Seed "
+    )[1:]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == ["| random", "| fuse", "| attention"] and "(seed" not in table
+    assert float(rows[2][1].split()[0]) == pytest.approx(9.5, abs=0.1)
+
+
+def test_arms_before_their_control_are_named_and_not_shown(data: Path, tmp_path: Path) -> None:
+    arms = made({CLUSTER_KEY: 0.3}, folds=2)
+    known = {CLUSTER_KEY: {1: arms.accuracies[CLUSTER_KEY][0]}}
+    text = reported(Measured("ast", known), data, tmp_path)
+    assert "Not shown, since their control has not been tested yet: runs of seed 1 in fold 0, seed 1 in fold 1." in text
+    assert "| 0 | 3, 4, 10, 14, 26, 28 |  | not run |" in text and "AST: arms" not in text
 
 
 def test_remedies_are_told_the_best_first_beside_random(data: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from spectrim.pictures.report import Report
 from spectrim.stats.speakers import p_text
@@ -14,6 +14,7 @@ from spectrim.studies.recordings_answers import (
     Answer,
     Key,
     Measured,
+    apart,
     by_clusters,
     by_value_norm,
     primary,
@@ -27,41 +28,55 @@ BACKBONES = ("ast",)
 
 def add_value_norm(report: Report, measured: Measured, passing: Sequence[int]) -> None:
     """The two questions about the norm of the values; nothing where none of it is run."""
-    answers, without = (by_value_norm(measured, folds) for folds in (passing, unseen(passing)))
+    answers = by_value_norm(measured, passing)
     if measured.backbone not in BACKBONES or all(one.difference is None for one in answers.values()):
         return
     report.heading(f"{NAMES[measured.backbone]}: the norm of the values", 3)
+    question = "Is less than one point lost at 0.7, fine-tuned?"
     report.text(
         "Decided after fold 0's table of other scores and before any of this was run: patches are ranked by the "
-        "Euclidean norm of their value vectors, mean over heads. Is less than one point lost at 0.7, fine-tuned? "
+        f"Euclidean norm of their value vectors, mean over heads. {question} "
         f"{_less_than_a_point(measured, passing, VALUE_NORM_KEY)}"
     )
     report.text(
         "The norm of the values minus attention at the same keep rate, in points; p by t within folds, Holm over "
         "these four."
     )
-    names = [f"{how}, {rate:g}" for how, rate in answers]
-    _add_family(report, names, list(answers.values()), list(without.values()), passing)
+
+    def family(measured: Measured, folds: Sequence[int]) -> dict[str, Answer]:
+        return {f"{how}, {rate:g}": answer for (how, rate), answer in by_value_norm(measured, folds).items()}
+
+    _add_family(report, family, measured, passing)
+    for seed, alone in apart(measured, [primary(measured, passing, VALUE_NORM_KEY), *answers.values()]).items():
+        report.text(f"Seed {seed} alone. {question} {_less_than_a_point(alone, alone.passing, VALUE_NORM_KEY)}")
+        _add_family(report, family, alone, alone.passing)
 
 
 def add_clusters(report: Report, measured: Measured, passing: Sequence[int]) -> None:
     """The questions about clusters in training; nothing before an arm of theirs is run."""
     if measured.backbone not in BACKBONES or not measured.of(CLUSTER_KEY):
         return
-    answers, without = (by_clusters(measured, folds) for folds in (passing, unseen(passing)))
     rate = CLUSTER_ARMS[0].keep_rate
     report.heading(f"{NAMES[measured.backbone]}: clusters, fine-tuned", 3)
+    question = f"Is less than one point lost at {rate:g}, fine-tuned?"
     report.text(
         "Decided after clusters had cost least without training, and before any of this was run: patches that are "
-        f"alike become their mean (reducer {CLUSTER}). Is less than one point lost at {rate:g}, fine-tuned? "
+        f"alike become their mean (reducer {CLUSTER}). {question} "
         f"{_less_than_a_point(measured, passing, CLUSTER_KEY)}"
     )
     report.text(
         f"Differences at {rate:g}, fine-tuned, in points, over the seeds that both have; p by t within folds, Holm "
         "over these three. Clusters execute a few more MACs than attention (protocol)."
     )
-    names = [" minus ".join(pair) for pair in answers]
-    _add_family(report, names, list(answers.values()), list(without.values()), passing)
+
+    def family(measured: Measured, folds: Sequence[int]) -> dict[str, Answer]:
+        return {" minus ".join(pair): answer for pair, answer in by_clusters(measured, folds).items()}
+
+    _add_family(report, family, measured, passing)
+    answers = [primary(measured, passing, CLUSTER_KEY), *family(measured, passing).values()]
+    for seed, alone in apart(measured, answers).items():
+        report.text(f"Seed {seed} alone. {question} {_less_than_a_point(alone, alone.passing, CLUSTER_KEY)}")
+        _add_family(report, family, alone, alone.passing)
 
 
 def _less_than_a_point(measured: Measured, passing: Sequence[int], key: Key) -> str:
@@ -70,11 +85,14 @@ def _less_than_a_point(measured: Measured, passing: Sequence[int], key: Key) -> 
 
 
 def _add_family(
-    report: Report, names: Sequence[str], answers: Sequence[Answer], without: Sequence[Answer], passing: Sequence[int]
+    report: Report,
+    family: Callable[[Measured, Sequence[int]], dict[str, Answer]],
+    measured: Measured,
+    passing: Sequence[int],
 ) -> None:
     """The table of a family of comparisons, and beside it the same without the fold that had been looked at."""
-    table = []
-    for name, answer, beside in zip(names, answers, without, strict=True):
+    without, table = family(measured, unseen(passing)), []
+    for name, answer in family(measured, passing).items():
         cells = (among(answer.difference, passing), p_text(answer.corrected), str(answer))
-        table.append((name, *cells, among(beside.difference, unseen(passing))))
+        table.append((name, *cells, among(without[name].difference, unseen(passing))))
     report.table(["", "points", "p by Holm", "answer", "without fold 0"], table)

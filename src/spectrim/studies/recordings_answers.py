@@ -4,7 +4,7 @@ say nothing. Everything here is by docs/study/protocol.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -83,10 +83,12 @@ class Difference(SpeakerMean):
     Attributes:
         over: the seeds in words; empty where the backbone has one.
         in_part: whether they are not all that the control has in these folds.
+        several: whether a fold has more than one.
     """
 
     over: str = ""
     in_part: bool = False
+    several: bool = False
 
     def among(self, folds: Collection[int]) -> str:
         """As that of `SpeakerMean`, with the seeds where they are not all."""
@@ -107,11 +109,13 @@ class Measured:
         backbone: its name.
         accuracies: key → seed → fold → speaker → accuracy in points, mean over draws of random tables.
         errors: fold → error of the pre-training that it starts from; None for a backbone that has none.
+        whole: what the positive control is taken from where this is a seed alone: it is about the task.
     """
 
     backbone: str
     accuracies: Mapping[Key, Mapping[int, Accuracies]]
     errors: Mapping[int, float] | None = None
+    whole: Measured | None = None
 
     def of(self, key: Key) -> dict[int, dict[str, float]]:
         """Fold → speaker → accuracy, mean over seeds; nothing where it has not been run."""
@@ -123,8 +127,30 @@ class Measured:
         return sorted(self.accuracies.get(CONTROL_KEY, {}))
 
     def of_seed(self, seed: int) -> Measured:
-        """What is known by one seed alone."""
-        return self._only(lambda its, _: its == seed)
+        """What is known by one seed alone, with the positive control of all."""
+        return replace(self._only(lambda its, _: its == seed), whole=self.whole or self)
+
+    @property
+    def each_seed(self) -> dict[int, Measured]:
+        """Seed → what is known by it alone."""
+        return {seed: self.of_seed(seed) for seed in self.seeds}
+
+    @property
+    def controlled(self) -> Measured:
+        """What is known by trunks that have a control: of others nothing can be said."""
+        return self._only(lambda seed, fold: seed in self.seeds_in(CONTROL_KEY, fold))
+
+    @property
+    def without_control(self) -> list[tuple[int, int]]:
+        """Seed and fold of the trunks that have arms and no control yet."""
+        trunks = {
+            (seed, fold)
+            for by_seed in self.accuracies.values()
+            for seed, by_fold in by_seed.items()
+            for fold in by_fold
+            if seed not in self.seeds_in(CONTROL_KEY, fold)
+        }
+        return sorted(trunks)
 
     @property
     def interpreted(self) -> Measured:
@@ -157,9 +183,10 @@ class Measured:
             return None
         known = [self.seeds_in(first, fold) & self.seeds_in(second, fold) for fold in mean.folds]
         in_part = any(seeds != self.seeds_in(CONTROL_KEY, fold) for seeds, fold in zip(known, mean.folds, strict=True))
-        several = len(self.seeds) > 1
-        over = _seeds_in_words(dict(zip(mean.folds, known, strict=True))) if several else ""
-        return Difference(**vars(mean), over=over, in_part=several and in_part)
+        if len(self.seeds) < 2:
+            return Difference(**vars(mean))
+        over = _seeds_in_words(dict(zip(mean.folds, known, strict=True)))
+        return Difference(**vars(mean), over=over, in_part=in_part, several=any(len(seeds) > 1 for seeds in known))
 
     def seeds_in(self, key: Key, fold: int) -> set[int]:
         """The seeds with which an arm has been run in a fold."""
@@ -239,6 +266,13 @@ class Answer:
         return f"{self} ({difference} points {verb}; {folds}{over})."
 
 
+def apart(measured: Measured, answers: Iterable[Answer]) -> dict[int, Measured]:
+    """Seed → what is known by it alone, where one of some answers is over several; else nothing."""
+    if any(answer.difference is not None and answer.difference.several for answer in answers):
+        return measured.each_seed
+    return {}
+
+
 def _lacks(difference: SpeakerMean | None, folds: Sequence[int]) -> str | None:
     """Why a difference over some folds answers nothing, or None."""
     if difference is None:
@@ -249,8 +283,11 @@ def _lacks(difference: SpeakerMean | None, folds: Sequence[int]) -> str | None:
 
 
 def positive_control(measured: Measured, folds: Sequence[int]) -> Answer:
-    """Whether this task can tell: random patches at 0.3 lose two points or more, with an interval above nought."""
-    lost = measured.interpreted.difference(CONTROL_KEY, POSITIVE_KEY, folds)
+    """Whether this task can tell: random patches at 0.3 lose two points or more, with an interval above nought.
+
+    Over all seeds that have it, also for one of them alone; see `Measured.whole`.
+    """
+    lost = (measured.whole or measured).interpreted.difference(CONTROL_KEY, POSITIVE_KEY, folds)
     why = _lacks(lost, folds)
     if why is not None or lost is None:
         return Answer(CANNOT_SAY, why, lost)

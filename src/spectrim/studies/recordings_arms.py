@@ -7,7 +7,6 @@ from typing import Any
 
 from spectrim.pictures.points_lost import points_lost_figure
 from spectrim.pictures.report import Report
-from spectrim.stats.speakers import SpeakerMean
 from spectrim.studies.keep_rates import NAMES
 from spectrim.studies.recordings import FREE_METHODS, FREE_RATES, VALUE_NORM, VALUE_NORM_ARMS
 from spectrim.studies.recordings_answers import CONTROL_KEY, MARGIN, TUNED, Key, Measured, free_key, in_words, unseen
@@ -30,17 +29,16 @@ def add_arms(report: Report, everything: Measured, measured: Measured) -> None:
     free = sorted((key for key in free if key in everything.accuracies), key=_order)
     keys = (CONTROL_KEY, *tuned, *free)
     report.heading(f"{name}: arms", 3)
-    if len(seeds) == 1:
-        _add_accuracies(report, everything, measured, keys)
-    else:
-        for seed in seeds:
+    for seed, alone in everything.each_seed.items():
+        if len(seeds) > 1:
             report.text(f"Seed {seed}:")
-            _add_accuracies(report, everything.of_seed(seed), measured.of_seed(seed), keys)
-        report.text(f"Over {in_words('seed', seeds)}, points lost to the control:")
+        _add_accuracies(report, alone, measured.of_seed(seed), keys)
+    if len(measured.seeds) > 1:
+        report.text(f"Over {in_words('seed', measured.seeds)}, points lost to the control:")
         table = [(*key, *_lost(measured, key)) for key in keys[1:]]
         report.table(["", "arm", _lost_head(passing), "without fold 0"], table)
-    lost = {key: measured.difference(CONTROL_KEY, key, passing) for key in keys[1:]}
-    drawn = [_drawn(measured, key, found, passing, name) for key, found in lost.items() if found is not None]
+    panels = {f"{name}, seed {seed}" if len(seeds) > 1 else name: one for seed, one in measured.each_seed.items()}
+    drawn = [row for panel, alone in panels.items() for row in _drawn(alone, keys[1:], panel)]
     if drawn:
         report.figure(
             f"{measured.backbone}-points-lost",
@@ -90,9 +88,14 @@ def _by_keep_rate(drawn: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _drawn(measured: Measured, key: Key, lost: SpeakerMean, folds: Sequence[int], panel: str) -> dict[str, Any]:
-    """A row of the figure."""
-    speakers = measured.by_speaker(CONTROL_KEY, key, folds).values()
-    runs = [value for fold in speakers for value in fold.values()]
-    ends = {"value": lost.mean, "low": lost.low, "high": lost.high, "runs": runs}
-    return {"panel": panel, "label": key[1], "series": key[0], **ends}
+def _drawn(measured: Measured, keys: Sequence[Key], panel: str) -> list[dict[str, Any]]:
+    """Rows of the figure: what each arm loses against the control, by one seed."""
+    rows, folds = [], measured.passing
+    for key in keys:
+        lost = measured.difference(CONTROL_KEY, key, folds)
+        if lost is not None:
+            speakers = measured.by_speaker(CONTROL_KEY, key, folds).values()
+            runs = [value for fold in speakers for value in fold.values()]
+            ends = {"value": lost.mean, "low": lost.low, "high": lost.high, "runs": runs}
+            rows.append({"panel": panel, "label": key[1], "series": key[0], **ends})
+    return rows

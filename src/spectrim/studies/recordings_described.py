@@ -4,7 +4,7 @@ blocks, and the paper's own analysis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -30,30 +30,15 @@ from spectrim.studies.recordings import (
     SAME_MACS,
 )
 from spectrim.studies.recordings_analysis import QUANTITIES, TESTED
-from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, later_key, over_seeds, unseen
+from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key, in_words, later_key, over_seeds, unseen
 from spectrim.studies.recordings_record import Record, Row
 
 
-def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> None:
-    """What other scores, and reducers, lose without training, the least first; descriptive."""
-    methods = (*FREE_METHODS, *REMEDIES[measured.backbone])
-    lost = {
-        (name, rate): measured.difference(CONTROL_KEY, free_key(name, rate), folds)
-        for name in methods
-        for rate in REMEDY_RATES
-    }
-    there = {name: found for name in methods if (found := lost[name, REMEDY_RATES[0]]) is not None}
-    if there.keys().isdisjoint(REMEDIES[measured.backbone]):
+def add_remedies(report: Report, measured: Measured) -> None:
+    """What other scores, and reducers, lose without training, the least first, each seed for itself; descriptive."""
+    tables = {seed: table for seed, alone in measured.each_seed.items() if (table := _remedies(alone))}
+    if not tables:
         return
-    table, without = [], unseen(folds)
-    for name in sorted(there, key=lambda name: there[name].mean):
-        cells: list[Any] = []
-        for rate in REMEDY_RATES:
-            above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
-            beside = measured.difference(CONTROL_KEY, free_key(name, rate), without)
-            cells += [among(lost[name, rate], folds), "" if name == "random" else among(above, folds)]
-            cells.append(among(beside, without))
-        table.append((name, *cells))
     report.heading(f"{NAMES[measured.backbone]}: other rankings and reducers, training-free", 3)
     report.text(
         "Descriptive: the control's weights, pruned at test time by other scores, and by reducers that drop no patch "
@@ -63,7 +48,40 @@ def add_remedies(report: Report, measured: Measured, folds: Sequence[int]) -> No
     )
     told = ("lost at {:g}", "above random at {:g}", "lost at {:g} without fold 0")
     heads = [head.format(rate) for rate in REMEDY_RATES for head in told]
-    report.table(["ranking or reducer", *heads], table)
+    _add_by_seed(report, measured, ["ranking or reducer", *heads], tables)
+
+
+def _remedies(measured: Measured) -> list[tuple[Any, ...]]:
+    """The table of one seed; empty where none of these scores has been run with it."""
+    methods, folds = (*FREE_METHODS, *REMEDIES[measured.backbone]), measured.passing
+    lost = {
+        (name, rate): measured.difference(CONTROL_KEY, free_key(name, rate), folds)
+        for name in methods
+        for rate in REMEDY_RATES
+    }
+    there = {name: found for name in methods if (found := lost[name, REMEDY_RATES[0]]) is not None}
+    if there.keys().isdisjoint(REMEDIES[measured.backbone]):
+        return []
+    table, without = [], unseen(folds)
+    for name in sorted(there, key=lambda name: there[name].mean):
+        cells: list[Any] = []
+        for rate in REMEDY_RATES:
+            above = measured.difference(free_key(name, rate), free_key("random", rate), folds)
+            beside = measured.difference(CONTROL_KEY, free_key(name, rate), without)
+            cells += [among(lost[name, rate], folds), "" if name == "random" else among(above, folds)]
+            cells.append(among(beside, without))
+        table.append((name, *cells))
+    return table
+
+
+def _add_by_seed(
+    report: Report, measured: Measured, heads: Sequence[str], tables: Mapping[int, Sequence[tuple[Any, ...]]]
+) -> None:
+    """A table for each seed, which is named where the backbone has several."""
+    for seed, table in tables.items():
+        if len(measured.seeds) > 1:
+            report.text(f"Seed {seed}:")
+        report.table(heads, table)
 
 
 def undescribed(record: Record, backbone: str, fold: int, seed: int) -> list[str]:
@@ -100,24 +118,32 @@ def among(found: SpeakerMean | None, folds: Sequence[int]) -> str:
     return "" if found is None else found.among(folds)
 
 
-def add_later(report: Report, measured: Measured, folds: Sequence[int]) -> None:
-    """What rankings lose at later blocks beside the earlier ones, at equal MACs; descriptive."""
+def add_later(report: Report, measured: Measured) -> None:
+    """What rankings lose at later blocks beside the earlier ones, at equal MACs, each seed for itself; descriptive."""
     (rate,) = LATER_RATES
-    there = [fold for fold in folds if fold in measured.of(later_key(LATER_METHODS[0], rate))]
-    if not there:
+    tables, heard = {}, {}
+    for seed, alone in measured.each_seed.items():
+        folds = [fold for fold in alone.passing if fold in alone.of(later_key(LATER_METHODS[0], rate))]
+        if folds:
+            heard[seed], tables[seed] = folds, [_later(alone, name, folds) for name in LATER_METHODS]
+    if not tables:
         return
-    table = []
-    for name in LATER_METHODS:
-        late, early = later_key(name, rate), free_key(name, SAME_MACS)
-        pairs = ((CONTROL_KEY, early), (CONTROL_KEY, late), (late, early))
-        table.append((name, *(measured.difference(first, second, there) or "" for first, second in pairs)))
     report.heading(f"{NAMES[measured.backbone]}: at later blocks, training-free", 3)
+    folds = sorted({fold for some in heard.values() for fold in some})
     report.text(
         f"Descriptive: the control's weights pruned at blocks {', '.join(map(str, LATER_BLOCKS))} to {rate:g}, beside "
         f"those pruned at 3, 6 and 9 to {SAME_MACS:g}, which executes as many MACs; folds "
-        f"{', '.join(map(str, there))}. Points lost against the control, and points that the later blocks save."
+        f"{', '.join(map(str, folds))}. Points lost against the control, and points that the later blocks save."
     )
-    report.table(["ranking or reducer", f"lost at 3, 6, 9, r = {SAME_MACS:g}", "lost at later blocks", "saved"], table)
+    heads = ["ranking or reducer", f"lost at 3, 6, 9, r = {SAME_MACS:g}", "lost at later blocks", "saved"]
+    _add_by_seed(report, measured, heads, tables)
+
+
+def _later(measured: Measured, name: str, folds: Sequence[int]) -> tuple[str, ...]:
+    """A row of the table of one seed."""
+    late, early = later_key(name, LATER_RATES[0]), free_key(name, SAME_MACS)
+    pairs = ((CONTROL_KEY, early), (CONTROL_KEY, late), (late, early))
+    return name, *(among(measured.difference(first, second, folds), folds) for first, second in pairs)
 
 
 def add_depth(report: Report, backbone: str, rows: Sequence[Row]) -> None:
@@ -146,9 +172,15 @@ def add_depth(report: Report, backbone: str, rows: Sequence[Row]) -> None:
             f"by each ranking, against the same weights with all patches, on {ALONE_CLIPS} test clips of a fold, "
             "evenly spread; what share of the attention that patches get the strongest patch takes; and Pearson's "
             "correlation of attention with intensity. Means over clips, then over the folds that are there "
-            f"({', '.join(str(fold) for fold in sorted({row['fold'] for row in own}))})."
+            f"({', '.join(str(fold) for fold in sorted({row['fold'] for row in own}))}){_seeds_of(own)}."
         )
         report.table(["block", *FREE_METHODS, "strongest patch, %", "correlation with intensity"], table)
+
+
+def _seeds_of(rows: Sequence[Row]) -> str:
+    """Behind folds: the seeds, where there are several."""
+    seeds = sorted({row["seed"] for row in rows})
+    return f" and over {in_words('seed', seeds)}" if len(seeds) > 1 else ""
 
 
 def _mean_of(rows: Sequence[Row], name: str) -> float | None:
@@ -206,7 +238,7 @@ def _counted(rows: Sequence[Row]) -> list[str]:
             there = [row for row in rows if (row["arm"], row["padding"]) == (branch.name, padding)]
             folds = sorted({row["fold"] for row in there})
             speakers = len({(row["fold"], row["speaker"]) for row in there})
-            cells += ["" if not there else f"{speakers}, folds {', '.join(map(str, folds))}"]
+            cells += ["" if not there else f"{speakers}, folds {', '.join(map(str, folds))}{_seeds_of(there)}"]
             cells += [""] * (padding == "without")
     return cells
 

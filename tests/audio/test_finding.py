@@ -74,7 +74,10 @@ def test_links_to_folders_are_followed_only_if_named(tree: Path) -> None:
     assert select_files(["link"]).files == ["link/c.mp3", "link/deep/d.ogg"]
     (tree / "sub" / "deep" / "round").symlink_to(tree)
     assert select_files(["**/*.ogg"]).files == select_files(["**/d.*"]).files == ["sub/deep/d.ogg"]
-    for pattern in ("**", "**/"):
+    assert select_files(["sub/**/*"]).files == ["sub/c.mp3", "sub/deep/d.ogg"]
+    assert select_files(["**/d*p/*.ogg", "**/l*/c.mp3"]).files == ["sub/deep/d.ogg"]
+    assert select_files(["**/link/c.mp3"]).files == ["link/c.mp3"], "which is named"
+    for pattern in ("**", "**/", "**/*"):
         assert select_files([pattern]).files == ["a.FLAC", "b.wav", "sub/c.mp3", "sub/deep/d.ogg"]
     assert select_files(["link/**/d.ogg", f"{tree}/s*/**/*.mp3"]).files == ["link/deep/d.ogg", f"{tree}/sub/c.mp3"]
 

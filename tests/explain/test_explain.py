@@ -344,6 +344,19 @@ def test_page(folder: Path, long_clip: Explanation, model: AudioTransformer) -> 
         )
 
 
+@pytest.mark.parametrize(
+    ("reducer", "word"), [("drop", "gone after block"), ("merge", "joined into others after block")]
+)
+def test_the_page_says_what_became_of_a_patch(
+    reducer: str, word: str, sound: Callable[[float], str], tmp_path: Path
+) -> None:
+    explain(sound(1.0), make_model(reducer=reducer), keep_rate=0.5, output=tmp_path, device="cpu")
+    page = (tmp_path / "stages.html").read_text()
+    named = re.findall(r"<title>([^<]* Hz: [^<]*)</title>", page)
+    fates = [fate for fate in (text.split(" Hz: ")[1] for text in named) if not fate.startswith("kept")]
+    assert len(named) == 64 and fates and all(fate.startswith(word) for fate in fates)
+
+
 def test_page_of_a_long_clip_links_its_sound(
     model: AudioTransformer, sound: Callable[[float], str], tmp_path: Path
 ) -> None:

@@ -75,6 +75,9 @@ def test_what_is_saved_is_also_uploaded(tmp_path: Path, monkeypatch: pytest.Monk
         ("me/sounds", ["README.md", "config.json", "model.safetensors"]),
         ("me/sounds", ["preprocessor_config.json"]),
     ]
+    with pytest.raises(InvalidSetting, match=r"create_pr is True; allowed: model\.push_to_hub\(repo_id"):
+        small_model("ast").save_pretrained(tmp_path / "pr", push_to_hub=True, repo_id="sounds", create_pr=True)
+    assert len(uploaded) == 2 and not (tmp_path / "pr").exists()
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

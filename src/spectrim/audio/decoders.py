@@ -49,16 +49,17 @@ class Gaps:
         lead: seconds of silence before the first sound.
         missing: seconds of silence between sounds.
         begins: the first time stamp, in seconds; 0 without any.
+        behind: seconds by which the stamps are ahead of what was heard, pauses too short for silence.
     """
 
     LEAST = 0.1
     """Seconds; of less a container may be uncertain."""
 
-    MOST = 86400.0
-    """Seconds; more at once is a time stamp that is damaged."""
+    MOST = 3600.0
+    """Seconds in all; of more it is likelier that a time stamp is damaged, and a small file would become days."""
 
     def __init__(self) -> None:
-        self.lead = self.missing = self.begins = 0.0
+        self.lead = self.missing = self.begins = self.behind = 0.0
         self._first = self._before = 0.0
         self._origin: float | None = None
 
@@ -71,7 +72,8 @@ class Gaps:
             heard: seconds so far, silence among them.
 
         Raises:
-            Damage: they are more than a day; or time runs backwards after silence, so that one of the stamps is wrong.
+            Damage: they are more than an hour in all; or time runs backwards after silence, so that one of the stamps
+                is wrong.
         """
         begun = self._origin is not None
         if self._origin is None:
@@ -81,8 +83,13 @@ class Gaps:
         if self.missing and stamp < self._before - self.LEAST:
             raise Damage(f"damaged: after {heard:.2f} s its time stamps go back by {self._before - stamp:.2f} s")
         self._before = stamp
-        if silence > self.MOST:
-            raise Damage(f"damaged: after {heard:.2f} s its time stamps leave out {silence:.0f} s")
+        left_out = self.lead + self.missing + silence
+        if left_out > self.MOST:
+            raise Damage(
+                f"damaged, or paused for long: after {heard:.2f} s its time stamps leave out {left_out:.0f} s in all, "
+                f"and more than {self.MOST:.0f} s are not heard as silence; ffmpeg -i FILE NEW.wav leaves pauses out"
+            )
+        self.behind = 0.0 if silence > self.LEAST else max(silence, 0.0)
         if silence <= self.LEAST:
             return 0.0
         if begun:
@@ -104,9 +111,12 @@ class Gaps:
         return notes
 
     @property
-    def counted(self) -> tuple[float, float]:
-        """Seconds by which a header may say another length than was heard: it leaves the lead out, or counts from 0."""
-        return -self.lead, self.begins
+    def counted(self) -> tuple[float, ...]:
+        """Seconds by which a header may say another length than was heard.
+
+        It leaves the lead out, or counts from 0; and it may count short pauses.
+        """
+        return tuple(each + behind for behind in (0.0, self.behind) for each in (0.0, -self.lead, self.begins))
 
 
 def decoded(path: Path | None, content: Content, stretch: Stretch, gaps: Gaps) -> Generator[tuple[int, Samples]]:
@@ -139,7 +149,7 @@ def decoded(path: Path | None, content: Content, stretch: Stretch, gaps: Gaps) -
         return
     promised = stretch.samples if stretch.rate is None else stretch.samples * rate / stretch.rate
     slack = stretch.slack if stretch.rate is None else stretch.slack * rate / stretch.rate
-    if any(abs(done + counted * rate - promised) <= slack for counted in (0.0, *gaps.counted)):
+    if any(abs(done + counted * rate - promised) <= slack for counted in gaps.counted):
         return
     if done < promised - slack:
         raise Damage(f"truncated or damaged: it names {promised / rate:.4f} s, but only {done / rate:.4f} s decode")

@@ -164,7 +164,7 @@ def named_samples(path: Source, sampling_rate: int = SAMPLING_RATE) -> int | Non
     try:
         with _planned(path) as (_, plan):
             for stretch in plan.stretches:
-                if stretch.samples is None or not stretch.rate:
+                if stretch.samples is None or not stretch.rate or stretch.late:
                     return None
                 total += int(stretch.samples * sampling_rate / stretch.rate)
     except (AudioError, Damage, OSError):

@@ -212,7 +212,8 @@ def _found(path: str, magic: str, unreadable: Callable[[str, str], object]) -> l
 def _matches(pattern: str) -> list[str]:
     """What a pattern stands for; ``**`` is folders at any depth, of which, as in a folder, links are passed over.
 
-    `glob.glob` follows them: around in circles, and to sounds that it has found already.
+    So are links to folders that a wildcard behind it matches. `glob.glob` follows both: around in circles, and to
+    sounds that it has found already.
     """
     sep = os.sep
     parts = (pattern.replace(os.altsep, sep) if os.altsep else pattern).split(sep)
@@ -230,8 +231,24 @@ def _matches(pattern: str) -> list[str]:
             relative = os.path.relpath(folder, top or os.curdir)
             here = top if relative == os.curdir else os.path.join(top, relative, "")  # noqa: PTH118
             deeper = [here or os.curdir, *(f"{here}{name}{sep}" for name in inside)]
-            found |= dict.fromkeys(_matches(glob.escape(here) + below) if below else deeper)
+            if not below:
+                found |= dict.fromkeys(deeper)
+            elif "**" in parts[place + 1 :]:
+                found |= dict.fromkeys(_matches(glob.escape(here) + below))
+            else:
+                matches = glob.glob(glob.escape(here) + below)  # noqa: PTH207
+                found |= dict.fromkeys(match for match in matches if not _by_link(here, match, below))
     return list(found)
+
+
+def _by_link(folder: str, match: str, pattern: str) -> bool:
+    """Whether a wildcard stands for a link to a folder in what a pattern matches below a folder."""
+    place = Path(folder)
+    for name, part in zip(Path(match.removeprefix(folder)).parts, Path(pattern).parts, strict=False):
+        place /= name
+        if glob.has_magic(part) and place.is_symlink() and place.is_dir():
+            return True
+    return False
 
 
 def _locked(pattern: str) -> dict[str, str]:

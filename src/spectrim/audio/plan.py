@@ -37,6 +37,7 @@ class Stretch:
         md5: of the samples as FLAC defines it; None where there is none.
         bits: of a sample, for ``md5``.
         strict: whether FFmpeg has to stop at what it could otherwise conceal.
+        late: whether silence may come first that ``samples`` does not count.
     """
 
     start: int
@@ -50,6 +51,7 @@ class Stretch:
     md5: bytes | None = None
     bits: int = 16
     strict: bool = False
+    late: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a rate that counts nothing."""

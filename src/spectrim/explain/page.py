@@ -22,7 +22,7 @@ from spectrim.errors import utf8_text
 from spectrim.explain.clip import ExplainedWindow, Explanation, WindowDetail
 from spectrim.explain.sound import StageSound
 from spectrim.pictures.kept_patches import LABELS_SHOWN
-from spectrim.pictures.spectrograms import COLOURS, Clip, gone_words, hertz_ticks, paint, prepare
+from spectrim.pictures.spectrograms import COLOURS, Clip, blends, gone_words, hertz_ticks, paint, prepare
 from spectrim.pruning.reducers import REDUCERS
 from spectrim.pruning.words import criterion_words, reducer_words
 
@@ -212,7 +212,7 @@ def _cells(explanation: Explanation, window: ExplainedWindow, detail: WindowDeta
     """Where each patch lies, in frames and mel bins, and what is known of it. Overlapping patches show their middle."""
     config, names = explanation.config.pictured, explanation.names()
     (high_bins, long), rise, step = config.patch_shape, config.frequency_stride, config.time_stride
-    lasted = window.kept.sum(axis=0)
+    lasted, gone = window.kept.sum(axis=0), "joined into others" if blends(config) else "gone"
     cells = []
     for f, t in np.ndindex(window.kept.shape[1:]):
         low, high = hertz_at(config, f * rise), hertz_at(config, f * rise + high_bins)
@@ -220,7 +220,7 @@ def _cells(explanation: Explanation, window: ExplainedWindow, detail: WindowDeta
         fate = (
             "never seen"
             if lasted[f, t] == 0
-            else f"gone {names[lasted[f, t]]}"
+            else f"{gone} {names[lasted[f, t]]}"
             if lasted[f, t] < len(names)
             else "kept"
         )

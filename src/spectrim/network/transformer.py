@@ -132,7 +132,13 @@ class AudioTransformer(PreTrainedModel):
             save_directory: the folder.
             is_main_process: whether this process writes what only one may.
             **options: of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            InvalidSetting: an upload is to be a pull request, which of several files `push_to_hub` makes.
         """
+        if options.get("push_to_hub") and options.get("create_pr"):
+            instead = "model.push_to_hub(repo_id, create_pr=True), which puts all files into one pull request"
+            raise InvalidSetting("create_pr", True, instead)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **options)
         if is_main_process:
             extractor = SpectrimFeatureExtractor.from_config(self.config)

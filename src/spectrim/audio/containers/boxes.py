@@ -127,6 +127,7 @@ def plan(content: Content, source_end: int) -> Plan:
                 slack=slack,
                 packets=None if plain else packets,
                 strict=True,
+                late=any(start < 0 for _, start in track.edits),
             ),
         )
     )

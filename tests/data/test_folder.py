@@ -171,7 +171,8 @@ def test_folders_that_cannot_be_meant(tmp_path: Path, folders: tuple[str, ...], 
         ({"seed": 0.5}, "seed is 0.5"),
         (
             {"test_share": 0.02},
-            r"holds out 3 to 57 of 60 clips, not 1, .*; e\.g\. --set test_share=0\.05 --set validation_share=0\.05$",
+            r"holds out 3 to 57 of 60 clips, not 1, .*; e\.g\. --set test_share=0\.05 --set validation_share=0\.05"
+            r"(, or --set test_share=1 to test a model that was trained on none of them on all)?$",
         ),
         (
             {"validation_share": 0.02},
@@ -182,8 +183,10 @@ def test_folders_that_cannot_be_meant(tmp_path: Path, folders: tuple[str, ...], 
 )
 def test_a_wrong_option(root: Path, options: dict[str, object], words: str) -> None:
     for part in PARTS:
-        with pytest.raises(InvalidSetting, match=words):
+        with pytest.raises(InvalidSetting, match=words) as refused:
             opened(root, part, **options)
+        of_all = options.get("test_share") in (0.02, 0.97) and part == "test"
+        assert ("test_share=1 " in str(refused.value)) == of_all
 
 
 @pytest.mark.parametrize("clips", [2, 3, 4, 5, 7])

@@ -183,7 +183,9 @@ def test_scores_that_are_no_numbers_end_it_with_the_point(part: AudioDataset) ->
 
 
 def test_labels_that_do_not_fit_are_named(part: AudioDataset) -> None:
-    with pytest.raises(InvalidSetting, match=r"labels of the model is '3 labels such as cat'.*3, such as middle"):
+    with pytest.raises(
+        InvalidSetting, match=r"labels of the model is '3 labels such as cat'.*3, of which it does not know middle"
+    ):
         score_part(small_model(labels=("high", "cat", "low")), part, POINTS, device="cpu")
     with pytest.raises(InvalidSetting, match="4 labels such as mouse"):
         label_columns(["high", "low", "middle", "mouse"], LABELS)

@@ -37,7 +37,7 @@ def compare(
     stride: StrideOption = None,
     frames: FramesOption = None,
     data: Annotated[
-        Path | None, typer.Option(help="Root of the data set; for spectrim-mini without it, the clips in the package.")
+        Path | None, typer.Option(help="Root of the data set; for a model of the package without it, the clips there.")
     ] = None,
     dataset: OptionalDatasetOption = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",

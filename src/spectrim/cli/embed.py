@@ -37,7 +37,10 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in a forward pass.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     window: Annotated[float | None, typer.Option(help="Seconds of a window; default: what the model hears.")] = None,
-    hop: Annotated[float | None, typer.Option(help="Seconds from window to window; default: the window.")] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="Seconds from window to window; default: --window, or what the model hears anew."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes.")] = None,
     progress: ProgressOption = None,
 ) -> None:

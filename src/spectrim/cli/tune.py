@@ -37,7 +37,7 @@ def tune(
     frames: FramesOption = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Root of the calibration clips; for spectrim-mini without it, the clips in the package."),
+        typer.Option(help="Root of the calibration clips; for a model of the package without it, the clips there."),
     ] = None,
     dataset: OptionalDatasetOption = None,
     part: Annotated[

@@ -102,7 +102,7 @@ def compare(
             padding hold for all.
         out: folder of the results.
         data_set: name in `spectrim.data.DATA_SETS`; None for ``"folder"``.
-        root: where it is; None, with ``"spectrim-mini"``, for the clips in the package.
+        root: where it is; None, with a model of the package, for the clips there.
         part: of the data set.
         options: of the data set's opener.
         limit: at most so many clips, evenly spread.

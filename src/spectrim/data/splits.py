@@ -17,6 +17,8 @@ from spectrim.errors import DataError, InvalidSetting
 NAMES = {"train": "training", "validation": "validation", "test": "test"}
 """How a message calls the clips of a part."""
 
+TESTED_ON_ALL = ", or --set test_share=1 to test a model that was trained on none of them on all"
+
 TRIED = 5
 """So many shares are tried before none is named instead of one that cannot be."""
 
@@ -150,7 +152,7 @@ def complete(
     if "validation" not in parts:
         if "test" not in parts:
             parts["train"], parts["test"] = _split(
-                parts["train"], total, "test_share", test_share, seed, stratify, leave=2
+                parts["train"], total, "test_share", test_share, seed, stratify, 2, TESTED_ON_ALL * (part == "test")
             )
         parts["train"], parts["validation"] = _split(
             parts["train"], total, "validation_share", validation_share, seed, stratify
@@ -171,11 +173,19 @@ def drawn_in_words(part: str, drawn_from: int | None) -> str:
 
 
 def _split(
-    recordings: Sequence[Recording], total: int, field: str, share: float, seed: int, stratify: bool, leave: int = 1
+    recordings: Sequence[Recording],
+    total: int,
+    field: str,
+    share: float,
+    seed: int,
+    stratify: bool,
+    leave: int = 1,
+    otherwise: str = "",
 ) -> tuple[list[Recording], list[Recording]]:
     """Hold out a share of ``total`` recordings by scikit-learn's ``train_test_split``: the rest, and those, in order.
 
     Where there are groups, whole ones are held out, so that it is about as many, and ``leave`` groups stay.
+    ``otherwise`` ends the refusal of a share.
     """
     groups, count = groups_of(recordings), round(share * total)
     if groups is not None:
@@ -208,6 +218,7 @@ def _split(
             allowed += "; or add clips, or say yourself which belong to train, validation and test"
         else:
             allowed += "; e.g. " + " ".join(f"--set {name}={fitting}" for name in fields)
+        allowed += otherwise
         raise InvalidSetting(field, share, allowed)
     rest, held_out = sklearn.model_selection.train_test_split(
         numbers, test_size=count, random_state=seed, stratify=labels

@@ -166,15 +166,18 @@ def _ways(shown: Pruning) -> dict[str, Any]:
 def _over_runs(
     runs: Sequence[Run], measured: Sequence[Sequence[Pruning]], others: Sequence[int], metric: str
 ) -> list[Standing]:
-    """The same over runs: Student's t intervals of what differs from run to run."""
+    """The same over runs: Student's t intervals of what differs from run to run, of the metric cut to 0 to 1."""
     values = np.array(
         [[statistics.fmean(run.metrics[point][metric] for point in group) for run in runs] for group in measured]
     )
     found, keys = [], [(run.job.fold, run.job.seed) for run in runs]
+
+    def over(each: NDArray[np.float64], *within: tuple[float, float]) -> Interval:
+        mean = mean_over_runs(by_fold(dict(zip(keys, each.tolist(), strict=True))), *within)
+        return Interval(mean.value, mean.low, mean.high)
+
     for value, other in zip(values, others, strict=True):
-        wanted = (value, value - values[0], value - values[other])
-        means = [mean_over_runs(by_fold(dict(zip(keys, each.tolist(), strict=True)))) for each in wanted]
-        found.append(Standing(*(Interval(mean.value, mean.low, mean.high) for mean in means)))
+        found.append(Standing(over(value, (0.0, 1.0)), over(value - values[0]), over(value - values[other])))
     return found
 
 

@@ -139,10 +139,12 @@ def label_columns(of_model: Sequence[str], of_data: Sequence[str]) -> NDArray[np
     only_model = [label for label in of_model if label not in set(of_data)]
     only_data = [label for label in of_data if label not in set(of_model)]
     if only_model or only_data or len(of_model) != len(of_data):
+        unknown = f"of which it does not know {some(only_data, 3)}"
+        which = unknown if only_data else f"such as {some(of_data, 3)}, in any order"
         raise InvalidSetting(
             "labels of the model",
             f"{len(of_model)} labels such as {some(only_model or of_model, 3)}",
-            f"the data set's {len(of_data)}, such as {some(only_data or of_data, 3)}, in any order",
+            f"the data set's {len(of_data)}, {which}",
         )
     places = {label: place for place, label in enumerate(of_model)}
     return np.array([places[label] for label in of_data], dtype=np.int64)

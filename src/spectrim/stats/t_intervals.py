@@ -53,8 +53,12 @@ def by_fold(runs: Mapping[Run, float]) -> list[float]:
     return list(runs.values()) if len(folds) < 2 else [float(np.mean(values)) for values in folds.values()]
 
 
-def mean_over_runs(values: Sequence[float]) -> Mean:
+def mean_over_runs(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> Mean:
     """Mean with a 95 % t-interval (`scipy.stats.ttest_1samp`'s confidence interval).
+
+    Args:
+        values: one a run.
+        within: what they can be, beyond which an interval is cut.
 
     Raises:
         ValueError: there are no values.
@@ -67,7 +71,8 @@ def mean_over_runs(values: Sequence[float]) -> Mean:
     if np.ptp(values) == 0.0:
         return Mean(value, value, value, len(values))
     interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return Mean(value, float(interval.low), float(interval.high), len(values))
+    low, high = np.clip([interval.low, interval.high], *within).tolist()
+    return Mean(value, low, high, len(values))
 
 
 def worded(*, holds: bool, surely: bool, surely_not: bool) -> str:

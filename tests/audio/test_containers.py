@@ -218,13 +218,24 @@ def test_pages_whose_times_lie_are_refused(tmp_path: Path, place: str) -> None:
         assert "damaged: " in refused(path, data)
 
 
-@pytest.mark.parametrize("name", ["vorbis.ogg", "ffmpeg.ogg", "opus.opus", "ffmpeg.opus"])
+@pytest.mark.parametrize("name", ["vorbis.ogg", "ffmpeg.ogg", "opus.opus", "ffmpeg.opus", "flac.oga"])
 def test_a_piece_of_a_longer_stream_is_heard_whole(tmp_path: Path, name: str) -> None:
     """RFC 7845, 4.3: of a broadcast that was joined late the first time is not 0."""
     path = make(name, tmp_path, 2.0)
     whole = audio.read(path).samples
     path.write_bytes(with_times(path.read_bytes(), lambda granule: granule + 48000 * 3600 if granule > 0 else granule))
     assert np.allclose(audio.read(path).samples, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [192, 4608, 4096, 16, 1000, 65535])
+def test_frames_of_flac_are_counted_at_any_block_size(tmp_path: Path, block: int) -> None:
+    options = {"frame_size": str(block), "strict": "-2"}
+    made = by_ffmpeg(tmp_path / "a.oga", 3.0, 16000, codec="flac", container="ogg", codec_options=options)
+    data = made.read_bytes()
+    streams = ogg.plan(data, len(data)).stretches
+    assert [stretch.samples for stretch in streams] == [48000]
+    late = with_times(data, lambda granule: granule + 7 * 10**9 if granule > 0 else granule)
+    assert [stretch.samples for stretch in ogg.plan(late, len(late)).stretches] == [48000]
 
 
 @pytest.mark.parametrize("name", ["vorbis.ogg", "opus.opus", "flac.oga"])

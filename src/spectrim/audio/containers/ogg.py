@@ -10,8 +10,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from spectrim.audio.containers.packets import OpusCounter, VorbisCounter
+from spectrim.audio.containers.packets import FlacCounter, OpusCounter, VorbisCounter
 from spectrim.audio.containers.tags import without_tail
 from spectrim.audio.plan import Content, Damage, Plan, Stretch
 
@@ -19,7 +20,8 @@ MAGIC = b"OggS"
 _HEADER = struct.Struct("<4sBBqIIIB")
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 CONTINUED, FIRST, LAST = 1, 2, 4
-COUNTERS: dict[str, type[OpusCounter | VorbisCounter]] = {"Opus": OpusCounter, "Vorbis": VorbisCounter}
+Counter: TypeAlias = OpusCounter | VorbisCounter | FlacCounter
+COUNTERS: dict[str, type[Counter]] = {"Opus": OpusCounter, "Vorbis": VorbisCounter, "FLAC": FlacCounter}
 LARGEST_BLOCK = 8192
 """Samples by which the end of the last page may differ from that of its packets: the longest block of Vorbis."""
 
@@ -45,7 +47,7 @@ class _Logical:
     first: Page
     codec: str
     last: Page
-    counter: OpusCounter | VorbisCounter | None = None
+    counter: Counter | None = None
     packets: int = 0
     pending: bytes = b""
     pending_size: int = 0
@@ -188,8 +190,9 @@ def _count(content: Content, stream: _Logical, page: Page) -> None:
     at = page.body
     for lace in content[page.start + 27 : page.body]:
         whole = stream.packets < stream.counter.HEADERS
-        if whole or stream.pending_size < 2:
-            stream.pending += content[at : at + (lace if whole else min(lace, 2))]
+        needed = lace if whole else stream.counter.BEGINNING - stream.pending_size
+        if needed > 0:
+            stream.pending += content[at : at + min(lace, needed)]
         stream.pending_size += lace
         at += lace
         if lace < 255:
@@ -226,10 +229,11 @@ def _stretch(content: Content, link: _Link) -> Stretch:
             return Stretch(link.start, link.end, decoder, samples=samples, rate=rate)
         return Stretch(link.start, link.end, "ogg", samples=samples, rate=rate, slack=LARGEST_BLOCK)
     if sound.codec == "FLAC":
-        packed = int.from_bytes(head[27:35], "big")
-        md5 = head[35:51] if any(head[35:51]) else None
-        bits = (packed >> 36 & 31) + 1
-        return Stretch(link.start, link.end, "ogg", samples=last, rate=packed >> 44, md5=md5, bits=bits, strict=True)
+        packed, begins = int.from_bytes(head[27:35], "big"), sound.begins or 0
+        # The checksum is that of the whole, of which a broadcast that was joined late is a part.
+        md5 = head[35:51] if any(head[35:51]) and not begins else None
+        rate, bits = packed >> 44, (packed >> 36 & 31) + 1
+        return Stretch(link.start, link.end, "ogg", samples=last - begins, rate=rate, md5=md5, bits=bits, strict=True)
     return Stretch(link.start, link.end, "ogg", samples=last, rate=_word(head, 36, 4), slack=2 * 640)
 
 

@@ -1,4 +1,4 @@
-"""How many samples the packets of Vorbis and Opus hold, by their first byte or two, without decoding them."""
+"""How many samples the packets of Vorbis, Opus and FLAC hold, by their first bytes, without decoding them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ OPUS_MILLISECONDS = (
 
 
 class OpusCounter:
-    """Adds up the packets of an Opus stream at 48 kHz."""
+    """Adds up the packets of an Opus stream at 48 kHz.
 
-    HEADERS = 2
+    Here and below: so many packets are headers; of the others so many bytes from the beginning are needed.
+    """
+
+    HEADERS, BEGINNING = 2, 2
 
     def __init__(self) -> None:
         self.samples = 0
@@ -41,10 +44,42 @@ class OpusCounter:
         self.samples += samples
 
 
+class FlacCounter:
+    """Adds up the frames of a FLAC stream in Ogg (RFC 9639, 9.1 and 10.1); packets that are no frames are metadata."""
+
+    HEADERS, BEGINNING = 1, 13
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def header(self, packet: bytes, number: int) -> None:
+        """Take the first packet: nothing in it matters here."""
+
+    def add(self, start: bytes, size: int) -> None:
+        """Take a packet by its first 13 bytes.
+
+        Raises:
+            Damage: it is a frame, and cannot be one.
+        """
+        if start[:1] != b"\xff":
+            return
+        code, number = (start[2] >> 4, start[4]) if size > 5 else (0, 0)
+        # The number of the frame is coded as letters are in UTF-8, in one byte to seven.
+        after = 4 + max(1, 8 - (~number & 0xFF).bit_length())
+        if code == 0:
+            raise Damage("damaged: a frame of FLAC has an impossible length")
+        if code < 6:
+            self.samples += 192 if code == 1 else 576 << (code - 2)
+        elif code < 8:
+            self.samples += int.from_bytes(start[after : after + code - 5], "big") + 1
+        else:
+            self.samples += 256 << (code - 8)
+
+
 class VorbisCounter:
     """Adds up the packets of a Vorbis stream: each gives a quarter of its block and of the one before it."""
 
-    HEADERS = 3
+    HEADERS, BEGINNING = 3, 2
 
     def __init__(self) -> None:
         self.samples = 0

@@ -76,6 +76,9 @@ def test_links_to_folders_are_followed_only_if_named(tree: Path) -> None:
     assert select_files(["**/*.ogg"]).files == select_files(["**/d.*"]).files == ["sub/deep/d.ogg"]
     assert select_files(["sub/**/*"]).files == ["sub/c.mp3", "sub/deep/d.ogg"]
     assert select_files(["**/d*p/*.ogg", "**/l*/c.mp3"]).files == ["sub/deep/d.ogg"]
+    for pattern in ("**/*/**/*.ogg", "**/l*/**/*.ogg", "**/r*/**/*.ogg", "**/**/d.ogg"):
+        found = ["sub/deep/d.ogg"] if pattern[3] == "*" else []
+        assert select_files([pattern, "b.wav"]).files == [*found, "b.wav"], pattern
     assert select_files(["**/link/c.mp3"]).files == ["link/c.mp3"], "which is named"
     for pattern in ("**", "**/", "**/*"):
         assert select_files([pattern]).files == ["a.FLAC", "b.wav", "sub/c.mp3", "sub/deep/d.ogg"]

@@ -34,5 +34,5 @@ def test_samples_are_told_or_refused_from_their_limits_on() -> None:
 def test_opposite_channels_are_counted_where_the_sum_is_exactly_nought() -> None:
     mix, left = MixDown("a.wav"), np.float32([0.5, 0.25, 0.0, 0.0])
     assert not mix(np.stack([left, -left], axis=1), 4).any()
-    assert mix.cancelled in (2, 4)
+    assert mix.cancelled == 4, "blocks count whole"
     assert mix.notes(4)[0].startswith("its channels cancel out in the mix-down to mono, to exact zeros, for ")

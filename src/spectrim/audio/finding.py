@@ -209,20 +209,20 @@ def _found(path: str, magic: str, unreadable: Callable[[str, str], object]) -> l
     return [path]
 
 
-def _matches(pattern: str) -> list[str]:
-    """What a pattern stands for; ``**`` is folders at any depth, of which, as in a folder, links are passed over.
+def _matches(pattern: str, below: str | None = None) -> list[str]:
+    """What a pattern stands for, anywhere or below a folder; ``**`` is folders at any depth.
 
-    So are links to folders that a wildcard behind it matches. `glob.glob` follows both: around in circles, and to
-    sounds that it has found already.
+    As in a folder, links to others are passed over there, and by the wildcards behind it. `glob.glob` follows both:
+    around in circles, and to sounds that it has found already.
     """
     sep = os.sep
     parts = (pattern.replace(os.altsep, sep) if os.altsep else pattern).split(sep)
     if "**" not in parts:
-        return glob.glob(pattern)  # noqa: PTH207
+        return _globbed(pattern, below)
     place = parts.index("**")
-    above, below = sep.join([*parts[:place], ""]), sep.join(parts[place + 1 :])
+    above, rest = sep.join([*parts[:place], ""]), sep.join(parts[place + 1 :])
     found: dict[str, None] = {}
-    for top in glob.glob(above) if above else [above]:  # noqa: PTH207
+    for top in _globbed(above, below) if above else [below or ""]:
         if place == len(parts) - 1:
             found[top or os.curdir] = None
             continue
@@ -231,14 +231,14 @@ def _matches(pattern: str) -> list[str]:
             relative = os.path.relpath(folder, top or os.curdir)
             here = top if relative == os.curdir else os.path.join(top, relative, "")  # noqa: PTH118
             deeper = [here or os.curdir, *(f"{here}{name}{sep}" for name in inside)]
-            if not below:
-                found |= dict.fromkeys(deeper)
-            elif "**" in parts[place + 1 :]:
-                found |= dict.fromkeys(_matches(glob.escape(here) + below))
-            else:
-                matches = glob.glob(glob.escape(here) + below)  # noqa: PTH207
-                found |= dict.fromkeys(match for match in matches if not _by_link(here, match, below))
+            found |= dict.fromkeys(_matches(rest, here) if rest else deeper)
     return list(found)
+
+
+def _globbed(pattern: str, below: str | None) -> list[str]:
+    """What a pattern without ``**`` matches; below a folder no wildcard of it stands for a link to another."""
+    matches = glob.glob(glob.escape(below or "") + pattern)  # noqa: PTH207
+    return matches if below is None else [match for match in matches if not _by_link(below, match, pattern)]
 
 
 def _by_link(folder: str, match: str, pattern: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spectrim.assets import DEMO_CLIPS, EMBEDDED, EMBEDDED_MODELS
+from spectrim.assets import DEMO_CLIPS, EMBEDDED_MODELS
 from spectrim.comparison.measuring import Measuring, Progress
 from spectrim.comparison.methods import (
     DEFAULT_METHODS,
@@ -224,7 +224,9 @@ def open_part(
     """
     if root is None:
         if name_of(models[0]) not in EMBEDDED_MODELS or data_set is not None:
-            raise InvalidSetting("data", None, f"the root of a data set; only {EMBEDDED} brings clips along")
+            raise InvalidSetting(
+                "data", None, f"the root of a data set; only {' and '.join(EMBEDDED_MODELS)} bring clips along"
+            )
         data_set, root, options = "csv", DEMO_CLIPS, {"test_share": 1, **options}
     name = data_set or "folder"
     read = find_data_set(name).open(root, part, **options)

@@ -34,8 +34,11 @@ from spectrim.studies.recordings_answers import CONTROL_KEY, Measured, free_key,
 from spectrim.studies.recordings_record import Record, Row
 
 
-def add_remedies(report: Report, measured: Measured) -> None:
-    """What other scores, and reducers, lose without training, the least first, each seed for itself; descriptive."""
+def add_remedies(report: Report, measured: Measured, *, named: bool) -> None:
+    """What other scores, and reducers, lose without training, the least first, each seed for itself; descriptive.
+
+    ``named``, here and below, says whether seeds are, as they are where the report has several of the backbone.
+    """
     tables = {seed: table for seed, alone in measured.each_seed.items() if (table := _remedies(alone))}
     if not tables:
         return
@@ -48,7 +51,7 @@ def add_remedies(report: Report, measured: Measured) -> None:
     )
     told = ("lost at {:g}", "above random at {:g}", "lost at {:g} without fold 0")
     heads = [head.format(rate) for rate in REMEDY_RATES for head in told]
-    _add_by_seed(report, measured, ["ranking or reducer", *heads], tables)
+    _add_by_seed(report, ["ranking or reducer", *heads], tables, named=named)
 
 
 def _remedies(measured: Measured) -> list[tuple[Any, ...]]:
@@ -75,11 +78,11 @@ def _remedies(measured: Measured) -> list[tuple[Any, ...]]:
 
 
 def _add_by_seed(
-    report: Report, measured: Measured, heads: Sequence[str], tables: Mapping[int, Sequence[tuple[Any, ...]]]
+    report: Report, heads: Sequence[str], tables: Mapping[int, Sequence[tuple[Any, ...]]], *, named: bool
 ) -> None:
-    """A table for each seed, which is named where the backbone has several."""
+    """A table for each seed."""
     for seed, table in tables.items():
-        if len(measured.seeds) > 1:
+        if named:
             report.text(f"Seed {seed}:")
         report.table(heads, table)
 
@@ -118,32 +121,36 @@ def among(found: SpeakerMean | None, folds: Sequence[int]) -> str:
     return "" if found is None else found.among(folds)
 
 
-def add_later(report: Report, measured: Measured) -> None:
+def add_later(report: Report, measured: Measured, *, named: bool) -> None:
     """What rankings lose at later blocks beside the earlier ones, at equal MACs, each seed for itself; descriptive."""
     (rate,) = LATER_RATES
-    tables, heard = {}, {}
+    heard = {}
     for seed, alone in measured.each_seed.items():
         folds = [fold for fold in alone.passing if fold in alone.of(later_key(LATER_METHODS[0], rate))]
         if folds:
-            heard[seed], tables[seed] = folds, [_later(alone, name, folds) for name in LATER_METHODS]
-    if not tables:
+            heard[seed] = folds
+    if not heard:
         return
     report.heading(f"{NAMES[measured.backbone]}: at later blocks, training-free", 3)
     folds = sorted({fold for some in heard.values() for fold in some})
+    tables = {
+        seed: [_later(measured.of_seed(seed), name, its, folds) for name in LATER_METHODS]
+        for seed, its in heard.items()
+    }
     report.text(
         f"Descriptive: the control's weights pruned at blocks {', '.join(map(str, LATER_BLOCKS))} to {rate:g}, beside "
         f"those pruned at 3, 6 and 9 to {SAME_MACS:g}, which executes as many MACs; folds "
         f"{', '.join(map(str, folds))}. Points lost against the control, and points that the later blocks save."
     )
     heads = ["ranking or reducer", f"lost at 3, 6, 9, r = {SAME_MACS:g}", "lost at later blocks", "saved"]
-    _add_by_seed(report, measured, heads, tables)
+    _add_by_seed(report, heads, tables, named=named)
 
 
-def _later(measured: Measured, name: str, folds: Sequence[int]) -> tuple[str, ...]:
-    """A row of the table of one seed."""
+def _later(measured: Measured, name: str, its: Sequence[int], folds: Sequence[int]) -> tuple[str, ...]:
+    """A row of the table of one seed, over its folds among those of all."""
     late, early = later_key(name, LATER_RATES[0]), free_key(name, SAME_MACS)
     pairs = ((CONTROL_KEY, early), (CONTROL_KEY, late), (late, early))
-    return name, *(among(measured.difference(first, second, folds), folds) for first, second in pairs)
+    return name, *(among(measured.difference(first, second, its), folds) for first, second in pairs)
 
 
 def add_depth(report: Report, backbone: str, rows: Sequence[Row]) -> None:

@@ -203,8 +203,9 @@ def _add_backbone(report: Report, everything: Measured, folds: Mapping[str, int]
     _add_rankings(report, measured, passing)
     add_value_norm(report, measured, passing)
     add_clusters(report, measured, passing)
-    add_remedies(report, measured)
-    add_later(report, measured)
+    several = len(everything.seeds) > 1
+    add_remedies(report, measured, named=several)
+    add_later(report, measured, named=several)
 
 
 def _add_gate(report: Report, measured: Measured, folds: Mapping[str, int]) -> None:

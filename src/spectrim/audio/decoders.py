@@ -87,7 +87,7 @@ class Gaps:
         if left_out > self.MOST:
             raise Damage(
                 f"damaged, or paused for long: after {heard:.2f} s its time stamps leave out {left_out:.0f} s in all, "
-                f"and more than {self.MOST:.0f} s are not heard as silence; ffmpeg -i FILE NEW.wav leaves pauses out"
+                f"and more than {self.MOST:.0f} s are not heard as silence; cut it at its pauses, and name the pieces"
             )
         self.behind = 0.0 if silence > self.LEAST else max(silence, 0.0)
         if silence <= self.LEAST:
